@@ -1,0 +1,147 @@
+"""The vocabulary: an exercise is data, and everything else is derived from it.
+
+An `Exercise` holds what a correct solution must do (an oracle, laws), what people get wrong (misconceptions, as
+complete wrong implementations) and how to tell the two apart (cases). The learner's feedback, the hidden tests, the
+classroom grader and the tests of the grader itself all read the same value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from autograde.compare import compare, tensors
+
+__all__ = ["Case", "Exercise", "Law", "Misconception", "PerRank", "case", "same", "tolerance"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """The inputs of one call.
+
+    `args` and `kwargs` hold tensors, numbers, strings, None, and lists, tuples and dicts of those. `label` says in a
+    few words what is special here ("one head", "odd length"). `ranks` is the number of processes the call runs on, and
+    None for an ordinary call.
+    """
+
+    args: tuple
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    label: str = ""
+    ranks: int | None = None
+
+
+def case(*args, label: str = "", ranks: int | None = None, **kwargs) -> Case:
+    """A `Case` written the way the learner's function is called: `case(x, positions, base=500.0, label="one head")`."""
+    return Case(args, kwargs, label, ranks)
+
+
+class PerRank(list):
+    """What a call on several ranks gave: one value a rank, in rank order.
+
+    `traffic[r]` is the list of messages (`labkit.Message`: op, shape, dtype, bytes, peer) that rank r issued.
+    """
+
+    def __init__(self, values: Iterable, traffic: Sequence[list] = ()):
+        super().__init__(values)
+        self.traffic = list(traffic)
+
+
+@dataclass(frozen=True)
+class Law:
+    """A property that every correct solution has, with a name that a learner can read.
+
+    `holds(out, case, call)` is asked on every case. `out` is what the solution gave for `case`; `call(*args, **kwargs)`
+    runs the solution on other inputs (with `ranks=n` for a rank exercise). It answers True; False, or a sentence that
+    says what is wrong; or None where the law does not apply to this case.
+    """
+
+    name: str
+    holds: Callable[[Any, Case, Callable], bool | str | None]
+
+
+@dataclass(frozen=True)
+class Misconception:
+    """A mistake that people really make, as a complete wrong implementation.
+
+    `says` completes the sentence "Your result is exactly what comes out when …". `hint` tells the learner what to look
+    at, without giving the solution. `implementation` has the signature of the learner's own object.
+    `hangs` marks one that makes the ranks wait for each other: it is run only to explain a solution that hangs as well.
+    """
+
+    says: str
+    implementation: Callable
+    hint: str
+    hangs: bool = False
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """One graded function or class.
+
+    name:           the name of the learner's function, unique in the course.
+    points:         full marks. Agreement with the oracle is worth half, the laws share the other half.
+    cases:          `cases(generator)` draws the inputs from a seeded `torch.Generator`; one seed always gives the
+                    same cases.
+    oracle:         `oracle(*case.args, **case.kwargs)`: the right answer, from an implementation nobody here wrote
+                    where one exists. None for an exercise that only laws can judge.
+    laws:           properties, see `Law`.
+    misconceptions: wrong implementations, see `Misconception`. Each must be rejected, and diagnosed as itself.
+    alternatives:   correct implementations that look different. Each must be accepted.
+    probe:          for classes and stateful things: `probe(learners_object, *case.args, **case.kwargs)` builds and uses
+                    the object and returns plain tensors. Self-contained (its imports are inside), so that it can be
+                    sent to where the learner's code runs. The oracle gives what the probe should return.
+    ranks:          True where each call runs on several processes: the probe (or the function itself) is called on
+                    every rank with torch.distributed initialised. `out` is a `PerRank`, and the oracle gives a list
+                    with one value a rank.
+    forbid:         shortcuts that would make the exercise pointless, as dotted names of functions or modules
+                    ("torch.nn.functional.softmax", "transformers"). Caught at run time, however they are spelled.
+    hints:          three, from a nudge to nearly the answer.
+    rtol, atol:     tolerance for float32 and float64; bfloat16 and float16 inputs widen it.
+    dtypes:         further dtypes on which the tests of the grader run the alternatives.
+    mutates:        True where changing the inputs in place is part of the task.
+    limit:          seconds that one call may take.
+    agrees:         replaces the comparison with the oracle: `agrees(expected, got, case)` gives True, or a sentence.
+                    It also decides whether a solution's results are those of a misconception (then `expected` is the
+                    latter's).
+    """
+
+    name: str
+    points: int
+    cases: Callable[[torch.Generator], Iterable[Case]]
+    oracle: Callable | None = None
+    laws: Sequence[Law] = ()
+    misconceptions: Sequence[Misconception] = ()
+    alternatives: Sequence[Callable] = ()
+    probe: Callable | None = None
+    ranks: bool = False
+    forbid: Sequence[str] = ()
+    hints: Sequence[str] = ()
+    rtol: float = 1e-4
+    atol: float = 1e-5
+    dtypes: Sequence[torch.dtype] = ()
+    mutates: bool = False
+    limit: float = 5.0
+    agrees: Callable[[Any, Any, Case], bool | str] | None = None
+
+    def draw(self, seed: int) -> list[Case]:
+        """The cases of one seed, always the same ones."""
+        generator = torch.Generator().manual_seed(seed % 2**63)
+        drawn = list(self.cases(generator))
+        if not drawn:
+            raise ValueError(f"exercise {self.name}: cases() drew no case")
+        return drawn
+
+
+def same(a: Any, b: Any, rtol: float = 1e-4, atol: float = 1e-5) -> bool:
+    """Whether two results agree: shapes, kinds of dtype and values. NaN agrees with nothing."""
+    return compare(b, a, rtol=rtol, atol=atol) is None
+
+
+def tolerance(exercise: Exercise, one: Case) -> tuple[float, float]:
+    """The exercise's rtol and atol, widened where the inputs themselves carry few digits."""
+    kinds = {x.dtype for x in tensors([list(one.args), one.kwargs])}
+    loose = 4e-2 if torch.bfloat16 in kinds else 5e-3 if torch.float16 in kinds else 0.0
+    return max(exercise.rtol, loose), max(exercise.atol, loose)

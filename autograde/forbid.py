@@ -1,0 +1,120 @@
+"""See whether code calls something that an exercise forbids, however the call is spelled.
+
+Three watchers stand side by side, since each alone can be walked round: a `TorchFunctionMode` sees torch's functions
+and tensor methods by name (`F.softmax`, `x.softmax`, `getattr(torch, "soft" + "max")`), a `TorchDispatchMode` sees the
+operators under them (`torch.ops.aten._softmax`), and a profile hook sees every Python function by its module (the
+layers of `torch.nn`, `transformers`, a from-import under another name).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import sys
+from collections.abc import Sequence
+
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+# Operators that do a forbidden function's work under another name.
+_OPERATORS = {
+    "scaled_dot_product_attention": ("scaled_dot_product", "native_multi_head_attention"),
+    "MultiheadAttention": ("native_multi_head_attention",),
+    "rms_norm": ("fused_rms_norm",),
+    "layer_norm": ("native_layer_norm",),
+    "batch_norm": ("native_batch_norm", "cudnn_batch_norm", "batch_norm_with_update"),
+    "cross_entropy": ("nll_loss", "cross_entropy_loss"),
+    "clip_grad_norm_": ("clip_grads_with_norm",),
+}
+
+
+class Watch:
+    """A context manager; afterwards `used` is the first forbidden name that was called inside, or None."""
+
+    def __init__(self, names: Sequence[str]):
+        self.used: str | None = None
+        self._watching = bool(names)
+        self._names = {name.rpartition(".")[2]: name for name in names if name.startswith("torch.")}
+        self._modules = tuple(name for name in names if _is_module(name))
+        self._codes = {code: name for name in names for code in _codes(name)}
+        self._functions, self._operators = _Functions(self), _Operators(self)
+
+    def __enter__(self) -> Watch:
+        if not self._watching:
+            return self
+        self._before, self._depth = sys.getprofile(), torch._C._len_torch_function_stack()
+        self._functions.__enter__()
+        self._operators.__enter__()
+        sys.setprofile(self._profile)
+        return self
+
+    def __exit__(self, *error) -> None:
+        if not self._watching:
+            return
+        sys.setprofile(self._before)
+        self._operators.__exit__(*error)
+        self._functions.__exit__(*error)
+        while torch._C._len_torch_function_stack() > self._depth:  # a mode that an interruption left behind
+            torch._C._pop_torch_function_stack()
+
+    def saw(self, called: str) -> None:
+        """Takes note of a torch function or operator by its bare name."""
+        bare = called.strip("_")
+        for short, name in self._names.items():
+            if bare == short.strip("_") or bare.startswith(_OPERATORS.get(short, ("\0",))):
+                self.used = self.used or name
+
+    def _profile(self, frame, event: str, arg) -> None:
+        if event == "c_call":
+            self.saw(getattr(arg, "__name__", ""))
+        elif event == "call":
+            self.used = self.used or self._codes.get(frame.f_code)
+            module = frame.f_globals.get("__name__", "")
+            for name in self._modules:
+                if module == name or module.startswith(f"{name}."):
+                    self.used = self.used or name
+
+
+class _Functions(TorchFunctionMode):
+    def __init__(self, watch: Watch):
+        super().__init__()
+        self._watch = watch
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        self._watch.saw(getattr(func, "__name__", ""))
+        return func(*args, **(kwargs or {}))
+
+
+class _Operators(TorchDispatchMode):
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else the first operator imports torch's compiler, which takes seconds
+
+    def __init__(self, watch: Watch):
+        super().__init__()
+        self._watch = watch
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self._watch.saw(func._schema.name.partition("::")[2])
+        return func(*args, **(kwargs or {}))
+
+
+def _is_module(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def _codes(name: str) -> list:
+    """The code objects that run when `name` is called: of a Python function, or of a class's own methods."""
+    if _is_module(name):
+        return []
+    module, _, attribute = name.rpartition(".")
+    target = getattr(importlib.import_module(module), attribute)
+    if inspect.isclass(target):
+        members = [member for member in vars(target).values() if inspect.isfunction(member)]
+    else:
+        members = [inspect.unwrap(target)] if callable(target) else []
+    return [member.__code__ for member in members if hasattr(member, "__code__")]

@@ -1,0 +1,149 @@
+"""What a check found, as a value, as text and as HTML."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True)
+class Line:
+    """One thing that was looked at. `worth` and `earned` are points."""
+
+    name: str
+    passed: bool
+    worth: float
+    earned: float
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """The result of one check.
+
+    `failing` describes the smallest failing case as (what, text) pairs; it is empty in a hidden check, where inputs
+    stay secret. `status` is one of: solved, wrong, not implemented, no points.
+    """
+
+    exercise: str
+    points: float
+    earned: float
+    status: str
+    lines: Sequence[Line] = ()
+    failing: Sequence[tuple[str, str]] = ()
+    diagnosis: str = ""
+    hint: str = ""
+    misconception: str = ""
+    printed: str = ""
+
+    @property
+    def solved(self) -> bool:
+        return self.status == "solved"
+
+    @property
+    def headline(self) -> str:
+        if self.status == "not implemented":
+            return f"{self.exercise}: not implemented yet"
+        return f"{self.exercise}: {self.earned:g} of {self.points:g} points"
+
+    def hidden(self) -> Report:
+        """The same result without anything that gives away the inputs."""
+        lines = tuple(Line(line.name, line.passed, line.worth, line.earned) for line in self.lines)
+        return Report(
+            self.exercise,
+            self.points,
+            self.earned,
+            self.status,
+            lines,
+            (),
+            self.diagnosis,
+            self.hint,
+            self.misconception,
+        )
+
+    def to_dict(self) -> dict:
+        """The report as plain numbers, texts, lists and dicts."""
+        return asdict(self)
+
+    def text(self) -> str:
+        """The report for a terminal."""
+        width = max((len(line.name) for line in self.lines), default=0)
+        rows = [
+            f"  {'pass' if line.passed else 'FAIL'}  {line.name:<{width}}  {line.earned:g}/{line.worth:g}"
+            + (f"  {line.note}" if line.note else "")
+            for line in self.lines
+        ]
+        parts = [self.headline, *rows]
+        if self.diagnosis:
+            parts += ["", self.diagnosis]
+        if self.failing:
+            label = max(len(what) for what, _ in self.failing)
+            parts += [
+                "",
+                *(f"  {what:<{label}}  {_indented(text, label + 4)}" for what, text in self.failing),
+            ]
+        if self.hint:
+            parts += ["", f"Hint: {self.hint}"]
+        if self.printed:
+            parts += ["", "Your function printed:", f"  {_indented(self.printed.rstrip(), 2)}"]
+        return "\n".join(parts)
+
+    def _repr_html_(self) -> str:
+        color = {"solved": "#007a5e", "not implemented": "#6b6b6b"}.get(self.status, "#b3400e")
+        parts = [
+            f'<div role="status" style="border-left:4px solid {color};padding:.4em 1em;max-width:60em">',
+            f'<p style="margin:.2em 0;color:{color}"><strong>{_escaped(self.headline)}</strong></p>',
+        ]
+        if self.lines:
+            parts.append(_table(self.lines))
+        if self.diagnosis:
+            parts.append(f'<p style="margin:.5em 0"><strong>{_escaped(self.diagnosis)}</strong></p>')
+        if self.failing:
+            parts.append('<p style="margin:.5em 0 0">The smallest case that fails:</p>')
+            parts.append(_definitions(self.failing))
+        if self.hint:
+            parts.append(f'<p style="margin:.5em 0"><em>Hint:</em> {_escaped(self.hint)}</p>')
+        if self.printed:
+            parts.append(f"<details><summary>What your function printed</summary>{_pre(self.printed)}</details>")
+        return "".join([*parts, "</div>"])
+
+
+def _escaped(text: str) -> str:
+    """HTML-safe; `code` between backticks is set as code."""
+    pieces = html.escape(text).split("`")
+    closed = len(pieces) % 2 == 1
+    return "".join(f"<code>{p}</code>" if closed and i % 2 else p for i, p in enumerate(pieces))
+
+
+def _pre(text: str) -> str:
+    return f'<pre style="margin:0;white-space:pre-wrap;font-size:90%">{html.escape(text)}</pre>'
+
+
+def _table(lines: Sequence[Line]) -> str:
+    cell = 'style="text-align:left;padding:.15em .8em .15em 0;background:none"'
+    rows = []
+    for line in lines:
+        mark = (
+            '<span style="color:#007a5e">✓ pass</span>' if line.passed else '<span style="color:#b3400e">✗ fail</span>'
+        )
+        note = f"<br><small>{_escaped(line.note)}</small>" if line.note else ""
+        rows.append(
+            f"<tr style='background:none'><td {cell}>{mark}</td><td {cell}>{_escaped(line.name)}{note}</td>"
+            f"<td {cell}>{line.earned:g} / {line.worth:g}</td></tr>"
+        )
+    head = f"<tr style='background:none'><th {cell}></th><th {cell}>what is checked</th><th {cell}>points</th></tr>"
+    return f'<table style="border:none;margin:.3em 0">{head}{"".join(rows)}</table>'
+
+
+def _definitions(pairs: Sequence[tuple[str, str]]) -> str:
+    cell = 'style="text-align:left;vertical-align:top;padding:.15em .8em .15em 0;background:none"'
+    rows = "".join(
+        f"<tr style='background:none'><td {cell}>{html.escape(what)}</td><td {cell}>{_pre(text)}</td></tr>"
+        for what, text in pairs
+    )
+    return f'<table style="border:none;margin:.2em 0">{rows}</table>'
+
+
+def _indented(text: str, by: int) -> str:
+    return text.replace("\n", "\n" + " " * by)
