@@ -11,7 +11,7 @@ from autograde.compare import compare, describe, tensors
 from autograde.diagnose import Diagnosis, does_nothing, generic, match
 from autograde.exercise import Case, Exercise, Law, tolerance
 from autograde.report import Line, Report
-from autograde.running import CallFailed, Local, Outcome, copied, plain, told
+from autograde.running import CallFailed, Local, Outcome, copied, fixed_randomness, plain, told
 
 
 def public_seed(exercise: Exercise) -> int:
@@ -87,8 +87,7 @@ def _no_points(exercise: Exercise, got: Sequence[Outcome]) -> Report | None:
 def _expected(exercise: Exercise, one: Case, outcome: Outcome):
     if exercise.oracle is None:
         return outcome.value
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with fixed_randomness():
         return plain(exercise.oracle(*copied(one.args), **copied(one.kwargs)))
 
 
@@ -174,7 +173,8 @@ def _smallest(cases, got, expected, notes, exercise: Exercise) -> list[tuple[str
     if outcome.failure:
         rows.append(("got", outcome.failure.trace or outcome.failure.message))
     else:
-        rows += [("got", shown(outcome.value)), ("so", f"{notes[i]}")]
+        value = list(outcome.value) if one.ranks else outcome.value
+        rows += [("got", shown(value)), ("so", f"{notes[i]}")]
     return rows
 
 
