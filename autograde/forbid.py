@@ -8,6 +8,7 @@ layers of `torch.nn`, `transformers`, a from-import under another name).
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import inspect
 import sys
@@ -100,6 +101,7 @@ class _Operators(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+@functools.lru_cache(maxsize=512)
 def _is_module(name: str) -> bool:
     try:
         return importlib.util.find_spec(name) is not None
@@ -107,12 +109,16 @@ def _is_module(name: str) -> bool:
         return False
 
 
+@functools.lru_cache(maxsize=512)
 def _codes(name: str) -> list:
     """The code objects that run when `name` is called: of a Python function, or of a class's own methods."""
     if _is_module(name):
         return []
     module, _, attribute = name.rpartition(".")
-    target = getattr(importlib.import_module(module), attribute)
+    try:
+        target = getattr(importlib.import_module(module), attribute)
+    except ImportError:  # not installed, so it can't be called either
+        return []
     if inspect.isclass(target):
         members = [member for member in vars(target).values() if inspect.isfunction(member)]
     else:

@@ -1,0 +1,22 @@
+"""Show something in a notebook as HTML, and elsewhere as text or not at all."""
+
+from __future__ import annotations
+
+import sys
+
+
+def kernel_shell():
+    """The IPython shell of a Jupyter kernel (also Colab's), or None in a script, a terminal or a test."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    return shell if getattr(shell, "kernel", None) is not None else None
+
+
+def show_html(html: str, text: str) -> bool:
+    """Show `html` in a notebook, with `text` for readers that have no HTML. False where there is no notebook."""
+    if kernel_shell() is None:
+        return False
+    from IPython.display import display
+
+    display({"text/html": html, "text/plain": text}, raw=True)
+    return True

@@ -1,0 +1,67 @@
+"""What every rank is doing, in a file that all of them map into memory.
+
+A rank writes a few bytes before it waits and after; the process that launched it reads them without asking, so it can
+say who waits for whom even when a rank is stuck in C++ code.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from dataclasses import dataclass
+
+_HEAD = struct.Struct("=QBdH")  # changes so far, waiting (1) and certain (2), CPU seconds, length of the text
+_SLOT = 512
+
+
+@dataclass(frozen=True)
+class Doing:
+    """One rank's entry. `changes` grows with every call and return; `text` names the call it waits in.
+
+    `certain` says that only other ranks can end the wait: no other thread of this rank could.
+    """
+
+    changes: int = 0
+    waiting: bool = False
+    certain: bool = False
+    cpu: float = 0.0
+    text: str = ""
+
+
+def create(path: str, ranks: int) -> None:
+    """Make the file, with an empty entry for each rank."""
+    with open(path, "wb") as file:
+        file.write(bytes(_SLOT * ranks))
+
+
+class Board:
+    """The file, mapped. A rank writes its own entry, the launcher reads all."""
+
+    def __init__(self, path: str, rank: int = 0):
+        with open(path, "r+b") as file:
+            self._map = mmap.mmap(file.fileno(), 0)
+        self._start = rank * _SLOT
+        self._changes = 0
+
+    def write(self, waiting: bool, certain: bool = True, text: str = "") -> None:
+        """Say that this rank begins to wait in `text`, or goes on."""
+        self._changes += 1
+        data = text.encode()[: _SLOT - _HEAD.size]
+        end = self._start + _HEAD.size + len(data)
+        self._map[self._start + _HEAD.size : end] = data
+        struct.pack_into("=QB", self._map, self._start, self._changes, waiting + 2 * certain)
+        struct.pack_into("=H", self._map, self._start + _HEAD.size - 2, len(data))
+
+    def write_cpu(self, seconds: float) -> None:
+        """Note the CPU time that this rank has used."""
+        struct.pack_into("=d", self._map, self._start + 9, seconds)
+
+    def read(self, rank: int) -> Doing:
+        """The entry of `rank`."""
+        start = rank * _SLOT
+        changes, flags, cpu, length = _HEAD.unpack_from(self._map, start)
+        text = self._map[start + _HEAD.size : start + _HEAD.size + length]
+        return Doing(changes, bool(flags & 1), bool(flags & 2), cpu, text.decode(errors="replace"))
+
+    def close(self) -> None:
+        self._map.close()

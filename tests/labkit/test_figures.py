@@ -1,0 +1,114 @@
+import base64
+import io
+import re
+
+import matplotlib
+import nbformat
+import pytest
+import torch
+from nbclient import NotebookClient
+from PIL import Image
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt  # noqa: E402
+
+from labkit import COLORS, figure, figures, show  # noqa: E402
+
+CELLS = [
+    "from labkit import figure, show, knobs\n"
+    "fig, ax = figure(); ax.plot([1, 2, 3]); show(fig, alt='A \"rising\" line <1>', title='Up')",
+    "def draw(n):\n    print('drawn', n)\nknobs(draw, n=(1, 5))",
+    "from labkit import launch\nimport torch.distributed as dist\n"
+    "def cell():\n    print('hello')\n    return dist.get_rank()\nlaunch(cell, ranks=2)",
+    "def bad():\n    raise ValueError('broken')\nlaunch(bad, ranks=2)",
+]
+
+
+@pytest.fixture(scope="module")
+def ran():
+    """The outputs of CELLS, run by a real kernel."""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in CELLS])
+    NotebookClient(notebook, timeout=120, kernel_name="python3", allow_errors=True).execute()
+    return [cell.outputs for cell in notebook.cells]
+
+
+def test_a_figure_is_one_image_with_its_text(ran):
+    (output,) = ran[0]
+    page = output["data"]["text/html"]
+    assert 'alt="A &quot;rising&quot; line &lt;1&gt;"' in page and "max-width:100%" in page
+    assert output["data"]["text/plain"] == 'Figure: A "rising" line <1>' and "image/png" not in output["data"]
+    picture = base64.b64decode(re.search(r"base64,([^\"]+)\"", page).group(1))
+    assert Image.open(io.BytesIO(picture)).size[0] > 900 and len(picture) < 100_000
+
+
+def test_knobs_leave_no_trace_where_nobody_can_turn_them(ran):
+    assert ran[1] == []
+
+
+def test_launch_in_a_notebook(ran):
+    texts = [output["text"] for output in ran[2] if output["output_type"] == "stream"]
+    assert sorted("".join(texts).splitlines()) == ["[rank 0] hello", "[rank 1] hello"]
+    assert ran[2][-1]["data"]["text/plain"] == "[0, 1]"
+
+
+def test_a_failed_launch_shows_only_its_message(ran):
+    (output,) = ran[3]
+    assert output["ename"] == "RankError"
+    shown = "\n".join(output["traceback"])
+    assert shown.startswith("RankError: Ranks 0 and 1 raised ValueError: broken\n  line 2, in bad:  raise ValueError")
+    assert "launch.py" not in shown
+
+
+@pytest.mark.parametrize("alt", ["", "  \n", None])
+def test_a_text_is_demanded(alt):
+    fig, _ = figure()
+    with pytest.raises(ValueError, match="alt"):
+        show(fig, alt=alt)
+    plt.close(fig)
+
+
+def test_a_script_shows_nothing_and_keeps_nothing_open(capsys):
+    fig, axes = figure(2, 2)
+    assert axes.shape == (2, 2)
+    show(fig, alt="Four empty charts.")
+    assert not plt.get_fignums() and capsys.readouterr().out == ""
+
+
+def test_the_style():
+    fig, ax = figure(width=4, height=3)
+    assert tuple(fig.get_size_inches()) == (4, 3)
+    assert not ax.spines["top"].get_visible() and not ax.spines["right"].get_visible()
+    assert [ax.plot([0, 1])[0].get_color() for _ in COLORS] == COLORS
+    plt.close(fig)
+
+
+def test_pictures_stay_small_and_the_same():
+    def noise():
+        fig, ax = figure()
+        ax.imshow(torch.rand(60, 60, generator=torch.Generator().manual_seed(0)).numpy())
+        picture = figures._png(fig)
+        plt.close(fig)
+        return picture
+
+    assert noise() == noise() and len(noise()) < 100_000
+
+
+class _Kernel:
+    kernel = object()
+    user_ns = {}
+
+
+def test_knobs_draw_when_a_slider_moves(monkeypatch):
+    widgets = pytest.importorskip("ipywidgets")
+    boxes, drawn = [], []
+    monkeypatch.setenv("LABKIT_KNOBS", "1")
+    monkeypatch.setattr(figures, "kernel_shell", lambda: _Kernel)
+    monkeypatch.setattr(figures, "_show_widget", boxes.append)
+    figures.knobs(lambda **values: drawn.append(values), head_count=(1, 8), base=widgets.FloatSlider(2.0, max=9))
+    heads, base, _ = boxes[0].children
+    assert heads.description == "head count" and drawn == []
+    heads.value = 7
+    assert drawn == [{"head_count": 7, "base": 2.0}]
+    with pytest.raises(ValueError, match="slider"):
+        figures.knobs(print, x=object())

@@ -1,0 +1,57 @@
+"""The question bank as data: every question once, and complete where a chapter answers it."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from autograde.authoring import cards
+from autograde.authoring.chapter import all_chapters
+from autograde.repository import ROOT
+
+BANK = cards.load(ROOT)
+IDS = [f"T{i:02}" for i in range(1, 11)] + [f"A{i:02}" for i in range(1, 14)] + [f"D{i:02}" for i in range(1, 4)]
+ANSWERED = sorted({question for chapter in all_chapters(ROOT) for question in chapter.questions})
+VERDICTS = {"correct", "imprecise", "wrong", "outdated", "unverifiable"}
+
+
+def test_every_question_stands_there_once_and_in_order():
+    assert [entry["id"] for entry in BANK.entries] == IDS
+
+
+@pytest.mark.parametrize("entry", BANK.entries, ids=lambda e: e["id"])
+def test_every_question_has_both_languages(entry):
+    assert is_chinese(entry["zh"])
+    assert entry["en"].isascii() or not is_chinese(entry["en"])
+    assert entry["en"].strip()
+
+
+@pytest.mark.parametrize("question", ANSWERED)
+def test_an_answered_question_has_all_parts(question):
+    entry = BANK.questions[question]
+    pairs = [entry["short"], entry["depth"], entry["trap"]]
+    pairs += [part for follow_up in entry["follow_ups"] for part in (follow_up["q"], follow_up["a"])]
+    for claim in entry["claims"]:
+        pairs += [claim["says"], claim["right"]]
+        assert claim["verdict"] in VERDICTS, claim["id"]
+        assert claim["source"].strip(), claim["id"]
+        assert claim["id"].startswith(f"{question}.")
+    assert all(pair["en"].strip() and is_chinese(pair["zh"]) for pair in pairs)
+    assert len(entry["follow_ups"]) >= 3
+    assert entry["claims"]
+
+
+def test_no_claim_stands_twice():
+    ids = Counter(claim["id"] for entry in BANK.entries for claim in entry.get("claims", []))
+    assert [name for name, count in ids.items() if count > 1] == []
+
+
+@pytest.mark.parametrize("chapter", [c for c in all_chapters(ROOT) if c.questions], ids=lambda c: c.path)
+def test_a_chapter_settles_a_claim_of_its_questions(chapter):
+    assert chapter.of("claim")
+    assert {cell.name.split(".")[0] for cell in chapter.of("claim")} <= set(chapter.questions)
+
+
+def is_chinese(text: str) -> bool:
+    return any("一" <= letter <= "鿿" for letter in text)

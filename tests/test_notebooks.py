@@ -1,0 +1,90 @@
+"""Every notebook runs: the solved ones without an error, the released ones with nothing solved but the payoffs."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import nbformat
+import papermill
+import pytest
+from nbclient import NotebookClient
+
+from autograde.authoring.build import solution_notebooks
+from autograde.authoring.chapter import all_chapters
+from autograde.repository import ROOT
+
+pytestmark = pytest.mark.slow
+CHAPTERS = [chapter.path for chapter in all_chapters(ROOT)]
+HANGS = 600  # seconds a cell: against a hang, not a measure
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """All notebooks, started two at a time: (path, "solved" or "released") -> a future of the notebook that was run."""
+    folder = tmp_path_factory.mktemp("notebooks")
+    solution_notebooks(folder / "solved")
+    before = dict(os.environ)
+    os.environ["LABKIT_NO_PROGRESS"] = "1"
+    with ThreadPoolExecutor(2) as pool:
+        futures = {}
+        for path in CHAPTERS:
+            for kind, source in (("solved", folder / "solved"), ("released", ROOT / "notebooks")):
+                place = folder / f"{path.replace('/', '-')}-{kind}"
+                place.mkdir()
+                futures[path, kind] = pool.submit(run, source / f"{path}.ipynb", place, kind == "released")
+        yield futures
+        for future in futures.values():
+            future.cancel()
+    os.environ.clear()
+    os.environ.update(before)
+
+
+def run(source, place, unsolved: bool):
+    """Run a notebook: a solved one with papermill, an unsolved one past the errors that its payoff cells may raise."""
+    if not unsolved:
+        options = {"cwd": place, "kernel_name": "python3", "progress_bar": False, "execution_timeout": HANGS}
+        return papermill.execute_notebook(source, place / "out.ipynb", **options)
+    notebook = nbformat.read(source, as_version=4)
+    for cell in notebook.cells:
+        if "payoff" in cell.metadata.get("tags", []):
+            cell.metadata.tags = [*cell.metadata.tags, "raises-exception"]
+    client = NotebookClient(notebook, timeout=HANGS, kernel_name="python3", resources={"metadata": {"path": place}})
+    return client.execute()
+
+
+def points(notebook) -> list[tuple[float, float]]:
+    """(earned, possible) of every check, in order. The last check in a cell counts, as for nbgrader."""
+    found = []
+    for cell in notebook.cells:
+        if cell.metadata.get("nbgrader", {}).get("grade"):
+            results = [o for o in cell.outputs if o.output_type == "execute_result"]
+            found.append((float(results[-1].data["text/plain"]), float(cell.metadata.nbgrader.points)))
+    return found
+
+
+@pytest.mark.parametrize("path", CHAPTERS)
+def test_the_solution_runs_and_gets_all_points(runs, path):
+    notebook = runs[path, "solved"].result()
+    assert points(notebook)
+    assert all(earned == possible for earned, possible in points(notebook)), points(notebook)
+
+
+@pytest.mark.parametrize("path", CHAPTERS)
+def test_the_release_runs_with_nothing_solved_and_gets_none(runs, path):
+    notebook = runs[path, "released"].result()
+    assert points(notebook)
+    assert all(earned == 0.0 for earned, _ in points(notebook))
+
+
+@pytest.mark.parametrize("path", CHAPTERS)
+def test_every_figure_says_in_words_what_it_shows(runs, path):
+    pictures = []
+    for cell in runs[path, "solved"].result().cells:
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            assert "image/png" not in data, "a figure without alt text: use labkit.show"
+            if "<img" in data.get("text/html", ""):
+                pictures.append(data["text/html"])
+    assert pictures
+    assert all('alt="' in picture and 'alt=""' not in picture for picture in pictures)
