@@ -9,7 +9,7 @@ import torch
 
 from autograde.compare import compare, describe, tensors
 from autograde.exercise import Case, Exercise, Misconception, tolerance
-from autograde.running import Local, Outcome
+from autograde.running import Local, Outcome, run_all
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,14 @@ def match(
     """
     wrong = [i for i, ok in enumerate(right) if not ok] or list(range(len(cases)))
     best: tuple[float, float, Misconception] | None = None
-    hung = any(g.failure and g.failure.kind == "ranks" for g in got)
-    for misconception in exercise.misconceptions:
-        if misconception.hangs and not hung:
-            continue
-        theirs = runner(misconception.implementation, replace(exercise, forbid=())).run(cases)
+    suspects = _suspects(exercise, got)
+    implementations = [suspect.implementation for suspect in suspects]
+    free = replace(exercise, forbid=())
+    if runner is Local and not any(g.failure for g in got):
+        results = run_all(implementations, free, cases)
+    else:
+        results = [runner(one, free).run(cases) for one in implementations]
+    for misconception, theirs in zip(suspects, results, strict=True):
         same = [alike(g, t, exercise, c) for g, t, c in zip(got, theirs, cases, strict=True)]
         explained = sum(same[i] for i in wrong) / len(wrong)
         if explained > 0.5 and (best is None or (explained, sum(same)) > best[:2]):
@@ -60,6 +63,12 @@ def match(
     sometimes = "" if best[0] == 1 else "On most of the cases that fail, "
     start = "your result is exactly" if sometimes else "Your result is exactly"
     return Diagnosis(f"{sometimes}{start} what comes out when {best[2].says}.", best[2].hint, best[2])
+
+
+def _suspects(exercise: Exercise, got: Sequence[Outcome]) -> list[Misconception]:
+    """The misconceptions worth running: those that hang only where the solution came to nothing on the ranks, too."""
+    failed = any(g.failure and g.failure.kind == "ranks" for g in got)
+    return [m for m in exercise.misconceptions if failed or not m.hangs]
 
 
 def generic(exercise: Exercise, cases: Sequence[Case], got: Sequence[Outcome], expected: Sequence) -> Diagnosis | None:

@@ -19,15 +19,13 @@ from typing import Any
 import torch
 
 from autograde.compare import compare, describe, rebuild, tensors
-from autograde.exercise import Case, Exercise, PerRank
+from autograde.exercise import Case, Exercise
 from autograde.forbid import Watch
 from autograde.limits import TimeLimit, time_limit
 
 _HERE = str(pathlib.Path(__file__).parent)
 _LABKIT = str(pathlib.Path(__file__).parents[1] / "labkit")
 _MOST_PRINTED = 2_000
-# Starting ranks takes its time on a busy machine; a deadlock is found long before the limit, by its stillness.
-_RANK_LIMIT = 6
 _MOST_NUMBERS = 50_000_000
 
 
@@ -68,7 +66,7 @@ class Local:
     def run(self, cases: Sequence[Case]) -> list[Outcome]:
         """One outcome a case. After a call that was too slow the rest are not tried: they would be, too."""
         if self.exercise.ranks:
-            return self._run_on_ranks(cases)
+            return run_all([self.implementation], self.exercise, cases)[0]
         outcomes: list[Outcome] = []
         for one in cases:
             if outcomes and outcomes[-1].failure and outcomes[-1].failure.kind == "too slow":
@@ -84,13 +82,14 @@ class Local:
             raise CallFailed(outcome.failure)
         return outcome.value
 
-    def _run_on_ranks(self, cases: Sequence[Case]) -> list[Outcome]:
-        outcomes: dict[int, Outcome] = {}
-        for world in sorted({one.ranks for one in cases}):
-            mine = [i for i, one in enumerate(cases) if one.ranks == world]
-            results = _launch(self.implementation, self.exercise, [cases[i] for i in mine], world)
-            outcomes.update(zip(mine, results, strict=True))
-        return [outcomes[i] for i in range(len(cases))]
+
+def run_all(implementations: Sequence[Callable], exercise: Exercise, cases: Sequence[Case]) -> list[list[Outcome]]:
+    """The outcomes of several implementations on the same cases; on ranks, all of them in one go."""
+    if not exercise.ranks:
+        return [Local(implementation, exercise).run(cases) for implementation in implementations]
+    from autograde.ranks import run_on_ranks
+
+    return run_on_ranks(implementations, exercise, cases)
 
 
 def run_once(implementation: Callable, exercise: Exercise, one: Case) -> Outcome:
@@ -98,7 +97,7 @@ def run_once(implementation: Callable, exercise: Exercise, one: Case) -> Outcome
     args, kwargs = copied(one.args), copied(one.kwargs)
     target = (implementation, *args) if exercise.probe else args
     function = exercise.probe or implementation
-    out = _Bounded()
+    out = Bounded()
     value, failure, watch = None, None, Watch(exercise.forbid)
     try:
         with _surroundings(exercise, out, watch):
@@ -140,64 +139,6 @@ def fixed_randomness():
         yield
     finally:
         torch.set_rng_state(before)
-
-
-def _launch(implementation: Callable, exercise: Exercise, cases: list[Case], world: int) -> list[Outcome]:
-    from labkit.launch import RankError, launch
-
-    out = _Bounded()
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
-            per_rank = launch(
-                _on_rank,
-                implementation,
-                exercise,
-                cases,
-                ranks=world,
-                limit=_RANK_LIMIT * exercise.limit,
-            )
-    except RankError as error:
-        failure = _rank_failure(error)
-        return [Outcome(failure=failure, printed=out.getvalue())] * len(cases)
-    outcomes = []
-    for results in zip(*per_rank, strict=True):
-        value = PerRank([result.value for result, _ in results], [traffic for _, traffic in results])
-        changed = tuple(sorted({name for result, _ in results for name in result.changed}))
-        printed = "".join(f"[rank {r}] {result.printed}" for r, (result, _) in enumerate(results) if result.printed)
-        outcomes.append(Outcome(value, None, changed, printed or out.getvalue()))
-    return outcomes
-
-
-def _on_rank(implementation: Callable, exercise: Exercise, cases: list[Case]) -> list[tuple[Outcome, list]]:
-    """Runs on every rank: each case in turn, with the messages it sent."""
-    from labkit import record_traffic
-
-    results = []
-    for one in cases:
-        with record_traffic() as traffic:
-            outcome = run_once(implementation, exercise, one)
-        if outcome.failure:
-            raise RankFailed(outcome.failure)
-        results.append((outcome, list(traffic)))
-    return results
-
-
-class RankFailed(Exception):
-    """Carries one rank's failure to the process that launched it."""
-
-    def __init__(self, failure: Failure):
-        super().__init__(failure.message)
-        self.failure = failure
-
-    def __reduce__(self):
-        return RankFailed, (self.failure,)
-
-
-def _rank_failure(error) -> Failure:
-    cause = getattr(error, "error", None)
-    if isinstance(cause, RankFailed):
-        return cause.failure
-    return Failure("ranks", str(error), getattr(error, "kind", "RankError"))
 
 
 def copied(value: Any) -> Any:
@@ -243,7 +184,7 @@ def _untouched(before: Any, after: Any) -> bool:
     return compare(before, after) is None
 
 
-class _Bounded(io.StringIO):
+class Bounded(io.StringIO):
     """Keeps the first part of what is printed and forgets the rest."""
 
     def write(self, text: str) -> int:

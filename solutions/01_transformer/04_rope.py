@@ -1,0 +1,1032 @@
+# ---
+# jupyter:
+#   course:
+#     title: "Rotary position embedding"
+#     exercises: transformer.rope
+#     questions: [T04, T05]
+# ---
+
+# %% [markdown]
+# # Rotary position embedding
+#
+# Attention by itself can't tell *dog bites man* from *man bites dog*: it compares every query with every key, and a dot
+# product doesn't know where its vectors stood. Something has to bring the places in.
+#
+# LLaMA, Mistral, Qwen, Gemma and most of their relatives do it by **turning** queries and keys, each by an angle that
+# grows with its position. That is rotary position embedding, RoPE (Su et al. 2021, arXiv:2104.09864). In this chapter
+# you build it, put it into a real model of 135 million parameters, see that model fail beyond a certain distance, and
+# repair it with one line of arithmetic.
+#
+# On the way we test what interview notes say about it: that it decays with distance, that it is cheaper than sinusoids,
+# that it works at any length. Some of that is true.
+
+# %% tags=["setup"]
+import contextlib
+import math
+import time
+
+import torch
+import torch.nn.functional as F
+
+from autograde import check
+from labkit import COLORS, DIVERGING, SEQUENTIAL, figure, knobs, show, smollm
+
+# %% [markdown]
+# ## Rotate, don't add
+#
+# Take two numbers of a query, (a, b), and read them as a point of the plane: the tip of a clock hand. A token at
+# position $m$ has its hand turned by $m\theta$. A key at position $n$ has its hand turned by $n\theta$.
+#
+# Now compare the two. A dot product of two hands depends on their lengths and on the angle *between* them, and that
+# angle has changed by $m\theta - n\theta = (m-n)\,\theta$. We told each token its absolute position, and what comes out
+# is the distance. Nobody had to look up a table of distances.
+
+# %% tags=["demo"]
+def hand(ax, x, y, angle, color, radius=0.4, **style):
+    """A clock hand: angle 0 points to the right, and it turns counter-clockwise, as angles do in mathematics."""
+    ax.plot([x, x + radius * math.cos(angle)], [y, y + radius * math.sin(angle)], color=color, **style)
+
+
+def face(ax, x, y, radius=0.45):
+    ring = torch.linspace(0, 2 * math.pi, 60)
+    ax.plot(x + radius * ring.cos(), y + radius * ring.sin(), color="#cccccc", linewidth=1)
+
+
+fig, axes = figure(1, 3, width=9, height=3.4)
+for ax, (m, n) in zip(axes, [(2, 5), (12, 15), (2, 7)], strict=True):
+    face(ax, 0, 0, 1.0)
+    hand(ax, 0, 0, 0.3 + 0.4 * m, COLORS[0], 0.9, linewidth=4)
+    hand(ax, 0, 0, 0.9 + 0.4 * n, COLORS[1], 0.9, linewidth=4)
+    score = math.cos(0.3 + 0.4 * m - 0.9 - 0.4 * n)
+    ax.set_title(f"query at {m}, key at {n}\ndistance {n - m}, dot product {score:+.2f}", fontsize=11)
+    ax.set_aspect("equal")
+    ax.axis("off")
+    ax.text(-1.05, -1.2, "query", color=COLORS[0], weight="bold")
+    ax.text(0.5, -1.2, "key", color=COLORS[1], weight="bold")
+show(
+    fig,
+    alt="Three clocks with two hands each. Moving both tokens by ten positions turns both hands and leaves the angle "
+    "between them, so the dot product stays. Another distance changes it.",
+    title="Move both tokens: both hands turn, the angle between them stays",
+)
+
+# %% [markdown]
+# ## Many clocks, at many speeds
+#
+# One clock isn't enough. A fast hand tells neighbours apart, but soon comes round and shows the same time again. A slow
+# hand never repeats, but between neighbours it hardly moves. An ordinary clock solves this with three hands.
+#
+# RoPE splits a head of size $d$ into $d/2$ pairs, and gives pair $i$ the speed
+#
+# $$\theta_i = \text{base}^{-2i/d}, \qquad i = 0, \dots, d/2 - 1, \qquad \text{angle of pair } i
+# \text{ at position } p = p\,\theta_i .$$
+#
+# Pair 0 turns by one radian a position; each further pair is slower by the same factor. The paper took base 10,000
+# from the sinusoids of the first Transformer. Below, base 100, so that you can see the slow ones move at all.
+
+# %% tags=["demo"]
+def draw_clocks(base=100.0, start=0, pairs=4, columns=10):
+    fig, ax = figure(width=9, height=3.9)
+    for i in range(pairs):
+        speed = base ** (-2 * i / (2 * pairs))
+        for column in range(columns):
+            face(ax, column, -i)
+            hand(ax, column, -i, (start + column) * speed, COLORS[i], linewidth=3)
+    ax.set_xticks(range(columns), [str(start + c) for c in range(columns)])
+    speeds = [base ** (-i / pairs) for i in range(pairs)]
+    ax.set_yticks([-i for i in range(pairs)], [f"pair {i}\n{s:.3g} rad" for i, s in enumerate(speeds)])
+    ax.set(xlabel="position", ylabel="pair, and its turn a position", aspect="equal")
+    ax.spines[["left", "bottom"]].set_visible(False)
+    ax.tick_params(length=0)
+    show(
+        fig,
+        alt=f"A grid of clocks: a row for each of {pairs} pairs, a column for each position from {start}. The hands of "
+        "the first row turn by one radian a column, those of the last hardly move.",
+        title=f"Every position shows its own time: {pairs} pairs, base {base:g}",
+    )
+
+
+draw_clocks()
+knobs(draw_clocks, base=[10.0, 100.0, 10_000.0], start=(0, 60))
+
+# %% [markdown]
+# ## Exercise 1: the angles
+#
+# Your first function gives the time on every clock. Positions come as a tensor and may be anything: the numbers
+# 0, 1, 2, … of a fresh text, the single number 57 of a chat that already has 57 tokens in its cache, or fractions.
+
+# %% exercise="rope_angles"
+def rope_angles(positions, d, base=10_000.0):
+    """The angle of every pair at every position, in radians: positions * base ** (-2i/d).
+
+    positions: integer or floating-point tensor of any shape [...], in any order, of either sign
+    d:         size of one head, even; its d/2 pairs are numbered i = 0, …, d/2 - 1
+    base:      a number greater than 1
+    Returns a float32 or float64 tensor [..., d/2].
+
+    Su et al. 2021, arXiv:2104.09864, section 3.2.2 (the paper counts pairs from 1).
+    """
+    ### BEGIN SOLUTION
+    speeds = base ** (-torch.arange(0, d, 2) / d)
+    return positions[..., None].float() * speeds
+    ### END SOLUTION
+
+
+# %% check="rope_angles"
+check(rope_angles)
+
+# %% [markdown]
+# ## Which two numbers make a pair?
+#
+# The paper pairs neighbours: $(x_0, x_1), (x_2, x_3), \dots$ LLaMA's code in the transformers library pairs the two
+# **halves** of the head: $(x_0, x_{d/2}), (x_1, x_{d/2+1}), \dots$
+#
+# Both are rotary embeddings, and neither is better: a trained model doesn't mind in which order its dimensions stand.
+# But it minds very much if you change the order *afterwards*. Here is the rotation as a matrix, in both layouts.
+
+# %% tags=["demo"]
+def rotation_matrix(first, second, position=3, base=100.0):
+    """The matrix that turns dimension first[i] against second[i]."""
+    d, matrix = 2 * len(first), torch.zeros(2 * len(first), 2 * len(first))
+    for i, (a, b) in enumerate(zip(first, second, strict=True)):
+        angle = position * base ** (-2 * i / d)
+        matrix[a, a] = matrix[b, b] = math.cos(angle)
+        matrix[a, b], matrix[b, a] = -math.sin(angle), math.sin(angle)
+    return matrix
+
+
+layouts = {
+    "the paper, GPT-J: neighbours": rotation_matrix([0, 2, 4, 6], [1, 3, 5, 7]),
+    "LLaMA in transformers: halves": rotation_matrix([0, 1, 2, 3], [4, 5, 6, 7]),
+}
+fig, axes = figure(1, 2, width=8.6, height=4.0)
+for ax, (name, matrix) in zip(axes, layouts.items(), strict=True):
+    picture = ax.imshow(matrix, cmap=DIVERGING, vmin=-1, vmax=1)
+    ax.set(title=name, xlabel="dimension of x", ylabel="dimension of the result", xticks=range(8), yticks=range(8))
+fig.colorbar(picture, ax=axes, label="entry (no unit)", shrink=0.8)
+show(
+    fig,
+    alt="Two 8 by 8 matrices. In the left one the non-zero entries form 2 by 2 blocks along the diagonal, in the right "
+    "one they lie on the diagonal and on two lines half the size away from it.",
+    title="The same four rotations, two layouts",
+)
+
+# %% [markdown]
+# ## Exercise 2: the rotation
+#
+# A point (a, b) that turns by an angle φ lands on (a cos φ − b sin φ, b cos φ + a sin φ). Do that to all pairs at once,
+# in LLaMA's layout.
+
+# %% exercise="apply_rope"
+def apply_rope(x, positions, base=10_000.0):
+    """Turn each pair (x[..., i], x[..., i + d/2]) counter-clockwise by rope_angles(positions, d, base)[..., i].
+
+    x:         floating-point tensor [..., n, d], d even; it is left as it is
+    positions: integer or floating-point tensor that broadcasts to x.shape[:-1]: [n] for one row of positions, or
+               [batch, 1, n] for one row a sequence where x is [batch, heads, n, d]
+    base:      as in rope_angles
+    Returns a tensor of the shape and the dtype of x. The angles are computed in float32 or float64 even where x is
+    bfloat16, which can't tell position 1,001 from 1,000.
+
+    Su et al. 2021, arXiv:2104.09864, section 3.4.2, with the pairs laid out as in transformers' LLaMA.
+    """
+    ### BEGIN SOLUTION
+    angle = rope_angles(positions, x.shape[-1], base)
+    cos, sin = angle.cos(), angle.sin()
+    first, second = x.chunk(2, -1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], -1).to(x.dtype)
+    ### END SOLUTION
+
+
+# %% check="apply_rope"
+check(apply_rope)
+
+# %% [markdown]
+# ## What the wrong pairing does to a real model
+#
+# `smollm()` is a chat model with LLaMA's architecture, trained with pairs of halves. We feed it the other layout. No
+# error is raised, all shapes fit, vectors keep their lengths, and scores still depend on the distance alone.
+
+# %% tags=["demo"]
+model, tokenizer = smollm()
+from transformers.models.llama import modeling_llama as llama  # noqa: E402  (after the first figures, which don't need it)
+
+D, BASE = model.config.head_dim, model.config.rope_parameters["rope_theta"]
+rotate_as_trained = llama.apply_rotary_pos_emb
+NEIGHBOURS = torch.arange(D).view(-1, 2).T.flatten()  # 0, 2, 4, …, 1, 3, 5, …: neighbours become halves
+
+
+def rotate_neighbours(q, k, cos, sin, **options):
+    """Pairs neighbours: reorder the dimensions, then rotate as usual. q·k doesn't feel that the order stays changed."""
+    return rotate_as_trained(q[..., NEIGHBOURS], k[..., NEIGHBOURS], cos, sin, **options)
+
+
+@contextlib.contextmanager
+def changed(owner, **attributes):
+    """Sets attributes of a module or an object, and puts the old ones back afterwards."""
+    before = {name: getattr(owner, name) for name in attributes}
+    try:
+        for name, value in attributes.items():
+            setattr(owner, name, value)
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(owner, name, value)
+
+
+@torch.inference_mode()
+def losses(ids):
+    """What each token but the first cost the model, in nats: [n - 1]."""
+    return F.cross_entropy(model(ids).logits[0, :-1], ids[0, 1:], reduction="none")
+
+
+@torch.inference_mode()
+def answer(question, tokens=28):
+    chat = tokenizer.apply_chat_template([{"role": "user", "content": question}], add_generation_prompt=True, tokenize=False)
+    ids = tokenizer(chat, return_tensors="pt")
+    return tokenizer.decode(model.generate(**ids, max_new_tokens=tokens)[0, ids.input_ids.shape[1] :])
+
+
+QUESTION = "Name the four seasons of the year."
+STORY = (
+    "The harbour master counted the boats twice before he wrote the number down. Two were missing, and the barometer "
+    "had been falling since noon. He sent the boy to ask at the inn, lit the lamp on the pier himself, and stood there "
+    "with his collar up, listening for oars."
+)
+story = tokenizer(STORY, return_tensors="pt").input_ids
+right, right_words = losses(story), answer(QUESTION)
+with changed(llama, apply_rotary_pos_emb=rotate_neighbours):
+    wrong, wrong_words = losses(story), answer(QUESTION)
+
+fig, ax = figure(width=9, height=3.6)
+ax.plot(range(1, story.shape[1]), right, color=COLORS[0], label=f"halves, as trained: mean {right.mean():.1f}")
+ax.plot(range(1, story.shape[1]), wrong, color=COLORS[1], linestyle="--", label=f"neighbours: mean {wrong.mean():.1f}")
+ax.set(xlabel="position of the token", ylabel="loss (nats a token)", ylim=(0, None))
+ax.legend(loc="upper center", ncols=2, bbox_to_anchor=(0.5, -0.25))
+show(
+    fig,
+    alt="Loss of each token of a short text. With the pairing the model was trained with it stays low; with neighbours "
+    "paired it is about two times as high.",
+    title=f"The wrong pairing raises no error, and the loss from {right.mean():.1f} to {wrong.mean():.1f} nats",
+)
+print(f"{QUESTION}\n  halves:     {right_words!r}\n  neighbours: {wrong_words!r}")
+
+# %% [markdown]
+# This is not a textbook worry. The GGUF files of llama.cpp store LLaMA's query and key rows in the order for
+# neighbours; transformers puts them back in order when it loads such a file (`_reverse_permute_weights` in
+# `modeling_gguf_pytorch_utils.py`). Whoever converts a checkpoint and forgets this step gets the dashed line.
+#
+# ## Exercise 3: the scores
+#
+# Attention compares rotated queries with rotated keys. Two details decide whether this also works while the model
+# *writes*: then there is one new query, say at position 7, and the keys of positions 0 to 7 wait in a cache. So queries
+# and keys have positions of their own, and the causal mask has to go by positions, not by rows and columns.
+
+# %% exercise="rope_attention_scores"
+def rope_attention_scores(q, k, q_positions, k_positions, base=10_000.0, causal=True):
+    """Attention scores before softmax: the rotated queries times the rotated keys, divided by sqrt(d).
+
+    q, k:        floating-point tensors [..., n_q, d] and [..., n_k, d] with the same leading dimensions, d even
+    q_positions: integer tensor that broadcasts to q.shape[:-1]: [n_q], or [batch, 1, n_q]; in any order
+    k_positions: the same for the keys
+    base:        as in apply_rope
+    causal:      where True, a key at a later position than the query's gets -inf; one at the same position stays
+    Returns a tensor [..., n_q, n_k].
+    """
+    ### BEGIN SOLUTION
+    q, k = apply_rope(q, q_positions, base), apply_rope(k, k_positions, base)
+    scores = q @ k.mT / math.sqrt(q.shape[-1])
+    later = k_positions[..., None, :] > q_positions[..., :, None]
+    return scores.masked_fill(later, -torch.inf) if causal else scores
+    ### END SOLUTION
+
+
+# %% check="rope_attention_scores"
+check(rope_attention_scores)
+
+# %% [markdown]
+# ## Your rotation inside a real model
+#
+# Now take out the model's own rotation and put in yours, in all 30 layers. If you have built the same thing, the logits
+# stay the same. Then tell the model that the text starts at position 1,000 instead of 0. If scores depend on distances
+# alone, nothing may change.
+
+# %% tags=["payoff"]
+class HandsPositionsOn(torch.nn.Module):
+    """Stands where the model computes cosines and sines, and passes the positions on to the rotation."""
+
+    def forward(self, x, position_ids):
+        return position_ids, position_ids
+
+
+@contextlib.contextmanager
+def your_rope_inside(shift=0):
+    def rotate(q, k, positions, _, **options):
+        places = positions[:, None] + shift
+        return apply_rope(q, places, BASE), apply_rope(k, places, BASE)
+
+    with changed(model.model, rotary_emb=HandsPositionsOn()), changed(llama, apply_rotary_pos_emb=rotate):
+        yield
+
+
+with torch.inference_mode():
+    own = model(story).logits[0]
+    with your_rope_inside():
+        yours, your_words = model(story).logits[0], answer(QUESTION)
+    with your_rope_inside(shift=1_000):
+        moved, moved_words = model(story).logits[0], answer(QUESTION)
+
+
+def next_word(logits):
+    return repr(tokenizer.decode(logits[-1].argmax()))
+
+
+print(f"{'':28}largest difference of a logit   next token")
+print(f"{'the model own rotation':28}{'':32}{next_word(own)}")
+print(f"{'your rotation':28}{(yours - own).abs().max():<32.1e}{next_word(yours)}")
+print(f"{'yours, all moved by 1,000':28}{(moved - own).abs().max():<32.1e}{next_word(moved)}")
+print(f"\nthe logits run from {own.min():.0f} to {own.max():.0f}\n\nyour rotation: {your_words!r}\nmoved by 1,000: {moved_words!r}")
+assert (yours - own).abs().max() < 1e-2, "Your rotation is not the model's: solve exercise 2 first."
+assert (moved[:, :].argmax(-1) == own.argmax(-1)).all(), "A shift of all positions changed a prediction."
+
+# %% [markdown]
+# The remaining difference is float32: an angle of 1,000 radians has only four digits left behind the point.
+#
+# ## What exactly is rotated?
+#
+# Study notes often say that RoPE rotates the *embeddings*. If you did that, once, at the input, the projections $W_q$
+# and $W_k$ would come after the rotation and mix the pairs. Does the score still depend on the distance alone? We take
+# the model's own first layer and one pair of tokens, and move both.
+
+# %% claim="T04.6"
+def turned(x, positions, base=BASE):
+    """RoPE with complex numbers: pair (a, b) is a + ib, and a turn is a product."""
+    half = x.shape[-1] // 2
+    angle = positions[:, None] * base ** (-torch.arange(half, dtype=torch.float64) / half)
+    pairs = torch.complex(x[..., :half].double(), x[..., half:].double()) * torch.exp(1j * angle)
+    return torch.cat([pairs.real, pairs.imag], -1)
+
+
+@torch.inference_mode()
+def first_layer_score(shifts, rotate_embeddings, distance=3):
+    """Score of ' missing' for ' boats', `distance` positions earlier, in head 0 of layer 0."""
+    layer, words = model.model.layers[0], [tokenizer.encode(w)[0] for w in (" missing", " boats")]
+    scores, rows = [], model.model.embed_tokens(torch.tensor(words))
+    for row, weight, places in zip(
+        rows, (layer.self_attn.q_proj, layer.self_attn.k_proj), (shifts + distance, shifts), strict=True
+    ):
+        x = row.expand(len(shifts), -1)
+        x = turned(x, places).float() if rotate_embeddings else x
+        x = weight(layer.input_layernorm(x))[:, :D]
+        scores.append(x.double() if rotate_embeddings else turned(x, places))
+    return (scores[0] * scores[1]).sum(-1) / math.sqrt(D)
+
+
+shifts = torch.arange(0, 400)
+fig, ax = figure(width=9, height=3.6)
+spreads = {}
+for color, (name, rotate_embeddings) in zip(COLORS, [("q and k", False), ("the embeddings", True)], strict=False):
+    scores = first_layer_score(shifts, rotate_embeddings)
+    spreads[name] = float(scores.max() - scores.min())
+    ax.plot(shifts, scores, color=color, linestyle="--" if rotate_embeddings else "-", label=f"rotating {name}")
+ax.set(xlabel="position of the first token (the second stands 3 further)", ylabel="score (no unit)")
+ax.legend(loc="upper center", ncols=2, bbox_to_anchor=(0.5, -0.22))
+show(
+    fig,
+    alt="The score of the same two tokens at the same distance, while both move through 400 positions. Rotating queries "
+    "and keys gives a flat line, rotating the embeddings a wavy one.",
+    title="Only rotating q and k makes the score a function of the distance",
+)
+print({f"spread when rotating {name}": f"{spread:.1e}" for name, spread in spreads.items()})
+
+# %% [markdown]
+# Queries and keys are rotated after their projections, in every layer anew. Values are not: they carry *what* is said,
+# and where it stood has done its work once the attention weights are there.
+#
+# ## Does the score fall with distance?
+#
+# The paper shows an upper bound that falls with distance, and "long-term decay" has become the standard explanation of
+# why RoPE works. A bound is not the thing itself. So first: what does the rotation alone do, for keys that we choose?
+# Then: what do the 270 heads of the real model do, with their real queries and keys?
+
+# %% claim="T05.3"
+distance = torch.arange(0, 4_096)
+speeds = BASE ** (-torch.arange(0, D, 2) / D)
+turns = torch.polar(torch.ones(1), distance[:, None] * speeds)  # [distance, pair]: how far the pairs have turned
+bound = turns.cumsum(-1).abs().mean(-1)  # section 3.4.3 of the paper, without its constant
+aimed = (turns * turns[500].conj()).real.sum(-1)  # a query made to look 500 positions back
+
+projected = {}
+hooks = [
+    getattr(layer.self_attn, f"{kind}_proj").register_forward_hook(
+        lambda module, args, out, key=(kind, i): projected.__setitem__(key, out[0, 1:])
+    )
+    for i, layer in enumerate(model.model.layers)
+    for kind in "qk"
+]
+losses(story)
+for hook in hooks:
+    hook.remove()
+
+
+def mean_pairs(kind, layer):
+    """The mean query or key of each head before it is rotated, as complex pairs: [heads, d/2]."""
+    mean = projected[kind, layer].mean(0).view(-1, D)
+    return torch.complex(*mean.chunk(2, -1))
+
+
+curves = []
+for i in range(model.config.num_hidden_layers):
+    q, k = mean_pairs("q", i), mean_pairs("k", i)
+    k = k.repeat_interleave(len(q) // len(k), 0)
+    curves.append(((q * k.conj())[:, None] * turns).real.sum(-1) / math.sqrt(D))
+curves = torch.cat(curves)  # [head, distance]
+near, far = curves[:, 1:17].mean(1), curves[:, 1_000:2_000].mean(1)
+falling = int((far < near).sum())
+
+fig, (left, right_ax) = figure(1, 2, width=10.5, height=4.0)
+left.plot(distance, bound / bound[0], color=COLORS[0], label="the paper's upper bound")
+left.plot(distance, aimed / aimed.max(), color=COLORS[1], linewidth=1, label="a query aimed 500 back")
+left.set(title="the rotation alone", ylabel="relative to its maximum")
+left.legend(loc="lower right")
+change = curves - near[:, None]
+low, middle, high = change.quantile(torch.tensor([0.05, 0.5, 0.95]), 0)
+right_ax.fill_between(distance, low, high, color=COLORS[0], alpha=0.25, linewidth=0, label="90 % of the heads")
+right_ax.plot(distance, middle, color=COLORS[0], label="median head")
+odd = int((far - near).argmax())
+right_ax.plot(distance, change[odd], color=COLORS[1], linestyle="--", label=f"layer {odd // 9}, head {odd % 9}")
+right_ax.set(title=f"{len(curves)} real heads", ylabel="mean score, against distances 1–16")
+right_ax.legend(loc="lower left")
+for ax in (left, right_ax):
+    ax.set(xlabel="distance (tokens)", xscale="symlog")
+    ax.set_xticks([0, 1, 10, 100, 1_000], ["0", "1", "10", "100", "1,000"])
+show(
+    fig,
+    alt="Left: the paper's bound falls with distance, while a query built for it has its peak at distance 500. Right: "
+    "the mean score of most real heads falls with distance; one dashed line rises.",
+    title=f"RoPE doesn't force scores to fall; in {falling} of {len(curves)} trained heads they do",
+)
+
+# %% [markdown]
+# So the decay is real in this model, and it is *learned*: the rotation offers it, and it offers the opposite just as
+# well. Note also what decay means for the bank's second half: a score that falls with distance favours what is near.
+# It is no argument for long-range dependencies. (Barbero et al. 2024, arXiv:2410.06205, look into Gemma 7B and doubt
+# that decay is why RoPE helps.)
+#
+# ## What does it cost?
+#
+# A sinusoid is added once, at the input. RoPE works in every layer, on queries and on keys. We let the operations of
+# both be counted as they are issued: every product, sum, sign, sine and cosine of an element counts one. Nothing is
+# really computed: tensors on torch's `meta` device have shapes and no numbers.
+
+# %% claim="T05.4"
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
+from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
+
+
+class Elementwise(TorchDispatchMode):
+    """Counts the results of elementwise arithmetic; copying, slicing and joining are free."""
+
+    COUNTED = ("aten::mul", "aten::add", "aten::neg", "aten::sin", "aten::cos")
+    total = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        self.total += out.numel() if function._schema.name in self.COUNTED else 0
+        return out
+
+
+def counted(function, *args):
+    with Elementwise() as mode:
+        function(*args)
+    return mode.total
+
+
+config, N = model.config, 512
+empty = torch.zeros(1, N, config.hidden_size, device="meta")
+q, k = (torch.zeros(1, heads, N, D, device="meta") for heads in (config.num_attention_heads, config.num_key_value_heads))
+cos = sin = torch.zeros(1, N, D, device="meta")
+rotary = llama.LlamaRotaryEmbedding(config).to("meta")
+
+once = counted(lambda: empty + empty)  # token embeddings + a sinusoidal table that exists already
+table = counted(rotary, empty, torch.zeros(1, N, dtype=torch.long, device="meta"))
+a_layer = counted(rotate_as_trained, q, k, cos, sin)
+layers = torch.arange(1, config.num_hidden_layers + 1)
+
+with torch.device("meta"):
+    skeleton = llama.LlamaForCausalLM(config)
+    with FlopCounterMode(display=False) as flops:
+        skeleton(torch.zeros(1, N, dtype=torch.long))
+
+fig, ax = figure(width=9, height=3.8)
+ax.plot(layers, (table + layers * a_layer) / once, color=COLORS[0], label="RoPE")
+ax.axhline(1, color=COLORS[1], linestyle="--", label="sinusoid, added once")
+ax.set(xlabel="layers of the model", ylabel="elementwise operations\n(sinusoid = 1)", yscale="log")
+ax.legend(loc="lower right")
+ax.set_yticks([1, 10, 100], ["1", "10", "100"])
+ratio = (table + layers[-1] * a_layer) / once
+show(
+    fig,
+    alt="The number of elementwise operations of RoPE, relative to adding a sinusoid, grows with the number of layers and "
+    "lies above 1 from the first layer on.",
+    title=f"RoPE takes {ratio:.0f} times the operations of a sinusoid at {config.num_hidden_layers} layers",
+)
+
+# %% [markdown]
+# "Cheaper than sinusoids" is wrong, by two orders of magnitude. But is it therefore *expensive*? Against what? The next
+# cell sets the same numbers beside the matrix products of the model, and takes the time on this machine (for
+# information: times differ from run to run, counts don't).
+
+# %% claim="T04.8"
+def best_time(function, *args, repeats=9):
+    """The shortest of several runs, in milliseconds."""
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        function(*args)
+        times.append(time.perf_counter() - start)
+    return 1e3 * min(times)
+
+
+attention = model.model.layers[0].self_attn
+x = torch.randn(1, N, config.hidden_size)
+q, k = (torch.randn(1, heads, N, D) for heads in (config.num_attention_heads, config.num_key_value_heads))
+cos = sin = torch.randn(1, N, D)
+depth = config.num_hidden_layers
+projections = 2 * N * config.hidden_size * D * (config.num_attention_heads + config.num_key_value_heads)
+with torch.inference_mode():
+    rows = [
+        ("sinusoid: one addition", once, best_time(torch.add, x, x)),
+        ("RoPE: q and k, 30 layers", table + depth * a_layer, depth * best_time(rotate_as_trained, q, k, cos, sin)),
+        (
+            "projections to q and k, 30 layers",
+            depth * projections,
+            depth * best_time(lambda: (attention.q_proj(x), attention.k_proj(x))),
+        ),
+        ("the whole forward pass", flops.get_total_flops(), best_time(model, torch.zeros(1, N, dtype=torch.long), repeats=1)),
+    ]
+names, counts, times = zip(*rows, strict=True)
+share = counts[1] / counts[-1]
+
+fig, ax = figure(width=9, height=3.2)
+ax.barh(range(4), counts, color=[COLORS[1], COLORS[0], *["#bbbbbb"] * 2])
+for i, (count, ms) in enumerate(zip(counts, times, strict=True)):
+    ax.text(count * 1.3, i, f"{count / 1e6:,.1f} million, {ms:,.1f} ms", va="center")
+ax.set_yticks(range(4), names)
+ax.invert_yaxis()
+ax.set(xscale="log", xlabel=f"operations for {N} tokens (multiplications, additions, …)", xlim=(1e5, 3e13))
+show(
+    fig,
+    alt="Bars on a logarithmic axis: the sinusoid's addition is the smallest, RoPE two orders of magnitude larger, the "
+    "projections larger again, the whole forward pass larger still.",
+    title=f"RoPE is {share:.2%} of the operations of a forward pass",
+)
+
+# %% [markdown]
+# The rotation has no parameters and a vanishing share of the arithmetic. Its share of the *time* is larger than its
+# share of the operations: it moves much memory for little arithmetic, which is why fast kernels fuse it with attention.
+#
+# ## Clocks that never went round
+#
+# Now the famous weak spot. A pair with speed $\theta_i$ comes round once in $2\pi/\theta_i$ tokens, its wavelength. If
+# the texts in training were shorter than that, the model has never seen the later part of this clock's face. At greater
+# distances the hand points to where it never pointed before.
+
+# %% tags=["demo"]
+MODELS = [  # name, d, base, trained context in tokens
+    ("LLaMA", 128, 10_000.0, 2_048),
+    ("Llama 3", 128, 500_000.0, 8_192),
+    ("SmolLM2-135M", D, BASE, model.config.max_position_embeddings),
+]
+fig, axes = figure(1, 3, width=10.5, height=3.8, sharey=True)
+for ax, (name, d, base, context) in zip(axes, MODELS, strict=True):
+    wavelengths = 2 * math.pi * base ** (torch.arange(0, d, 2) / d)
+    fresh = int((wavelengths > context).sum())
+    ax.plot(wavelengths, color=COLORS[0], marker=".", linewidth=1)
+    ax.axhline(context, color=COLORS[1], linestyle="--")
+    ax.text(0, context * 1.25, f"trained: {context:,}", color=COLORS[1])
+    ax.fill_between(range(d // 2), context, wavelengths, where=wavelengths > context, color=COLORS[1], alpha=0.2, linewidth=0)
+    ax.set(title=f"{name}: {fresh} of {d // 2} pairs\nnever go round", xlabel="pair i", yscale="log")
+axes[0].set_ylabel("wavelength (tokens)")
+show(
+    fig,
+    alt="Wavelength against the number of the pair for three models, on a logarithmic axis. In each of them the slowest "
+    "pairs have wavelengths above the trained context.",
+    title="In every LLaMA a good part of the clocks never completes a turn in training",
+)
+
+# %% [markdown]
+# ## Stable at any length?
+#
+# The bank says that RoPE "works stably at different lengths". To test this on the real model, we make it remember over
+# a distance. It reads a short passage, some filler, and then **the same passage again**. A model that can look back at
+# the first copy predicts the second with almost no loss.
+#
+# Then we lie about the places: the second copy gets positions further and further away. The tokens are the same, only
+# the distance grows; so 100 tokens are enough to try 30,000 positions. The dashed line is the loss of the passage alone:
+# what a model pays that can't look back at all.
+
+# %% tags=["demo"]
+PASSAGES = [
+    "Seven names stood in the ledger: Orla Venn, Tobin Marsh, Ines Calder, Ruy Okafor, Petra Lund, Sami Dane and old "
+    "Quill, who owed forty crowns for a mule.",
+    "To open the blue door, turn the brass wheel twice, wait for the third bell, pull the shorter chain, and never say "
+    "the word lantern while the cat is looking.",
+]
+FILLER = " It rained all night. In the morning the road was gone, and nobody was surprised."
+first = torch.stack([tokenizer(p, return_tensors="pt").input_ids[0, :32] for p in PASSAGES])
+filler = tokenizer(FILLER, return_tensors="pt").input_ids.expand(len(PASSAGES), -1)
+twice = torch.cat([first, filler, first], 1)
+LENGTH, OFFSET = first.shape[1], first.shape[1] + filler.shape[1]
+
+
+class Clocks(torch.nn.Module):
+    """Cosines and sines for given positions [n] and speeds [d/2], whatever the model thinks its positions are."""
+
+    def __init__(self, positions, speeds, attention_factor=1.0):
+        super().__init__()
+        angle = positions[None, :, None].double() * torch.cat([speeds, speeds]).double()
+        self.cos, self.sin = (attention_factor * f(angle).float() for f in (torch.cos, torch.sin))
+
+    def forward(self, x, position_ids):
+        return self.cos, self.sin
+
+
+@torch.inference_mode()
+def copy_loss(distance, speeds, attention_factor=1.0):
+    """Loss in nats a token of each passage's second copy, `distance` positions after the first: [passages]."""
+    positions = torch.arange(twice.shape[1])
+    positions[OFFSET:] += distance - OFFSET
+    with changed(model.model, rotary_emb=Clocks(positions, speeds, attention_factor)):
+        hidden = model.model(twice, use_cache=False).last_hidden_state[:, OFFSET + 3 : -1]
+    # The first tokens can't be known before the model has noticed that it is reading a copy.
+    return F.cross_entropy(model.lm_head(hidden).mT, twice[:, OFFSET + 4 :], reduction="none").mean(1)
+
+
+with torch.inference_mode():
+    alone = F.cross_entropy(model(first).logits[:, 3:-1].mT, first[:, 4:]).item()
+
+# %% claim="T05.5"
+DISTANCES = [OFFSET, 1_000, 2_000, 4_000, 5_000, 6_000, 7_000, 8_000, 12_000, 16_000, 32_000]
+plain = BASE ** (-torch.arange(0, D, 2) / D)
+unscaled = torch.stack([copy_loss(distance, plain) for distance in DISTANCES])  # [distance, passage]
+
+fig, ax = figure(width=9, height=4.0)
+ax.plot(DISTANCES, unscaled.mean(1), color=COLORS[0], marker="o", label="mean of the passages")
+ax.plot(DISTANCES, unscaled, color=COLORS[0], marker=".", linewidth=0, alpha=0.5, label="one passage")
+ax.axhline(alone, color="#555555", linestyle="--", label="the passage alone: no looking back")
+ax.axvline(model.config.max_position_embeddings, color=COLORS[1], linestyle=":", label="trained context, 8,192")
+ax.set(xlabel="distance between the copies (positions)", ylabel="loss on the second copy\n(nats a token)", xscale="log")
+ax.set_xticks([50, 100, 1_000, 10_000], ["50", "100", "1,000", "10,000"])
+ax.set_ylim(0, None)
+ax.legend(loc="upper left")
+broken = next((d for d, loss in zip(DISTANCES, unscaled.mean(1), strict=True) if loss > alone / 2), None)
+show(
+    fig,
+    alt="Loss on the second copy against the distance between the copies. It is near zero up to several thousand "
+    "positions, then jumps to the loss without looking back and above it.",
+    title=f"The model copies over thousands of positions, and fails from {broken:,} on" if broken else "It copies at every distance",
+)
+
+# %% [markdown]
+# Not stable, then: beyond a certain distance the model does not merely forget. Its loss can rise *above* that of a model
+# that saw no first copy at all, because scores at distances that never occurred in training come out arbitrary and pull
+# the attention to the wrong places. Chen et al. (2023, arXiv:2306.15595) call them "catastrophically high attention
+# scores".
+#
+# Note where it breaks: before the 8,192 positions that the model's configuration promises. A context length on a label
+# says what was trained, not what was learned.
+#
+# ## The same on models that you can train in seconds
+#
+# Is this a quirk of one model? We train nine small ones from scratch: three seeds each with RoPE, with sinusoids added
+# at the input (absolute positions), and with ALiBi, which subtracts a multiple of the distance from each score (Press et
+# al. 2021, arXiv:2108.12409). Each reads a random string that repeats itself with a period of 6 to 16, has two layers of
+# attention, and sees 48 tokens in training. Then it reads 384.
+
+# %% tags=["demo"]
+ENCODINGS, SEEDS, TRAINED, LONG = ("RoPE", "sinusoid", "ALiBi"), 3, 48, 384
+VOCAB, WIDTH, HEADS, STEPS = 8, 64, 4, 300
+MODELS_AT_ONCE, HEAD = len(ENCODINGS) * SEEDS, WIDTH // HEADS
+
+
+def plain_speeds(d, base=10_000.0):
+    return base ** (-torch.arange(0, d, 2) / d)
+
+
+def position_tools(n, speeds=None, attention_factor=1.0):
+    """For each model: complex turns of q and k, what is added to the input, and what is added to the scores."""
+    place = torch.arange(n)
+    speeds = plain_speeds(HEAD) if speeds is None else speeds
+    turns = torch.ones(len(ENCODINGS), n, HEAD // 2, dtype=torch.complex64)
+    turns[0] = torch.polar(torch.tensor(attention_factor), place[:, None] * speeds)
+    angle = place[:, None] * plain_speeds(WIDTH)
+    added = torch.zeros(len(ENCODINGS), n, WIDTH)
+    added[1] = torch.cat([angle.sin(), angle.cos()], -1)
+    slopes = 2.0 ** (-8 * torch.arange(1, HEADS + 1) / HEADS)
+    bias = torch.full((n, n), -torch.inf).triu(1).repeat(len(ENCODINGS), HEADS, 1, 1)
+    bias[2] -= slopes[:, None, None] * (place[:, None] - place).clamp(min=0)
+    each = [x.repeat_interleave(SEEDS, 0)[:, None] for x in (turns, added, bias)]
+    return each[0][:, :, None], each[1], each[2]
+
+
+def strings(generator, count, n):
+    """Periodic strings for all models, the same for each encoding, and their periods."""
+    periods = torch.randint(6, 17, (SEEDS, count, 1), generator=generator)
+    letters = torch.randint(VOCAB, (SEEDS, count, 16), generator=generator)
+    text = letters.gather(-1, torch.arange(n + 1) % periods)
+    return text.repeat(len(ENCODINGS), 1, 1), periods.repeat(len(ENCODINGS), 1, 1)
+
+
+def small_models(weights, text, tools):
+    """Two layers of causal attention, nine models side by side: text [9, batch, n] -> logits [9, batch, n, vocab]."""
+    turns, added, bias = tools
+    count, n = text.shape[1:]
+    x = torch.stack([table[ids] for table, ids in zip(weights["embedding"], text, strict=True)]) + added
+    for layer in range(2):
+        h = F.rms_norm(x, (WIDTH,)).flatten(1, 2) @ weights[f"qkv{layer}"]
+        q, k, v = h.view(MODELS_AT_ONCE, count, n, 3, HEADS, HEAD).permute(3, 0, 1, 4, 2, 5)
+        q, k = (
+            torch.view_as_real(torch.view_as_complex(z.reshape(*z.shape[:-1], -1, 2)) * turns).flatten(-2) for z in (q, k)
+        )
+        weight = (q @ k.mT / math.sqrt(HEAD) + bias).softmax(-1)
+        x = x + ((weight @ v).transpose(2, 3).flatten(3).flatten(1, 2) @ weights[f"out{layer}"]).view_as(x)
+    return (F.rms_norm(x, (WIDTH,)).flatten(1, 2) @ weights["logits"]).view(*text.shape, VOCAB)
+
+
+def token_losses(weights, text, tools):
+    logits = small_models(weights, text[..., :-1], tools)
+    return F.cross_entropy(logits.flatten(0, 2), text[..., 1:].flatten(), reduction="none").view(logits.shape[:-1])
+
+
+def train_small_models(batch=16, rate=8e-3):
+    generator = torch.Generator().manual_seed(0)
+    shapes = {"embedding": (VOCAB, WIDTH), "logits": (WIDTH, VOCAB)}
+    for layer in range(2):
+        shapes |= {f"qkv{layer}": (WIDTH, 3 * WIDTH), f"out{layer}": (WIDTH, WIDTH)}
+    weights = {  # the same start for each encoding
+        name: (torch.randn(SEEDS, *shape, generator=generator) / math.sqrt(WIDTH)).repeat(len(ENCODINGS), 1, 1)
+        for name, shape in shapes.items()
+    }
+    weights["embedding"] *= 4
+    optimizer = torch.optim.AdamW([w.requires_grad_() for w in weights.values()], weight_decay=0.01)
+    tools = position_tools(TRAINED)
+    for step in range(STEPS):
+        optimizer.param_groups[0]["lr"] = rate * min(1, (step + 1) / 50) * 0.5 * (1 + math.cos(math.pi * step / STEPS))
+        text, periods = strings(generator, batch, TRAINED)
+        known = torch.arange(1, TRAINED + 1) >= periods  # the first period can't be predicted
+        loss = (token_losses(weights, text, tools) * known).sum((1, 2)) / known.sum((1, 2))
+        optimizer.zero_grad()
+        loss.sum().backward()
+        optimizer.step()
+    return weights
+
+
+@torch.no_grad()
+def long_loss(weights, speeds=None, attention_factor=1.0, count=12):
+    """Mean loss of each model at each position of long strings: [9, LONG]."""
+    tools = position_tools(LONG, speeds, attention_factor)
+    text, _ = strings(torch.Generator().manual_seed(1), count, LONG)
+    return torch.stack([token_losses(weights, text[:, i : i + 1], tools)[:, 0] for i in range(count)]).mean(0)
+
+
+weights = train_small_models()
+long = long_loss(weights)
+
+# %% claim="T05.2"
+CENTRES = torch.arange(24, LONG, 12)
+
+
+def smoothed(loss):
+    """The mean over windows of 24 positions, for each model: [9, windows]."""
+    return torch.stack([loss[:, c - 12 : c + 12].mean(1) for c in CENTRES.tolist()], 1)
+
+
+def plot_seeds(ax, runs, color, label, linestyle="-"):
+    """The mean of the seeds, and the range between the best and the worst."""
+    ax.plot(CENTRES, runs.mean(0), color=color, label=label, linestyle=linestyle)
+    ax.fill_between(CENTRES, runs.amin(0), runs.amax(0), color=color, alpha=0.2, linewidth=0)
+
+
+def frame(ax, top):
+    ax.axvline(TRAINED, color="#555555", linestyle=":")
+    ax.text(TRAINED + 4, top * 0.96, "trained up to here", color="#555555", va="top")
+    ax.axhline(math.log(VOCAB), color="#999999", linestyle=":")
+    ax.text(LONG, math.log(VOCAB) * 1.01, "guessing", color="#777777", ha="right", va="bottom")
+    ax.set(xlabel="position (tokens)", ylabel="loss (nats a token)", ylim=(0, top))
+
+
+by_encoding = dict(zip(ENCODINGS, smoothed(long).split(SEEDS), strict=True))
+fig, ax = figure(width=9, height=4.0)
+for color, style, (name, runs) in zip(COLORS, ("-", "--", "-."), by_encoding.items(), strict=False):
+    plot_seeds(ax, runs, color, name, style)
+frame(ax, 2.9)
+ax.legend(loc="center right", bbox_to_anchor=(1.0, 0.45))
+show(
+    fig,
+    alt="Loss against position for three encodings, three seeds each. Up to 48 tokens RoPE is best. Beyond, RoPE and the "
+    "sinusoid rise towards guessing, while ALiBi stays where it was.",
+    title="RoPE learns best, and beyond the trained length it breaks like an absolute encoding",
+)
+
+# %% [markdown]
+# Both RoPE and ALiBi are *relative* encodings: scores depend on distances. So "relative encodings are better on long
+# input" can be read off the same run, at four to eight times the trained length. The bars are the seeds' means, the
+# lines their ranges.
+
+# %% claim="T04.4"
+fig, ax = figure(width=9, height=3.2)
+spans = {"in training (24–48)": slice(24, 48), "4–8 times as long (192–384)": slice(192, 384)}
+for shift, hatch, (name, span) in zip((-0.2, 0.2), ("", "//"), spans.items(), strict=True):
+    value = long[:, span].mean(1).view(len(ENCODINGS), SEEDS)
+    bars = [value.mean(1) - value.amin(1), value.amax(1) - value.mean(1)]
+    ax.bar(torch.arange(3) + shift, value.mean(1), 0.38, color=COLORS[:3], alpha=0.9 if not hatch else 0.45, hatch=hatch,
+           yerr=torch.stack(bars), capsize=4, edgecolor="white", label=name)
+ax.axhline(math.log(VOCAB), color="#777777", linestyle=":")
+ax.text(2.62, math.log(VOCAB), "guessing", color="#777777", ha="right", va="bottom")
+ax.set_xticks(range(3), ["RoPE (relative)", "sinusoid (absolute)", "ALiBi (relative)"])
+ax.set(ylabel="loss (nats a token)")
+handles = ax.get_legend().legend_handles if ax.get_legend() else None
+ax.legend(loc="upper center", ncols=2, bbox_to_anchor=(0.5, -0.12))
+show(
+    fig,
+    alt="Bars of the loss in training range and at four to eight times that length. RoPE and the sinusoid rise sharply, "
+    "ALiBi does not.",
+    title="Being relative is not enough: of two relative encodings one extrapolates",
+)
+
+# %% [markdown]
+# ## Slow the clocks down
+#
+# The repair is as simple as the fault. If a clock must not show times that it never showed in training, make it run
+# slower. For a context `factor` times as long:
+#
+# * **Linear**, or position interpolation (Chen et al. 2023): all clocks run `factor` times slower. Every angle is one
+#   from training. But neighbours are told apart by the fast clocks, and these are squeezed too: the model needs some
+#   training to get used to it.
+# * **NTK-aware** (a forum post by u/bloc97, 2023; in Peng et al. 2023, arXiv:2309.00071): enlarge the base instead. The
+#   fastest clock then keeps its speed, the slowest runs exactly `factor` times slower, the others are in between.
+# * **YaRN** (Peng et al. 2023): sort the clocks by how often they went round in training. More than 32 times: it knows
+#   every angle, leave it. Less than once: slow it down in full. In between: mix. And since attention over more tokens
+#   gets flatter, multiply all scores by a little more than 1.
+#
+# The figure shows the three as transformers computes them, for our model and a factor of 8.
+
+# %% tags=["demo"]
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS  # noqa: E402
+
+
+def library_scaling(kind, factor, d, length, base):
+    """Speeds and attention factor as transformers computes them."""
+    dynamic = kind == "ntk"  # the library's NTK follows the length; with factor 1, at the new length, it is the fixed one
+    rope = {"rope_type": "dynamic" if dynamic else kind, "rope_theta": base, "factor": 1.0 if dynamic else factor}
+    if kind == "yarn":
+        rope["original_max_position_embeddings"] = length
+    config = llama.LlamaConfig(
+        hidden_size=d, num_attention_heads=1, head_dim=d, max_position_embeddings=length, rope_parameters=rope
+    )
+    options = {"seq_len": factor * length} if dynamic else {}
+    return ROPE_INIT_FUNCTIONS[rope["rope_type"]](config, **options)
+
+
+KINDS = {"linear": ("--", COLORS[1]), "ntk": ("-.", COLORS[2]), "yarn": ("-", COLORS[3])}
+
+
+def draw_scalings(factor=8):
+    context = model.config.max_position_embeddings
+    turns = context * plain_speeds(D, BASE) / (2 * math.pi)
+    fig, ax = figure(width=9, height=3.8)
+    for kind, (style, color) in KINDS.items():
+        speeds, attention_factor = library_scaling(kind, float(factor), D, context, BASE)
+        label = f"{kind}, attention factor {attention_factor:.2f}" if kind == "yarn" else kind
+        ax.plot(speeds / plain_speeds(D, BASE), linestyle=style, color=color, label=label)
+    for limit in (32, 1):
+        pair = int((turns > limit).sum()) - 0.5
+        ax.axvline(pair, color="#999999", linestyle=":")
+        ax.text(pair + 0.15, 1.1, f"{limit} turn{'s' * (limit > 1)} in training", color="#666666", va="center")
+    ax.set(xlabel="pair i (fast on the left, slow on the right)", ylabel="new speed / old speed", ylim=(0, 1.18))
+    ax.legend(loc="lower left")
+    show(
+        fig,
+        alt="New speed over old speed for each pair. Linear is a flat line at one over the factor. NTK falls steadily from "
+        "1 to one over the factor. YaRN stays at 1 for the fast pairs, then falls to one over the factor.",
+        title=f"Three ways to slow the clocks down by {factor}",
+    )
+
+
+draw_scalings()
+knobs(draw_scalings, factor=(2, 32, 2))
+
+# %% [markdown]
+# What do they do to the small models, without any further training?
+
+# %% tags=["demo"]
+fig, axes = figure(1, 2, width=10.5, height=4.0, sharey=True)
+for ax, factor in zip(axes, (4, 8), strict=True):
+    plot_seeds(ax, by_encoding["RoPE"], COLORS[0], "unscaled", ":")
+    for kind, (style, color) in KINDS.items():
+        speeds, attention_factor = library_scaling(kind, float(factor), HEAD, TRAINED, 10_000.0)
+        plot_seeds(ax, smoothed(long_loss(weights, speeds, attention_factor))[:SEEDS], color, kind, style)
+    frame(ax, 4.4)
+    ax.set_title(f"factor {factor}")
+axes[0].legend(loc="upper left", ncols=2, bbox_to_anchor=(0.12, 0.9))
+axes[1].set_ylabel("")
+show(
+    fig,
+    alt="Loss against position for unscaled RoPE and three scalings. Linear is worse than guessing everywhere. NTK helps up "
+    "to about twice the trained length. YaRN costs a little within it and rises latest.",
+    title="Without retraining, linear scaling ruins the small models, YaRN holds out longest",
+)
+
+# %% [markdown]
+# Scaling has its price: within the trained length the scaled models are *worse* than the unscaled one, YaRN's the more
+# so the larger its factor. A head of 16 with eight clocks leaves few to spare. And linear interpolation, which the paper
+# fine-tuned for up to 1,000 steps, can't be used without: the models look for "the token before", and that one now
+# stands an eighth of a position away.
+#
+# ## Exercise 4: scaling
+#
+# The three formulas, exactly as deployed models use them. For YaRN that means the ramp of the authors' code, which is
+# linear in the *number* of the pair; the paper's text has it linear in the number of turns.
+
+# %% exercise="scale_rope"
+def scale_rope(kind, factor, d, trained_length, base=10_000.0):
+    """The speeds of the pairs for a context `factor` times as long as the trained one, and the attention factor.
+
+    kind:           "linear", "ntk" or "yarn"
+    factor:         a number, at least 1
+    d:              size of one head, even, at least 4
+    trained_length: the longest context in training, in tokens, at least 8; only YaRN looks at it
+    base:           as in rope_angles
+    Returns (speeds, attention_factor): a float32 or float64 tensor [d/2] in radians a position, and a number.
+
+    With plain[i] = base ** (-2i/d), the speeds of rope_angles:
+
+    linear  plain / factor                                          and 1          Chen et al. 2023, arXiv:2306.15595
+    ntk     plain, but with base * factor ** (d / (d - 2))          and 1          u/bloc97 2023; arXiv:2309.00071
+    yarn    ramp * plain / factor + (1 - ramp) * plain              and 0.1 * ln(factor) + 1
+                                                                                   Peng et al. 2023, arXiv:2309.00071
+    where  pair(turns) = d * ln(trained_length / (2 pi turns)) / (2 ln base)   tells which pair makes so many turns,
+           low = max(floor(pair(32)), 0),  high = min(ceil(pair(1)), d - 1),   and
+           ramp[i] = (i - low) / (high - low), cut off below 0 and above 1. If low = high, take high = low + 0.001.
+    """
+    ### BEGIN SOLUTION
+    i = torch.arange(d // 2)
+    if kind == "ntk":
+        base = base * factor ** (d / (d - 2))
+    plain = base ** (-2 * i / d)
+    if kind == "ntk":
+        return plain, 1.0
+    if kind == "linear":
+        return plain / factor, 1.0
+
+    def pair(turns):
+        return d * math.log(trained_length / (2 * math.pi * turns)) / (2 * math.log(base))
+
+    low, high = max(math.floor(pair(32)), 0), min(math.ceil(pair(1)), d - 1)
+    ramp = ((i - low) / max(high - low, 0.001)).clamp(0, 1)
+    return ramp * plain / factor + (1 - ramp) * plain, 0.1 * math.log(factor) + 1
+    ### END SOLUTION
+
+
+# %% check="scale_rope"
+check(scale_rope)
+
+# %% [markdown]
+# ## Your scaling repairs the real model
+#
+# Back to the passage that is read twice. Unscaled, the real model lost it somewhere past 6,000 positions. We give it your
+# speeds for a context eight times as long, and no training at all.
+
+# %% tags=["payoff"]
+CONTEXT, FACTOR = model.config.max_position_embeddings, 8.0
+FAR = [OFFSET, 4_000, 8_000, 16_000, 32_000]
+fig, ax = figure(width=9, height=4.2)
+ax.plot(DISTANCES, unscaled.mean(1), color=COLORS[0], linestyle=":", marker="o", label="unscaled")
+repaired = {}
+for kind, (style, color) in KINDS.items():
+    speeds, attention_factor = scale_rope(kind, FACTOR, D, CONTEXT, BASE)
+    repaired[kind] = torch.stack([copy_loss(distance, speeds, attention_factor).mean() for distance in FAR])
+    ax.plot(FAR, repaired[kind], color=color, linestyle=style, marker="o", label=f"{kind}, factor {FACTOR:g}")
+ax.axhline(alone, color="#555555", linestyle="--", linewidth=1)
+ax.text(OFFSET, alone * 1.02, "no looking back", color="#555555", va="bottom")
+ax.set(xlabel="distance between the copies (positions)", ylabel="loss on the second copy\n(nats a token)", xscale="log")
+ax.set_xticks([50, 100, 1_000, 10_000], ["50", "100", "1,000", "10,000"])
+ax.set_ylim(0, None)
+ax.legend(loc="upper left", bbox_to_anchor=(0.0, 0.9))
+reach = {kind: max((d for d, loss in zip(FAR, runs, strict=True) if loss < alone / 2), default=0) for kind, runs in repaired.items()}
+show(
+    fig,
+    alt="Loss on the second copy against distance: unscaled RoPE fails past several thousand positions, linear scaling "
+    "fails everywhere, NTK and YaRN keep copying at distances where the unscaled model can't.",
+    title="With slower clocks the same weights copy over distances they never saw",
+)
+print({f"{kind} copies up to": f"{distance:,} positions" for kind, distance in reach.items()})
+
+# %% [markdown]
+# NTK-aware scaling reaches less far than its factor says (the YaRN paper says so too: some pairs in the middle still
+# point where they never pointed), so one chooses it larger than needed. YaRN keeps what it promises, at some cost near
+# by. Linear scaling needs fine-tuning. That is the order in which the field adopted them, and dropped them again.
+#
+# Qwen's and DeepSeek's long-context models use YaRN; Llama 3.1 uses a relative of it, another ramp without the attention
+# factor; and many models simply train with a larger base from the start, as SmolLM2 did with 100,000.
