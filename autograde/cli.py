@@ -16,9 +16,12 @@ def main(argv: list[str] | None = None) -> int:
         return options.run(options)
     except KeyboardInterrupt:
         return 130
+    except ModuleNotFoundError as error:
+        wanted = "pip install -r requirements.txt"
+        print(f"autograde: this command needs the package {error.name}. Install it with `{wanted}`.", file=sys.stderr)
     except (ValueError, OSError) as error:
         print(f"autograde: {error}", file=sys.stderr)
-        return 1
+    return 1
 
 
 def _parser() -> argparse.ArgumentParser:

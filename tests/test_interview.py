@@ -6,11 +6,11 @@ from collections import Counter
 
 import pytest
 
-from autograde.authoring import cards
+from autograde.authoring import bank
 from autograde.authoring.chapter import all_chapters
 from autograde.repository import ROOT
 
-BANK = cards.load(ROOT)
+BANK = bank.load(ROOT)
 IDS = [f"T{i:02}" for i in range(1, 11)] + [f"A{i:02}" for i in range(1, 14)] + [f"D{i:02}" for i in range(1, 4)]
 ANSWERED = sorted({question for chapter in all_chapters(ROOT) for question in chapter.questions})
 VERDICTS = {"correct", "imprecise", "wrong", "outdated", "unverifiable"}

@@ -25,7 +25,8 @@ def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("notebooks")
     solution_notebooks(folder / "solved")
     before = dict(os.environ)
-    os.environ["LABKIT_NO_PROGRESS"] = "1"
+    # One thread a notebook: two that share two cores would wait for each other in every matrix product.
+    os.environ.update(LABKIT_NO_PROGRESS="1", OMP_NUM_THREADS="1")
     with ThreadPoolExecutor(2) as pool:
         futures = {}
         for path in CHAPTERS:

@@ -12,9 +12,9 @@ import tempfile
 import nbformat
 from nbformat import NotebookNode
 
-from autograde.authoring import cards, lint
+from autograde.authoring import bank, lint
 from autograde.authoring.cells import CellMaker
-from autograde.authoring.chapter import AuthoringError, Chapter, all_chapters
+from autograde.authoring.chapter import AuthoringError, Chapter, all_chapters, lines_of_solution
 from autograde.repository import ROOT
 
 
@@ -50,12 +50,11 @@ def releases(root: pathlib.Path = ROOT) -> dict[str, str]:
 
 def sources(root: pathlib.Path = ROOT) -> dict[str, NotebookNode]:
     """Every notebook with solutions and hidden tests, by the chapter's path. Raises AuthoringError."""
-    chapters, bank = all_chapters(root), cards.load(root)
-    wrong = lint.problems(chapters, bank)
-    if wrong:
+    chapters, questions = all_chapters(root), bank.load(root)
+    if wrong := lint.problems(chapters, questions):
         raise AuthoringError(wrong)
     contents = [(chapter.path, chapter.title) for chapter in chapters]
-    return {c.path: CellMaker(c, bank, _models(root), contents).notebook() for c in chapters}
+    return {c.path: CellMaker(c, questions, _models(root), contents).notebook() for c in chapters}
 
 
 def solution_notebooks(target: pathlib.Path, root: pathlib.Path = ROOT) -> list[pathlib.Path]:
@@ -70,10 +69,15 @@ def solution_notebooks(target: pathlib.Path, root: pathlib.Path = ROOT) -> list[
 def released(notebook: NotebookNode) -> NotebookNode:
     """What `nbgrader generate_assignment` makes of a source notebook: by nbgrader's own steps."""
     from nbgrader.preprocessors import ClearHiddenTests, ClearOutput, ClearSolutions, ComputeChecksums, LockCells
+    from traitlets.config import Config
 
+    from autograde.nbgrader_config import configure
+
+    config = Config()
+    configure(config)
     made = nbformat.from_dict(json.loads(json.dumps(notebook)))
     for step in (LockCells, ClearSolutions, ClearOutput, ClearHiddenTests, ComputeChecksums):
-        preprocessor = step()
+        preprocessor = step(config=config)
         preprocessor.log.setLevel(logging.ERROR)
         made, _ = preprocessor.preprocess(made, {"unique_key": "", "nbgrader": {}})
     return made
@@ -86,7 +90,7 @@ def as_text(notebook: NotebookNode) -> str:
 
 def lines_of_solutions(chapter: Chapter) -> list[str]:
     """The lines of a chapter that a release must not show."""
-    return [line for cell in chapter.of("exercise") for line in lint.lines_of_solution(cell)]
+    return [line for cell in chapter.of("exercise") for line in lines_of_solution(cell)]
 
 
 def _models(root: pathlib.Path) -> list[str]:

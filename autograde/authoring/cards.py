@@ -1,34 +1,28 @@
-"""The interview bank (interview/*.yaml) and the cells that are made of it."""
+"""The interview bank as markdown: the card of a question, and what stands around a claim's cell."""
 
 from __future__ import annotations
 
-import pathlib
+import re
 from typing import Any
 
-import yaml
+from autograde.authoring.bank import VERDICTS
 
-_PARTS = ("short", "depth", "follow_ups", "trap", "claims")
-
-
-class Bank:
-    """The questions by id, and every claim of theirs by id."""
-
-    def __init__(self, entries: list[dict[str, Any]]):
-        self.entries = entries
-        self.questions = {entry["id"]: entry for entry in entries}
-        self.claims = {claim["id"]: claim for entry in entries for claim in entry.get("claims", [])}
-
-    def is_full(self, question: str) -> bool:
-        """Whether a question has its whole answer."""
-        return question in self.questions and all(part in self.questions[question] for part in _PARTS)
-
-
-def load(root: pathlib.Path) -> Bank:
-    """The bank of the three sections, in the bank's order."""
-    entries = []
-    for section in ("transformer", "applications", "data_parallel"):
-        entries += yaml.safe_load((root / "interview" / f"{section}.yaml").read_text(encoding="utf-8")) or []
-    return Bank(entries)
+_WORDS = {
+    "en": {
+        "depth": "In depth",
+        "follow_ups": "Follow-up questions",
+        "trap": "The trap",
+        "claims": "What the usual study notes say, sentence by sentence",
+        "head": "| | they say | verdict | rather | source |",
+    },
+    "zh": {
+        "depth": "深入",
+        "follow_ups": "追问",
+        "trap": "陷阱",
+        "claims": "题库里的说法,逐句核对",
+        "head": "| | 题库的说法 | 判定 | 更准确的说法 | 出处 |",
+    },
+}
 
 
 def claim_quote(claim: dict[str, Any]) -> str:
@@ -38,48 +32,63 @@ def claim_quote(claim: dict[str, Any]) -> str:
 
 def claim_verdict(claim: dict[str, Any]) -> str:
     """What a reader opens below a claim's cell."""
+    verdict = claim["verdict"]
     return _details(
         "The verdict, and where it comes from",
-        f"**{claim['verdict'].capitalize()}.** {claim['right']['en'].strip()}\n\n{claim['right']['zh'].strip()}\n\n"
+        f"**{verdict.capitalize()}.** {claim['right']['en'].strip()}\n\n"
+        f"**{VERDICTS[verdict]}。** {claim['right']['zh'].strip()}\n\n"
         f"Source: {claim['source'].strip()}",
     )
 
 
 def card(entry: dict[str, Any]) -> str:
-    """One question as a card: the short answer, then everything else to open."""
-    asked = [f"**{_line(f['q']['en'])}**\n\n{f['a']['en'].strip()}" for f in entry["follow_ups"]]
-    asked_zh = [f"**{_line(f['q']['zh'])}**\n\n{f['a']['zh'].strip()}" for f in entry["follow_ups"]]
-    chinese = [
-        entry["short"]["zh"].strip(),
-        entry["depth"]["zh"].strip(),
-        *asked_zh,
-        f"**陷阱**:{entry['trap']['zh'].strip()}",
-    ]
+    """One question as a card: the short answer, then everything else to open; the Chinese in one fold of its own."""
+    words = _WORDS["en"]
+    asked, told = _follow_ups(entry, "en"), _table(entry["claims"], "en")
     return "\n\n".join(
         [
-            f"### {entry['id']}: {entry['en']}\n\n{entry['zh']}",
+            f"### {entry['id']}: {_line(entry['en'])}\n\n{_line(entry['zh'])}",
             _details("In 30 seconds", entry["short"]["en"].strip()),
-            _details("In depth", entry["depth"]["en"].strip()),
-            _details("Follow-up questions", "\n\n".join(asked)),
-            _details("The trap", entry["trap"]["en"].strip()),
-            _details("What the usual study notes say, sentence by sentence", _table(entry["claims"])),
-            _details("中文", "\n\n".join(chinese)),
+            _details(words["depth"], entry["depth"]["en"].strip()),
+            _details(words["follow_ups"], asked),
+            _details(words["trap"], entry["trap"]["en"].strip()),
+            _details(words["claims"], told),
+            _details("中文", _chinese(entry)),
         ]
     )
 
 
-def _table(claims: list[dict[str, Any]]) -> str:
-    rows = [
-        "| "
-        + " | ".join(_cell(x) for x in (c["id"], c["says"]["en"], c["verdict"], c["right"]["en"], c["source"]))
-        + " |"
-        for c in claims
+def _chinese(entry: dict[str, Any]) -> str:
+    words = _WORDS["zh"]
+    parts = [
+        (words["depth"], entry["depth"]["zh"].strip()),
+        (words["follow_ups"], _follow_ups(entry, "zh")),
+        (words["trap"], entry["trap"]["zh"].strip()),
+        (words["claims"], _table(entry["claims"], "zh")),
     ]
-    return "\n".join(["| | they say | verdict | rather | source |", "|---|---|---|---|---|", *rows])
+    return "\n\n".join([entry["short"]["zh"].strip(), *(f"**{title}**\n\n{body}" for title, body in parts)])
+
+
+def _follow_ups(entry: dict[str, Any], language: str) -> str:
+    pairs = [(_line(f["q"][language]), f["a"][language].strip()) for f in entry["follow_ups"]]
+    return "\n\n".join(f"*{question}*\n\n{answer}" for question, answer in pairs)
+
+
+def _table(claims: list[dict[str, Any]], language: str) -> str:
+    rows = [_row(claim, language) for claim in claims]
+    return "\n".join([_WORDS[language]["head"], "|---|---|---|---|---|", *rows])
+
+
+def _row(claim: dict[str, Any], language: str) -> str:
+    verdict = VERDICTS[claim["verdict"]] if language == "zh" else claim["verdict"]
+    texts = [claim["id"], claim["says"][language], verdict, claim["right"][language], claim["source"]]
+    return f"| {' | '.join(_cell(text) for text in texts)} |"
 
 
 def _cell(text: str) -> str:
-    return _line(text).replace("|", "\\|")
+    """A text that keeps a table's columns: `|` is escaped, and in a formula, where `\\|` is a norm, spelled out."""
+    pieces = re.split(r"(\$[^$]+\$)", _line(text))
+    return "".join(p.replace("|", r"\vert " if p.startswith("$") else r"\|") for p in pieces)
 
 
 def _line(text: str) -> str:

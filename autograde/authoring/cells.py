@@ -9,7 +9,8 @@ import nbformat
 from nbformat import NotebookNode
 
 from autograde import repository
-from autograde.authoring.cards import Bank, card, claim_quote, claim_verdict
+from autograde.authoring.bank import Bank
+from autograde.authoring.cards import card, claim_quote, claim_verdict
 from autograde.authoring.chapter import Cell, Chapter
 from autograde.authoring.lint import exercises_of
 from autograde.exercise import Exercise
@@ -20,13 +21,16 @@ import importlib.util
 import subprocess
 import sys
 
+REPOSITORY, VERSION = "{slug}", "{tag}"
 if "google.colab" in sys.modules and importlib.util.find_spec("autograde") is None:
-    PIP = [sys.executable, "-m", "pip", "install", "-q"]
-    COURSE = "git+https://github.com/{slug}@{tag}"
-    if subprocess.run([*PIP, "--no-deps", COURSE]).returncode:
-        sys.exit(f"{{COURSE}} can't be installed: is the repository public, and is the network up? Then run this again.")
-    subprocess.run([*PIP, "gguf", "cloudpickle", "platformdirs"], check=True)
-    subprocess.run([*PIP, "--no-deps", {models}], check=True)"""
+    if REPOSITORY.startswith("OWNER/"):
+        sys.exit("This copy of the course is not published yet: run `autograde slug OWNER/REPO` with its own address.")
+    INSTALL = [sys.executable, "-m", "pip", "install", "-q"]
+    COURSE = f"git+https://github.com/{{REPOSITORY}}@{{VERSION}}"
+    for packages in (["gguf", "cloudpickle", "platformdirs"], ["--no-deps", {models}], ["--no-deps", COURSE]):
+        if subprocess.run([*INSTALL, *packages]).returncode:
+            sys.exit(f"{{packages[-1]}} can't be installed: check the network and that the repository is public.")
+    importlib.invalidate_caches()"""
 
 
 class CellMaker:
@@ -56,18 +60,18 @@ class CellMaker:
         if cell.kind == "markdown":
             return [self._markdown(cell.source)]
         if cell.kind == "exercise":
-            return [self._code(cell, _nbgrader(cell.name, solution=True)), self._hints(self.exercises[cell.name])]
+            return [self._code(cell, nbgrader_marks(cell.name, solution=True)), self._hints(self.exercises[cell.name])]
         if cell.kind == "check":
             return [self._check(cell)]
         if cell.kind == "claim":
             claim = self.bank.claims[cell.name]
             return [self._markdown(claim_quote(claim)), self._code(cell), self._markdown(claim_verdict(claim))]
-        grader = _nbgrader("setup", locked=True) if cell.kind == "setup" else None
+        grader = nbgrader_marks("setup", locked=True) if cell.kind == "setup" else None
         return [self._code(cell, grader)]
 
     def _check(self, cell: Cell) -> NotebookNode:
         hidden = f"### BEGIN HIDDEN TESTS\ncheck({cell.name}, hidden=True)\n### END HIDDEN TESTS"
-        grader = _nbgrader(f"check_{cell.name}", grade=True, locked=True)
+        grader = nbgrader_marks(f"check_{cell.name}", grade=True, locked=True)
         grader["points"] = self.exercises[cell.name].points
         made = self._code(cell, grader)
         made.source = f"{cell.source}\n{hidden}"
@@ -104,7 +108,7 @@ class CellMaker:
     def _bootstrap(self) -> NotebookNode:
         models = ", ".join(f'"{pin}"' for pin in self.models)
         source = _BOOTSTRAP.format(slug=repository.slug(), tag=repository.tag(), models=models)
-        grader = _nbgrader("bootstrap", locked=True)
+        grader = nbgrader_marks("bootstrap", locked=True)
         metadata = {"tags": ["bootstrap"], "nbgrader": grader, "jupyter": {"source_hidden": True}}
         return nbformat.v4.new_code_cell(source, id=self._id("bootstrap"), metadata=metadata)
 
@@ -123,7 +127,7 @@ class CellMaker:
         return [self._markdown(opening), *(self._markdown(card(entry)) for entry in questions)]
 
 
-def _nbgrader(grade_id: str, grade: bool = False, solution: bool = False, locked: bool = False) -> dict:
+def nbgrader_marks(grade_id: str, grade: bool = False, solution: bool = False, locked: bool = False) -> dict:
     return {
         "grade": grade,
         "grade_id": grade_id,

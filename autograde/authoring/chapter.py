@@ -9,13 +9,15 @@ from dataclasses import dataclass, field
 import jupytext
 import yaml
 
-KINDS = ("markdown", "setup", "demo", "exercise", "check", "payoff", "claim")
+from autograde.nbgrader_config import STUB
+
 _TAGS = ("setup", "demo", "payoff")
 _NAMED = ("exercise", "check", "claim")
+_HEADER = re.compile(r"# ---\n((?:#.*\n)*?)# ---\n")
 _OPEN, _CLOSE = "### BEGIN SOLUTION", "### END SOLUTION"
 
 
-class AuthoringError(Exception):
+class AuthoringError(ValueError):
     """Something in the sources that the author has to mend. `problems` holds one sentence each."""
 
     def __init__(self, problems: list[str]):
@@ -38,11 +40,15 @@ class Chapter:
     """One chapter: its path below solutions/ without the ending ("01_transformer/04_rope"), header and cells."""
 
     path: str
-    title: str
-    exercises: str
-    questions: list[str]
-    cells: list[Cell]
+    title: str = ""
+    exercises: str = ""
+    questions: list[str] = field(default_factory=list)
+    cells: list[Cell] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+
+    @property
+    def file(self) -> str:
+        return f"solutions/{self.path}.py"
 
     def of(self, kind: str) -> list[Cell]:
         return [cell for cell in self.cells if cell.kind == kind]
@@ -50,27 +56,20 @@ class Chapter:
     def at(self, cell: Cell) -> str:
         """Where a cell stands, for an error message."""
         first = next((line for line in cell.source.splitlines() if line.strip()), "")
-        return f"solutions/{self.path}.py, cell {cell.number} ({first.strip()[:60]!r})"
+        return f"{self.file}, cell {cell.number} ({first.strip()[:60]!r})"
 
 
 def read(root: pathlib.Path, path: str) -> Chapter:
     """The chapter at solutions/`path`.py; what is wrong with it stands in `problems`."""
     text = (root / "solutions" / f"{path}.py").read_text(encoding="utf-8")
-    header = _header(text)
-    notebook = jupytext.reads(text, fmt="py:percent")
-    chapter = Chapter(
-        path,
-        str(header.get("title", "")),
-        str(header.get("exercises", "")),
-        list(header.get("questions", [])),
-        [],
-    )
-    unknown = set(header) - {"title", "exercises", "questions"}
-    if not chapter.title or unknown:
-        told = f"unknown keys {sorted(unknown)}" if unknown else "no title"
-        chapter.problems.append(f"solutions/{path}.py: the course header has {told}.")
-    for number, cell in enumerate(notebook.cells, start=1):
+    chapter = Chapter(path)
+    header = _HEADER.match(text)
+    _read_header(chapter, header.group(1) if header else "")
+    body = (text[header.end() :] if header else text).lstrip("\n")  # jupytext makes a cell of a blank line
+    for number, cell in enumerate(jupytext.reads(body, fmt="py:percent").cells, start=1):
         chapter.cells.append(_cell(chapter, cell, number))
+    if not chapter.cells or not chapter.cells[0].source.startswith("# "):
+        chapter.problems.append(f"{chapter.file}: the first cell should be markdown with the title, `# …`.")
     return chapter
 
 
@@ -81,27 +80,42 @@ def all_chapters(root: pathlib.Path) -> list[Chapter]:
     return [read(root, path) for path in paths]
 
 
-def _header(text: str) -> dict:
-    found = re.match(r"# ---\n((?:#.*\n)*?)# ---\n", text)
-    lines = found.group(1).splitlines() if found else []
-    content = yaml.safe_load("\n".join(line.removeprefix("#").removeprefix(" ") for line in lines)) or {}
-    return (content.get("jupyter") or {}).get("course") or {}
+def _read_header(chapter: Chapter, text: str) -> None:
+    try:
+        content = yaml.safe_load("\n".join(line.removeprefix("#").removeprefix(" ") for line in text.splitlines()))
+        header = dict(content["jupyter"]["course"])
+    except (yaml.YAMLError, KeyError, TypeError, ValueError):
+        chapter.problems.append(
+            f"{chapter.file}: needs a header with `jupyter: course:` and title, exercises, questions."
+        )
+        return
+    questions = header.pop("questions", None) or []
+    chapter.title, chapter.exercises = str(header.pop("title", "") or ""), str(header.pop("exercises", "") or "")
+    if isinstance(questions, list):
+        chapter.questions = [str(question) for question in questions]
+    else:
+        chapter.problems.append(f"{chapter.file}: `questions` in the course header should be a list, like [T04, T05].")
+    if not chapter.title:
+        chapter.problems.append(f"{chapter.file}: the course header has no title.")
+    if header:
+        chapter.problems.append(f"{chapter.file}: the course header has unknown keys {sorted(header)}.")
 
 
 def _cell(chapter: Chapter, cell, number: int) -> Cell:
-    if cell.cell_type == "markdown":
-        return Cell("markdown", cell.source, number)
     meta = {k: v for k, v in cell.metadata.items() if k != "lines_to_next_cell"}
     tags = meta.pop("tags", [])
-    kinds = [t for t in tags if t in _TAGS] + [k for k in _NAMED if k in meta]
-    made = Cell(kinds[0] if kinds else "", cell.source, number, str(meta.get(kinds[0], "")) if kinds else "")
-    strange = sorted(set(tags) - set(_TAGS)) + sorted(set(meta) - set(_NAMED))
-    if strange or len(kinds) != 1:
-        told = (
-            f"unknown marks {strange}" if strange else "none of the marks setup, demo, exercise, check, payoff, claim"
-        )
-        told = told if len(kinds) < 2 else f"more than one mark: {kinds}"
-        chapter.problems.append(f"{chapter.at(made)}: has {told}.")
+    if cell.cell_type == "markdown":
+        kinds, made = ["markdown"], Cell("markdown", cell.source, number)
+    else:
+        kinds = [t for t in tags if t in _TAGS] + [k for k in _NAMED if k in meta]
+        made = Cell(kinds[0] if kinds else "", cell.source, number, str(meta.get(kinds[0], "")) if kinds else "")
+    strange = sorted(set(map(str, tags)) - set(_TAGS)) + sorted(set(meta) - set(_NAMED))
+    if strange:
+        chapter.problems.append(f"{chapter.at(made)}: has unknown marks {strange}.")
+    elif not kinds:
+        chapter.problems.append(f"{chapter.at(made)}: has none of the marks {', '.join(_TAGS + _NAMED)}.")
+    elif len(kinds) > 1:
+        chapter.problems.append(f"{chapter.at(made)}: has more than one mark: {kinds}.")
     return made
 
 
@@ -118,4 +132,21 @@ def solution_regions(source: str) -> tuple[list[tuple[int, int]], str]:
                 return regions, "a solution region closes that was never opened"
             regions.append((start, i))
             start = None
+        elif re.search("(BEGIN|END) SOLUTION", line):
+            return regions, f"a solution region's ends are lines of their own, `{_OPEN}` and `{_CLOSE}`"
     return regions, "" if start is None else "a solution region is never closed"
+
+
+def lines_of_solution(cell: Cell) -> list[str]:
+    """The lines inside the solution regions of a cell."""
+    lines = cell.source.splitlines()
+    return [line for first, last in solution_regions(cell.source)[0] for line in lines[first + 1 : last]]
+
+
+def stubbed(source: str) -> str:
+    """A cell as learners get it: the stub in place of each solution region."""
+    lines = source.splitlines()
+    for first, last in reversed(solution_regions(source)[0]):
+        indent = lines[first][: len(lines[first]) - len(lines[first].lstrip())]
+        lines[first : last + 1] = [indent + line for line in STUB.splitlines()]
+    return "\n".join(lines)

@@ -3,32 +3,49 @@
 from __future__ import annotations
 
 import ast
-import builtins
-import symtable
+from collections import Counter
+from collections.abc import Iterator
 
-from autograde.authoring.cards import Bank
-from autograde.authoring.chapter import Cell, Chapter, solution_regions
+from autograde.authoring import scopes
+from autograde.authoring.bank import Bank
+from autograde.authoring.chapter import Cell, Chapter, solution_regions, stubbed
 from autograde.exercise import Exercise
 from autograde.exercises import names, of_module
+
+# Words by which nbgrader finds regions of its own. The build writes those that are needed.
+_RESERVED = ("HIDDEN TESTS", "MARK SCHEME", "### AUTOTEST", "### HASHED AUTOTEST")
 
 
 def problems(chapters: list[Chapter], bank: Bank) -> list[str]:
     """One sentence for each thing that an author has to mend, over all chapters."""
-    found = [problem for chapter in chapters for problem in chapter.problems]
-    owners: dict[str, str] = {}
+    found = [*bank.problems, *_same_name(chapters)]
     for chapter in chapters:
-        for cell in chapter.of("exercise"):
-            if cell.name in owners:
-                found.append(f"{chapter.at(cell)}: exercise {cell.name} also stands in {owners[cell.name]}.")
-            owners[cell.name] = f"solutions/{chapter.path}.py"
-        found += _pairs(chapter) + _known(chapter) + _regions(chapter) + _questions(chapter, bank)
-        found += _leaning(chapter) if not (broken := _syntax(chapter)) else broken
+        found += chapter.problems
+        found += _setup(chapter) + _pairs(chapter) + _known(chapter) + _regions(chapter) + _questions(chapter, bank)
+        found += _syntax(chapter) or [*_bodies(chapter), *scopes.problems(chapter)]
     return found + _tested_in(chapters, bank)
 
 
 def exercises_of(chapter: Chapter) -> dict[str, Exercise]:
     """The exercises of the chapter's module, by name."""
     return {e.name: e for e in of_module(chapter.exercises)} if chapter.exercises else {}
+
+
+def _same_name(chapters: list[Chapter]) -> list[str]:
+    found, owners = [], {}
+    for chapter in chapters:
+        for cell in chapter.of("exercise"):
+            if cell.name in owners:
+                found.append(f"{chapter.at(cell)}: exercise {cell.name} also stands in {owners[cell.name]}.")
+            owners[cell.name] = chapter.file
+    return found
+
+
+def _setup(chapter: Chapter) -> list[str]:
+    first, *more = [*chapter.of("setup"), None]
+    if first is None:
+        return [f'{chapter.file}: has no setup cell (tags=["setup"]) with the imports.']
+    return [f"{chapter.at(cell)}: a second setup cell; exercises lean on one alone." for cell in more if cell]
 
 
 def _pairs(chapter: Chapter) -> list[str]:
@@ -48,15 +65,16 @@ def _pairs(chapter: Chapter) -> list[str]:
 
 def _known(chapter: Chapter) -> list[str]:
     if chapter.exercises and chapter.exercises not in names().values():
-        return [f"solutions/{chapter.path}.py: there is no exercise in autograde.exercises.{chapter.exercises}."]
+        return [f"{chapter.file}: there is no exercise in autograde.exercises.{chapter.exercises}."]
     known, used = exercises_of(chapter), {c.name: c for c in chapter.of("exercise")}
+    module = f"autograde.exercises.{chapter.exercises}" if chapter.exercises else "the header, which names no module"
     found = [
-        f"{chapter.at(cell)}: {name} is unknown in autograde.exercises.{chapter.exercises}."
+        f"{chapter.at(cell)}: exercise {name} is unknown in {module}."
         for name, cell in used.items()
         if name not in known
     ]
     unused = sorted(known.keys() - used.keys())
-    return found + [f"solutions/{chapter.path}.py: no cell has the exercise {name}." for name in unused]
+    return found + [f"{chapter.file}: no cell has the exercise {name} of {module}." for name in unused]
 
 
 def _regions(chapter: Chapter) -> list[str]:
@@ -67,6 +85,8 @@ def _regions(chapter: Chapter) -> list[str]:
             wrong = "an exercise without a solution region (### BEGIN SOLUTION … ### END SOLUTION)"
         if cell.kind != "exercise" and regions:
             wrong = "a solution region outside an exercise cell"
+        if reserved := [word for word in _RESERVED if word in cell.source]:
+            wrong = f"the words {reserved[0]!r} are nbgrader's; the build adds hidden tests by itself"
         if wrong:
             found.append(f"{chapter.at(cell)}: {wrong}.")
     return found
@@ -82,51 +102,47 @@ def _syntax(chapter: Chapter) -> list[str]:
     return found
 
 
-def _leaning(chapter: Chapter) -> list[str]:
-    """Exercises lean on the setup cell and earlier exercises only; demos and claims on no exercise."""
-    found, setup, exercises = [], set(dir(builtins)) | {"__name__"}, set()
-    for cell in chapter.cells:
-        needs, gives = used_and_defined(cell.source) if cell.kind != "markdown" else (set(), set())
-        if cell.kind == "setup":
-            setup |= gives
-        elif cell.kind in ("exercise", "check"):
-            exercises |= gives if cell.kind == "exercise" else set()
-            if missing := sorted(needs - setup - exercises - gives):
-                found.append(
-                    f"{chapter.at(cell)}: leans on {', '.join(missing)}, which no setup cell or earlier exercise gives."
-                )
-        elif cell.kind in ("demo", "claim"):
-            mine = {c.name for c in chapter.of("exercise")}
-            if leaned := sorted((needs & mine) - setup):
-                found.append(f"{chapter.at(cell)}: a {cell.kind} that depends on the exercise {', '.join(leaned)}.")
-    return found
+def _bodies(chapter: Chapter) -> Iterator[str]:
+    """Whether exercise and check cells do what they are there for. The cells have to be Python."""
+    for cell in chapter.of("exercise"):
+        if wrong := _stub_problem(cell):
+            yield f"{chapter.at(cell)}: {wrong}."
+    for cell in chapter.of("check"):
+        calls = [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Call)]
+        if not any(ast.unparse(call).startswith(f"check({cell.name}") for call in calls):
+            yield f"{chapter.at(cell)}: a check cell that never calls check({cell.name})."
 
 
-def used_and_defined(source: str) -> tuple[set[str], set[str]]:
-    """The global names that a cell reads without defining them, and those that it defines."""
-    top = symtable.symtable(source, "cell", "exec")
-    defined = {s.get_name() for s in top.get_symbols() if s.is_assigned() or s.is_imported()}
-    defined |= {s.get_name() for s in top.get_symbols() if s.is_namespace()}
-    used: set[str] = {s.get_name() for s in top.get_symbols() if s.is_referenced()}
-    tables = list(top.get_children())
-    while tables:
-        table = tables.pop()
-        used |= {s.get_name() for s in table.get_symbols() if s.is_global() and s.is_referenced()}
-        tables += table.get_children()
-    return used - defined, defined
+def _stub_problem(cell: Cell) -> str:
+    if cell.name not in scopes.used_and_defined(cell.source)[1]:
+        return f"never defines {cell.name}"
+    try:
+        statements = list(ast.parse(stubbed(cell.source)).body)
+    except SyntaxError as error:
+        return f"without its solution the cell is not Python: {error.msg}"
+    while statements:
+        node = statements.pop()
+        if isinstance(node, ast.Raise):
+            return "a solution region outside any function, so that an unsolved cell would stop Run All"
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            statements += ast.iter_child_nodes(node)
+    return ""
 
 
 def _questions(chapter: Chapter, bank: Bank) -> list[str]:
     found = [
-        f"solutions/{chapter.path}.py: question {question} is not in interview/, or has no answer there."
+        f"{chapter.file}: question {question} is not in interview/, or has no answer there."
         for question in chapter.questions
         if not bank.is_full(question)
     ]
+    times = Counter(cell.name for cell in chapter.of("claim"))
     for cell in chapter.of("claim"):
         if cell.name not in bank.claims:
             found.append(f"{chapter.at(cell)}: claim {cell.name} is not in interview/.")
         elif bank.claims[cell.name].get("tested_in") != chapter.path:
             found.append(f"{chapter.at(cell)}: interview/ does not say that claim {cell.name} is tested here.")
+        elif times[cell.name] > 1:
+            found.append(f"{chapter.at(cell)}: claim {cell.name} has more than one cell.")
     return found
 
 
@@ -137,9 +153,3 @@ def _tested_in(chapters: list[Chapter], bank: Bank) -> list[str]:
         for name, claim in bank.claims.items()
         if claim.get("tested_in") and (name, claim["tested_in"]) not in tested
     ]
-
-
-def lines_of_solution(cell: Cell) -> list[str]:
-    """The lines inside the solution regions of a cell."""
-    lines = cell.source.splitlines()
-    return [line for first, last in solution_regions(cell.source)[0] for line in lines[first + 1 : last]]

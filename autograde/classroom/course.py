@@ -6,6 +6,8 @@ import os
 import pathlib
 import secrets
 
+from autograde.repository import ROOT
+
 _CONFIG = """\
 from autograde.nbgrader_config import configure
 
@@ -25,17 +27,17 @@ Keep the file `secret` to yourself and keep it: the hidden tests are drawn from 
 """
 
 
-def make_course(folder: pathlib.Path) -> list[str]:
+def make_course(folder: pathlib.Path, root: pathlib.Path = ROOT) -> list[str]:
     """Fill a new or empty folder with source/, nbgrader_config.py, a secret and a README. Returns the sections.
 
-    Raises ValueError where the folder has something in it.
+    Raises ValueError where the folder has something in it, or is a file.
     """
     from autograde.authoring.build import solution_notebooks
 
     folder = pathlib.Path(folder)
-    if folder.exists() and any(folder.iterdir()):
-        raise ValueError(f"{folder} is not empty. Name a new folder, so that nothing in it is overwritten.")
-    notebooks = solution_notebooks(folder / "source")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} is not an empty folder. Name a new one, so that nothing is overwritten.")
+    notebooks = solution_notebooks(folder / "source", root)
     for path in notebooks:
         if path.parent == folder / "source":  # a notebook outside any section can't be an assignment's
             path.unlink()

@@ -8,132 +8,164 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import pathlib
 
 import nbformat
-from nbclient.exceptions import DeadKernelError
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
-from nbgrader.preprocessors import ClearHiddenTests, ClearSolutions, Execute, NbGraderPreprocessor
+from nbgrader.preprocessors import ClearHiddenTests, Execute, NbGraderPreprocessor
+from nbgrader.utils import setenv
 
 # Cells that exercises never depend on: grading leaves them out.
-_SKIPPED = {"demo", "claim", "payoff"}
+_SKIPPED = frozenset({"demo", "claim", "payoff"})
+_MISSING = "# This exercise's cell is missing from the submission."
 
 
 class TakeOnlySolutions(NbGraderPreprocessor):
     """Replaces a submission by the source notebook with the learner's solution cells in it.
 
-    Taken from the submission: the text of cells whose grade_id is that of a solution cell (the first of each), and the
-    code cells that the learner added. All else (tests, points, tags, metadata, order) comes from the source.
+    Taken from the submission: the text of cells whose grade_id is that of a solution cell, and the code cells that the
+    learner added, each after the cell that it followed. All else (tests, points, tags, metadata, order, outputs) comes
+    from the source.
     """
 
     def preprocess(self, nb: NotebookNode, resources: dict) -> tuple[NotebookNode, dict]:
-        source = nbformat.read(_source_of(self.parent.coursedir, resources), as_version=4)
-        _set_seed(self.parent.coursedir, resources)
-        ClearSolutions().preprocess(source, resources)
+        source = nbformat.read(_source_of(self.parent.parent.coursedir, resources), as_version=4)
         solutions, helpers = _submitted(nb, source)
         cells = []
         for cell in source.cells:
-            if _SKIPPED & set(cell.metadata.get("tags", [])):
-                continue
             name = _grade_id(cell)
-            if name in solutions and cell.metadata.nbgrader.solution:
-                cell.source = solutions[name]
-            cells += [cell, *helpers.get(name, [])] if name else [cell]
+            if name and cell.metadata.nbgrader.solution:
+                cell.source = solutions.get(name, _MISSING)
+            if not _SKIPPED & _tags(cell):
+                cells += [cell, *helpers.get(name, [])]
         source.cells = cells
         return source, resources
 
 
 class ExecuteToTheEnd(Execute):
-    """nbgrader's Execute, for which a kernel that dies costs the cells that follow and not the whole submission."""
+    """nbgrader's Execute, with the course's seed for the hidden tests in the kernel's environment.
+
+    A kernel that dies, or that can't be interrupted, costs the cells that follow and not the whole submission.
+    """
 
     def preprocess(self, nb: NotebookNode, resources: dict, km=None) -> tuple[NotebookNode, dict]:
+        seed = seed_of(self.parent.parent.coursedir.root, **_who(resources))
         try:
-            return super().preprocess(nb, resources, km)
-        except DeadKernelError:
+            with setenv(AUTOGRADE_SEED=seed, LABKIT_NO_PROGRESS="1"):
+                return super().preprocess(nb, resources, km)
+        except (DeadKernelError, CellTimeoutError):
             return nb, resources
 
 
 class BelieveNumbersOnly(NbGraderPreprocessor):
     """Makes a check cell's output what nbgrader's reading of it should be.
 
-    A warning on stderr costs nothing. A check that did not end in exactly one number between 0 and its points, an
-    error included, is worth 0.
+    A warning on stderr costs nothing. A check that did not end in exactly one number between 0 and its points is
+    worth 0; an error keeps its message and loses its traceback, in which the hidden tests stand.
     """
 
     def preprocess_cell(self, cell: NotebookNode, resources: dict, index: int) -> tuple[NotebookNode, dict]:
-        if cell.cell_type == "code" and cell.metadata.get("nbgrader", {}).get("grade"):
+        if cell.cell_type == "code" and _nbgrader(cell).get("grade"):
             results = [o for o in cell.outputs if o.output_type == "execute_result"]
-            points = _points(results[0]) if len(results) == 1 else None
-            kept = [o for o in cell.outputs if o.output_type in ("display_data", "error") or o.get("name") == "stdout"]
-            if points is None or not 0 <= points <= float(cell.metadata.nbgrader.points) or _failed(cell):
-                points = 0.0
-            kept = [o for o in kept if o.output_type != "error"]
-            cell.outputs = [*kept, nbformat.v4.new_output("execute_result", {"text/plain": str(points)})]
+            errors = [o for o in cell.outputs if o.output_type == "error"]
+            most = float(cell.metadata.nbgrader.points)
+            points = _points(results[0]) if len(results) == 1 and not errors else 0.0
+            told = [_stream(f"{o.ename}: {o.evalue}\n") for o in errors]
+            if not cell.outputs:
+                told = [_stream("This check did not run: an earlier cell crashed, or could not be stopped.\n")]
+            shown = [o for o in cell.outputs if o.output_type == "display_data" or o.get("name") == "stdout"]
+            points = points if 0 <= points <= most else 0.0
+            result = nbformat.v4.new_output("execute_result", {"text/plain": str(points)})
+            cell.outputs = [*shown, *told, result]
         return cell, resources
 
 
-class ShowNoSecrets(NbGraderPreprocessor):
-    """For feedback: hidden tests are taken out, and outputs are shown as plain text, which the template escapes."""
+class HideTests(NbGraderPreprocessor):
+    """For feedback: takes out the hidden tests."""
 
     def preprocess(self, nb: NotebookNode, resources: dict) -> tuple[NotebookNode, dict]:
         hidden = ClearHiddenTests(enforce_metadata=False)
         for index, cell in enumerate(nb.cells):
             hidden.preprocess_cell(cell, resources, index)
-            for output in cell.get("outputs", []):
-                if "data" in output:
-                    output.data = {k: v for k, v in output.data.items() if k == "text/plain"}
         return nb, resources
 
 
+class ShowPlainText(NbGraderPreprocessor):
+    """Leaves of every output only its plain text, which templates escape: no learner's HTML in a teacher's browser."""
+
+    def preprocess_cell(self, cell: NotebookNode, resources: dict, index: int) -> tuple[NotebookNode, dict]:
+        for output in cell.get("outputs", []):
+            if "data" in output:
+                output.data = {"text/plain": str(output.data.get("text/plain", "(a picture or a widget)"))}
+                output.metadata = {}
+        return cell, resources
+
+
+def seed_of(root: str | pathlib.Path, student: str, assignment: str, notebook: str) -> str:
+    """The seed of the hidden tests: from the course's secret, for one student and notebook, always the same.
+
+    Raises ValueError where the course folder `root` has no file `secret`.
+    """
+    path = pathlib.Path(root) / "secret"
+    if not path.exists():
+        raise ValueError(f"{path} is missing. Put it back, or make a new course folder with `autograde course DIR`.")
+    whose = f"{student}/{assignment}/{notebook}".encode()
+    return hmac.new(path.read_bytes().strip(), whose, hashlib.sha256).hexdigest()
+
+
 def _submitted(nb: NotebookNode, source: NotebookNode) -> tuple[dict[str, str], dict[str, list[NotebookNode]]]:
-    """The learner's solutions by grade_id, and the code cells they added, by the grade_id of the cell before."""
-    known = {_grade_id(cell): cell for cell in source.cells if _grade_id(cell)}
+    """The learner's solutions by grade_id, and the code cells they added, by the grade_id of the cell before.
+
+    A second cell with a solution's grade_id and another text counts as added, as it would when the learner runs it.
+    """
+    known = {_grade_id(cell): _nbgrader(cell).get("solution") for cell in source.cells if _grade_id(cell)}
     ours = {cell.get("id") for cell in source.cells}
     solutions: dict[str, str] = {}
     helpers: dict[str, list[NotebookNode]] = {}
     last = "setup"
-    for number, cell in enumerate(nb.cells):
-        name = _grade_id(cell)
-        if name in known:
-            last = name
-            if cell.cell_type == "code":
-                solutions.setdefault(name, cell.source)
-        elif cell.cell_type == "code" and not name and cell.get("id") not in ours and not _is_ours(cell):
-            helper = nbformat.v4.new_code_cell(cell.source, id=f"added-{number}")
-            helpers.setdefault(last, []).append(helper)
+    for number, cell in enumerate(cell for cell in nb.cells if cell.cell_type == "code"):
+        name, seen = _grade_id(cell), _grade_id(cell) in solutions
+        last = name if name in known else last
+        if known.get(name) and not seen:
+            solutions[name] = cell.source
+        added = name not in known and cell.get("id") not in ours and not _SKIPPED & _tags(cell)
+        if added or seen and cell.source != solutions[name]:
+            helpers.setdefault(last, []).append(nbformat.v4.new_code_cell(cell.source, id=f"added-{number}"))
     return solutions, helpers
 
 
-def _is_ours(cell: NotebookNode) -> bool:
-    return bool(_SKIPPED & set(cell.metadata.get("tags", [])))
+# A submission's metadata is whatever the learner made of it, so nothing about its types is taken for granted.
+def _nbgrader(cell: NotebookNode) -> dict:
+    found = cell.metadata.get("nbgrader")
+    return found if isinstance(found, dict) else {}
 
 
 def _grade_id(cell: NotebookNode) -> str:
-    return str(cell.metadata.get("nbgrader", {}).get("grade_id", ""))
+    return str(_nbgrader(cell).get("grade_id", ""))
 
 
-def _failed(cell: NotebookNode) -> bool:
-    return any(output.output_type == "error" for output in cell.outputs)
+def _tags(cell: NotebookNode) -> set[str]:
+    found = cell.metadata.get("tags")
+    return {str(tag) for tag in found} if isinstance(found, list) else set()
 
 
-def _points(output: NotebookNode) -> float | None:
+def _points(output: NotebookNode) -> float:
     try:
         return float(output.data["text/plain"])
     except (KeyError, TypeError, ValueError):
-        return None
+        return 0.0
+
+
+def _stream(text: str) -> NotebookNode:
+    return nbformat.v4.new_output("stream", name="stdout", text=text)
+
+
+def _who(resources: dict) -> dict[str, str]:
+    return {key: resources["nbgrader"][key] for key in ("student", "assignment", "notebook")}
 
 
 def _source_of(coursedir, resources: dict) -> pathlib.Path:
-    this = resources["nbgrader"]
-    folder = pathlib.Path(coursedir.format_path(coursedir.source_directory, ".", this["assignment"]))
-    return folder / f"{this['notebook']}.ipynb"
-
-
-def _set_seed(coursedir, resources: dict) -> None:
-    """The seed of the hidden tests, for the kernel: from the course's secret, the student and the notebook."""
-    secret = (pathlib.Path(coursedir.root) / "secret").read_bytes().strip()
-    this = resources["nbgrader"]
-    whose = f"{this['student']}/{this['assignment']}/{this['notebook']}".encode()
-    os.environ["AUTOGRADE_SEED"] = hmac.new(secret, whose, hashlib.sha256).hexdigest()
-    os.environ["LABKIT_NO_PROGRESS"] = "1"
+    who = _who(resources)
+    folder = pathlib.Path(coursedir.format_path(coursedir.source_directory, ".", who["assignment"]))
+    return folder / f"{who['notebook']}.ipynb"

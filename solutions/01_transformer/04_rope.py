@@ -22,6 +22,7 @@
 
 # %% tags=["setup"]
 import contextlib
+import copy
 import math
 import time
 
@@ -29,7 +30,7 @@ import torch
 import torch.nn.functional as F
 
 from autograde import check
-from labkit import COLORS, DIVERGING, SEQUENTIAL, figure, knobs, show, smollm
+from labkit import COLORS, DIVERGING, figure, knobs, show, smollm
 
 # %% [markdown]
 # ## Rotate, don't add
@@ -209,7 +210,7 @@ check(apply_rope)
 
 # %% tags=["demo"]
 model, tokenizer = smollm()
-from transformers.models.llama import modeling_llama as llama  # noqa: E402  (after the first figures, which don't need it)
+from transformers.models.llama import modeling_llama as llama
 
 D, BASE = model.config.head_dim, model.config.rope_parameters["rope_theta"]
 rotate_as_trained = llama.apply_rotary_pos_emb
@@ -236,40 +237,40 @@ def changed(owner, **attributes):
 
 @torch.inference_mode()
 def losses(ids):
-    """What each token but the first cost the model, in nats: [n - 1]."""
+    """What each token but the first costs the model, in nats: [n - 1]."""
     return F.cross_entropy(model(ids).logits[0, :-1], ids[0, 1:], reduction="none")
 
 
 @torch.inference_mode()
-def answer(question, tokens=28):
-    chat = tokenizer.apply_chat_template([{"role": "user", "content": question}], add_generation_prompt=True, tokenize=False)
-    ids = tokenizer(chat, return_tensors="pt")
-    return tokenizer.decode(model.generate(**ids, max_new_tokens=tokens)[0, ids.input_ids.shape[1] :])
+def answer(question, tokens=20):
+    """The chat so far, and what the model says next: two rows of token ids."""
+    chat = [{"role": "user", "content": question}]
+    text = tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+    asked = tokenizer(text, return_tensors="pt")
+    said = model.generate(**asked, max_new_tokens=tokens)
+    return asked.input_ids, said[:, asked.input_ids.shape[1] :]
 
 
-QUESTION = "Name the four seasons of the year."
-STORY = (
-    "The harbour master counted the boats twice before he wrote the number down. Two were missing, and the barometer "
-    "had been falling since noon. He sent the boy to ask at the inn, lit the lamp on the pier himself, and stood there "
-    "with his collar up, listening for oars."
-)
-story = tokenizer(STORY, return_tensors="pt").input_ids
-right, right_words = losses(story), answer(QUESTION)
+QUESTION = "Say the days of the week."
+asked, said = answer(QUESTION)
+right = losses(torch.cat([asked, said], 1))[-said.shape[1] :]
 with changed(llama, apply_rotary_pos_emb=rotate_neighbours):
-    wrong, wrong_words = losses(story), answer(QUESTION)
+    wrong = losses(torch.cat([asked, said], 1))[-said.shape[1] :]
+    garbage = answer(QUESTION)[1]
 
-fig, ax = figure(width=9, height=3.6)
-ax.plot(range(1, story.shape[1]), right, color=COLORS[0], label=f"halves, as trained: mean {right.mean():.1f}")
-ax.plot(range(1, story.shape[1]), wrong, color=COLORS[1], linestyle="--", label=f"neighbours: mean {wrong.mean():.1f}")
-ax.set(xlabel="position of the token", ylabel="loss (nats a token)", ylim=(0, None))
-ax.legend(loc="upper center", ncols=2, bbox_to_anchor=(0.5, -0.25))
+fig, ax = figure(width=9, height=3.9)
+ax.plot(right, color=COLORS[0], marker="o", label=f"halves, as trained: mean {right.mean():.1f}")
+ax.plot(wrong, color=COLORS[1], marker="s", linestyle="--", label=f"neighbours: mean {wrong.mean():.1f}")
+ax.set_xticks(range(len(right)), [repr(tokenizer.decode(t))[1:-1].strip() for t in said[0]], rotation=60, fontsize=9)
+ax.set(xlabel="token of the answer", ylabel="loss (nats a token)", ylim=(-0.2, 1.3 * float(wrong.max())))
+ax.legend(loc="upper right", ncols=2)
 show(
     fig,
-    alt="Loss of each token of a short text. With the pairing the model was trained with it stays low; with neighbours "
-    "paired it is about two times as high.",
-    title=f"The wrong pairing raises no error, and the loss from {right.mean():.1f} to {wrong.mean():.1f} nats",
+    alt="Loss of each token of the model's own answer. With the pairing that the model was trained with it is near "
+    "zero; with neighbours paired most tokens cost several nats.",
+    title=f"The wrong pairing raises no error, but the loss from {right.mean():.1f} to {wrong.mean():.1f} nats a token",
 )
-print(f"{QUESTION}\n  halves:     {right_words!r}\n  neighbours: {wrong_words!r}")
+print(f"{QUESTION}\n  halves:     {tokenizer.decode(said[0])!r}\n  neighbours: {tokenizer.decode(garbage[0])!r}")
 
 # %% [markdown]
 # This is not a textbook worry. The GGUF files of llama.cpp store LLaMA's query and key rows in the order for
@@ -329,25 +330,26 @@ def your_rope_inside(shift=0):
         yield
 
 
+STORY = (
+    "The harbour master counted the boats twice before he wrote the number down. Two were missing, and the barometer "
+    "had been falling since noon. He sent the boy to ask at the inn, lit the lamp on the pier himself, and stood"
+)
+story = tokenizer(STORY, return_tensors="pt").input_ids
 with torch.inference_mode():
     own = model(story).logits[0]
     with your_rope_inside():
-        yours, your_words = model(story).logits[0], answer(QUESTION)
+        yours = model(story).logits[0]
     with your_rope_inside(shift=1_000):
-        moved, moved_words = model(story).logits[0], answer(QUESTION)
-
-
-def next_word(logits):
-    return repr(tokenizer.decode(logits[-1].argmax()))
-
+        moved, moved_words = model(story).logits[0], answer(QUESTION)[1]
 
 print(f"{'':28}largest difference of a logit   next token")
-print(f"{'the model own rotation':28}{'':32}{next_word(own)}")
-print(f"{'your rotation':28}{(yours - own).abs().max():<32.1e}{next_word(yours)}")
-print(f"{'yours, all moved by 1,000':28}{(moved - own).abs().max():<32.1e}{next_word(moved)}")
-print(f"\nthe logits run from {own.min():.0f} to {own.max():.0f}\n\nyour rotation: {your_words!r}\nmoved by 1,000: {moved_words!r}")
+for name, logits in {"the model's own rotation": own, "yours": yours, "yours, all moved by 1,000": moved}.items():
+    difference = f"{(logits - own).abs().max():.1e}" if logits is not own else ""
+    print(f"{name:28}{difference:32}{tokenizer.decode(logits[-1].argmax())!r}")
+print(f"\nThe logits run from {own.min():.0f} to {own.max():.0f}.")
+print(f"{QUESTION} Moved by 1,000, the model says: {tokenizer.decode(moved_words[0])!r}")
 assert (yours - own).abs().max() < 1e-2, "Your rotation is not the model's: solve exercise 2 first."
-assert (moved[:, :].argmax(-1) == own.argmax(-1)).all(), "A shift of all positions changed a prediction."
+assert moved[-1].argmax() == own[-1].argmax(), "Moving all positions changed the next token."
 
 # %% [markdown]
 # The remaining difference is float32: an angle of 1,000 radians has only four digits left behind the point.
@@ -359,17 +361,18 @@ assert (moved[:, :].argmax(-1) == own.argmax(-1)).all(), "A shift of all positio
 # the model's own first layer and one pair of tokens, and move both.
 
 # %% claim="T04.6"
-def turned(x, positions, base=BASE):
-    """RoPE with complex numbers: pair (a, b) is a + ib, and a turn is a product."""
-    half = x.shape[-1] // 2
-    angle = positions[:, None] * base ** (-torch.arange(half, dtype=torch.float64) / half)
-    pairs = torch.complex(x[..., :half].double(), x[..., half:].double()) * torch.exp(1j * angle)
-    return torch.cat([pairs.real, pairs.imag], -1)
+def turned(x, positions):
+    """Rows of x, each turned by its position, with the library's rotation in float64: [n, d]."""
+    d = x.shape[-1]
+    angle = positions[:, None] * BASE ** (-torch.arange(0, d, 2, dtype=torch.float64) / d)
+    cos, sin = (torch.cat([f(angle)] * 2, -1)[None] for f in (torch.cos, torch.sin))
+    rows = x.double()[None, None]
+    return rotate_as_trained(rows, rows, cos, sin)[0][0, 0]
 
 
 @torch.inference_mode()
 def first_layer_score(shifts, rotate_embeddings, distance=3):
-    """Score of ' missing' for ' boats', `distance` positions earlier, in head 0 of layer 0."""
+    """Score of " missing" for " boats", `distance` positions earlier, in head 0 of layer 0."""
     layer, words = model.model.layers[0], [tokenizer.encode(w)[0] for w in (" missing", " boats")]
     scores, rows = [], model.model.embed_tokens(torch.tensor(words))
     for row, weight, places in zip(
@@ -393,8 +396,8 @@ ax.set(xlabel="position of the first token (the second stands 3 further)", ylabe
 ax.legend(loc="upper center", ncols=2, bbox_to_anchor=(0.5, -0.22))
 show(
     fig,
-    alt="The score of the same two tokens at the same distance, while both move through 400 positions. Rotating queries "
-    "and keys gives a flat line, rotating the embeddings a wavy one.",
+    alt="The score of the same two tokens at the same distance, while both move through 400 positions. Rotating "
+    "queries and keys gives a flat line, rotating the embeddings a wavy one.",
     title="Only rotating q and k makes the score a function of the distance",
 )
 print({f"spread when rotating {name}": f"{spread:.1e}" for name, spread in spreads.items()})
@@ -406,16 +409,22 @@ print({f"spread when rotating {name}": f"{spread:.1e}" for name, spread in sprea
 # ## Does the score fall with distance?
 #
 # The paper shows an upper bound that falls with distance, and "long-term decay" has become the standard explanation of
-# why RoPE works. A bound is not the thing itself. So first: what does the rotation alone do, for keys that we choose?
-# Then: what do the 270 heads of the real model do, with their real queries and keys?
+# why RoPE works. A bound is not the thing itself. So first: what does the rotation alone do, for a query that we choose?
+# Then: what do the 270 heads of the real model do? For each head we take its mean query and its mean key over a short
+# text, before they are rotated, and compute their score at every distance.
 
 # %% claim="T05.3"
-distance = torch.arange(0, 4_096)
+distance = torch.arange(1, 4_096)
 speeds = BASE ** (-torch.arange(0, D, 2) / D)
 turns = torch.polar(torch.ones(1), distance[:, None] * speeds)  # [distance, pair]: how far the pairs have turned
-bound = turns.cumsum(-1).abs().mean(-1)  # section 3.4.3 of the paper, without its constant
-aimed = (turns * turns[500].conj()).real.sum(-1)  # a query made to look 500 positions back
+bound = turns.cumsum(-1).abs().mean(-1) * 2 / (D / 2 + 1)  # section 3.4.3 of the paper, scaled to 1 at distance 0
+aimed = (turns * turns[499].conj()).real.mean(-1)  # a query made to look 500 positions back
 
+NEWS = (
+    "The harbour master counted the boats twice before he wrote the number down. Two were missing, and the barometer "
+    "had been falling since noon. He sent the boy to ask at the inn, lit the lamp on the pier himself, and stood there "
+    "with his collar up, listening for oars."
+)
 projected = {}
 hooks = [
     getattr(layer.self_attn, f"{kind}_proj").register_forward_hook(
@@ -424,7 +433,8 @@ hooks = [
     for i, layer in enumerate(model.model.layers)
     for kind in "qk"
 ]
-losses(story)
+with torch.inference_mode():
+    model(tokenizer(NEWS, return_tensors="pt").input_ids)
 for hook in hooks:
     hook.remove()
 
@@ -441,25 +451,25 @@ for i in range(model.config.num_hidden_layers):
     k = k.repeat_interleave(len(q) // len(k), 0)
     curves.append(((q * k.conj())[:, None] * turns).real.sum(-1) / math.sqrt(D))
 curves = torch.cat(curves)  # [head, distance]
-near, far = curves[:, 1:17].mean(1), curves[:, 1_000:2_000].mean(1)
+near, far = curves[:, :16].mean(1), curves[:, 1_000:2_000].mean(1)
 falling = int((far < near).sum())
 
-fig, (left, right_ax) = figure(1, 2, width=10.5, height=4.0)
-left.plot(distance, bound / bound[0], color=COLORS[0], label="the paper's upper bound")
-left.plot(distance, aimed / aimed.max(), color=COLORS[1], linewidth=1, label="a query aimed 500 back")
-left.set(title="the rotation alone", ylabel="relative to its maximum")
-left.legend(loc="lower right")
+fig, axes = figure(1, 2, width=10.5, height=4.4)
+axes[0].plot(distance, bound, color=COLORS[0], label="upper bound of the paper")
+axes[0].plot(distance, aimed, color=COLORS[1], linewidth=1, label="query aimed 500 back")
+axes[0].set(title="the rotation alone", ylabel="relative to the maximum", ylim=(None, 1.05))
 change = curves - near[:, None]
 low, middle, high = change.quantile(torch.tensor([0.05, 0.5, 0.95]), 0)
-right_ax.fill_between(distance, low, high, color=COLORS[0], alpha=0.25, linewidth=0, label="90 % of the heads")
-right_ax.plot(distance, middle, color=COLORS[0], label="median head")
 odd = int((far - near).argmax())
-right_ax.plot(distance, change[odd], color=COLORS[1], linestyle="--", label=f"layer {odd // 9}, head {odd % 9}")
-right_ax.set(title=f"{len(curves)} real heads", ylabel="mean score, against distances 1–16")
-right_ax.legend(loc="lower left")
-for ax in (left, right_ax):
-    ax.set(xlabel="distance (tokens)", xscale="symlog")
-    ax.set_xticks([0, 1, 10, 100, 1_000], ["0", "1", "10", "100", "1,000"])
+heads = model.config.num_attention_heads
+axes[1].fill_between(distance, low, high, color=COLORS[0], alpha=0.25, linewidth=0, label="90 % of heads")
+axes[1].plot(distance, middle, color=COLORS[0], label="median")
+axes[1].plot(distance, change[odd], color=COLORS[1], linestyle="--", label=f"layer {odd // heads}, head {odd % heads}")
+axes[1].set(title=f"{len(curves)} trained heads", ylabel="mean score, minus that at 1–16")
+for ax in axes:
+    ax.set(xlabel="distance (tokens)", xscale="log")
+    ax.set_xticks([1, 10, 100, 1_000], ["1", "10", "100", "1,000"])
+    ax.legend(loc="upper center", ncols=3, bbox_to_anchor=(0.5, -0.2), columnspacing=1.2, handlelength=1.5)
 show(
     fig,
     alt="Left: the paper's bound falls with distance, while a query built for it has its peak at distance 500. Right: "
@@ -480,8 +490,8 @@ show(
 # really computed: tensors on torch's `meta` device have shapes and no numbers.
 
 # %% claim="T05.4"
-from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
-from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 
 
 class Elementwise(TorchDispatchMode):
@@ -502,9 +512,10 @@ def counted(function, *args):
     return mode.total
 
 
-config, N = model.config, 512
+config, N = model.config, 256
 empty = torch.zeros(1, N, config.hidden_size, device="meta")
-q, k = (torch.zeros(1, heads, N, D, device="meta") for heads in (config.num_attention_heads, config.num_key_value_heads))
+HEAD_COUNTS = (config.num_attention_heads, config.num_key_value_heads)
+q, k = (torch.zeros(1, heads, N, D, device="meta") for heads in HEAD_COUNTS)
 cos = sin = torch.zeros(1, N, D, device="meta")
 rotary = llama.LlamaRotaryEmbedding(config).to("meta")
 
@@ -522,13 +533,13 @@ fig, ax = figure(width=9, height=3.8)
 ax.plot(layers, (table + layers * a_layer) / once, color=COLORS[0], label="RoPE")
 ax.axhline(1, color=COLORS[1], linestyle="--", label="sinusoid, added once")
 ax.set(xlabel="layers of the model", ylabel="elementwise operations\n(sinusoid = 1)", yscale="log")
-ax.legend(loc="lower right")
+ax.legend(loc="center right")
 ax.set_yticks([1, 10, 100], ["1", "10", "100"])
 ratio = (table + layers[-1] * a_layer) / once
 show(
     fig,
-    alt="The number of elementwise operations of RoPE, relative to adding a sinusoid, grows with the number of layers and "
-    "lies above 1 from the first layer on.",
+    alt="The number of elementwise operations of RoPE, relative to adding a sinusoid, grows with the number of layers "
+    "and lies above 1 from the first layer on.",
     title=f"RoPE takes {ratio:.0f} times the operations of a sinusoid at {config.num_hidden_layers} layers",
 )
 
@@ -550,10 +561,10 @@ def best_time(function, *args, repeats=9):
 
 attention = model.model.layers[0].self_attn
 x = torch.randn(1, N, config.hidden_size)
-q, k = (torch.randn(1, heads, N, D) for heads in (config.num_attention_heads, config.num_key_value_heads))
+q, k = (torch.randn(1, heads, N, D) for heads in HEAD_COUNTS)
 cos = sin = torch.randn(1, N, D)
 depth = config.num_hidden_layers
-projections = 2 * N * config.hidden_size * D * (config.num_attention_heads + config.num_key_value_heads)
+projections = 2 * N * config.hidden_size * D * sum(HEAD_COUNTS)
 with torch.inference_mode():
     rows = [
         ("sinusoid: one addition", once, best_time(torch.add, x, x)),
@@ -563,7 +574,11 @@ with torch.inference_mode():
             depth * projections,
             depth * best_time(lambda: (attention.q_proj(x), attention.k_proj(x))),
         ),
-        ("the whole forward pass", flops.get_total_flops(), best_time(model, torch.zeros(1, N, dtype=torch.long), repeats=1)),
+        (
+            "the whole forward pass",
+            flops.get_total_flops(),
+            best_time(lambda: model(torch.zeros(1, N, dtype=torch.long), use_cache=False), repeats=2),
+        ),
     ]
 names, counts, times = zip(*rows, strict=True)
 share = counts[1] / counts[-1]
@@ -571,10 +586,11 @@ share = counts[1] / counts[-1]
 fig, ax = figure(width=9, height=3.2)
 ax.barh(range(4), counts, color=[COLORS[1], COLORS[0], *["#bbbbbb"] * 2])
 for i, (count, ms) in enumerate(zip(counts, times, strict=True)):
-    ax.text(count * 1.3, i, f"{count / 1e6:,.1f} million, {ms:,.1f} ms", va="center")
+    size = f"{count / 1e9:.1f} billion" if count >= 1e9 else f"{count / 1e6:.2g} million"
+    ax.text(count * 1.3, i, f"{size}, {ms:.2g} ms" if ms < 10 else f"{size}, {ms:,.0f} ms", va="center")
 ax.set_yticks(range(4), names)
 ax.invert_yaxis()
-ax.set(xscale="log", xlabel=f"operations for {N} tokens (multiplications, additions, …)", xlim=(1e5, 3e13))
+ax.set(xscale="log", xlabel=f"operations for {N} tokens (multiplications, additions, …)", xlim=(2e4, 2e13))
 show(
     fig,
     alt="Bars on a logarithmic axis: the sinusoid's addition is the smallest, RoPE two orders of magnitude larger, the "
@@ -601,18 +617,18 @@ MODELS = [  # name, d, base, trained context in tokens
 fig, axes = figure(1, 3, width=10.5, height=3.8, sharey=True)
 for ax, (name, d, base, context) in zip(axes, MODELS, strict=True):
     wavelengths = 2 * math.pi * base ** (torch.arange(0, d, 2) / d)
-    fresh = int((wavelengths > context).sum())
     ax.plot(wavelengths, color=COLORS[0], marker=".", linewidth=1)
     ax.axhline(context, color=COLORS[1], linestyle="--")
     ax.text(0, context * 1.25, f"trained: {context:,}", color=COLORS[1])
-    ax.fill_between(range(d // 2), context, wavelengths, where=wavelengths > context, color=COLORS[1], alpha=0.2, linewidth=0)
-    ax.set(title=f"{name}: {fresh} of {d // 2} pairs\nnever go round", xlabel="pair i", yscale="log")
+    never = wavelengths > context
+    ax.fill_between(range(d // 2), context, wavelengths, where=never, color=COLORS[1], alpha=0.2, linewidth=0)
+    ax.set(title=f"{name}: {int(never.sum())} of {d // 2} pairs\nnever go round", xlabel="pair i", yscale="log")
 axes[0].set_ylabel("wavelength (tokens)")
 show(
     fig,
-    alt="Wavelength against the number of the pair for three models, on a logarithmic axis. In each of them the slowest "
-    "pairs have wavelengths above the trained context.",
-    title="In every LLaMA a good part of the clocks never completes a turn in training",
+    alt="Wavelength against the number of the pair for three models, on a logarithmic axis. In each of them the "
+    "slowest pairs have wavelengths above the trained context.",
+    title="In all three models, a good part of the clocks never completed a turn in training",
 )
 
 # %% [markdown]
@@ -623,11 +639,13 @@ show(
 # the first copy predicts the second with almost no loss.
 #
 # Then we lie about the places: the second copy gets positions further and further away. The tokens are the same, only
-# the distance grows; so 100 tokens are enough to try 30,000 positions. The dashed line is the loss of the passage alone:
-# what a model pays that can't look back at all.
+# the distance grows, so fewer than 100 tokens are enough to try 30,000 positions. The dashed line is the loss of the
+# passage alone: what a model pays that can't look back at all.
 
 # %% tags=["demo"]
 PASSAGES = [
+    "The clerk read out the prices: nine shillings for rope, four for tar, eleven for the small anchor, and nothing at "
+    "all for the parrot, which nobody would take.",
     "Seven names stood in the ledger: Orla Venn, Tobin Marsh, Ines Calder, Ruy Okafor, Petra Lund, Sami Dane and old "
     "Quill, who owed forty crowns for a mule.",
     "To open the blue door, turn the brass wheel twice, wait for the third bell, pull the shorter chain, and never say "
@@ -653,27 +671,35 @@ class Clocks(torch.nn.Module):
 
 
 @torch.inference_mode()
-def copy_loss(distance, speeds, attention_factor=1.0):
-    """Loss in nats a token of each passage's second copy, `distance` positions after the first: [passages]."""
-    positions = torch.arange(twice.shape[1])
-    positions[OFFSET:] += distance - OFFSET
-    with changed(model.model, rotary_emb=Clocks(positions, speeds, attention_factor)):
-        hidden = model.model(twice, use_cache=False).last_hidden_state[:, OFFSET + 3 : -1]
-    # The first tokens can't be known before the model has noticed that it is reading a copy.
-    return F.cross_entropy(model.lm_head(hidden).mT, twice[:, OFFSET + 4 :], reduction="none").mean(1)
+def copy_losses(distances, *scaling):
+    """Loss in nats a token of each passage's second copy, so many positions after the first: [distance, passage].
+
+    `scaling` is the speeds [d/2], and the attention factor if there is one.
+    """
+    with changed(model.model, rotary_emb=Clocks(torch.arange(OFFSET), *scaling)):
+        cache = model.model(twice[:, :OFFSET], use_cache=True).past_key_values
+    rows = []
+    for distance in distances:
+        with changed(model.model, rotary_emb=Clocks(distance + torch.arange(LENGTH), *scaling)):
+            second = model.model(twice[:, OFFSET:], past_key_values=copy.deepcopy(cache)).last_hidden_state
+        # The first tokens can't be known before the model has noticed that it is reading a copy.
+        logits = model.lm_head(second[:, 3:-1])
+        rows.append(F.cross_entropy(logits.mT, twice[:, OFFSET + 4 :], reduction="none").mean(1))
+    return torch.stack(rows)
 
 
 with torch.inference_mode():
     alone = F.cross_entropy(model(first).logits[:, 3:-1].mT, first[:, 4:]).item()
 
 # %% claim="T05.5"
-DISTANCES = [OFFSET, 1_000, 2_000, 4_000, 5_000, 6_000, 7_000, 8_000, 12_000, 16_000, 32_000]
+DISTANCES = [OFFSET, 1_000, 2_000, 4_000, 6_000, 7_000, 8_000, 12_000, 16_000, 32_000]
 plain = BASE ** (-torch.arange(0, D, 2) / D)
-unscaled = torch.stack([copy_loss(distance, plain) for distance in DISTANCES])  # [distance, passage]
+unscaled = copy_losses(DISTANCES, plain)
 
 fig, ax = figure(width=9, height=4.0)
-ax.plot(DISTANCES, unscaled.mean(1), color=COLORS[0], marker="o", label="mean of the passages")
-ax.plot(DISTANCES, unscaled, color=COLORS[0], marker=".", linewidth=0, alpha=0.5, label="one passage")
+ax.plot(DISTANCES, unscaled.mean(1), color=COLORS[0], marker="o", label=f"mean of {len(PASSAGES)} passages")
+best, worst = unscaled.amin(1), unscaled.amax(1)
+ax.fill_between(DISTANCES, best, worst, color=COLORS[0], alpha=0.2, linewidth=0, label="their range")
 ax.axhline(alone, color="#555555", linestyle="--", label="the passage alone: no looking back")
 ax.axvline(model.config.max_position_embeddings, color=COLORS[1], linestyle=":", label="trained context, 8,192")
 ax.set(xlabel="distance between the copies (positions)", ylabel="loss on the second copy\n(nats a token)", xscale="log")
@@ -685,24 +711,25 @@ show(
     fig,
     alt="Loss on the second copy against the distance between the copies. It is near zero up to several thousand "
     "positions, then jumps to the loss without looking back and above it.",
-    title=f"The model copies over thousands of positions, and fails from {broken:,} on" if broken else "It copies at every distance",
+    title=f"The model copies over thousands of positions, and fails at {broken:,}" if broken else "It never fails",
 )
 
 # %% [markdown]
-# Not stable, then: beyond a certain distance the model does not merely forget. Its loss can rise *above* that of a model
+# Not stable, then: beyond a certain distance the model does not merely forget. Its loss rises *above* that of a model
 # that saw no first copy at all, because scores at distances that never occurred in training come out arbitrary and pull
 # the attention to the wrong places. Chen et al. (2023, arXiv:2306.15595) call them "catastrophically high attention
 # scores".
 #
-# Note where it breaks: before the 8,192 positions that the model's configuration promises. A context length on a label
-# says what was trained, not what was learned.
+# (A jump in the positions is itself something new to the model; but jumps of thousands do no harm, as the flat part of
+# the curve shows.) Note where it breaks: before the 8,192 positions that the model's configuration promises. A context
+# length on a label says what was trained, not what was learned.
 #
 # ## The same on models that you can train in seconds
 #
 # Is this a quirk of one model? We train nine small ones from scratch: three seeds each with RoPE, with sinusoids added
-# at the input (absolute positions), and with ALiBi, which subtracts a multiple of the distance from each score (Press et
-# al. 2021, arXiv:2108.12409). Each reads a random string that repeats itself with a period of 6 to 16, has two layers of
-# attention, and sees 48 tokens in training. Then it reads 384.
+# at the input (absolute positions), and with ALiBi, which subtracts a multiple of the distance from each score (Press
+# et al. 2021, arXiv:2108.12409). Each reads a random string that repeats itself with a period of 6 to 16, has two
+# layers of attention, and sees 48 tokens in training. Then it reads 384.
 
 # %% tags=["demo"]
 ENCODINGS, SEEDS, TRAINED, LONG = ("RoPE", "sinusoid", "ALiBi"), 3, 48, 384
@@ -715,19 +742,18 @@ def plain_speeds(d, base=10_000.0):
 
 
 def position_tools(n, speeds=None, attention_factor=1.0):
-    """For each model: complex turns of q and k, what is added to the input, and what is added to the scores."""
+    """For each model: cosines and sines for q and k, what is added to the input, what is added to the scores."""
     place = torch.arange(n)
-    speeds = plain_speeds(HEAD) if speeds is None else speeds
-    turns = torch.ones(len(ENCODINGS), n, HEAD // 2, dtype=torch.complex64)
-    turns[0] = torch.polar(torch.tensor(attention_factor), place[:, None] * speeds)
-    angle = place[:, None] * plain_speeds(WIDTH)
+    cos, sin = torch.ones(len(ENCODINGS), n, HEAD), torch.zeros(len(ENCODINGS), n, HEAD)
+    angle = (place[:, None] * (plain_speeds(HEAD) if speeds is None else speeds)).repeat(1, 2)
+    cos[0], sin[0] = attention_factor * angle.cos(), attention_factor * angle.sin()
     added = torch.zeros(len(ENCODINGS), n, WIDTH)
+    angle = place[:, None] * plain_speeds(WIDTH)
     added[1] = torch.cat([angle.sin(), angle.cos()], -1)
-    slopes = 2.0 ** (-8 * torch.arange(1, HEADS + 1) / HEADS)
     bias = torch.full((n, n), -torch.inf).triu(1).repeat(len(ENCODINGS), HEADS, 1, 1)
+    slopes = 2.0 ** (-8 * torch.arange(1, HEADS + 1) / HEADS)
     bias[2] -= slopes[:, None, None] * (place[:, None] - place).clamp(min=0)
-    each = [x.repeat_interleave(SEEDS, 0)[:, None] for x in (turns, added, bias)]
-    return each[0][:, :, None], each[1], each[2]
+    return [x.repeat_interleave(SEEDS, 0)[:, None] for x in (cos, sin, added, bias)]
 
 
 def strings(generator, count, n):
@@ -740,17 +766,17 @@ def strings(generator, count, n):
 
 def small_models(weights, text, tools):
     """Two layers of causal attention, nine models side by side: text [9, batch, n] -> logits [9, batch, n, vocab]."""
-    turns, added, bias = tools
     count, n = text.shape[1:]
-    x = torch.stack([table[ids] for table, ids in zip(weights["embedding"], text, strict=True)]) + added
+    cos, sin, added, bias = tools
+    cos, sin, bias = (x.expand(-1, count, *x.shape[2:]).flatten(0, 1) for x in (cos, sin, bias))
+    own_row = text + VOCAB * torch.arange(MODELS_AT_ONCE)[:, None, None]
+    x = weights["embedding"].flatten(0, 1)[own_row] + added
     for layer in range(2):
         h = F.rms_norm(x, (WIDTH,)).flatten(1, 2) @ weights[f"qkv{layer}"]
-        q, k, v = h.view(MODELS_AT_ONCE, count, n, 3, HEADS, HEAD).permute(3, 0, 1, 4, 2, 5)
-        q, k = (
-            torch.view_as_real(torch.view_as_complex(z.reshape(*z.shape[:-1], -1, 2)) * turns).flatten(-2) for z in (q, k)
-        )
-        weight = (q @ k.mT / math.sqrt(HEAD) + bias).softmax(-1)
-        x = x + ((weight @ v).transpose(2, 3).flatten(3).flatten(1, 2) @ weights[f"out{layer}"]).view_as(x)
+        q, k, v = h.view(MODELS_AT_ONCE * count, n, 3, HEADS, HEAD).permute(2, 0, 3, 1, 4)
+        q, k = rotate_as_trained(q, k, cos, sin)
+        seen = F.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2)
+        x = x + (seen.reshape(MODELS_AT_ONCE, -1, WIDTH) @ weights[f"out{layer}"]).view_as(x)
     return (F.rms_norm(x, (WIDTH,)).flatten(1, 2) @ weights["logits"]).view(*text.shape, VOCAB)
 
 
@@ -759,7 +785,7 @@ def token_losses(weights, text, tools):
     return F.cross_entropy(logits.flatten(0, 2), text[..., 1:].flatten(), reduction="none").view(logits.shape[:-1])
 
 
-def train_small_models(batch=16, rate=8e-3):
+def train_small_models(batch=14, rate=8e-3):
     generator = torch.Generator().manual_seed(0)
     shapes = {"embedding": (VOCAB, WIDTH), "logits": (WIDTH, VOCAB)}
     for layer in range(2):
@@ -812,7 +838,7 @@ def frame(ax, top):
     ax.axvline(TRAINED, color="#555555", linestyle=":")
     ax.text(TRAINED + 4, top * 0.96, "trained up to here", color="#555555", va="top")
     ax.axhline(math.log(VOCAB), color="#999999", linestyle=":")
-    ax.text(LONG, math.log(VOCAB) * 1.01, "guessing", color="#777777", ha="right", va="bottom")
+    ax.text(250, math.log(VOCAB) - 0.03 * top, "guessing", color="#777777", va="top", ha="center")
     ax.set(xlabel="position (tokens)", ylabel="loss (nats a token)", ylim=(0, top))
 
 
@@ -821,12 +847,12 @@ fig, ax = figure(width=9, height=4.0)
 for color, style, (name, runs) in zip(COLORS, ("-", "--", "-."), by_encoding.items(), strict=False):
     plot_seeds(ax, runs, color, name, style)
 frame(ax, 2.9)
-ax.legend(loc="center right", bbox_to_anchor=(1.0, 0.45))
+ax.legend(loc="upper right", ncols=3)
 show(
     fig,
-    alt="Loss against position for three encodings, three seeds each. Up to 48 tokens RoPE is best. Beyond, RoPE and the "
-    "sinusoid rise towards guessing, while ALiBi stays where it was.",
-    title="RoPE learns best, and beyond the trained length it breaks like an absolute encoding",
+    alt="Loss against position for three encodings, three seeds each. Up to 48 tokens RoPE is best. Beyond, RoPE and "
+    "the sinusoid rise towards guessing, while ALiBi stays where it was.",
+    title=f"RoPE learns best ({long[:SEEDS, 24:48].mean():.2f} nats), and fails beyond the trained length",
 )
 
 # %% [markdown]
@@ -840,18 +866,27 @@ spans = {"in training (24–48)": slice(24, 48), "4–8 times as long (192–384
 for shift, hatch, (name, span) in zip((-0.2, 0.2), ("", "//"), spans.items(), strict=True):
     value = long[:, span].mean(1).view(len(ENCODINGS), SEEDS)
     bars = [value.mean(1) - value.amin(1), value.amax(1) - value.mean(1)]
-    ax.bar(torch.arange(3) + shift, value.mean(1), 0.38, color=COLORS[:3], alpha=0.9 if not hatch else 0.45, hatch=hatch,
-           yerr=torch.stack(bars), capsize=4, edgecolor="white", label=name)
+    ax.bar(
+        torch.arange(3) + shift,
+        value.mean(1),
+        0.38,
+        color=COLORS[:3],
+        alpha=0.45 if hatch else 0.9,
+        hatch=hatch,
+        yerr=torch.stack(bars),
+        capsize=4,
+        edgecolor="white",
+        label=name,
+    )
 ax.axhline(math.log(VOCAB), color="#777777", linestyle=":")
-ax.text(2.62, math.log(VOCAB), "guessing", color="#777777", ha="right", va="bottom")
+ax.text(2.4, math.log(VOCAB) - 0.05, "guessing", color="#777777", ha="right", va="top")
 ax.set_xticks(range(3), ["RoPE (relative)", "sinusoid (absolute)", "ALiBi (relative)"])
 ax.set(ylabel="loss (nats a token)")
-handles = ax.get_legend().legend_handles if ax.get_legend() else None
 ax.legend(loc="upper center", ncols=2, bbox_to_anchor=(0.5, -0.12))
 show(
     fig,
-    alt="Bars of the loss in training range and at four to eight times that length. RoPE and the sinusoid rise sharply, "
-    "ALiBi does not.",
+    alt="Bars of the loss within the trained length and at four to eight times that length. RoPE and the sinusoid "
+    "rise sharply, ALiBi does not.",
     title="Being relative is not enough: of two relative encodings one extrapolates",
 )
 
@@ -873,12 +908,12 @@ show(
 # The figure shows the three as transformers computes them, for our model and a factor of 8.
 
 # %% tags=["demo"]
-from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS  # noqa: E402
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 
 def library_scaling(kind, factor, d, length, base):
     """Speeds and attention factor as transformers computes them."""
-    dynamic = kind == "ntk"  # the library's NTK follows the length; with factor 1, at the new length, it is the fixed one
+    dynamic = kind == "ntk"  # the library's NTK follows the length; at the new length, with factor 1, it is fixed
     rope = {"rope_type": "dynamic" if dynamic else kind, "rope_theta": base, "factor": 1.0 if dynamic else factor}
     if kind == "yarn":
         rope["original_max_position_embeddings"] = length
@@ -905,11 +940,11 @@ def draw_scalings(factor=8):
         ax.axvline(pair, color="#999999", linestyle=":")
         ax.text(pair + 0.15, 1.1, f"{limit} turn{'s' * (limit > 1)} in training", color="#666666", va="center")
     ax.set(xlabel="pair i (fast on the left, slow on the right)", ylabel="new speed / old speed", ylim=(0, 1.18))
-    ax.legend(loc="lower left")
+    ax.legend(loc="upper right", bbox_to_anchor=(1.0, 0.9))
     show(
         fig,
-        alt="New speed over old speed for each pair. Linear is a flat line at one over the factor. NTK falls steadily from "
-        "1 to one over the factor. YaRN stays at 1 for the fast pairs, then falls to one over the factor.",
+        alt="New speed over old speed for each pair. Linear is a flat line at one over the factor. NTK falls steadily "
+        "from 1 to one over the factor. YaRN stays at 1 for the fast pairs, then falls to one over the factor.",
         title=f"Three ways to slow the clocks down by {factor}",
     )
 
@@ -927,22 +962,22 @@ for ax, factor in zip(axes, (4, 8), strict=True):
     for kind, (style, color) in KINDS.items():
         speeds, attention_factor = library_scaling(kind, float(factor), HEAD, TRAINED, 10_000.0)
         plot_seeds(ax, smoothed(long_loss(weights, speeds, attention_factor))[:SEEDS], color, kind, style)
-    frame(ax, 4.4)
+    frame(ax, 3.6)
     ax.set_title(f"factor {factor}")
-axes[0].legend(loc="upper left", ncols=2, bbox_to_anchor=(0.12, 0.9))
+fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
 axes[1].set_ylabel("")
 show(
     fig,
-    alt="Loss against position for unscaled RoPE and three scalings. Linear is worse than guessing everywhere. NTK helps up "
+    alt="Loss against position for unscaled RoPE and three scalings. Linear is worse than guessing. NTK helps up "
     "to about twice the trained length. YaRN costs a little within it and rises latest.",
     title="Without retraining, linear scaling ruins the small models, YaRN holds out longest",
 )
 
 # %% [markdown]
 # Scaling has its price: within the trained length the scaled models are *worse* than the unscaled one, YaRN's the more
-# so the larger its factor. A head of 16 with eight clocks leaves few to spare. And linear interpolation, which the paper
-# fine-tuned for up to 1,000 steps, can't be used without: the models look for "the token before", and that one now
-# stands an eighth of a position away.
+# so the larger its factor. A head of 16 with eight clocks leaves few to spare. And linear interpolation, which its
+# authors fine-tuned for up to 1,000 steps, can't be used without: the models look for "the token before", and that one
+# now stands a quarter or an eighth of a position away.
 #
 # ## Exercise 4: scaling
 #
@@ -995,26 +1030,27 @@ check(scale_rope)
 # %% [markdown]
 # ## Your scaling repairs the real model
 #
-# Back to the passage that is read twice. Unscaled, the real model lost it somewhere past 6,000 positions. We give it your
-# speeds for a context eight times as long, and no training at all.
+# Back to the passages that are read twice. Unscaled, the real model lost them well before 16,000 positions. We give it
+# your speeds for a context eight times as long, and no training at all.
 
 # %% tags=["payoff"]
 CONTEXT, FACTOR = model.config.max_position_embeddings, 8.0
-FAR = [OFFSET, 4_000, 8_000, 16_000, 32_000]
+FAR = [OFFSET, 4_000, 8_000, 16_000, 32_000, 60_000]
 fig, ax = figure(width=9, height=4.2)
 ax.plot(DISTANCES, unscaled.mean(1), color=COLORS[0], linestyle=":", marker="o", label="unscaled")
 repaired = {}
 for kind, (style, color) in KINDS.items():
-    speeds, attention_factor = scale_rope(kind, FACTOR, D, CONTEXT, BASE)
-    repaired[kind] = torch.stack([copy_loss(distance, speeds, attention_factor).mean() for distance in FAR])
+    repaired[kind] = copy_losses(FAR, *scale_rope(kind, FACTOR, D, CONTEXT, BASE)).mean(1)
     ax.plot(FAR, repaired[kind], color=color, linestyle=style, marker="o", label=f"{kind}, factor {FACTOR:g}")
-ax.axhline(alone, color="#555555", linestyle="--", linewidth=1)
-ax.text(OFFSET, alone * 1.02, "no looking back", color="#555555", va="bottom")
+ax.axhline(alone, color="#555555", linestyle="--", linewidth=1, label="no looking back")
 ax.set(xlabel="distance between the copies (positions)", ylabel="loss on the second copy\n(nats a token)", xscale="log")
 ax.set_xticks([50, 100, 1_000, 10_000], ["50", "100", "1,000", "10,000"])
 ax.set_ylim(0, None)
-ax.legend(loc="upper left", bbox_to_anchor=(0.0, 0.9))
-reach = {kind: max((d for d, loss in zip(FAR, runs, strict=True) if loss < alone / 2), default=0) for kind, runs in repaired.items()}
+ax.legend(loc="upper center", ncols=3, bbox_to_anchor=(0.5, -0.2))
+reach = {
+    kind: max((d for d, loss in zip(FAR, runs, strict=True) if loss < alone / 2), default=0)
+    for kind, runs in repaired.items()
+}
 show(
     fig,
     alt="Loss on the second copy against distance: unscaled RoPE fails past several thousand positions, linear scaling "
@@ -1024,9 +1060,10 @@ show(
 print({f"{kind} copies up to": f"{distance:,} positions" for kind, distance in reach.items()})
 
 # %% [markdown]
-# NTK-aware scaling reaches less far than its factor says (the YaRN paper says so too: some pairs in the middle still
-# point where they never pointed), so one chooses it larger than needed. YaRN keeps what it promises, at some cost near
-# by. Linear scaling needs fine-tuning. That is the order in which the field adopted them, and dropped them again.
+# A factor of 8 should reach 65,536 positions. None of the three gets there without training. NTK-aware scaling copies
+# best where it works, but stops well short of its factor (the YaRN paper explains why: some of its pairs still point
+# where they never pointed), so one chooses a larger factor than needed. YaRN reaches further, at some cost nearer by.
+# Linear scaling needs fine-tuning before it is of any use.
 #
-# Qwen's and DeepSeek's long-context models use YaRN; Llama 3.1 uses a relative of it, another ramp without the attention
-# factor; and many models simply train with a larger base from the start, as SmolLM2 did with 100,000.
+# Qwen's and DeepSeek's long-context models use YaRN; Llama 3.1 uses a relative of it, with another ramp and without the
+# attention factor; and many models simply train with a larger base from the start, as SmolLM2 did with 100,000.

@@ -303,9 +303,9 @@ def average_gradients(model):
     whose .grad is None on this rank counts as zeros, and has a gradient afterwards, even if no rank had one.
     Frozen parameters (requires_grad=False) are not sent and get no gradient. Parameters keep their values.
 
-    Traffic: every trainable gradient crosses exactly once, so a rank's messages add up to the bytes of its trainable
-    parameters. One all_reduce a parameter or one for all of them together are both fine. All parameters have the same
-    floating-point type. Returns None.
+    Traffic: every trainable gradient crosses exactly once, by all_reduce, so a rank's messages add up to the bytes of
+    its trainable parameters; nothing else is sent. One all_reduce a parameter, or one for all of them together, are
+    both fine. All parameters have the same floating-point type. Returns None.
     """
     ### BEGIN SOLUTION
     for p in model.parameters():
@@ -583,7 +583,7 @@ def draw_trace(events, whose):
            xlabel="what happened, in the order of time (grey: until the last gradient is there)",
            title=f"{whose}: {early} of {len(sent)} all-reduces start while the backward pass still runs")
     show(fig, f"Events of a backward pass in order. The layers' gradients come from the last layer to the first; "
-              f"{early} of {len(sent)} all-reduces start in between, each right after the gradient that fills its bucket.")
+              f"{early} of {len(sent)} all-reduces start in between, each right after the gradient that fills it.")
 
 
 def torch_ddp(net):

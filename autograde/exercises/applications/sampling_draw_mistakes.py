@@ -37,6 +37,10 @@ def _multinomial(logits, generator):
     return rows.multinomial(1, generator=generator).reshape(logits.shape[:-1])
 
 
+def _unflattened(logits, generator):
+    return logits.softmax(-1).multinomial(1, generator=generator).squeeze(-1)
+
+
 def _inverse_cdf(logits, generator, shared=False):
     shape = (1,) * logits.dim() if shared else (*logits.shape[:-1], 1)
     sums = logits.double().softmax(-1).cumsum(-1)
@@ -85,6 +89,7 @@ sample_global = _sampler(_temperature, _k, _p, _m, draw=lambda logits, generator
 sample_reseeded = _sampler(_temperature, _k, _p, _m, draw=_reseeded)
 sample_shared_number = _sampler(_temperature, _k, _p, _m, draw=lambda x, g: _inverse_cdf(x, g, shared=True))
 sample_keepdim = _sampler(_temperature, _k, _p, _m, draw=lambda x, g: _multinomial(x, g).unsqueeze(-1))
+sample_unflattened = _sampler(_temperature, _k, _p, _m, draw=_unflattened)
 sample_probabilities = _sampler(_temperature, _k, _p, _m, draw=lambda logits, generator: logits.softmax(-1))
 
 

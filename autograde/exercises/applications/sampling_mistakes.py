@@ -193,6 +193,10 @@ def top_p_flattened(logits, p):
     return right_top_p(logits.reshape(-1), p).reshape(logits.shape)
 
 
+def top_p_in_float32(logits, p):
+    return right_top_p(logits.float(), p)
+
+
 def top_p_probabilities(logits, p):
     return right_top_p(logits, p).softmax(-1)
 
@@ -253,6 +257,10 @@ def min_p_as_top_p(logits, min_p):
 
 def min_p_subtracted(logits, min_p):
     return logits.masked_fill(logits < logits.amax(-1, keepdim=True) - min_p, -INF)
+
+
+def min_p_in_float32(logits, min_p):
+    return right_min_p(logits.float(), min_p)
 
 
 def min_p_probabilities(logits, min_p):

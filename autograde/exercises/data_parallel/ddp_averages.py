@@ -80,6 +80,9 @@ def _each_crosses_once(out, one, call):
     frozen = one.kwargs.get("frozen", ())
     need = sum(bytes_of(w for i, w in enumerate(one.args[0]) if i not in frozen))
     for r, messages in enumerate(out.traffic):
+        other = sorted({m.op for m in messages if m.bytes} - {"all_reduce"})
+        if other:
+            return f"rank {r} calls {', '.join(other)}, where all_reduce is asked for"
         sent = sum(m.bytes for m in messages)
         if sent != need:
             return f"rank {r} sends {sent} bytes, and its trainable parameters have {need} bytes of gradients"
@@ -97,7 +100,7 @@ average_gradients = Exercise(
     agrees=agree,
     laws=[
         Law("All ranks end with the same gradients", _same_everywhere),
-        Law("Every trainable gradient crosses exactly once, and nothing else does", _each_crosses_once),
+        Law("Every trainable gradient crosses once, by all_reduce, and nothing else does", _each_crosses_once),
     ],
     misconceptions=[
         Misconception(

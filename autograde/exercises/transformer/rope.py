@@ -101,8 +101,8 @@ apply_rope = Exercise(
     hints=[
         "Take one pair (a, b) = (x[i], x[i + d/2]) and one angle. How does a point (a, b) of the plane turn by it?",
         "a' = a cos - b sin and b' = b cos + a sin. With first, second = x.chunk(2, -1) you do all pairs at once.",
-        "angle = rope_angles(positions, d, base) has shape [..., d/2], like the halves. Join first * cos - second * sin "
-        "and second * cos + first * sin with torch.cat(…, -1), then .to(x.dtype).",
+        "angle = rope_angles(positions, d, base) has shape [..., d/2], like the halves. Join first * cos - second * sin"
+        " and second * cos + first * sin with torch.cat(…, -1), then .to(x.dtype).",
     ],
 )
 
@@ -208,7 +208,7 @@ scale_rope = Exercise(
         "larger base.",
         "YaRN mixes plain / factor and plain with a ramp in [0, 1]: 0 up to pair `low`, 1 from pair `high` on. "
         "pair(turns) = d * ln(trained_length / (2 pi turns)) / (2 ln base) tells which pair makes that many turns.",
-        "low = max(floor(pair(32)), 0), high = min(ceil(pair(1)), d - 1), ramp = ((i - low) / (high - low)).clamp(0, 1)."
-        " speeds = plain / factor * ramp + plain * (1 - ramp), attention factor 0.1 * math.log(factor) + 1.",
+        "low = max(floor(pair(32)), 0), high = min(ceil(pair(1)), d - 1); ramp = (i - low) / (high - low), in [0, 1]; "
+        "speeds = plain / factor * ramp + plain * (1 - ramp), attention factor 0.1 * math.log(factor) + 1.",
     ],
 )

@@ -1,0 +1,97 @@
+"""The interview bank: reading interview/*.yaml, and finding what is wrong in it."""
+
+from __future__ import annotations
+
+import pathlib
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+
+SECTIONS = ("transformer", "applications", "data_parallel")
+VERDICTS = {
+    "correct": "正确",
+    "imprecise": "不严谨",
+    "wrong": "错误",
+    "outdated": "已过时",
+    "unverifiable": "无法证实",
+}
+_BOTH = {"en": str, "zh": str}
+_ANSWER = {
+    "short": _BOTH,
+    "depth": _BOTH,
+    "follow_ups": [{"q": _BOTH, "a": _BOTH}],
+    "trap": _BOTH,
+    "claims": [{"id": str, "says": _BOTH, "verdict": str, "right": _BOTH, "source": str}],
+}
+
+
+class Bank:
+    """The questions by id, and every claim of theirs by id. What is wrong in the bank stands in `problems`."""
+
+    def __init__(self, entries: list[dict[str, Any]], problems: list[str] | None = None):
+        self.entries = entries
+        self.questions = {entry["id"]: entry for entry in entries}
+        claims = [claim for entry in entries for claim in _list(entry.get("claims")) if isinstance(claim, dict)]
+        self.claims = {claim.get("id", ""): claim for claim in claims}
+        self.problems = [*(problems or []), *self._twice(claims), *(p for entry in entries for p in _misfits(entry))]
+
+    def is_full(self, question: str) -> bool:
+        """Whether a question has its whole answer."""
+        return question in self.questions and _ANSWER.keys() <= self.questions[question].keys()
+
+    def _twice(self, claims: list[dict]) -> list[str]:
+        ids = Counter([entry["id"] for entry in self.entries] + [str(claim.get("id")) for claim in claims])
+        return [f"interview/: {name} stands there {count} times." for name, count in ids.items() if count > 1]
+
+
+def load(root: pathlib.Path) -> Bank:
+    """The bank of the three sections, in the bank's order. What can't be read is told in the bank's `problems`."""
+    entries, problems = [], []
+    for section in SECTIONS:
+        try:
+            content = yaml.safe_load((root / "interview" / f"{section}.yaml").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            problems.append(f"interview/{section}.yaml is missing.")
+        except yaml.YAMLError as error:
+            problems.append(f"interview/{section}.yaml is not YAML: {' '.join(str(error).split())}.")
+        else:
+            fit = [e for e in _list(content) if isinstance(e, dict) and isinstance(e.get("id"), str)]
+            entries += fit
+            if content is not None and len(fit) != len(content):
+                problems.append(f"interview/{section}.yaml should be a list of entries that each have an id.")
+    return Bank(entries, problems)
+
+
+def _misfits(entry: dict[str, Any]) -> Iterator[str]:
+    """What is missing in one entry: the question in both languages, and all parts of an answer once it has one."""
+    question = entry["id"]
+    shape = {**_BOTH, **(_ANSWER if _ANSWER.keys() & entry.keys() else {})}
+    yield from _unlike(entry, shape, f"interview/: {question}")
+    for claim in _list(entry.get("claims")):
+        name, verdict = (claim.get("id"), claim.get("verdict")) if isinstance(claim, dict) else (None, None)
+        if isinstance(name, str) and not name.startswith(f"{question}."):
+            yield f"interview/: claim {name} stands under {question}, so its id should begin with {question}."
+        if isinstance(verdict, str) and verdict not in VERDICTS:
+            yield f"interview/: claim {name} has the verdict {verdict!r}; there are {', '.join(VERDICTS)}."
+
+
+def _unlike(value: Any, shape: Any, where: str) -> Iterator[str]:
+    if shape is str:
+        if not (isinstance(value, str) and value.strip()):
+            yield f"{where} is not a text, or is empty."
+    elif isinstance(shape, list):
+        if not _list(value):
+            yield f"{where} is not a list, or is empty."
+        for number, item in enumerate(_list(value), start=1):
+            yield from _unlike(item, shape[0], f"{where} {number}")
+    elif not isinstance(value, dict):
+        yield f"{where} should have {', '.join(shape)}."
+    else:
+        for key, inner in shape.items():
+            yield from _unlike(value.get(key), inner, f"{where}, {key}")
+
+
+def _list(value: Any) -> list:
+    return value if isinstance(value, list) else []
