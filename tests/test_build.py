@@ -299,7 +299,7 @@ def bootstrap(monkeypatch, slug: str, on_colab: bool, status: int = 0) -> list[l
     source = next(
         c.source for c in build.sources(ROOT)["00_start_here"].cells if "bootstrap" in c.metadata.get("tags", [])
     )
-    source = re.sub(r'REPOSITORY, VERSION = "[^"]+"', f'REPOSITORY, VERSION = "{slug}"', source)
+    source = re.sub("REPOSITORY, VERSION = .*", f"REPOSITORY, VERSION = {slug!r}, 'v1'", source)
     ran = []
     monkeypatch.setattr(subprocess, "run", lambda c, **_: ran.append(c) or types.SimpleNamespace(returncode=status))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
@@ -310,11 +310,11 @@ def bootstrap(monkeypatch, slug: str, on_colab: bool, status: int = 0) -> list[l
 
 
 def test_the_bootstrap_cell_does_nothing_outside_colab(monkeypatch):
-    assert bootstrap(monkeypatch, 'ada/x", "v1', on_colab=False) == []
+    assert bootstrap(monkeypatch, "ada/x", on_colab=False) == []
 
 
 def test_the_bootstrap_cell_brings_colab_what_it_lacks_and_no_more(monkeypatch):
-    ran = bootstrap(monkeypatch, 'ada/x", "v1', on_colab=True)
+    ran = bootstrap(monkeypatch, "ada/x", on_colab=True)
     assert all(command[1:4] == ["-m", "pip", "install"] for command in ran)
     assert ran[-1][-2:] == ["--no-deps", "git+https://github.com/ada/x@v1"]
     models = [p.split("==")[0] for command in ran for p in command if "==" in p]
@@ -325,7 +325,7 @@ def test_the_bootstrap_cell_brings_colab_what_it_lacks_and_no_more(monkeypatch):
 @pytest.mark.parametrize(("slug", "status"), [("OWNER/transformer-course", 0), ("ada/x", 1)])
 def test_the_bootstrap_cell_fails_in_one_sentence(monkeypatch, slug, status):
     with pytest.raises(SystemExit, match="not published yet" if "OWNER" in slug else "can't be installed"):
-        bootstrap(monkeypatch, f'{slug}", "main', on_colab=True, status=status)
+        bootstrap(monkeypatch, slug, on_colab=True, status=status)
 
 
 def test_every_chapter_has_the_same_bootstrap_cell():

@@ -13,8 +13,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
-from nbgrader.api import Gradebook
-from toy_course import nbgrader_api
+from toy_course import feedback, nbgrader_api, score, scores
 
 from autograde.authoring.cells import nbgrader_marks as marks
 from autograde.classroom.steps import seed_of
@@ -178,49 +177,34 @@ def graded(api):
     return folder
 
 
-def score(folder: Path, student: str) -> float:
-    with Gradebook(f"sqlite:///{folder}/gradebook.db") as gradebook:
-        return gradebook.find_submission(SECTION, student).score
-
-
-def scores(folder: Path, student: str) -> dict[str, float]:
-    with Gradebook(f"sqlite:///{folder}/gradebook.db") as gradebook:
-        grades = gradebook.find_submission_notebook(CHAPTER, SECTION, student).grades
-        return {grade.name.removeprefix("check_"): grade.score for grade in grades}
-
-
-def feedback(folder: Path, student: str) -> str:
-    return (folder / "feedback" / student / SECTION / f"{CHAPTER}.html").read_text(encoding="utf-8")
-
-
 def autograded(folder: Path, student: str) -> str:
     return (folder / "autograded" / student / SECTION / f"{CHAPTER}.ipynb").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("student", [s for s in CLASS if s.startswith("solved")])
 def test_solutions_earn_all_points_whatever_happened_around_them(graded, student):
-    assert score(graded, student) == TOTAL
+    assert score(graded, SECTION, student) == TOTAL
 
 
 @pytest.mark.parametrize("student", [s for s in CLASS if s.startswith("unsolved")])
 def test_nothing_else_earns_a_point(graded, student):
-    assert score(graded, student) == 0
+    assert score(graded, SECTION, student) == 0
 
 
 @pytest.mark.parametrize("student", EXPECTED)
 def test_one_cell_costs_what_depends_on_it(graded, student):
-    assert score(graded, student) == EXPECTED[student], scores(graded, student)
+    assert score(graded, SECTION, student) == EXPECTED[student], scores(graded, SECTION, student)
 
 
 def test_feedback_says_why_a_cell_earned_nothing(graded):
-    assert f"this cell ran for more than {TIMEOUT} seconds" in feedback(graded, "slow")
-    assert "name 'four' is not defined" in html.unescape(feedback(graded, "slow"))
+    assert f"this cell ran for more than {TIMEOUT} seconds" in feedback(graded, SECTION, "slow")
+    assert "name 'four' is not defined" in html.unescape(feedback(graded, SECTION, "slow"))
     for student in ("stuck", "dead"):
-        assert "an earlier cell crashed, or could not be stopped" in feedback(graded, student)
+        assert "an earlier cell crashed, or could not be stopped" in feedback(graded, SECTION, student)
 
 
 def test_feedback_and_release_have_no_hidden_test(graded):
-    pages = [feedback(graded, student) for student in CLASS]
+    pages = [feedback(graded, SECTION, student) for student in CLASS]
     pages.append((graded / "release" / SECTION / f"{CHAPTER}.ipynb").read_text(encoding="utf-8"))
     for text in map(html.unescape, pages):
         assert "the secret half" not in text and "HIDDEN" not in text
@@ -228,7 +212,7 @@ def test_feedback_and_release_have_no_hidden_test(graded):
 
 
 def test_output_is_escaped_in_feedback_and_stored_as_text(graded):
-    page = feedback(graded, "solved-markup")
+    page = feedback(graded, SECTION, "solved-markup")
     assert "<script>stolen" not in page
     assert "&lt;script&gt;stolen(4)" in page
     assert "text/html" not in autograded(graded, "solved-markup")
@@ -243,9 +227,9 @@ def test_the_seed_comes_from_the_secret_and_differs_between_students(graded):
 
 
 def test_a_regrade_repeats_seed_and_scores(api, graded):
-    before = scores(graded, "partly")
+    before = scores(graded, SECTION, "partly")
     assert api.autograde(SECTION, "partly", force=True)["success"]
-    assert scores(graded, "partly") == before
+    assert scores(graded, SECTION, "partly") == before
     assert seed_of(graded, "partly", SECTION, CHAPTER) in autograded(graded, "partly")
 
 

@@ -78,3 +78,23 @@ def nbgrader_api(folder: pathlib.Path, **options):
     c.CourseDirectory.course_id = "transformers"
     configure(c, **options)
     return NbGraderAPI(config=c)
+
+
+def scores(folder: pathlib.Path, section: str, student: str) -> dict[str, float]:
+    """A student's points by the name of the check cell, over all notebooks of a section."""
+    from nbgrader.api import Gradebook
+
+    with Gradebook(f"sqlite:///{folder}/gradebook.db") as gradebook:
+        notebooks = gradebook.find_submission(section, student).notebooks
+        return {grade.name: grade.score for notebook in notebooks for grade in notebook.grades}
+
+
+def score(folder: pathlib.Path, section: str, student: str) -> float:
+    """A student's points in a section."""
+    return sum(scores(folder, section, student).values())
+
+
+def feedback(folder: pathlib.Path, section: str, student: str) -> str:
+    """The pages that a student gets back."""
+    pages = sorted((folder / "feedback" / student / section).glob("*.html"))
+    return "\n".join(page.read_text(encoding="utf-8") for page in pages)

@@ -409,7 +409,7 @@ print({f"spread when rotating {name}": f"{spread:.1e}" for name, spread in sprea
 # ## Does the score fall with distance?
 #
 # The paper shows an upper bound that falls with distance, and "long-term decay" has become the standard explanation of
-# why RoPE works. A bound is not the thing itself. So first: what does the rotation alone do, for a query that we choose?
+# why RoPE works. A bound is not the thing itself. So first: what does the rotation alone do, for a query of our choice?
 # Then: what do the 270 heads of the real model do? For each head we take its mean query and its mean key over a short
 # text, before they are rotated, and compute their score at every distance.
 

@@ -139,6 +139,14 @@ def leaves_a_child():
     return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]).pid
 
 
+def leaves_a_child_and_fails(path, stuck):
+    with open(path, "w") as file:
+        file.write(str(leaves_a_child()))
+    if stuck:
+        never_ends()
+    raise ValueError
+
+
 def returns_a_generator():
     return (i for i in range(3))
 

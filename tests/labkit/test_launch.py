@@ -193,11 +193,22 @@ def test_what_cannot_travel_is_told():
     assert "can't be sent back" in str(failure(on_rank.returns_a_generator, ranks=1))
 
 
+def ended(pid: int) -> None:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        psutil.Process(pid).wait(5)
+
+
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="needs process groups")
 def test_a_ranks_own_children_end_with_it():
     for pid in launch(on_rank.leaves_a_child, ranks=2):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            psutil.Process(pid).wait(5)
+        ended(pid)
+
+
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="needs process groups")
+@pytest.mark.parametrize("stuck", [False, True])
+def test_they_end_when_a_rank_is_cut_too(tmp_path, stuck):
+    failure(on_rank.leaves_a_child_and_fails, str(tmp_path / "pid"), stuck, ranks=1, limit=2)
+    ended(int((tmp_path / "pid").read_text()))
 
 
 def test_from_a_thread():

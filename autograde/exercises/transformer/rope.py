@@ -37,6 +37,8 @@ rope_angles = Exercise(
                       wrong.counted_by_index,
                       "`positions` need not be 0, 1, 2, …: a KV cache asks for position 57 alone."),
         Misconception("positions are counted from 1", wrong.counted_from_one, "Position 0 has angle 0."),
+        Misconception("positions are taken to have one dimension, as torch.outer does", wrong.one_dimension_only,
+                      "positions[..., None] times the speeds works for positions of any shape."),
         Misconception("every angle is given twice, d of them rather than d/2", wrong.each_angle_twice,
                       "Return one angle a pair. The rotation spreads them over both halves later."),
     ],

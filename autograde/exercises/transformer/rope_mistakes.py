@@ -40,6 +40,10 @@ def counted_from_one(positions, d, base=BASE):
     return angles(positions + 1, d, base)
 
 
+def one_dimension_only(positions, d, base=BASE):
+    return torch.outer(positions.float(), _speeds(d, base))
+
+
 def angles_by_loop(positions, d, base=BASE):
     rows = [[p * math.exp(-2 * i / d * math.log(base)) for i in range(d // 2)] for p in positions.flatten().tolist()]
     return torch.tensor(rows, dtype=torch.float64).reshape(*positions.shape, d // 2)
