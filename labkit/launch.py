@@ -52,7 +52,7 @@ def launch(fn: Callable[..., Any], *args: Any, ranks: int = 4, limit: float = 60
         call = cloudpickle.dumps((fn, args))
     except Exception as error:
         raise RankError(f"The function or an argument can't be sent to the ranks: {error}", "raised") from None
-    with tempfile.TemporaryDirectory(prefix="labkit-", ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(prefix=f"labkit-{os.getpid()}-", ignore_cleanup_errors=True) as folder:
         board_file = os.path.join(folder, "status")
         status.create(board_file, ranks)
         task = Task(call, _backend(ranks), limit + 600.0, _environment(), folder, os.getcwd())

@@ -19,7 +19,7 @@ from autograde.exercises import of_module
 from autograde.repository import ROOT
 
 pytestmark = pytest.mark.slow
-SECTION, CHAPTER, MODULE = "02_applications", "02_sampling", "applications.sampling"
+SECTION, CHAPTER, MODULE = "01_transformer", "04_rope", "transformer.rope"
 EXERCISES = {e.name: e for e in of_module(MODULE)}
 TOTAL = sum(e.points for e in EXERCISES.values())
 MOST = max(len(e.misconceptions) for e in EXERCISES.values())

@@ -32,6 +32,9 @@ if "google.colab" in sys.modules and importlib.util.find_spec("autograde") is No
             sys.exit(f"{{packages[-1]}} can't be installed: check the network and that the repository is public.")
     importlib.invalidate_caches()"""
 
+# JupyterLab's Run All goes on after an error in such a cell: a payoff fails as long as its exercise is open.
+_MORE_TAGS = {"payoff": ["raises-exception"]}
+
 
 class CellMaker:
     """Makes the cells of one chapter. Every id comes from what the cell is, never from chance."""
@@ -78,7 +81,7 @@ class CellMaker:
         return made
 
     def _code(self, cell: Cell, grader: dict | None = None) -> NotebookNode:
-        metadata = {"tags": [cell.kind]}
+        metadata = {"tags": [cell.kind, *_MORE_TAGS.get(cell.kind, [])]}
         if grader:
             metadata["nbgrader"] = grader
         name = cell.name or cell.source

@@ -81,6 +81,8 @@ show(fig, "Two bar charts of the twelve likeliest next tokens. After 'The capita
 # itself found each token, before any knob.
 
 # %% tags=["demo"]
+from transformers import StaticCache
+
 END = tokenizer.eos_token_id
 
 
@@ -91,10 +93,9 @@ def write(prompts, choose, steps):
     Returns three tensors [rows, steps]: the tokens, their log-probabilities in nats, the entropies in bits; both of
     the model's own distribution. The end-of-text token is switched off, so that all texts have the same length.
     """
-    cache, read, steps_taken = None, prompts, []
+    cache, read, steps_taken = StaticCache(model.config, prompts.shape[1] + steps), prompts, []
     for _ in range(steps):
-        out = model(read, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        cache, scores = out.past_key_values, out.logits[:, -1].float()
+        scores = model(read, past_key_values=cache, logits_to_keep=1).logits[:, -1].float()
         scores[:, END] = -torch.inf
         read = choose(scores).unsqueeze(-1)
         log_probs = scores.log_softmax(-1)

@@ -33,13 +33,12 @@ def offspring() -> set[int]:
 
 @pytest.fixture(autouse=True)
 def nothing_left():
-    folders = set(pathlib.Path(tempfile.gettempdir()).glob("labkit-*"))
     yield
     deadline = time.monotonic() + 5
     while (left := offspring()) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not left
-    assert set(pathlib.Path(tempfile.gettempdir()).glob("labkit-*")) <= folders
+    assert not list(pathlib.Path(tempfile.gettempdir()).glob(f"labkit-{os.getpid()}-*"))
 
 
 def failure(function, *args, **options) -> RankError:
