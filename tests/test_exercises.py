@@ -37,9 +37,18 @@ class Replay:
         key = implementation, tuple(exercise.forbid)
         if key not in self._ran:
             drawn = {seed: exercise.draw(seed) for seed in SEEDS}
-            flat = iter(Local(implementation, exercise).run([one for cases in drawn.values() for one in cases]))
-            self._ran[key] = {seed: [next(flat) for _ in cases] for seed, cases in drawn.items()}
+            flat = Local(implementation, exercise).run([one for cases in drawn.values() for one in cases])
+            # On ranks, one case that fails takes all that were launched with it along: then each seed runs by itself.
+            whole = not exercise.ranks or not any(outcome.failure for outcome in flat)
+            self._ran[key] = _by_seed(drawn, flat) if whole else {}
+        if self.seed not in self._ran[key]:
+            self._ran[key][self.seed] = Local(implementation, exercise).run(exercise.draw(self.seed))
         return self._ran[key][self.seed]
+
+
+def _by_seed(drawn, flat):
+    rest = iter(flat)
+    return {seed: [next(rest) for _ in cases] for seed, cases in drawn.items()}
 
 
 class _Replayed(Local):
@@ -50,10 +59,7 @@ class _Replayed(Local):
     def run(self, cases):
         if len(cases) < 2:  # a law's own call
             return super().run(cases)
-        outcomes = self.replay.outcomes(self.implementation, self.exercise)
-        # One failing case takes all that were launched with it along: then ask again, for this seed alone.
-        failed = self.exercise.ranks and any(o.failure for o in outcomes)
-        return super().run(cases) if failed else outcomes
+        return self.replay.outcomes(self.implementation, self.exercise)
 
 
 REPLAYS = {name: Replay() for name in EXERCISES}
