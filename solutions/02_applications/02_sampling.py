@@ -145,8 +145,7 @@ for name, row in zip(("GREEDY", "DRAWN"), tokens, strict=True):
 # But the drawn text strays. Among 49,152 tokens there are tens of thousands of bad ones. Each is improbable, together
 # they are not, and one wrong token is enough to lose the thread. So we want something between the two, and every knob
 # below is a way to get there.
-
-# %% [markdown]
+#
 # ## Knob 1: temperature
 #
 # Divide all logits $z_i$ by a number $T$ before the softmax:
@@ -389,18 +388,17 @@ print(f"On 500 random distributions 'up to p' gives the number of kept tokens {u
       f"'the smallest set that reaches p' {reaching:.1%}.")
 
 # %% [markdown]
-# So the sentence is **imprecise**: right if "reach" is taken at its word, wrong in the reading most people give it.
+# So the sentence is **imprecise**: right if "reach" is taken at its word, wrong if it is read as "up to".
 # For "The capital of France is" the difference is everything: at $p = 0.5$ the words *up to* $p$ are no words at
 # all. The kept tokens hold *at least* $p$, often much more, and are then renormalised.
-
-# %% [markdown]
+#
 # ## Knob 4: min-p
 #
 # Top-p has a weakness: it hands out places until a *sum* is reached, however bad the tokens are by then. Heat
 # flattens the distribution, so the sum grows slowly, and the nucleus swells.
 #
-# **Min-p** asks each token alone: are you at least `min_p` times as likely as the best one? The bar $\text{min\_p}
-# \cdot \max_i p_i$ is high when the model is sure and low when it is not (Nguyen et al. 2024,
+# **Min-p** asks each token alone: are you at least `min_p` times as likely as the best one? The bar,
+# $\text{min\_p} \cdot \max_i p_i$, is high when the model is sure and low when it is not (Nguyen et al. 2024,
 # [arXiv:2407.01082](https://arxiv.org/abs/2407.01082)).
 
 # %% tags=["demo"]
@@ -703,8 +701,8 @@ print(f"reasonable: perplexity up to {strangest:.0f}; rich: distinct-2 from {poo
 # %% [markdown]
 # Read the legend, too: it says at which temperature the claim held for these texts. Top-p bounds how improbable one
 # *token* can be. It knows nothing of the text: cold settings loop inside the nucleus, hot ones swell it, and neither
-# can tell a true sentence from a false one. "Helps", yes; "guarantees", no. This is one small model: a larger one
-# has a better tail, but no theorem either.
+# can tell a true sentence from a false one. "Helps", yes; "guarantees", no. This is one small model and five
+# beginnings: a larger model may well do better, but no theorem helps it either.
 #
 # ## Payoff: your code writes
 #

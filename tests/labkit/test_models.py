@@ -2,6 +2,7 @@ import errno
 import importlib.metadata
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -125,23 +126,33 @@ def test_a_damaged_copy_is_made_anew(tiny, damage):
     assert conversion.converted() == folder and weights.stat().st_size == size
 
 
-def test_two_at_once(tiny):
-    outcomes = []
-    threads = [threading.Thread(target=lambda: outcomes.append(conversion.converted())) for _ in range(2)]
-    original, meet = conversion._put, threading.Barrier(2, timeout=60)
+@pytest.mark.parametrize("whole", [True, False])
+def test_another_process_was_faster(tiny, monkeypatch, whole):
+    """Its copy is used if it is whole, and replaced if it isn't."""
+    original = conversion._put
 
     def put(making, target):
-        meet.wait()
+        shutil.copytree(making, target)
+        (target / "theirs").write_text("")
+        if not whole:
+            (target / "config.json").unlink()
         original(making, target)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(conversion, "_put", put)
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    assert len(outcomes) == 2 and conversion.is_whole(outcomes[0])
-    assert [path.name for path in (tiny / "cache").iterdir()] == [outcomes[0].name]
+    monkeypatch.setattr(conversion, "_put", put)
+    folder = conversion.converted()
+    assert conversion.is_whole(folder) and (folder / "theirs").exists() == whole
+    assert [path.name for path in (tiny / "cache").iterdir()] == [folder.name]
+
+
+def test_threads_convert_once(tiny, monkeypatch):
+    made, original = [], conversion._convert
+    monkeypatch.setattr(conversion, "_convert", lambda *args: (made.append(1), original(*args)))
+    threads = [threading.Thread(target=conversion.converted) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert made == [1]
 
 
 def full(*_args):
@@ -220,5 +231,5 @@ def test_the_real_model():
     assert json.loads((folder / "config.json").read_text())["rope_parameters"]["rope_theta"] == 100_000.0
     chat = [{"role": "user", "content": "What is the capital of France?"}]
     inputs = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
-    answer = model.generate(**inputs, max_new_tokens=30)[0, inputs["input_ids"].shape[1] :]
-    assert tokenizer.decode(answer) == "The capital of France is Paris.<|im_end|>"
+    answer = tokenizer.decode(model.generate(**inputs, max_new_tokens=30)[0, inputs["input_ids"].shape[1] :])
+    assert "Paris" in answer and answer.endswith("<|im_end|>")
