@@ -94,8 +94,8 @@ show(fig, "For each of seven parameters, four scattered dots (the shards' gradie
 # One all-reduce of seven numbers: that is all that data parallelism has to say in a step. No example, no activation
 # and no parameter crosses.
 #
-# How an all-reduce moves its bytes (the ring, $2(N-1)/N$ times the tensor's size over each link) is the subject of the
-# chapter before this one. Here it is one operation with a size.
+# How an all-reduce moves its bytes is a story of its own: the usual ring sends $2(N-1)/N$ times the tensor's size over
+# each link. Here it is one operation with a size.
 
 # %% tags=["demo"]
 def one_step():
@@ -819,8 +819,8 @@ show(fig, "Bars of bytes a step: " + ", ".join(f"{kind} {sent[kind]:,}" for kind
 # %% [markdown]
 # Clipping rescales values that have already arrived. It makes training steadier and not one byte cheaper. Autocast
 # computes in bfloat16 but keeps parameters, and so gradients, in float32. Bytes shrink when the *gradients that
-# travel* are smaller: a model held in 16 bits, or a hook that compresses. Chapter 04 goes further there, with top-k
-# and PowerSGD.
+# travel* are smaller: a model held in 16 bits, or a hook that compresses. Sending only the largest entries, with error
+# feedback, or low-rank factors (PowerSGD) goes further.
 #
 # ### And the memory?
 #
@@ -856,7 +856,7 @@ print(f"parameters, gradients, moments: {states:5.1f} bytes a parameter, under a
 # %% [markdown]
 # Activations shrink, though not to half, since norms, softmax and the loss stay in float32. Parameters, gradients and
 # Adam's moments stay as they are: 16 bytes a parameter on *every* rank, 120 GB for a 7.5 B model. Data parallelism
-# copies all of it $N$ times. Cutting that copy apart is what ZeRO and FSDP do, two chapters on.
+# copies all of it $N$ times. Cutting those copies apart is what ZeRO and FSDP do.
 #
 # # The payoff: a GPT on four ranks
 #
@@ -963,8 +963,8 @@ if not torch.cuda.is_available():
 # # DeepSpeed: the engine owns model, optimizer and accumulation
 # engine, *_ = deepspeed.initialize(model=model, model_parameters=model.parameters(), config=config)
 # loss = loss_fn(engine(x), y)
-# engine.backward(loss)                      # averages when the last micro-batch is in
-# engine.step()                              # steps then, too
+# engine.backward(loss)                      # the config says when to average
+# engine.step()                              # does nothing before the last micro-batch
 # ```
 #
 # * In **Horovod** the optimizer is wrapped, not the model, and the broadcast is a line that you write. It made ring
@@ -976,7 +976,7 @@ if not torch.cuda.is_available():
 #   from a config. Its point is not the averaging but **ZeRO**: the copies are cut apart, so that models fit that
 #   DDP can't hold.
 # * **torch DDP** is the standard as long as model, gradients and optimizer state fit on one GPU. Beyond that: FSDP
-#   (`fully_shard`), ZeRO, tensor and pipeline parallelism, in the chapters that follow.
+#   (`fully_shard`), ZeRO, tensor and pipeline parallelism.
 #
 # ## What you can say now
 #
