@@ -197,7 +197,6 @@ DDP = Exercise(
     ],
     alternatives=[wrappers.Bucketed, wrappers.Coalesced],
     forbid=["torch.nn.parallel.distributed"],
-    dtypes=[torch.float64],
     hints=[
         "Three moments: at the start (broadcast), when a gradient is ready (count, and start what is full), and in "
         "finish() (wait, and hand out the means).",
