@@ -430,15 +430,21 @@ show(fig, "Left: loss against step. The averaged and the weighted run lie on the
 # %% tags=["demo"]
 from labkit.train_ddp import CharGPT
 
-with torch.device("meta"):  # shapes without memory
-    gpt2_sized = CharGPT(vocab=50257, context=1024, width=768, layers=12, heads=12)
-SIZES = [4 * p.numel() for p in gpt2_sized.parameters()][::-1]  # bytes, in the order of the backward pass
+
+def gradient_sizes():
+    """Bytes of each gradient of a GPT-2-sized model, in the order of the backward pass."""
+    with torch.device("meta"):  # shapes without memory
+        model = CharGPT(vocab=50257, context=1024, width=768, layers=12, heads=12)
+    return [4 * p.numel() for p in model.parameters()][::-1]
+
+
+SIZES = launch(gradient_sizes, ranks=1)[0]
 BACKWARD, ALPHA, BETA, WORLD = 60.0, 0.1, 25e6, 8  # ms, ms, bytes a ms, ranks
 
 
 def torch_buckets(sizes, cap):
     """torch's own rule: lists of indices."""
-    tensors = [torch.empty(size, dtype=torch.uint8, device="meta") for size in sizes]
+    tensors = [torch.empty(1, dtype=torch.uint8).expand(size) for size in sizes]
     return dist._compute_bucket_assignment_by_size(tensors, [cap])[0]
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from autograde.compare import compare
-from autograde.exercise import Exercise, Law, Misconception, case
+from autograde.exercise import Exercise, Law, Misconception, PerRank, case
 from autograde.exercises.data_parallel import ddp_mistakes as wrong
 from autograde.exercises.data_parallel import ddp_probes as probes
 from autograde.exercises.data_parallel.ddp_plan import pick
@@ -28,6 +28,22 @@ def agree(expected, got, one):
     told = [{key: g[key] for key in e} for e, g in zip(expected, got, strict=True)]
     mismatch = compare(expected, told, rtol=1e-4, atol=1e-6)
     return re.sub(r"item (\d+) of the result\b", r"rank \1's result", mismatch.message) if mismatch else True
+
+
+def agree_first_on(numbers, oracle):
+    """As `agree`; but wrong numbers are recognised as a mistake's by the numbers alone, whatever else went wrong."""
+
+    def agrees(expected, got, one):
+        verdict = agree(expected, got, one)
+        if verdict is True or not isinstance(expected, PerRank):  # the right answer comes as a plain list
+            return verdict
+        wrong = [{key: r[key] for key in numbers} for r in expected]
+        if agree(wrong, got, one) is not True:
+            return verdict
+        right = [{key: r[key] for key in numbers} for r in oracle(*one.args, **one.kwargs)]
+        return verdict if agree(right, wrong, one) is True else True
+
+    return agrees
 
 
 def bytes_of(tensors):
@@ -214,7 +230,7 @@ accumulate = Exercise(
     probe=probes.accumulate_on_rank,
     ranks=True,
     limit=4.0,
-    agrees=agree,
+    agrees=agree_first_on(["loss", "gradient"], one_big_batch),
     laws=[
         Law("The ranks talk once, after the last micro-batch", _averaged_once),
         Law("All ranks end with the same gradient", _ranksagree),
