@@ -126,6 +126,7 @@ def environment() -> dict[str, str]:
     outside = ("PYTHONHOME", "PYTHONPATH", "PIP_TARGET", "PIP_PREFIX")
     env = {name: value for name, value in os.environ.items() if name not in outside}
     path = BIN + os.pathsep + env.get("PATH", os.defpath)
+    env.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while they wait slow down the other processes
     return env | {"VIRTUAL_ENV": VENV, "PATH": path, "PIP_USER": "0", "PYTHONUTF8": "1"}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,6 +10,8 @@ import torch
 from autograde.compare import compare, describe, tensors
 from autograde.exercise import Case, Exercise, Misconception, tolerance
 from autograde.running import Local, Outcome, run_all
+
+_FEW = 3  # cases of a rank exercise on which every misconception is tried
 
 
 @dataclass(frozen=True)
@@ -38,26 +40,26 @@ def match(
     cases: Sequence[Case],
     got: Sequence[Outcome],
     right: Sequence[bool],
+    kept: Sequence[bool] = (),
+    laws_kept: Callable[[Sequence[Outcome], Local], Sequence[bool]] | None = None,
     runner: Callable = Local,
 ) -> Diagnosis | None:
     """The misconception whose outcomes explain most of the wrong cases, if it explains more than half of them.
 
     Ties go to the one that also agrees with the solution where the solution is right, then to the first in the list.
+    Where every case is right and only laws are broken (`kept` says which hold), a misconception explains that only
+    if it keeps and breaks the same laws, which `laws_kept(its outcomes, its runner)` tells.
     """
-    wrong = [i for i, ok in enumerate(right) if not ok] or list(range(len(cases)))
+    wrong = [i for i, ok in enumerate(right) if not ok]
+    judged = wrong or list(range(len(cases)))
     best: tuple[float, float, Misconception] | None = None
-    suspects = _suspects(exercise, got)
-    implementations = [suspect.implementation for suspect in suspects]
-    free = replace(exercise, forbid=())
-    if runner is Local and not any(g.failure for g in got):
-        results = run_all(implementations, free, cases)
-    else:
-        results = [runner(one, free).run(cases) for one in implementations]
-    for misconception, theirs in zip(suspects, results, strict=True):
+    for suspect, running, theirs in _tried(exercise, cases, got, judged, runner):
         same = [alike(g, t, exercise, c) for g, t, c in zip(got, theirs, cases, strict=True)]
-        explained = sum(same[i] for i in wrong) / len(wrong)
-        if explained > 0.5 and (best is None or (explained, sum(same)) > best[:2]):
-            best = (explained, sum(same), misconception)
+        explained = sum(same[i] for i in judged) / len(judged)
+        if explained <= 0.5 or (best and (explained, sum(same)) <= best[:2]):
+            continue
+        if wrong or laws_kept is None or list(laws_kept(theirs, running)) == list(kept):
+            best = (explained, sum(same), suspect)
     if best is None:
         return None
     sometimes = "" if best[0] == 1 else "On most of the cases that fail, "
@@ -65,10 +67,55 @@ def match(
     return Diagnosis(f"{sometimes}{start} what comes out when {best[2].says}.", best[2].hint, best[2])
 
 
-def _suspects(exercise: Exercise, got: Sequence[Outcome]) -> list[Misconception]:
-    """The misconceptions worth running: those that hang only where the solution came to nothing on the ranks, too."""
-    failed = any(g.failure and g.failure.kind == "ranks" for g in got)
-    return [m for m in exercise.misconceptions if failed or not m.hangs]
+def _tried(exercise: Exercise, cases, got, judged: Sequence[int], runner: Callable) -> Iterator[tuple]:
+    """(misconception, its runner, its outcomes on all cases) of those that may explain more than half of `judged`."""
+    free = replace(exercise, forbid=())
+    suspects = [(one, runner(one.implementation, free)) for one in _suspects(exercise, got, judged)]
+    if exercise.ranks:
+        yield from _tried_on_ranks(free, cases, got, judged, suspects, runner)
+        return
+    order = [*judged, *sorted(set(range(len(cases))) - set(judged))]
+    for suspect, running in suspects:
+        theirs, missed = {}, 0
+        for i in order:
+            theirs[i] = running.run([cases[i]])[0]
+            missed += i in judged and not alike(got[i], theirs[i], exercise, cases[i])
+            if 2 * missed >= len(judged) or _is_slow(theirs[i]):
+                break
+        else:
+            yield suspect, running, [theirs[i] for i in range(len(cases))]
+
+
+def _tried_on_ranks(exercise: Exercise, cases, got, judged, suspects: Sequence[tuple], runner: Callable):
+    """As `_tried`. Starting ranks is what costs, so all suspects share a launch; a few cases say which to pursue."""
+
+    def outcomes(of: Sequence[tuple], on: Sequence[Case]) -> list[list[Outcome]]:
+        if runner is Local and not any(suspect.hangs for suspect, _ in of):
+            return run_all([suspect.implementation for suspect, _ in of], exercise, on)
+        return [running.run(on) for _, running in of]
+
+    few = sorted(judged, key=lambda i: cases[i].ranks)
+    few = [i for i in few if cases[i].ranks == cases[few[0]].ranks][:_FEW]
+    tried = outcomes(suspects, [cases[i] for i in few])
+    likely = [
+        one
+        for one, theirs in zip(suspects, tried, strict=True)
+        if any(alike(got[i], t, exercise, cases[i]) for i, t in zip(few, theirs, strict=True))
+    ]
+    for (suspect, running), theirs in zip(likely, outcomes(likely, cases), strict=True):
+        yield suspect, running, theirs
+
+
+def _suspects(exercise: Exercise, got: Sequence[Outcome], judged: Sequence[int]) -> list[Misconception]:
+    """The misconceptions worth running: on ranks, those that give no value if the solution gave none."""
+    if not exercise.ranks:
+        return list(exercise.misconceptions)
+    failed = sum(got[i].failure is not None for i in judged)
+    return [m for m in exercise.misconceptions if m.hangs == (2 * failed >= len(judged))]
+
+
+def _is_slow(outcome: Outcome) -> bool:
+    return outcome.failure is not None and outcome.failure.kind == "too slow"
 
 
 def generic(exercise: Exercise, cases: Sequence[Case], got: Sequence[Outcome], expected: Sequence) -> Diagnosis | None:

@@ -68,8 +68,8 @@ class Misconception:
 
     `says` completes the sentence "Your result is exactly what comes out when …". `hint` tells the learner what to look
     at, without giving the solution. `implementation` has the signature of the learner's own object.
-    `hangs` marks one that gives no value on ranks, since they wait for each other or a message fails to arrive: it is
-    run only to explain a solution that fails in such a way.
+    `hangs` marks one that gives no value on ranks, since they wait for each other, fail, or a message does not arrive:
+    it is run only to explain a solution that gives none either.
     """
 
     says: str

@@ -26,11 +26,12 @@ def grade(
     *,
     attempt: int = 1,
     runner: Callable = Local,
+    own_runner: Callable = Local,
 ) -> Report:
     """Check an implementation on the cases of a seed (default: the public one).
 
     `attempt` counts the learner's tries and picks the hint. `runner(implementation, exercise)` decides where the code
-    runs. Nothing that the implementation does raises here.
+    runs, `own_runner` where the exercise's own misconceptions do. Nothing that the implementation does raises here.
     """
     cases = exercise.draw(public_seed(exercise) if seed is None else seed)
     running = runner(implementation, exercise)
@@ -54,7 +55,15 @@ def grade(
     nothing = does_nothing(cases, got, expected) if exercise.oracle else None
     lines = _lines(exercise, notes, verdicts, nothing is not None)
     diagnosis = (
-        match(exercise, cases, got, [not n for n in notes])
+        match(
+            exercise,
+            cases,
+            got,
+            [not note for note in notes],
+            [not verdict for verdict in verdicts],
+            lambda outcomes, its: [not _broken(law, cases, outcomes, its) for law in exercise.laws],
+            runner=own_runner,
+        )
         or nothing
         or (generic(exercise, cases, got, expected) if exercise.oracle else None)
         or Diagnosis("")

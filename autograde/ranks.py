@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Sequence
 
 from autograde.exercise import Case, Exercise, PerRank
@@ -26,20 +27,30 @@ class RankFailed(Exception):
 def run_on_ranks(implementations: Sequence[Callable], exercise: Exercise, cases: Sequence[Case]) -> list[list[Outcome]]:
     """One list of outcomes an implementation, one outcome a case.
 
-    All cases of one number of ranks share a launch, and so do the implementations as long as none of them fails.
+    All cases of one number of ranks share a launch, and so do the implementations as long as none of them fails. One
+    whose ranks got stuck is not tried with other numbers of ranks: they would get stuck, too, and that takes long.
     """
     outcomes: list[dict[int, Outcome]] = [{} for _ in implementations]
     for world in sorted({one.ranks for one in cases}):
         mine = [i for i, one in enumerate(cases) if one.ranks == world]
-        results = _launch(implementations, exercise, [cases[i] for i in mine], world)
-        for known, found in zip(outcomes, results, strict=True):
-            known.update(zip(mine, found, strict=True))
+        going = [k for k, known in enumerate(outcomes) if not _is_stuck(known)]
+        for known in outcomes:
+            known.update(dict.fromkeys(mine, next(iter(known.values()), None)))
+        results = _launch([implementations[k] for k in going], exercise, [cases[i] for i in mine], world)
+        for k, found in zip(going, results, strict=True):
+            outcomes[k].update(zip(mine, found, strict=True))
     return [[known[i] for i in range(len(cases))] for known in outcomes]
+
+
+def _is_stuck(known: dict[int, Outcome]) -> bool:
+    return any(o.failure and o.failure.type in ("deadlock", "too slow") for o in known.values())
 
 
 def _launch(implementations: Sequence[Callable], exercise: Exercise, cases: list[Case], world: int):
     from labkit.launch import RankError, launch
 
+    if not implementations:
+        return []
     out = Bounded()
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
@@ -82,4 +93,6 @@ def _on_rank(implementations: list[Callable], exercise: Exercise, cases: list[Ca
 def _failure(error) -> Failure:
     if isinstance(error.error, RankFailed):
         return error.error.failure
-    return Failure("ranks", str(error), error.kind)
+    # A rank that has left the learner's code waits for the others in the barrier above.
+    told = re.sub(r"waits in barrier, line \d+ in _on_rank.*", "has returned", str(error))
+    return Failure("ranks", told, error.kind)

@@ -28,7 +28,7 @@ __all__ = ["RankError", "launch"]
 _PRELOAD = ["torch", "torch.distributed", "torch._dynamo", "cloudpickle", "labkit.rank"]
 _START_LIMIT = 180.0  # seconds that the ranks may take to come up, on a cold and slow disk
 _POLL = 0.1
-_STILL = 30  # polls without any change that make a deadlock certain
+_STILL = 20  # polls without any change that make a deadlock certain
 _GRACE = 0.15  # seconds in which the ranks that fail with the first one are heard
 _starting = threading.Lock()
 

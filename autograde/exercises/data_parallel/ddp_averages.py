@@ -218,7 +218,9 @@ def _averaged_once(out, one, call):
     return True
 
 
-def _ranksagree(out, one, call):
+def _ranks_agree(out, one, call):
+    if out[0]["gradient"] is None:
+        return "there is no gradient"
     return all(compare(out[0]["gradient"], r["gradient"], rtol=1e-6, atol=0) is None for r in out)
 
 
@@ -233,7 +235,7 @@ accumulate = Exercise(
     agrees=agree_first_on(["loss", "gradient"], one_big_batch),
     laws=[
         Law("The ranks talk once, after the last micro-batch", _averaged_once),
-        Law("All ranks end with the same gradient", _ranksagree),
+        Law("All ranks end with the same gradient", _ranks_agree),
     ],
     misconceptions=[
         Misconception(
