@@ -31,9 +31,10 @@ def _net(layers, start, frozen=(), tied=()):
         net[b].weight = net[a].weight
     for name in frozen:
         net.get_parameter(name).requires_grad_(False)
+    if start is not None:
+        net.to(start.dtype)  # this makes new buffers
     tensors = [*net.parameters(), *(b for b in net.buffers() if b.is_floating_point())]
     if start is not None:
-        net.to(start.dtype)
         for t, values in zip(tensors, start.split([t.numel() for t in tensors]), strict=True):
             t.data.copy_(values.view_as(t))
     return net, tensors
@@ -119,6 +120,8 @@ def _never_waits(out, one, call):
 def _silent_in_no_sync(out, one, call):
     if one.args[2].shape[2] == 1:
         return None
+    if not any(any(r["sent"]) for r in out):
+        return "nothing is sent outside either"
     return not any(r["inside no_sync"] for r in out) or "an all-reduce starts inside no_sync()"
 
 
@@ -201,6 +204,7 @@ DDP = Exercise(
         ),
     ],
     alternatives=[wrappers.Bucketed, wrappers.Coalesced],
+    dtypes=[torch.float64],
     forbid=["torch.nn.parallel.distributed"],
     hints=[
         "Three moments: at the start (broadcast), when a gradient is ready (count, and start what is full), and in "
