@@ -171,7 +171,7 @@ def run(kind: str, notebook: str, result: str) -> None:
     class Watching(NotebookClient):
         def process_message(self, msg, cell, cell_index):
             content = msg["content"]
-            if any(mime.startswith("image/") for mime in content.get("data", {})):
+            if _has_picture(content.get("data", {})):
                 seen.setdefault("first_figure", time.perf_counter() - start)
             if content.get("name") == "stdout" and kind == "checks":
                 seen["printed"] += content["text"]
@@ -190,6 +190,10 @@ def run(kind: str, notebook: str, result: str) -> None:
     except CellExecutionError as error:
         seen |= {"wall": time.perf_counter() - start, "error": f"{error.ename}: {error.evalue}"}
     Path(result).write_text(json.dumps(seen), encoding="utf-8")
+
+
+def _has_picture(data: dict) -> bool:
+    return any(mime.startswith("image/") for mime in data) or "<img" in data.get("text/html", "")
 
 
 def table(notebooks: list[Notebook], checks: list[Check]) -> str:

@@ -41,6 +41,16 @@ def test_a_notebook_that_fails_is_reported_with_its_error(tmp_path):
     assert told["error"].startswith("ZeroDivisionError") and peak > 0
 
 
+def test_the_first_figure_is_seen_past_errors(tmp_path):
+    nbformat = pytest.importorskip("nbformat")
+    draw = "from labkit import figure, show\nshow(figure()[0], 'an empty figure')"
+    cells = [nbformat.v4.new_code_cell(source) for source in ("1 / 0", "print('<img')", draw)]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "draws.ipynb")
+    assert bench.watched("figure", tmp_path / "draws.ipynb")[0]["first_figure"] > 0
+    nbformat.write(nbformat.v4.new_notebook(cells=cells[:2]), tmp_path / "draws.ipynb")
+    assert "first_figure" not in bench.watched("figure", tmp_path / "draws.ipynb")[0]
+
+
 def test_what_does_not_exist_is_a_usage_error(tmp_path, capsys):
     with pytest.raises(SystemExit):
         bench.main(["--json", str(tmp_path / "missing" / "x.json")])
