@@ -35,14 +35,11 @@ class Watch:
 
     def __init__(self, names: Sequence[str]):
         self.used: str | None = None
-        self._watching = bool(names)
-        self._names = {name.rpartition(".")[2]: name for name in names if name.startswith("torch.")}
-        self._modules = tuple(name for name in names if _is_module(name))
-        self._codes = {code: name for name in names for code in _codes(name)}
+        self._rules = _rules(tuple(names))
         self._functions, self._operators = _Functions(self), _Operators(self)
 
     def __enter__(self) -> Watch:
-        if not self._watching:
+        if not self._rules.names:
             return self
         self._before, self._depth = sys.getprofile(), torch._C._len_torch_function_stack()
         self._functions.__enter__()
@@ -51,7 +48,7 @@ class Watch:
         return self
 
     def __exit__(self, *error) -> None:
-        if not self._watching:
+        if not self._rules.names:
             return
         sys.setprofile(self._before)
         self._operators.__exit__(*error)
@@ -61,20 +58,49 @@ class Watch:
 
     def saw(self, called: str) -> None:
         """Takes note of a torch function or operator by its bare name."""
-        bare = called.strip("_")
-        for short, name in self._names.items():
-            if bare == short.strip("_") or bare.startswith(_OPERATORS.get(short, ("\0",))):
-                self.used = self.used or name
+        self.used = self.used or self._rules.function(called)
 
     def _profile(self, frame, event: str, arg) -> None:
         if event == "c_call":
-            self.saw(getattr(arg, "__name__", ""))
+            self.used = self.used or self._rules.function(getattr(arg, "__name__", ""))
         elif event == "call":
-            self.used = self.used or self._codes.get(frame.f_code)
-            module = frame.f_globals.get("__name__", "")
-            for name in self._modules:
-                if module == name or module.startswith(f"{name}."):
-                    self.used = self.used or name
+            self.used = self.used or self._rules.code(frame.f_code, frame.f_globals.get("__name__", ""))
+
+
+class _Rules:
+    """What a list of forbidden names forbids. Answers are remembered: a watch asks at every call."""
+
+    def __init__(self, names: Sequence[str]):
+        self.names = names
+        self._short = {name.rpartition(".")[2]: name for name in names if name.startswith("torch.")}
+        self._modules = tuple(name for name in names if _is_module(name))
+        self._codes = {code: name for name in names for code in _codes(name)}
+        self._functions: dict[str, str | None] = {}
+        self._inside: dict[str, str | None] = {}
+
+    def function(self, called: str) -> str | None:
+        """The forbidden name that a torch function or operator of this bare name stands for, or None."""
+        if called not in self._functions:
+            self._functions[called] = self._judge(called.strip("_"))
+        return self._functions[called]
+
+    def _judge(self, bare: str) -> str | None:
+        for short, name in self._short.items():
+            if bare == short.strip("_") or bare.startswith(_OPERATORS.get(short, ("\0",))):
+                return name
+        return None
+
+    def code(self, code, module: str) -> str | None:
+        """The forbidden name behind a Python function: its own, or that of the module it lives in."""
+        if module not in self._inside:
+            inside = (name for name in self._modules if f"{module}.".startswith(f"{name}."))
+            self._inside[module] = next(inside, None)
+        return self._codes.get(code) or self._inside[module]
+
+
+@functools.lru_cache(maxsize=64)
+def _rules(names: tuple[str, ...]) -> _Rules:
+    return _Rules(names)
 
 
 class _Functions(TorchFunctionMode):
