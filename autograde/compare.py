@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 # How far a result may be off when the inputs themselves carry fewer digits.
+_MARKER = -12345.0  # stands for NaN where NaN may equal NaN
 _LOOSE = {torch.bfloat16: 4e-2, torch.float16: 5e-3}
 
 
@@ -39,7 +40,7 @@ def compare(
     dimension are interchangeable, and so are lists and tuples.
     """
     if equal_nan:
-        expected, got = rebuild(expected, _nan_to_marker), rebuild(got, _nan_to_marker)
+        expected, got = (rebuild(value, _nan_to_marker, _nan_to_number) for value in (expected, got))
     if isinstance(expected, torch.Tensor) or isinstance(got, torch.Tensor):
         return _compare_tensors(expected, got, rtol, atol, where)
     if isinstance(expected, bool) or expected is None or isinstance(expected, str):
@@ -120,8 +121,12 @@ def _compare_values(expected, got, rtol, atol, where) -> Mismatch | None:
     return Mismatch("value", f"{where} is off by up to {worst:.3g}", worst)
 
 
+def _nan_to_number(x: float) -> float:
+    return _MARKER if math.isnan(x) else x
+
+
 def _nan_to_marker(x: torch.Tensor) -> torch.Tensor:
-    return x.nan_to_num(nan=-12345.0, posinf=torch.inf, neginf=-torch.inf) if x.is_floating_point() else x
+    return x.nan_to_num(nan=_MARKER, posinf=torch.inf, neginf=-torch.inf) if x.is_floating_point() else x
 
 
 def _kind(dtype: torch.dtype) -> str:
@@ -163,13 +168,18 @@ def tensors(value: Any) -> Iterator[torch.Tensor]:
             yield from tensors(item)
 
 
-def rebuild(value: Any, change) -> Any:
-    """The same structure with `change` applied to every tensor (and namedtuples, dicts and lists turned plain)."""
+def rebuild(value: Any, change, number=lambda x: x) -> Any:
+    """The same structure with `change` applied to every tensor and `number` to every float.
+
+    Namedtuples, dicts and lists come back as plain ones.
+    """
+    if isinstance(value, float):
+        return number(value)
     if isinstance(value, torch.Tensor):
         return change(value)
     if isinstance(value, dict):
-        return {key: rebuild(item, change) for key, item in value.items()}
+        return {key: rebuild(item, change, number) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        items = [rebuild(item, change) for item in value]
+        items = [rebuild(item, change, number) for item in value]
         return items if isinstance(value, list) else tuple(items)
     return value

@@ -181,7 +181,7 @@ def _untouched(before: Any, after: Any) -> bool:
         return False
     if pairs or isinstance(before, torch.nn.Module) or callable(before) or isinstance(before, torch.Generator):
         return True
-    return compare(before, after) is None
+    return compare(before, after, equal_nan=True) is None
 
 
 class Bounded(io.StringIO):

@@ -155,6 +155,18 @@ def test_changing_the_input_in_place_costs_points():
     assert "changes its input in place" in report.text()
 
 
+def test_nan_among_plain_numbers_is_no_change():
+    total = Exercise(
+        name="toy_total",
+        points=1,
+        cases=lambda g: [case([1.0, float("nan"), 2.0])],
+        oracle=lambda numbers: 3.0,
+        misconceptions=[Misconception("NaN is added, too", sum, "Leave NaN out.")],
+    )
+    assert grade(total, lambda numbers: sum(x for x in numbers if x == x)).solved
+    assert grade(total, lambda numbers: 0.0 + sum(numbers)).misconception == "NaN is added, too"
+
+
 def test_a_flood_of_prints_is_cut():
     def chatty(x):
         for _ in range(10_000):
