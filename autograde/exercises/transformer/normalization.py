@@ -133,6 +133,11 @@ rms_norm = Exercise(
             "Every token by itself: dim=-1.",
         ),
         Misconception(
+            "one mean square serves the whole tensor",
+            wrong.rms_over_everything,
+            "mean() without a dim runs over everything. Use dim=-1, keepdim=True.",
+        ),
+        Misconception(
             "the mean square runs over the first dimension", wrong.rms_over_batch, "Features are the last dimension."
         ),
         Misconception("the weight is left out", wrong.rms_without_weight, "Multiply with `weight` where it is given."),
