@@ -216,6 +216,7 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 with torch.inference_mode():
     own = model(ids).logits
+rms_norm(torch.ones(3))  # while exercise 2 is unsolved, this cell ends here
 original = LlamaRMSNorm.forward
 LlamaRMSNorm.forward = lambda self, x: rms_norm(x, self.weight, self.variance_epsilon)
 try:
