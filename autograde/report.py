@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+
+# *a word or several*, but no product: a factor has a space or another sign beside its asterisk.
+_EMPHASIS = re.compile(r"(?<![\w*)])\*(\w(?:[^*\n]*\w)?)\*(?![\w*(])")
 
 
 @dataclass(frozen=True)
@@ -110,10 +114,11 @@ class Report:
 
 
 def _escaped(text: str) -> str:
-    """HTML-safe; `code` between backticks is set as code."""
+    """HTML-safe; `code` between backticks is set as code, *this* as emphasis."""
     pieces = html.escape(text).split("`")
-    closed = len(pieces) % 2 == 1
-    return "".join(f"<code>{p}</code>" if closed and i % 2 else p for i, p in enumerate(pieces))
+    if len(pieces) % 2 == 0:  # a backtick without its partner
+        return html.escape(text)
+    return "".join(f"<code>{p}</code>" if i % 2 else _EMPHASIS.sub(r"<em>\1</em>", p) for i, p in enumerate(pieces))
 
 
 def _pre(text: str) -> str:

@@ -17,6 +17,7 @@ import autograde
 from autograde import exercises
 from autograde.exercise import Exercise, Law, Misconception, case, same
 from autograde.grading import grade, public_seed
+from autograde.report import Report
 
 CHECK = sys.modules["autograde.check"]  # the name in the package is the function
 
@@ -153,6 +154,20 @@ def test_changing_the_input_in_place_costs_points():
     report = grade(SOFTMAX, in_place)
     assert not report.solved
     assert "changes its input in place" in report.text()
+
+
+@pytest.mark.parametrize(
+    ("hint", "shown"),
+    [
+        ("sums *up to* p", "sums <em>up to</em> p"),
+        ("use `a*b*c` here", "use <code>a*b*c</code> here"),
+        ("x * weight + b * y, or 2*x*y, or p**2", "x * weight + b * y, or 2*x*y, or p**2"),
+        ("an open ` and <b>", "an open ` and &lt;b&gt;"),
+    ],
+)
+def test_hints_are_set_as_they_are_meant(hint, shown):
+    report = Report("f", 1, 0.0, "wrong", hint=hint)
+    assert f"<em>Hint:</em> {shown}</p>" in report._repr_html_()
 
 
 def test_nan_among_plain_numbers_is_no_change():
