@@ -1036,11 +1036,10 @@ check(scale_rope)
 # %% tags=["payoff"]
 CONTEXT, FACTOR = model.config.max_position_embeddings, 8.0
 FAR = [OFFSET, 4_000, 8_000, 16_000, 32_000, 60_000]
+repaired = {kind: copy_losses(FAR, *scale_rope(kind, FACTOR, D, CONTEXT, BASE)).mean(1) for kind in KINDS}
 fig, ax = figure(width=9, height=4.2)
 ax.plot(DISTANCES, unscaled.mean(1), color=COLORS[0], linestyle=":", marker="o", label="unscaled")
-repaired = {}
 for kind, (style, color) in KINDS.items():
-    repaired[kind] = copy_losses(FAR, *scale_rope(kind, FACTOR, D, CONTEXT, BASE)).mean(1)
     ax.plot(FAR, repaired[kind], color=color, linestyle=style, marker="o", label=f"{kind}, factor {FACTOR:g}")
 ax.axhline(alone, color="#555555", linestyle="--", linewidth=1, label="no looking back")
 ax.set(xlabel="distance between the copies (positions)", ylabel="loss on the second copy\n(nats a token)", xscale="log")

@@ -957,20 +957,32 @@ if not torch.cuda.is_available():
 #
 # The three libraries that the interview question names do the same thing. What changes is who owns the loop.
 #
-# ```python
-# # torch DDP                                # Horovod
-# dist.init_process_group("nccl")            hvd.init()
-# model = DDP(model)                         hvd.broadcast_parameters(model.state_dict(), root_rank=0)
-# opt = AdamW(model.parameters())            opt = hvd.DistributedOptimizer(AdamW(…), model.named_parameters())
-# loss = loss_fn(model(x), y)                loss = loss_fn(model(x), y)
-# loss.backward()    # hooks average         loss.backward()    # hooks average
-# opt.step()                                 opt.step()         # waits first
+# torch's DDP wraps the model:
 #
-# # DeepSpeed: the engine owns model, optimizer and accumulation
+# ```python
+# dist.init_process_group("nccl")
+# model = DDP(model)
+# opt = AdamW(model.parameters())
+# loss_fn(model(x), y).backward()  # hooks average
+# opt.step()
+# ```
+#
+# Horovod wraps the optimizer:
+#
+# ```python
+# hvd.init()
+# hvd.broadcast_parameters(model.state_dict(), root_rank=0)
+# opt = hvd.DistributedOptimizer(AdamW(model.parameters()), model.named_parameters())
+# loss_fn(model(x), y).backward()  # hooks average
+# opt.step()                       # waits first
+# ```
+#
+# In DeepSpeed an engine owns model, optimizer and accumulation:
+#
+# ```python
 # engine, *_ = deepspeed.initialize(model=model, model_parameters=model.parameters(), config=config)
-# loss = loss_fn(engine(x), y)
-# engine.backward(loss)                      # the config says when to average
-# engine.step()                              # does nothing before the last micro-batch
+# engine.backward(loss_fn(engine(x), y))  # the config says when to average
+# engine.step()                           # does nothing before the last micro-batch
 # ```
 #
 # * In **Horovod** the optimizer is wrapped, not the model, and the broadcast is a line that you write. It made ring
