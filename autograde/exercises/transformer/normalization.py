@@ -20,6 +20,7 @@ layer_norm = Exercise(
         Law("Every row is normalised by itself", checks.own_row),
         Law("Without weight and bias a row has mean 0, and its squares have mean 1", checks.layer_moments),
         Law("First the weight stretches, then the bias shifts", checks.layer_affine),
+        Law("Gives back the dtype of x", checks.keeps_dtype),
     ],
     misconceptions=[
         Misconception(
@@ -83,6 +84,11 @@ layer_norm = Exercise(
             wrong.layer_one_plus_weight,
             "Gemma stores weights that way. Here the weight is the factor itself.",
         ),
+        Misconception(
+            "the numbers are right, but in another precision than x",
+            wrong.layer_in_float64,
+            "float32 in, float32 out; float64 in, float64 out: end with .to(x.dtype).",
+        ),
     ],
     alternatives=[wrong.layer_by_loop, wrong.layer_by_var_mean, wrong.layer_by_second_moment],
     forbid=_READY_MADE,
@@ -105,6 +111,7 @@ rms_norm = Exercise(
         Law("Without weight the squares of a row have mean 1", checks.rms_moment),
         Law("Every row is normalised by itself", checks.own_row),
         Law("Nothing is subtracted: a shifted row gives another answer", checks.rms_feels_shift),
+        Law("Gives back the dtype of x", checks.keeps_dtype),
     ],
     misconceptions=[
         Misconception(
@@ -147,14 +154,25 @@ rms_norm = Exercise(
             "Gemma stores weights that way. LLaMA's weight is the factor itself.",
         ),
         Misconception("the row is divided by the weight", wrong.rms_divided_by_weight, "The weight is a factor."),
+        Misconception(
+            "the squares are taken in the dtype of x, and overflow in float16",
+            wrong.rms_in_dtype_of_x,
+            "float16 ends at 65,504, which 300 squared exceeds. Start with x.float().",
+        ),
+        Misconception(
+            "the numbers are right, but a float16 x comes back as float32",
+            wrong.rms_not_cast_back,
+            "Compute in float32, but end with .to(x.dtype): the next layer expects what came in.",
+        ),
     ],
     alternatives=[wrong.rms_by_norm, wrong.rms_by_einsum],
-    forbid=_READY_MADE,
+    forbid=[*_READY_MADE, "transformers"],
     dtypes=[torch.float64],
     hints=[
         "Read the name backwards: square, mean, root.",
         "x.square().mean(-1, keepdim=True) is one number a token. eps is added to it, before the root.",
-        "y = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps), times the weight if there is one.",
+        "With wide = x.float(): y = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps), times the weight "
+        "if there is one, then .to(x.dtype).",
     ],
 )
 
@@ -216,6 +234,19 @@ batch_norm = Exercise(
         ),
         Misconception(
             "weight and bias are left out", wrong.batch_without_affine, "One weight and one bias a channel, at the end."
+        ),
+        Misconception(
+            "the weight is left out",
+            wrong.batch_without_weight,
+            "Multiply each channel by its weight, if there is one.",
+        ),
+        Misconception("the bias is left out", wrong.batch_without_bias, "Where a bias is given, add it at the end."),
+        Misconception("eps is always 1e-5, whatever is passed", wrong.batch_eps_fixed, "`eps` is a parameter: use it."),
+        Misconception("there is no eps", wrong.batch_without_eps, "eps is added to the variance, under the root."),
+        Misconception(
+            "momentum is always 0.1, whatever is passed",
+            wrong.batch_momentum_fixed,
+            "`momentum` is a parameter: use it.",
         ),
         Misconception(
             "each position of a sentence has statistics of its own",
@@ -295,6 +326,14 @@ pre_norm_block = Exercise(
             "the feed-forward part reads h without a norm",
             wrong.block_without_second_norm,
             "Each part has a norm of its own in front.",
+        ),
+        Misconception(
+            "attention reads x without a norm",
+            wrong.block_without_first_norm,
+            "Each part has a norm of its own in front.",
+        ),
+        Misconception(
+            "the two norms are swapped", wrong.block_norms_swapped, "norm1 belongs to attention, norm2 to the rest."
         ),
         Misconception("norm1 is used twice", wrong.block_one_norm_twice, "The second norm has weights of its own."),
         Misconception(

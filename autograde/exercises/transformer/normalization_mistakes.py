@@ -48,6 +48,10 @@ def layer_root_mean_square(x, weight=None, bias=None, eps=1e-5):
     return _affine(x / (x.square().mean(-1, keepdim=True) + eps).sqrt(), weight, bias)
 
 
+def layer_in_float64(x, weight=None, bias=None, eps=1e-5):
+    return layer()(x.double(), weight, bias, eps)
+
+
 def layer_by_loop(x, weight=None, bias=None, eps=1e-5):
     rows = []
     for row in x.reshape(-1, x.shape[-1]).double():
@@ -74,19 +78,22 @@ def layer_by_second_moment(x, weight=None, bias=None, eps=1e-5):
 # ---- rms_norm -------------------------------------------------------------------------------------------------------
 
 
-def rms(over=lambda x: -1, scale=None, affine=_affine, prepare=lambda x: x, fixed_eps=None):
+def rms(over=lambda x: -1, scale=None, affine=_affine, prepare=lambda x: x.float(), fixed_eps=None, back=True):
     """`rms_norm` from its parts. `scale(mean of squares, eps)` is what is divided by."""
     scale = scale or (lambda square, eps: (square + eps).sqrt())
 
     def rms_norm(x, weight=None, eps=1e-6):
-        x = prepare(x)
-        square = x.square().mean(over(x), keepdim=True)
-        return affine(x / scale(square, eps if fixed_eps is None else fixed_eps), weight)
+        wide = prepare(x)
+        square = wide.square().mean(over(x), keepdim=True)
+        y = affine(wide / scale(square, eps if fixed_eps is None else fixed_eps), weight)
+        return y.to(x.dtype) if back else y
 
     return rms_norm
 
 
-rms_centred = rms(prepare=lambda x: x - x.mean(-1, keepdim=True))
+rms_centred = rms(prepare=lambda x: x.float() - x.float().mean(-1, keepdim=True))
+rms_in_dtype_of_x = rms(prepare=lambda x: x)
+rms_not_cast_back = rms(back=False)
 rms_without_root = rms(scale=lambda square, eps: square + eps)
 rms_eps_outside = rms(scale=lambda square, eps: square.sqrt() + eps)
 rms_without_eps = rms(scale=lambda square, eps: square.sqrt())
@@ -100,7 +107,8 @@ rms_divided_by_weight = rms(affine=lambda y, w: y if w is None else y / w)
 
 
 def rms_of_sum(x, weight=None, eps=1e-6):
-    return _affine(x / (x.square().sum(-1, keepdim=True) + eps).sqrt(), weight)
+    wide = x.float()
+    return _affine(wide / (wide.square().sum(-1, keepdim=True) + eps).sqrt(), weight).to(x.dtype)
 
 
 def rms_by_norm(x, weight=None, eps=1e-6):
@@ -110,8 +118,10 @@ def rms_by_norm(x, weight=None, eps=1e-6):
 
 
 def rms_by_einsum(x, weight=None, eps=1e-6):
-    square = torch.einsum("...i,...i->...", x, x) / x.shape[-1]
-    y = x / (square + eps).pow(0.5).unsqueeze(-1)
+    """As transformers does it: back to the dtype of x before the weight is multiplied."""
+    wide = x.double()
+    square = torch.einsum("...i,...i->...", wide, wide) / x.shape[-1]
+    y = (wide / (square + eps).pow(0.5).unsqueeze(-1)).to(x.dtype)
     return y if weight is None else torch.einsum("...i,i->...i", y, weight)
 
 
@@ -130,7 +140,9 @@ def batch(
     uses_batch=lambda training: training,
     updates=lambda training: training,
     scale=None,
-    affine=True,
+    use_weight=True,
+    use_bias=True,
+    fixed_eps=None,
 ):
     """`batch_norm` from its parts. `scale(variance, eps)` is the divisor; `keep` is the share of the old statistics."""
     scale = scale or (lambda variance, eps: (variance + eps).sqrt())
@@ -138,10 +150,9 @@ def batch(
     def batch_norm(x, running_mean, running_var, weight=None, bias=None, training=True, momentum=0.1, eps=1e-5):
         mean, variance = x.mean(over(x), keepdim=True), x.var(over(x), correction=int(unbiased), keepdim=True)
         used = (mean, variance) if uses_batch(training) else (_shaped(running_mean, x), _shaped(running_var, x))
-        y = (x - used[0]) / scale(used[1], eps)
-        if affine:
-            y = y if weight is None else y * _shaped(weight, x)
-            y = y if bias is None else y + _shaped(bias, x)
+        y = (x - used[0]) / scale(used[1], eps if fixed_eps is None else fixed_eps)
+        y = y * _shaped(weight, x) if use_weight and weight is not None else y
+        y = y + _shaped(bias, x) if use_bias and bias is not None else y
         if updates(training):
             share, dims = keep(momentum), [0, *range(2, x.ndim)]
             running_mean = share * running_mean + (1 - share) * x.mean(dims)
@@ -159,7 +170,12 @@ batch_never_training = batch(uses_batch=lambda training: False)
 batch_updates_in_eval = batch(updates=lambda training: True)
 batch_never_updates = batch(updates=lambda training: False)
 batch_eps_outside = batch(scale=lambda variance, eps: variance.sqrt() + eps)
-batch_without_affine = batch(affine=False)
+batch_without_affine = batch(use_weight=False, use_bias=False)
+batch_without_weight = batch(use_weight=False)
+batch_without_bias = batch(use_bias=False)
+batch_eps_fixed = batch(fixed_eps=1e-5)
+batch_without_eps = batch(fixed_eps=0.0)
+batch_momentum_fixed = batch(keep=lambda momentum: 0.9)
 batch_per_position = batch(over=lambda x: [0])
 batch_over_features = batch(over=lambda x: [1])
 batch_over_everything = batch(over=lambda x: list(range(x.ndim)))
@@ -237,6 +253,16 @@ def block_parallel(x, norm1, attention, norm2, feed_forward):
 def block_without_second_norm(x, norm1, attention, norm2, feed_forward):
     h = x + attention(norm1(x))
     return h + feed_forward(h)
+
+
+def block_without_first_norm(x, norm1, attention, norm2, feed_forward):
+    h = x + attention(x)
+    return h + feed_forward(norm2(h))
+
+
+def block_norms_swapped(x, norm1, attention, norm2, feed_forward):
+    h = x + attention(norm2(x))
+    return h + feed_forward(norm1(h))
 
 
 def block_one_norm_twice(x, norm1, attention, norm2, feed_forward):
