@@ -18,6 +18,7 @@ from autograde import exercises
 from autograde.exercise import Exercise, Law, Misconception, case, same
 from autograde.grading import grade, public_seed
 from autograde.report import Report
+from autograde.unsolved import explain
 
 CHECK = sys.modules["autograde.check"]  # the name in the package is the function
 
@@ -357,3 +358,19 @@ def test_two_exercises_of_one_name_are_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(exercises, "_HERE", tmp_path)
     with pytest.raises(ValueError, match="two exercises are called twice: in a and in b"):
         exercises.names.__wrapped__()
+
+
+def test_only_a_stub_of_the_notebook_counts_as_unsolved():
+    def raised_by(source, call):
+        space = {"__name__": "__main__"}
+        exec(source, space)
+        try:
+            eval(call, space)
+        except NotImplementedError as error:
+            return error, space
+
+    error, space = raised_by("class GPT:\n    def __init__(self):\n        raise NotImplementedError", "GPT()")
+    assert "`GPT` isn't solved yet" in explain(error, space)
+    assert explain(error, {}) is None, "raised by a library, not by the notebook"
+    error, space = raised_by("def f():\n    raise NotImplementedError('no such kernel')", "f()")
+    assert explain(error, space) is None, "an error of the learner's own, with a message of its own"

@@ -76,6 +76,14 @@ def test_the_release_runs_with_nothing_solved_and_gets_none(runs, path):
 
 
 @pytest.mark.parametrize("path", CHAPTERS)
+def test_an_unsolved_payoff_says_so_in_one_sentence(runs, path):
+    outputs = [output for cell in runs[path, "released"].result().cells for output in cell.get("outputs", [])]
+    unsolved = [output for output in outputs if output.get("ename") == "NotImplementedError"]
+    assert unsolved
+    assert all(len(o.traceback) == 1 and "isn't solved yet" in o.traceback[0] for o in unsolved), unsolved
+
+
+@pytest.mark.parametrize("path", CHAPTERS)
 def test_every_figure_says_in_words_what_it_shows(runs, path):
     pictures = []
     for cell in runs[path, "solved"].result().cells:
