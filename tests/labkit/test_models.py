@@ -212,6 +212,7 @@ def test_minilm():
     near, far = rows[0] @ rows[1], rows[0] @ rows[2]
     assert near > 0.5 > 0.2 > far
     assert encode([]).shape == (0, 384)
+    assert encode.model.config.hidden_size == 384 and len(encode.tokenizer("a cat").input_ids) == 4
     with pytest.raises(TypeError, match="list"):
         encode("one text")
 
