@@ -530,7 +530,7 @@ def pieces(source, count, n, g):
     return rows[:, :-1], rows[:, 1:]
 
 
-def race(scheme, steps=350):
+def race(scheme, steps=250):
     """Trains one reader: its training losses, and its loss at each position of long texts."""
     torch.manual_seed(0)
     reader, g = Reader(scheme), torch.Generator().manual_seed(0)
@@ -545,7 +545,7 @@ def race(scheme, steps=350):
         losses.append(loss.item())
     n = TRAINED if scheme == "learned" else TESTED
     with torch.no_grad():
-        x, y = pieces(held, 48, n, torch.Generator().manual_seed(1))
+        x, y = pieces(held, 32, n, torch.Generator().manual_seed(1))
         by_place = F.cross_entropy(reader(x).transpose(1, 2), y, reduction="none").mean(0)
     return losses, by_place
 
