@@ -607,8 +607,8 @@ show(
 
 # %% [markdown]
 # No sign of it: **wrong**, as far as a small model can tell. The first Transformer's paper found "nearly identical
-# results" with a learned table (table 3, row E), and BERT and GPT-2 were trained with one. Its real drawback is its
-# end.
+# results" with a learned table (table 3, row E), and BERT and GPT-2 were trained with one. Here it learns more slowly
+# than the waves, since each of its rows starts from chance. And it has an end.
 #
 # ## What you have now
 #
