@@ -15,7 +15,7 @@ import torch
 
 from autograde.compare import compare, tensors
 
-__all__ = ["Case", "Exercise", "Law", "Misconception", "PerRank", "case", "same", "tolerance"]
+__all__ = ["Case", "Exercise", "Law", "Misconception", "PerRank", "case", "keeps_dtype", "same", "tolerance"]
 
 
 @dataclass(frozen=True)
@@ -139,6 +139,12 @@ class Exercise:
 def same(a: Any, b: Any, rtol: float = 1e-4, atol: float = 1e-5) -> bool:
     """Whether two results agree: shapes, kinds of dtype and values. NaN agrees with nothing."""
     return compare(b, a, rtol=rtol, atol=atol) is None
+
+
+def keeps_dtype(out: torch.Tensor, one: Case, call: Callable) -> bool | str:
+    """A law for functions whose result has the dtype of their first argument, which the comparison doesn't ask for."""
+    x = one.args[0]
+    return out.dtype == x.dtype or f"{x.dtype} went in, {out.dtype} came out"
 
 
 def tolerance(exercise: Exercise, one: Case) -> tuple[float, float]:

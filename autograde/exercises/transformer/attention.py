@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from autograde.exercise import Exercise, Law, Misconception
+from autograde.exercise import Exercise, Law, Misconception, keeps_dtype
 from autograde.exercises.transformer import attention_checks as checks
 from autograde.exercises.transformer import attention_mistakes as wrong
 
@@ -27,7 +27,7 @@ scaled_dot_product_attention = Exercise(
         Law("What stands at a hidden key doesn't matter", checks.hidden_is_unread),
         Law("q and k four times as wide: the divisor grows by two", checks.sharper),
         Law("A query that may see nothing gets zeros", checks.seeing_nothing_gives_zeros),
-        Law("The result has the dtype of the input", checks.keeps_dtype),
+        Law("The result has the dtype of the input", keeps_dtype),
     ],
     misconceptions=[
         Misconception("the scores aren't divided by sqrt(d)", wrong.not_scaled,
@@ -195,7 +195,7 @@ multi_head_attention = Exercise(
         Law("Without a mask, shuffled tokens give the shuffled result", checks.shuffles_along),
         Law("Under a causal mask nothing later is read", checks.later_unread),
         Law("The result is linear in w_o", checks.output_projection),
-        Law("The result has the dtype of the input", checks.keeps_dtype),
+        Law("The result has the dtype of the input", keeps_dtype),
     ],
     misconceptions=[
         Misconception("heads are split and joined by reshape, without a transpose", wrong.split_by_view,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from autograde.exercise import Exercise, Law, Misconception
+from autograde.exercise import Exercise, Law, Misconception, keeps_dtype
 from autograde.exercises.transformer import normalization_checks as checks
 from autograde.exercises.transformer import normalization_mistakes as wrong
 
@@ -20,7 +20,7 @@ layer_norm = Exercise(
         Law("Every row is normalised by itself", checks.own_row),
         Law("Without weight and bias a row has mean 0, and its squares have mean 1", checks.layer_moments),
         Law("First the weight stretches, then the bias shifts", checks.layer_affine),
-        Law("Gives back the dtype of x", checks.keeps_dtype),
+        Law("Gives back the dtype of x", keeps_dtype),
     ],
     misconceptions=[
         Misconception(
@@ -111,7 +111,7 @@ rms_norm = Exercise(
         Law("Without weight the squares of a row have mean 1", checks.rms_moment),
         Law("Every row is normalised by itself", checks.own_row),
         Law("Nothing is subtracted: a shifted row gives another answer", checks.rms_feels_shift),
-        Law("Gives back the dtype of x", checks.keeps_dtype),
+        Law("Gives back the dtype of x", keeps_dtype),
     ],
     misconceptions=[
         Misconception(

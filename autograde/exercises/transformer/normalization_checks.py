@@ -25,11 +25,6 @@ def _ordinary(x):
     return x.shape[-1] > 1 and not _coarse(x) and bool((x.var(-1, correction=0) > 0.05).all())
 
 
-def keeps_dtype(out, one, call):
-    x = one.args[0]
-    return out.dtype == x.dtype or f"{x.dtype} went in, {out.dtype} came out"
-
-
 def _tight(a, b, scale=1.0):
     return same(a, b, rtol=1e-3, atol=1e-3 * scale)
 

@@ -149,7 +149,7 @@ def learned_by_product(x, table, past=0):
 
 # ---- relative_position_bucket ---------------------------------------------------------------------------------------
 
-def _buckets(sign=-1, exact_share=2, edge="floor", last=-1, log=True, split=True, future=True, strict=True):
+def _buckets(sign=-1, exact_share=2, edge="floor", last=-1, log=True, split=True, future=True):
     """The rule with one screw turned: each option's default is right."""
 
     def bucket(relative_position, bidirectional=True, num_buckets=32, max_distance=128):
@@ -168,7 +168,7 @@ def _buckets(sign=-1, exact_share=2, edge="floor", last=-1, log=True, split=True
         steps = share * (count - exact)
         far = exact + {"floor": steps.long(), "round": steps.round().long(), "ceil": steps.ceil().long()}[edge]
         far = far.clamp(max=count + last) if last is not None else far
-        return start + torch.where(back < exact if strict else back <= exact, back, far)
+        return start + torch.where(back < exact, back, far)
 
     return bucket
 

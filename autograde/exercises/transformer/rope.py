@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from autograde.exercise import Exercise, Law, Misconception
+from autograde.exercise import Exercise, Law, Misconception, keeps_dtype
 from autograde.exercises.transformer import rope_checks as checks
 from autograde.exercises.transformer import rope_mistakes as wrong
 
@@ -62,7 +62,7 @@ apply_rope = Exercise(
         Law("Keeps the length of every vector", checks.keeps_length),
         Law("Leaves position 0 alone", checks.still_at_zero),
         Law("q·k depends on the distance between the positions, and on nothing else of them", checks.relative),
-        Law("Gives back the dtype of x", checks.keeps_dtype),
+        Law("Gives back the dtype of x", keeps_dtype),
     ],
     misconceptions=[
         Misconception("neighbours (x0, x1), (x2, x3), … are paired, as in the RoFormer paper and GPT-J",

@@ -168,11 +168,6 @@ def relative(out, one, call):
     return not same(near, far, rtol=1e-2, atol=1e-2) or "the score is the same at distance 1 and at distance 4"
 
 
-def keeps_dtype(out, one, call):
-    x = one.args[0]
-    return out.dtype == x.dtype or f"{x.dtype} went in, {out.dtype} came out"
-
-
 # ---- rope_attention_scores ------------------------------------------------------------------------------------------
 
 def score_cases(g):
