@@ -496,7 +496,7 @@ def accumulate_gradients(model, batches):
 
     model:   an nn.Module: model(ids) takes int64 [rows, n] and gives logits [rows, n, classes]
     batches: list of (ids, targets), both int64 [rows, n]; rows and n may differ between micro-batches. A target of -100
-             is padding and doesn't count; at least one target in the whole list counts
+             is padding and doesn't count. A micro-batch may be padding only; at least one target in the list counts
     Afterwards .grad of every parameter is the gradient of the mean cross-entropy over all tokens that count, in all
     micro-batches together; what was in .grad before is discarded. The graph of a micro-batch is freed before the
     next one is run: call backward after each. The weights are left alone.

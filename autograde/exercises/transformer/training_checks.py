@@ -159,8 +159,9 @@ def accumulated(accumulate, weights, batches, old=False):
         for parameter in model.parameters():
             parameter.grad = torch.full_like(parameter, 7.0)
     loss = accumulate(model, [tuple(batch) for batch in batches])
+    left = all(torch.equal(now, then) for now, then in zip(model.parameters(), weights, strict=True))
     gradients = [torch.zeros(0) if p.grad is None else p.grad.detach().clone() for p in model.parameters()]
-    return {"loss": float(loss), "gradients": gradients, "rows held at once": most[0]}
+    return {"loss": float(loss), "gradients": gradients, "rows held at once": most[0], "weights left alone": left}
 
 
 def one_big_batch(weights, batches, old=False):
@@ -168,7 +169,8 @@ def one_big_batch(weights, batches, old=False):
     ids, targets = (torch.cat([batch[i].flatten() for batch in batches]) for i in (0, 1))
     loss = F.cross_entropy(torch.tanh(table[ids]) @ head, targets)
     gradients = list(torch.autograd.grad(loss, [table, head]))
-    return {"loss": loss.item(), "gradients": gradients, "rows held at once": max(len(ids) for ids, _ in batches)}
+    most = max(len(ids) for ids, _ in batches)
+    return {"loss": loss.item(), "gradients": gradients, "rows held at once": most, "weights left alone": True}
 
 
 def accumulate_cases(g):
@@ -307,6 +309,7 @@ def scaler_cases(g):
     yield case(spoilt(math.nan, at=1), 128.0, 11, growth_factor=4.0, growth_interval=12, label="a NaN")
     yield case(some((3, 3), (2,), dtype=torch.float16, size=1e-4), 65536.0, 1, label="tiny float16 gradients")
     yield case(spoilt(math.inf, dtype=torch.float16), 64.0, 1, growth_interval=2, label="a float16 overflow")
+    yield case(spoilt(math.inf), 1.0, 0, label="an infinity at a scale of 1")
     yield case(some((2,), size=100.0), 8.0, 0, growth_factor=3.0, growth_interval=1, label="grows every step")
     yield case([torch.tensor([1e30, -1e30]), torch.zeros(2)], 2.0, 5, label="large, but finite")
     yield case(some((1,)), 0.5, 1999, label="a scale below 1, and the default interval ends")
