@@ -223,6 +223,16 @@ def train(seed=0, mlp=Gated, optimizers=adamw, share=lambda step: 1.0, half=Fals
         return losses, loss_of(model, *UNSEEN).item()
 
 
+def smoothed(runs):
+    """The training loss of some runs, averaged over them and over 5 steps: the first value belongs to step 5."""
+    return torch.tensor([losses for losses, _ in runs]).mean(0).unfold(0, 5, 1).mean(-1)
+
+
+def unseen(runs):
+    """The mean loss of some runs on unseen text."""
+    return sum(end for _, end in runs) / len(runs)
+
+
 def half_cosine(step):
     """The share of the rate that falls from 1 to 0 along half a cosine."""
     return (1 + math.cos(math.pi * step / STEPS)) / 2
@@ -285,8 +295,8 @@ for ax, peak in zip(axes, PEAKS, strict=True):
 axes[0].set_ylabel("training loss (nats a letter)")
 handles, labels = axes[0].get_legend_handles_labels()
 axes[1].legend(handles[::2], labels[::2])
-ends = {key: sum(end for _, end in found) / 2 for key, found in races.items()}
-gain = {peak: ends["no warm-up", peak] - ends[f"{WARMUP} steps of warm-up", peak] for peak in PEAKS}
+without, with_warmup = PLANS
+gain = {peak: unseen(races[without, peak]) - unseen(races[with_warmup, peak]) for peak in PEAKS}
 show(
     fig,
     alt="Training curves with and without warm-up at two peak rates, two seeds each. At the low rate they end alike; "
@@ -392,12 +402,11 @@ contest = {
 }
 fig, ax = figure(width=8.8, height=3.8)
 for (name, found), color, style in zip(contest.items(), COLORS, ("-.", "-", "--", ":"), strict=False):
-    smooth = torch.tensor([losses for losses, _ in found]).mean(0).unfold(0, 5, 1).mean(-1)
-    end = sum(end for _, end in found) / 2
-    ax.plot(range(5, STEPS + 1), smooth, color=color, linestyle=style, label=f"{name}: {end:.3f} on unseen text")
+    label = f"{name}: {unseen(found):.3f} on unseen text"
+    ax.plot(range(5, STEPS + 1), smoothed(found), color=color, linestyle=style, label=label)
 ax.set(xlabel="step", ylabel="training loss (nats a letter,\nmean of 5 steps and two seeds)", ylim=(2.2, 4.2))
 ax.legend()
-last = {name: sum(end for _, end in found) / 2 for name, found in contest.items()}
+last = {name: unseen(found) for name, found in contest.items()}
 show(
     fig,
     alt="Training curves of four optimizers: SGD with momentum, Adam, AdamW, and Muon with AdamW. Without decay "
@@ -416,8 +425,7 @@ show(
 # %% claim="T08.3"
 reach = max(last.values()) + 0.15
 for name, found in contest.items():
-    smooth = torch.tensor([losses for losses, _ in found]).mean(0).unfold(0, 5, 1).mean(-1)
-    below = (smooth < reach).nonzero()
+    below = (smoothed(found) < reach).nonzero()
     when = f"after {int(below[0]) + 5} steps" if len(below) else "never"
     print(f"{name:18} training loss below {reach:.2f} {when}")
 
@@ -439,9 +447,7 @@ def cost(parts=1, half=False, recompute=False):
     torch.manual_seed(0)
     model = Small()
     if recompute:
-        layers = model.layers
-        model.layers = nn.Identity()
-        model.layers.forward = lambda x: checkpoint_sequential(layers, 2, x, use_reentrant=False)
+        model.layers.forward = lambda x: checkpoint_sequential(model.layers, 2, x, use_reentrant=False)
     most, ids_targets = 0, pieces(training, 32, torch.Generator().manual_seed(0))
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
     with FlopCounterMode(display=False) as counter:
@@ -459,7 +465,7 @@ def cost(parts=1, half=False, recompute=False):
                 loss = loss_of(model, ids, targets) / parts
             most = max(most, sum(seen.values()))
             loss.backward()
-    return counter.get_total_flops(), most, [p.grad for p in model.parameters() if p.grad is not None]
+    return counter.get_total_flops(), most, [p.grad for p in model.parameters()]
 
 
 WAYS = {"one batch of 32": {}, "4 micro-batches": {"parts": 4}, "recomputing": {"recompute": True},
@@ -584,9 +590,8 @@ print(f"saved activations:         {one[1] / 1e6:.2f} MB and {costs['bfloat16 (a
 # FP8.
 
 # %% claim="T08.2"
-full, other = (losses for losses, _ in races["no warm-up", PEAKS[0]])
-short, _ = train(0, half=True)
-smooth = [torch.tensor(losses).unfold(0, 5, 1).mean(-1) for losses in (full, short, other)]
+full, other = races["no warm-up", PEAKS[0]]
+smooth = [smoothed([run]) for run in (full, train(0, half=True), other)]
 fig, ax = figure(width=8.5, height=3.5)
 for curve, color, style, name in zip(smooth, (COLORS[0], COLORS[1], "#999999"), ("-", "--", ":"),
                                      ("float32", "bfloat16 autocast", "float32, another seed"), strict=True):
@@ -682,7 +687,7 @@ check(grad_scaler_step)
 
 # %% [markdown]
 # Your scaler at work. A small regression, its forward and backward pass in real FP16, and targets so tiny that unscaled
-# gradients vanish. The scale starts far too high on purpose. Below: the same training without any scale.
+# gradients vanish. The scale starts far too high on purpose. Dashed: the same training without any scale.
 
 # %% tags=["payoff"]
 g = torch.Generator().manual_seed(0)
@@ -711,7 +716,7 @@ errors, scales = regress(2.0**40, adapt=True)
 alone, _ = regress(1.0, adapt=False)
 fig, (left, right) = figure(1, 2, width=9.6, height=3.3)
 left.plot(scales, color=COLORS[0])
-left.set(yscale="log", xlabel="step", ylabel="scale of the loss")
+left.set(xlabel="step", ylabel="scale of the loss")
 left.set_yscale("log", base=2)
 right.plot(alone, color=COLORS[1], linestyle="--", label="no scale")
 right.plot(errors, color=COLORS[0], label="your scaler")

@@ -6,6 +6,7 @@ import torch
 
 from autograde.exercise import Exercise, Law, Misconception, keeps_dtype
 from autograde.exercises.transformer import training_checks as checks
+from autograde.exercises.transformer import training_gradient_checks as gradient_checks
 from autograde.exercises.transformer import training_gradient_mistakes as spoilt
 from autograde.exercises.transformer import training_mistakes as wrong
 
@@ -134,14 +135,14 @@ warmup_cosine_lr = Exercise(
 accumulate_gradients = Exercise(
     name="accumulate_gradients",
     points=4,
-    cases=checks.accumulate_cases,
-    oracle=checks.one_big_batch,
-    probe=checks.accumulated,
+    cases=gradient_checks.accumulate_cases,
+    oracle=gradient_checks.one_big_batch,
+    probe=gradient_checks.accumulated,
     laws=[
-        Law("Only one micro-batch's graph is kept at a time", checks.one_at_a_time),
-        Law("Finer micro-batches give the same gradient", checks.row_by_row),
-        Law("Their order doesn't matter", checks.any_order),
-        Law("A micro-batch of padding changes nothing", checks.padding_is_silent),
+        Law("Only one micro-batch's graph is kept at a time", gradient_checks.one_at_a_time),
+        Law("Finer micro-batches give the same gradient", gradient_checks.row_by_row),
+        Law("Their order doesn't matter", gradient_checks.any_order),
+        Law("A micro-batch of padding changes nothing", gradient_checks.padding_is_silent),
     ],
     misconceptions=[
         Misconception("the means of the micro-batches are averaged", spoilt.mean_of_means,
@@ -180,7 +181,9 @@ accumulate_gradients = Exercise(
         Misconception("the gradient is right, and the sum of the losses is returned", spoilt.sum_told,
                       "Return the mean over all tokens."),
     ],
-    alternatives=[spoilt.accumulated, spoilt.divided_afterwards, spoilt.by_functional_gradients],
+    alternatives=[
+        spoilt.accumulated, spoilt.divided_afterwards, spoilt.cut_up_further, spoilt.by_functional_gradients,
+    ],
     atol=1e-5,
     rtol=1e-3,
     hints=[
@@ -196,14 +199,14 @@ accumulate_gradients = Exercise(
 clip_grad_norm = Exercise(
     name="clip_grad_norm",
     points=3,
-    cases=checks.clip_cases,
-    oracle=checks.torch_clipped,
+    cases=gradient_checks.clip_cases,
+    oracle=gradient_checks.torch_clipped,
     forbid=["torch.nn.utils.clip_grad_norm_", "torch.nn.utils.clip_grads_with_norm_"],
     laws=[
-        Law("The clipped gradients are no longer than max_norm", checks.is_short_enough),
-        Law("Their direction stays", checks.keeps_the_direction),
-        Law("Short gradients stay as they are, and their norm is told", checks.small_ones_stay),
-        Law("Each keeps its dtype", checks.keeps_dtypes),
+        Law("The clipped gradients are no longer than max_norm", gradient_checks.is_short_enough),
+        Law("Their direction stays", gradient_checks.keeps_the_direction),
+        Law("Short gradients stay as they are, and their norm is told", gradient_checks.small_ones_stay),
+        Law("Each keeps its dtype", gradient_checks.keeps_dtypes),
     ],
     misconceptions=[
         Misconception("every entry is cut off at max_norm", spoilt.clipped_by_value,
@@ -245,15 +248,15 @@ clip_grad_norm = Exercise(
 grad_scaler_step = Exercise(
     name="grad_scaler_step",
     points=4,
-    cases=checks.scaler_cases,
-    oracle=checks.torch_scaler,
+    cases=gradient_checks.scaler_cases,
+    oracle=gradient_checks.torch_scaler,
     forbid=["torch.amp", "torch.optim"],
     atol=1e-12,
     laws=[
-        Law("Clean gradients are divided by the scale, tiny ones as well", checks.divides_by_the_scale),
-        Law("The gradients are float32", checks.is_float32),
-        Law("An overflow: no step, a lower scale, a new count", checks.an_overflow_is_skipped),
-        Law("After each interval of clean steps the scale grows once", checks.grows_after_the_interval),
+        Law("Clean gradients are divided by the scale, tiny ones as well", gradient_checks.divides_by_the_scale),
+        Law("The gradients are float32", gradient_checks.is_float32),
+        Law("An overflow: no step, a lower scale, a new count", gradient_checks.an_overflow_is_skipped),
+        Law("After each interval of clean steps the scale grows once", gradient_checks.grows_after_the_interval),
     ],
     misconceptions=[
         Misconception("the division happens in float16", spoilt.divided_in_half,

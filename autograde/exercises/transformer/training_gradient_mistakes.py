@@ -110,6 +110,12 @@ def divided_afterwards(model, batches):
     return total / _tokens(batches)
 
 
+def cut_up_further(model, batches):
+    """Every row is a micro-batch of its own, and rows of padding are passed over."""
+    rows = [pair for ids, targets in batches for pair in zip(ids.split(1), targets.split(1), strict=True)]
+    return accumulated(model, [(ids, targets) for ids, targets in rows if (targets != -100).any()])
+
+
 def by_functional_gradients(model, batches):
     """No .backward(): autograd.grad, and the sums by hand."""
     parameters = list(model.parameters())
