@@ -211,6 +211,10 @@ def main() -> None:
         train(options, device)
     finally:
         dist.destroy_process_group()
+    # gloo's threads outlive the group, and one that lets go of its last tensor while Python shuts down aborts the
+    # process (pytorch/pytorch#179291). All is written: leave without that.
+    sys.stdout.flush()
+    os._exit(0)
 
 
 if __name__ == "__main__":
