@@ -1,4 +1,4 @@
-"""What 01_transformer/06_efficient_attention is judged by: transformers' window, torch's attention, normal densities."""
+"""What windows, Linformer and Performer are judged by: transformers' window, torch's attention, normal densities."""
 
 from __future__ import annotations
 

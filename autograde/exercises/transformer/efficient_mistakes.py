@@ -158,8 +158,11 @@ def linformer_last_keys(q, k, v, e, f):
 
 
 def linformer_pooled(q, k, v, e, f):
-    return _attend(q, *(F.adaptive_avg_pool1d(x.flatten(0, -3).mT, e.shape[0]).mT.reshape(*x.shape[:-2], -1, x.shape[-1])
-                        if x.dim() > 2 else F.adaptive_avg_pool1d(x.mT[None], e.shape[0])[0].mT for x in (k, v)))
+    def pooled(x):
+        rows = x.reshape(-1, *x.shape[-2:]).mT
+        return F.adaptive_avg_pool1d(rows, e.shape[0]).mT.reshape(*x.shape[:-2], -1, x.shape[-1])
+
+    return _attend(q, pooled(k), pooled(v))
 
 
 def linformer_softmaxed_projections(q, k, v, e, f):
