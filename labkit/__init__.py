@@ -24,6 +24,7 @@ _HOME = {
     "DIVERGING": "figures",
     "launch": "launch",
     "RankError": "failure",
+    "record_memory": "memory",
     "record_traffic": "traffic",
     "Message": "traffic",
 }

@@ -134,42 +134,7 @@ def streamed(implementation, q, k, v, sizes, peak=False):
 
     The blocks are made when they are asked for, and counted as long as anybody keeps them.
     """
-    import weakref
-
-    import torch
-    from torch.utils._python_dispatch import TorchDispatchMode
-    from torch.utils._pytree import tree_leaves
-
-    class Alive(TorchDispatchMode):
-        def __init__(self):
-            super().__init__()
-            self.inputs = {x.untyped_storage().data_ptr() for x in (q, k, v)}
-            self.storages, self.bytes, self.most = {}, 0, 0
-
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            out = func(*args, **(kwargs or {}))
-            for tensor in tree_leaves(out):
-                if isinstance(tensor, torch.Tensor):
-                    self.take(tensor)
-            return out
-
-        def take(self, tensor):
-            storage = tensor.untyped_storage()
-            where, size = storage.data_ptr(), storage.nbytes()
-            if where in self.inputs:
-                return
-            known = self.storages.get(where)
-            if known is None or known["size"] != size:  # else a view, or the place of a tensor that has just gone
-                self.bytes += size - (known["size"] if known else 0)
-                self.most = max(self.most, self.bytes)
-                known = self.storages[where] = {"size": size, "holders": 0}
-            known["holders"] += 1
-            weakref.finalize(tensor, self.drop, where, known)
-
-        def drop(self, where, storage):
-            storage["holders"] -= 1
-            if not storage["holders"] and self.storages.get(where) is storage:
-                self.bytes -= self.storages.pop(where)["size"]
+    from labkit import record_memory
 
     def blocks():
         start = 0
@@ -179,10 +144,9 @@ def streamed(implementation, q, k, v, sizes, peak=False):
 
     if not peak:
         return implementation(q, blocks())
-    counted = Alive()
-    with counted:
+    with record_memory() as memory:
         implementation(q, blocks())
-    return counted.most
+    return memory.peak
 
 
 def torch_online(q, k, v, sizes, peak=False):

@@ -69,6 +69,7 @@ grouped_over_queries = _attend_with(lambda s, m: _hidden(s, m).softmax(-2).nan_t
 grouped_mask_ignored = _attend_with(lambda s, m: s.softmax(-1))
 grouped_mask_inverted = _attend_with(lambda s, m: _hidden(s, None if m is None else ~m).softmax(-1).nan_to_num(0.0))
 grouped_mask_after = _attend_with(lambda s, m: s.softmax(-1) if m is None else s.softmax(-1) * m)
+grouped_mask_finite = _attend_with(lambda s, m: (s if m is None else s.masked_fill(~m, -1e9)).softmax(-1))
 grouped_nan_rows = _attend_with(lambda s, m: _hidden(s, m).softmax(-1))
 
 
@@ -184,6 +185,18 @@ blocks_averaged_by_size = _by_block(lambda results, sizes: results @ (sizes / si
 blocks_added = _by_block(lambda results, sizes: results.sum(-1))
 last_block_alone = _by_block(lambda results, sizes: results[..., -1])
 first_block_alone = _by_block(lambda results, sizes: results[..., 0])
+
+
+def own_maximum_for_weights(q, blocks):
+    largest = torch.full((*q.shape[:-1], 1), -torch.inf, dtype=q.dtype)
+    total, out = torch.zeros_like(largest), 0.0
+    for k, v in blocks:
+        scores = _scores(q, k)
+        own = scores.amax(-1, keepdim=True)
+        new = torch.maximum(largest, own)
+        weights, keep = torch.exp(scores - own), torch.exp(largest - new)
+        total, out, largest = total * keep + weights.sum(-1, keepdim=True), out * keep + weights @ v, new
+    return out / total
 
 
 def divided_each_time(q, blocks):

@@ -138,6 +138,10 @@ def linformer_scaled_by_width(q, k, v, e, f):
     return _attend(q, e @ k, f @ v, 1 / q.shape[-1])
 
 
+def linformer_scaled_by_values(q, k, v, e, f):
+    return _attend(q, e @ k, f @ v, v.shape[-1] ** -0.5)
+
+
 def linformer_weights_projected(q, k, v, e, f):
     """The finished attention map is projected, when all its work has been done."""
     return _attend(q, k, e.T) @ (f @ v)
@@ -216,11 +220,16 @@ by_relu = _features(lambda s, x2, m: torch.relu(s) / math.sqrt(m))
 by_elu = _features(lambda s, x2, m: (F.elu(s) + 1) / math.sqrt(m))
 by_softmax = _features(lambda s, x2, m: s.softmax(-1))
 shifted_by_row = _features(lambda s, x2, m: torch.exp(s - x2 / 2 - s.amax(-1, keepdim=True)) / math.sqrt(m))
+shifted_by_all = _features(lambda s, x2, m: torch.exp(s - x2 / 2 - (s - x2 / 2).amax()) / math.sqrt(m))
 square_unexponentiated = _features(lambda s, x2, m: (torch.exp(s) - x2 / 2) / math.sqrt(m))
 
 
 def square_of_w(x, w):
     return torch.exp(x @ w.T - w.square().sum(-1) / 2) / math.sqrt(w.shape[0])
+
+
+def mean_of_squares(x, w):
+    return torch.exp(x @ w.T - x.square().mean(-1, keepdim=True) / 2) / math.sqrt(w.shape[0])
 
 
 def divided_by_width(x, w):

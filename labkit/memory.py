@@ -1,0 +1,62 @@
+"""Measure how much memory a computation needs at once: the tensors that it makes and holds."""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from collections.abc import Iterator
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+class Memory(TorchDispatchMode):
+    """`peak` is the most bytes that the tensors made so far held at once. Views share the bytes of their base."""
+
+    def __init__(self):
+        super().__init__()
+        self.peak = 0
+        self._held, self._storages = 0, {}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        given = {_place(x) for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)}
+        out = func(*args, **kwargs)
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, torch.Tensor):
+                self._take(tensor, given)
+        return out
+
+    def _take(self, tensor: torch.Tensor, given: set[int]) -> None:
+        where, size = _place(tensor), tensor.untyped_storage().nbytes()
+        known = self._storages.get(where)
+        if known is None and where in given:
+            return  # a view of something that was there before
+        if known is None or known["size"] != size:  # new; or in the place of a tensor that has just gone
+            self._held += size - (known["size"] if known else 0)
+            self.peak = max(self.peak, self._held)
+            known = self._storages[where] = {"size": size, "holders": 0}
+        known["holders"] += 1
+        weakref.finalize(tensor, self._drop, where, known)
+
+    def _drop(self, where: int, storage: dict) -> None:
+        storage["holders"] -= 1
+        if not storage["holders"] and self._storages.get(where) is storage:
+            self._held -= self._storages.pop(where)["size"]
+
+
+def _place(tensor: torch.Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
+
+
+@contextlib.contextmanager
+def record_memory() -> Iterator[Memory]:
+    """Count the bytes of the tensors that are made inside: `with record_memory() as memory: ...; memory.peak`.
+
+    Tensors from outside, and their views, don't count; nor does what a kernel needs for itself while it runs. The same
+    on every machine, unlike the memory of the process. Each operation takes some microseconds longer.
+    """
+    memory = Memory()
+    with memory:
+        yield memory

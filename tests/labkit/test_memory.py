@@ -1,0 +1,54 @@
+"""labkit.record_memory: the most bytes at once, counted once, and given back."""
+
+from __future__ import annotations
+
+import torch
+
+from labkit import record_memory
+
+KB = torch.zeros(256)  # 1,024 bytes
+
+
+def test_what_is_held_at_once_counts():
+    with record_memory() as memory:
+        held = [KB + i for i in range(3)]
+    assert memory.peak == 3 * 1024 == sum(t.nbytes for t in held)
+
+
+def test_what_is_given_back_counts_no_longer():
+    with record_memory() as memory:
+        for i in range(10):
+            made = KB + i
+            del made
+    assert memory.peak == 1024
+
+
+def test_a_view_costs_nothing():
+    with record_memory() as memory:
+        made = KB + 1
+        views = [made.view(16, 16), made[:5], made.view(16, 16).T]
+        del made
+        more = KB + 2
+    assert memory.peak == 2 * 1024
+    assert len(views) and more is not None
+
+
+def test_a_view_keeps_its_base_alive():
+    with record_memory() as memory:
+        first = (KB + 1)[:2]
+        second = (KB + 1)[:2]
+    assert memory.peak == 2 * 1024
+    assert len(first) == len(second)
+
+
+def test_tensors_from_outside_are_free():
+    with record_memory() as memory:
+        KB.view(16, 16)[3:5].mT.add_(0)
+    assert memory.peak == 0
+
+
+def test_softmax_attention_holds_the_scores():
+    q = torch.zeros(64, 8)
+    with record_memory() as memory:
+        (q @ q.mT).softmax(-1) @ q
+    assert memory.peak >= 2 * 64 * 64 * 4
