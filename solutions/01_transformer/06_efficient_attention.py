@@ -1,0 +1,824 @@
+# ---
+# jupyter:
+#   course:
+#     title: "Efficient attention"
+#     exercises: transformer.efficient
+#     questions: [T07]
+# ---
+
+# %% [markdown]
+# # Efficient attention
+#
+# Attention compares every token with every other. Twice the text, four times the comparisons: a book of 100,000 tokens
+# needs ten billion of them, in every head of every layer. For years a new "efficient Transformer" appeared each month,
+# and interview notes still list them side by side, as if they were all the same trick.
+#
+# They aren't. Some look at fewer pairs of tokens. Some mix tokens before they compare. Some replace the softmax by an
+# estimate. And two, the ones that today's models really use, change nothing in the result: they need less memory for
+# the very same numbers. You build one of each, measure what it saves, and see what it gives up.
+
+# %% tags=["setup"]
+import contextlib
+import math
+import time
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from autograde import check
+from labkit import COLORS, SEQUENTIAL, figure, record_memory, shakespeare, show, smollm
+
+# %% [markdown]
+# ## What n² costs
+#
+# First the bill. One head of width 64, without any trick, on texts that get longer. Left the time; right the memory:
+# the most bytes that all tensors on the way hold at once. Both axes are logarithmic, so a straight line is a power law,
+# and its slope is the exponent. (A time that grows faster than the square means that the scores no longer fit into the
+# processor's caches.)
+
+# %% tags=["demo"]
+WIDTH = 64
+
+
+def head(n, seed=0):
+    """Random queries, keys and values for one head: three tensors [1, n, WIDTH]."""
+    return torch.randn(3, 1, n, WIDTH, generator=torch.Generator().manual_seed(seed)).unbind()
+
+
+def full_attention(q, k, v, mask=None):
+    scores = q @ k.mT / math.sqrt(q.shape[-1])
+    return (scores if mask is None else scores.masked_fill(~mask, -torch.inf)).softmax(-1) @ v
+
+
+def measured(attend, n, runs=3):
+    """Seconds (the best of some runs) and peak bytes of `attend(q, k, v)` on a text of n tokens."""
+    inputs, seconds = head(n), []
+    with torch.inference_mode():
+        for _ in range(runs):
+            start = time.perf_counter()
+            attend(*inputs)
+            seconds.append(time.perf_counter() - start)
+        with record_memory() as memory:
+            attend(*inputs)
+    return min(seconds), memory.peak
+
+
+def slope(ns, values):
+    """The exponent of the power law between the last two points."""
+    return math.log(values[-1] / values[-2]) / math.log(ns[-1] / ns[-2])
+
+
+LENGTHS = [256, 512, 1024, 2048, 4096]
+bill = [measured(full_attention, n) for n in LENGTHS]
+fig, axes = figure(1, 2, width=9.4, height=3.4)
+for ax, which, unit, label in ((axes[0], 0, 1e3, "time (ms)"), (axes[1], 1, 1e-6, "memory at once (MB)")):
+    values = [point[which] * unit for point in bill]
+    ax.loglog(LENGTHS, values, marker="o", color=COLORS[which])
+    ax.set(xlabel="tokens n", ylabel=label)
+    ax.set_xticks(LENGTHS, [f"{n:,}" for n in LENGTHS])
+    ax.minorticks_off()
+growth = [slope(LENGTHS, [point[which] for point in bill]) for which in range(2)]
+show(
+    fig,
+    alt="Time and memory of plain attention against the number of tokens, both on logarithmic axes: nearly straight "
+    "lines with a slope of about two.",
+    title=f"Between 2,048 and 4,096 tokens: time grows like n^{growth[0]:.1f}, memory like n^{growth[1]:.1f}",
+)
+
+# %% [markdown]
+# ## Look at fewer pairs
+#
+# The simplest cure: a token looks only at its neighbours. With a window of $w$ there are about $n\,w$ pairs instead
+# of $n^2$. Longformer (Beltagy et al. 2020, arXiv:2004.05150) reads long documents so, Mistral 7B (arXiv:2310.06825)
+# writes so, with $w = 4096$.
+#
+# A window is a mask. Two details cause most of the mistakes: does the window count the token itself, and where does a
+# new token stand when the ones before it are in a cache? Here it counts itself, as in transformers, so $w = 1$ is the
+# narrowest.
+
+# %% exercise="sliding_window_mask"
+def sliding_window_mask(n, window, causal=True, past=0):
+    """The mask of sliding-window attention.
+
+    n:      number of new tokens (queries), an int of at least 1
+    window: how many keys a query sees at most when it looks back, itself counted: those at a distance below `window`.
+            An int of at least 1; a smaller one raises a ValueError
+    causal: True: a query sees no key after it. False: it sees as far ahead as it sees back, at a distance below
+            `window` on either side
+    past:   number of keys in the cache, which stand before the new tokens; query i stands at place past + i
+    Returns a bool tensor [n, past + n]; True where query (row) i may attend to key (column) j.
+
+    Beltagy et al. 2020, arXiv:2004.05150, section 3.1; the convention of transformers' sliding_window.
+    """
+    ### BEGIN SOLUTION
+    if window < 1:
+        raise ValueError(f"A window of {window} would hide the token itself: give at least 1.")
+    distance = torch.arange(past, past + n)[:, None] - torch.arange(past + n)
+    return (distance < window) & (distance >= 0 if causal else distance > -window)
+    ### END SOLUTION
+
+
+# %% check="sliding_window_mask"
+check(sliding_window_mask)
+
+# %% [markdown]
+# A narrow window isn't the end of long texts. Layer 2 sees what its neighbours saw in layer 1, and so on: after $L$
+# layers a token can have heard from $L\,(w-1)$ tokens back. Multiply your mask with itself and look.
+
+# %% tags=["payoff"]
+PLACES, WINDOW = 32, 5
+step = sliding_window_mask(PLACES, WINDOW)
+reach, reached = step.float(), [step]
+for _ in range(3):
+    reach = ((reach @ step.float()) > 0).float()
+    reached.append(reach.bool())
+back = [int((PLACES - 1) - row[-1].int().argmax()) for row in reached]
+fig, axes = figure(1, 4, width=10.2, height=3.6, sharey=True)
+for layers, (ax, seen) in enumerate(zip(axes, reached, strict=True), 1):
+    ax.imshow(seen, cmap=SEQUENTIAL)
+    ax.set(title=f"{layers} layer{'s' * (layers > 1)}", xlabel="hears from token")
+axes[0].set_ylabel("token")
+show(
+    fig,
+    alt="Four square maps of who can have heard from whom after one to four layers with the same window: the band "
+    "along the diagonal widens with each layer.",
+    title=f"Window {WINDOW}: the last token hears from " + ", ".join(map(str, back)) + " tokens back",
+)
+
+# %% [markdown]
+# ## A mask saves nothing
+#
+# "Restrict attention to a few nearby tokens, to reduce the amount of computation." Do masks do that? We count the
+# multiplications of three ways: no mask; a mask of window 128; and the text cut into blocks of 128, where each block
+# only ever meets itself and the one before. The last two give the same numbers.
+
+# %% claim="T07.1"
+from torch.utils.flop_counter import FlopCounterMode
+
+W, N = 128, 2048
+
+
+def in_blocks(q, k, v, w=W):
+    """Causal attention with a window of w, block by block: a block of w queries meets 2w keys."""
+    q, k, v = (x.unflatten(-2, (-1, w)) for x in (q, k, v))
+    two = [torch.cat([F.pad(x, (0, 0, 0, 0, 1, 0))[..., :-1, :, :], x], -2) for x in (k, v)]
+    distance = torch.arange(w, 2 * w)[:, None] - torch.arange(2 * w)
+    allowed = ((distance >= 0) & (distance < w)).expand(q.shape[-3], w, 2 * w).clone()
+    allowed[0, :, :w] = False  # the first block has none before it
+    return full_attention(q, *two, allowed).flatten(-3, -2)
+
+
+apart = torch.arange(N)[:, None] - torch.arange(N)
+band = (apart >= 0) & (apart < W)
+WAYS = {
+    "all pairs": full_attention,
+    f"mask, window {W}": lambda q, k, v: full_attention(q, k, v, band),
+    f"blocks, window {W}": in_blocks,
+}
+inputs, work, times = head(N), {}, {}
+for name, attend in WAYS.items():
+    with FlopCounterMode(display=False) as counter:
+        attend(*inputs)
+    work[name], times[name] = counter.get_total_flops() / 1e9, 1e3 * measured(attend, N)[0]
+masked, blocked = (WAYS[name](*inputs) for name in list(WAYS)[1:])
+fig, (left, right) = figure(1, 2, width=9.8, height=2.6, sharey=True)
+for ax, values, label, color in ((left, work, "work (billion operations)", COLORS[0]),
+                                 (right, times, "time (ms)", COLORS[1])):
+    ax.bar_label(ax.barh(list(values), list(values.values()), color=color), fmt="%.2f", padding=3)
+    ax.set(xlabel=label, xlim=(0, 1.2 * max(values.values())))
+left.invert_yaxis()
+show(
+    fig,
+    alt="Bars of work and time for all pairs, for a mask and for blocks. Work is the same with and without a mask; "
+    "blocks need far less.",
+    title=f"The mask does {work[f'mask, window {W}'] / work['all pairs']:.0%} of the work, "
+    f"blocks do {work[f'blocks, window {W}'] / work['all pairs']:.0%}",
+)
+print(f"mask and blocks agree to {(masked - blocked).abs().max():.0e}")
+
+# %% [markdown]
+# **Correct**, then, with a footnote: the window is a promise, and the kernel has to keep it. A mask only hides results
+# that have been paid for.
+#
+# ## Pairs or heads?
+#
+# "Sparse attention limits the attention *heads* that are computed." Two different knives. Sparse attention (Child et
+# al. 2019, arXiv:1904.10509) leaves out *pairs of tokens* in every head; leaving out *heads* is called head pruning
+# (Michel et al. 2019, arXiv:1905.10650). If they were the same thing, then cutting equal shares should do equal
+# damage. We cut a real model, both ways, without any training afterwards.
+
+# %% claim="T07.3"
+model, tokenizer = smollm()
+ids = tokenizer(shakespeare()[20_000:22_000], return_tensors="pt").input_ids[:, :192]
+n, heads = ids.shape[1], model.config.num_attention_heads
+distance = torch.arange(n)[:, None] - torch.arange(n)
+causal = distance >= 0
+
+
+def loss_with(mask=causal):
+    """The real model's loss on the text, in nats a token, with the same mask in every head."""
+    with torch.inference_mode():
+        logits = model(ids, attention_mask=mask[None, None]).logits[0, :-1]
+    return F.cross_entropy(logits.float(), ids[0, 1:]).item()
+
+
+@contextlib.contextmanager
+def without_heads(number, seed):
+    """Inside, this many heads of each layer, chosen by chance, say nothing."""
+    g, hooks = torch.Generator().manual_seed(seed), []
+    for layer in model.model.layers:
+        silent = torch.randperm(heads, generator=g)[:number]
+
+        def mute(module, given, silent=silent):
+            spoken = given[0].unflatten(-1, (heads, -1)).clone()
+            spoken[..., silent, :] = 0
+            return (spoken.flatten(-2),)
+
+        hooks.append(layer.self_attn.o_proj.register_forward_pre_hook(mute))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+whole, cuts = loss_with(), {"heads": [], "pairs": [], "pairs, first token kept": []}
+for number in (1, 3):
+    for seed in range(2):
+        with without_heads(number, seed):
+            cuts["heads"].append((number / heads, loss_with()))
+for window in (96, 48, 16):
+    near = causal & (distance < window)
+    with_first = near | (causal & (torch.arange(n) == 0))
+    for name, mask in (("pairs", near), ("pairs, first token kept", with_first)):
+        cuts[name].append((1 - float(mask.sum() / causal.sum()), loss_with(mask)))
+fig, ax = figure(width=8.6, height=3.8)
+for (name, points), color, marker in zip(cuts.items(), COLORS, "xos", strict=False):
+    style = "none" if name == "heads" else "-"
+    ax.plot(*zip(*points, strict=True), color=color, marker=marker, linestyle=style, label=f"without some {name}")
+ax.axhline(whole, color="#777777", linestyle=":")
+ax.text(0.02, whole, "the whole model", fontsize=9, va="bottom")
+ax.set(xlabel="share that is left out", ylabel="loss (nats a token)", xlim=(0, 1))
+ax.legend()
+(share, sinking), (_, plain), (gone, pruned) = cuts["pairs, first token kept"][1], cuts["pairs"][1], cuts["heads"][-1]
+show(
+    fig,
+    alt="Loss of a real model against the share of heads or of token pairs that is left out. Losing heads hurts most; "
+    "losing far pairs hurts too, unless the first token stays visible: then the loss hardly rises.",
+    title=f"Without {share:.0%} of the pairs {sinking - whole:+.2f} nats, if the first token stays; "
+    f"without {gone:.0%} of the heads {pruned - whole:+.2f}",
+)
+
+# %% [markdown]
+# **Wrong**: they are different cuts, with different damage. And a surprise beside it. Most of the far pairs can go at
+# almost no cost, *but for one*: each query of this model parks attention that it has no use for on the first token.
+# Hide that, and the softmax has to spend it on tokens that matter. Xiao et al. (2023, arXiv:2309.17453) named it the
+# **attention sink**; a model that was trained with a window would not depend on it.
+#
+# ## Fewer keys: heads that share
+#
+# While a model writes, it keeps the keys and values of every token it has seen: the **KV cache**. Per token that is
+#
+# $$2 \cdot \text{layers} \cdot h_{kv} \cdot d_h \cdot \text{bytes},$$
+#
+# and at long texts it, not the weights, fills the memory. Grouped-query attention (Ainslie et al. 2023,
+# arXiv:2305.13245) lets a *group* of query heads share one head of keys and values. With one key head for all it is
+# called multi-query attention (Shazeer 2019, arXiv:1911.02150). SmolLM2 has 9 query heads and 3 key heads.
+
+# %% exercise="grouped_query_attention"
+def grouped_query_attention(q, k, v, mask=None):
+    """Attention in which groups of query heads share a head of keys and values.
+
+    q:    floating-point tensor [..., heads, n, d], with any number of leading (batch) dimensions
+    k:    [..., kv_heads, m, d]. v: [..., kv_heads, m, d_v]. Both of the dtype of q
+    mask: None, or a bool tensor that broadcasts to [..., heads, n, m]; True: the query may attend to the key
+    Query head h listens to key head h // (heads / kv_heads): the first group of query heads shares key head 0, the next
+    group key head 1, and so on. Scores are divided by sqrt(d). A query that may see nothing gets zeros.
+    Raises ValueError where heads isn't a multiple of kv_heads.
+    Returns a tensor [..., heads, n, d_v] of the dtype of q. Nothing is changed in place.
+
+    Ainslie et al. 2023, arXiv:2305.13245, section 2.2.
+    """
+    ### BEGIN SOLUTION
+    heads, kv_heads = q.shape[-3], k.shape[-3]
+    if heads % kv_heads:
+        raise ValueError(f"{heads} query heads can't share {kv_heads} key heads evenly.")
+    k, v = (x.repeat_interleave(heads // kv_heads, dim=-3) for x in (k, v))
+    scores = q @ k.mT / math.sqrt(q.shape[-1])
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    weights = scores.softmax(-1)
+    if mask is not None:
+        weights = weights.masked_fill(~mask, 0.0)
+    return weights @ v
+    ### END SOLUTION
+
+
+# %% check="grouped_query_attention"
+check(grouped_query_attention)
+
+# %% [markdown]
+# Your function in all 30 layers of the real model: the same logits. And the cache that the model really fills, beside
+# what it would need with a key head for every query head, or with a single one.
+
+# %% tags=["payoff"]
+from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache
+from transformers.masking_utils import sdpa_mask
+
+
+def grouped(module, query, key, value, attention_mask, **_):
+    if attention_mask is None:  # the library leaves it out where causal is enough
+        attention_mask = torch.ones(query.shape[2], key.shape[2]).tril(key.shape[2] - query.shape[2]).bool()
+    return grouped_query_attention(query, key, value, attention_mask).transpose(1, 2), None
+
+
+grouped_query_attention(torch.ones(2, 1, 2), torch.ones(1, 1, 2), torch.ones(1, 1, 2))
+AttentionInterface.register("grouped", grouped)
+AttentionMaskInterface.register("grouped", sdpa_mask)
+cache = DynamicCache()
+with torch.inference_mode():
+    theirs = model(ids[:, :64], past_key_values=cache).logits
+    usual = model.config._attn_implementation
+    model.set_attn_implementation("grouped")
+    try:
+        mine = model(ids[:, :64]).logits
+    finally:
+        model.set_attn_implementation(usual)
+print(f"largest difference of a logit: {(mine - theirs).abs().max():.0e}, of logits up to {theirs.max():.0f}")
+assert (mine - theirs).abs().max() < 1e-2, "These are not the model's own logits: solve the exercise first."
+
+stored = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers) / 64
+context, own = model.config.max_position_embeddings, model.config.num_key_value_heads
+KINDS = {f"{heads} key heads (ordinary)": heads, f"{own} key heads (this model)": own, "1 key head (multi-query)": 1}
+sizes = {kind: stored / own * number * context / 1e6 for kind, number in KINDS.items()}
+weights = sum(p.nbytes for p in model.parameters()) / 1e6
+fig, ax = figure(width=8.8, height=2.6)
+bars = ax.barh(list(sizes), list(sizes.values()), color=[COLORS[5], COLORS[0], COLORS[5]])
+ax.bar_label(bars, fmt="%.0f MB", padding=3)
+ax.axvline(weights, color="black", linestyle=":")
+ax.text(weights, 2.55, " weights", fontsize=9, va="bottom")
+ax.set(xlabel=f"KV cache of one text of {context:,} tokens, float32 (MB)", xlim=(0, 1.2 * max(sizes.values())))
+ax.invert_yaxis()
+show(
+    fig,
+    alt="Bars: the size of the KV cache with nine, three and one head of keys and values, and a line at the size of "
+    "the model's weights.",
+    title=f"Measured: {stored / 1e3:.0f} kB a token, {own / heads:.0%} of what {heads} key heads would need",
+)
+
+# %% [markdown]
+# With a key head for every query head, one full context would outweigh the model itself. That is why nearly every
+# recent model shares its key heads.
+#
+# ## The same numbers, one block at a time
+#
+# To see all pairs you needn't hold all scores. The softmax of a row needs its largest score and a sum. Both can be
+# found *while the keys stream by*. Say that the keys so far had the largest score $m$, with
+#
+# $$\ell = \sum_j e^{s_j - m}, \qquad o = \sum_j e^{s_j - m}\, v_j .$$
+#
+# Now comes a block with a larger score, $m' > m$. Both sums were taken against the wrong maximum, but that is easy to
+# mend: multiply them by $e^{m - m'}$ and go on. At the end, $o/\ell$ is the attention, exactly. This is the **online
+# softmax** (Milakov, Gimelshein 2018, arXiv:1805.02867), and the heart of FlashAttention (Dao et al. 2022,
+# arXiv:2205.14135).
+
+# %% exercise="online_softmax_attention"
+def online_softmax_attention(q, blocks):
+    """Exact attention over keys and values that come in blocks, each of which is seen once.
+
+    q:      floating-point tensor [..., n, d], with any number of leading (batch) dimensions
+    blocks: an iterable of pairs (k, v), k [..., b, d] and v [..., b, d_v] of the dtype of q. There is at least one
+            block; b is at least 1 and may differ from block to block. It can be gone through only once, has no length,
+            and holds more than fits into memory: what you keep must not grow with the number of blocks
+    Returns softmax(q K^T / sqrt(d)) V over the keys K and values V of all blocks, [..., n, d_v], of the dtype of q.
+    Scores may be large or far below zero: nothing overflows, and no row turns into 0/0.
+
+    Milakov, Gimelshein 2018, arXiv:1805.02867, algorithm 3; Dao et al. 2022, arXiv:2205.14135, section 3.1.
+    """
+    ### BEGIN SOLUTION
+    largest = torch.full((*q.shape[:-1], 1), -torch.inf, dtype=q.dtype)
+    total, out = 0.0, 0.0
+    for k, v in blocks:
+        scores = q @ k.mT / math.sqrt(q.shape[-1])
+        new = torch.maximum(largest, scores.amax(-1, keepdim=True))
+        weights, keep = torch.exp(scores - new), torch.exp(largest - new)
+        total = total * keep + weights.sum(-1, keepdim=True)
+        out = out * keep + weights @ v
+        largest = new
+    return out / total
+    ### END SOLUTION
+
+
+# %% check="online_softmax_attention"
+check(online_softmax_attention)
+
+# %% [markdown]
+# Cut the keys *and* the queries into blocks, and no piece ever holds more than one block of scores. The work stays
+# the same. On a GPU it even gets faster, since the scores never leave the small fast memory of the chip.
+
+# %% tags=["payoff"]
+def tiled(q, k, v, size=256):
+    """Your attention, in tiles of size × size."""
+    def stream():
+        return zip(k.split(size, -2), v.split(size, -2), strict=True)
+
+    return torch.cat([online_softmax_attention(part, stream()) for part in q.split(size, -2)], -2)
+
+
+exact, own = full_attention(*head(4096)), tiled(*head(4096))
+print(f"largest difference at 4,096 tokens: {(exact - own).abs().max():.0e}")
+tiles = [measured(tiled, n, runs=1) for n in LENGTHS]
+fig, ax = figure(width=8, height=3.6)
+pair = ((bill, "all scores at once", COLORS[1], "--"), (tiles, "yours, in tiles", COLORS[0], "-"))
+for points, name, color, style in pair:
+    ax.loglog(LENGTHS, [peak / 1e6 for _, peak in points], color=color, linestyle=style, marker="o", label=name)
+ax.set(xlabel="tokens n", ylabel="memory at once (MB)")
+ax.set_xticks(LENGTHS, [f"{n:,}" for n in LENGTHS])
+ax.minorticks_off()
+ax.legend()
+show(
+    fig,
+    alt="Memory of attention against the number of tokens: all scores at once grow with the square, tiles grow slowly.",
+    title=f"At 4,096 tokens the same numbers in {bill[-1][1] / tiles[-1][1]:.0f} times less memory",
+)
+
+# %% [markdown]
+# ## Mix first, compare later
+#
+# Linformer (Wang et al. 2020, arXiv:2006.04768) goes another way. Two learned matrices $E, F$ of shape $r \times m$ mix
+# the $m$ keys and values into $r$ of each, and the queries meet only those:
+#
+# $$\mathrm{softmax}\!\left(\frac{q\,(E k)^\top}{\sqrt d}\right) F v .$$
+#
+# The scores are $n \times r$. But note what kind of mixing this is: it runs along the *sequence*, every token goes into
+# every mixture, and so a token may hear from itself only through a blend. Nobody can say any more who came first, which
+# is why Linformer doesn't write text.
+
+# %% exercise="linformer_attention"
+def linformer_attention(q, k, v, e, f):
+    """Attention over r mixtures of the keys and values.
+
+    q:    floating-point tensor [..., n, d], with any number of leading (batch) dimensions
+    k:    [..., m, d]. v: [..., m, d_v]
+    e, f: [r, m]: how the m keys (e) and the m values (f) are mixed; the same for all batches. All of the dtype of q
+    Scores are divided by sqrt(d), and the softmax runs over the r mixtures.
+    Returns a tensor [..., n, d_v] of the dtype of q. Nothing is changed in place.
+
+    Wang et al. 2020, arXiv:2006.04768, equation 7.
+    """
+    ### BEGIN SOLUTION
+    scores = q @ (e @ k).mT / math.sqrt(q.shape[-1])
+    return scores.softmax(-1) @ (f @ v)
+    ### END SOLUTION
+
+
+# %% check="linformer_attention"
+check(linformer_attention)
+
+# %% [markdown]
+# How much is lost? Take queries, keys and values out of the real model, in the middle of the text, and mix by the
+# simplest rule: each mixture is the average of a run of neighbouring tokens. (A trained Linformer learns $E$ and $F$; a
+# model that wasn't trained for it has to live with such guesses. Without the causal mask, on both sides.)
+
+# %% tags=["payoff"]
+caught = {}
+layer = model.model.layers[10].self_attn
+hooks = [getattr(layer, name).register_forward_hook(lambda m, i, out, name=name: caught.update({name: out}))
+         for name in ("q_proj", "k_proj", "v_proj")]
+with torch.inference_mode():
+    model(ids)
+for hook in hooks:
+    hook.remove()
+q, k, v = (caught[name][0].unflatten(-1, (-1, layer.head_dim)).transpose(0, 1) for name in caught)
+k, v = (x.repeat_interleave(len(q) // len(k), 0) for x in (k, v))
+
+
+def averages(r):
+    """[r, n]: mixture i is the mean of the i-th run of tokens."""
+    runs = torch.arange(n) * r // n == torch.arange(r)[:, None]
+    return runs / runs.sum(-1, keepdim=True)
+
+
+def relative_error(estimate, right):
+    return float((estimate - right).norm() / right.norm())
+
+
+right, RANKS = full_attention(q, k, v), [4, 12, 48, 96, n]
+errors = [relative_error(linformer_attention(q, k, v, averages(r), averages(r)), right) for r in RANKS]
+spectrum = torch.linalg.svdvals((q @ k.mT / math.sqrt(layer.head_dim)).softmax(-1)).square()
+energy = (spectrum.cumsum(-1) / spectrum.sum(-1, keepdim=True)).mean(0)
+fig, (left, right_ax) = figure(1, 2, width=9.6, height=3.4)
+left.plot(RANKS, errors, marker="o", color=COLORS[0])
+left.set(xlabel=f"mixtures r, of {n} tokens", ylabel="relative error of the output", ylim=(0, None))
+right_ax.plot(range(1, n + 1), 100 * energy, color=COLORS[1])
+right_ax.set(xlabel="rank", ylabel="energy of the attention map (%)", ylim=(0, 102))
+needed = int((energy < 0.99).sum()) + 1
+show(
+    fig,
+    alt="Left: the error of Linformer with averaged tokens against the number of mixtures; it falls to zero only when "
+    "there are as many as tokens. Right: the share of an attention map's energy against the rank.",
+    title=f"The maps have 99 % of their energy in rank {needed} of {n}; averages of tokens miss it: "
+    f"error {errors[2]:.2f} at r = {RANKS[2]}",
+)
+
+# %% [markdown]
+# The maps are nearly low-rank, as the paper says, but *which* mixtures are the good ones differs from text to text.
+# Fixed matrices have to be learned together with the model.
+#
+# ## Who meets whom: are these local?
+#
+# "Local attention attends to a few nearby tokens; examples are Linformer and Reformer." We can ask each method
+# directly. Change the value of token $j$ a little and see whether the output of token $i$ moves: that is the
+# gradient. The text for this test has *topics*: tokens of one topic have similar vectors, and stand in random places.
+#
+# Reformer (Kitaev et al. 2020, arXiv:2001.04451) throws tokens into buckets by a random rotation: the bucket is the
+# direction that a vector points to most. Only those in one bucket meet.
+
+# %% claim="T07.2"
+TOKENS, TOPICS = 96, 4
+g = torch.Generator().manual_seed(0)
+topic = torch.randint(TOPICS, (TOKENS,), generator=g)
+centres = 3 * F.normalize(torch.randn(TOPICS, 32, generator=g), dim=-1)
+qk = centres[topic] + 0.25 * torch.randn(TOKENS, 32, generator=g)  # Reformer shares queries and keys
+rotation, mixing = torch.randn(32, 4, generator=g), torch.randn(12, TOKENS, generator=g) / math.sqrt(TOKENS)
+buckets = torch.cat([qk @ rotation, -qk @ rotation], -1).argmax(-1)
+near = (torch.arange(TOKENS)[:, None] - torch.arange(TOKENS)).abs()
+METHODS = {
+    "window, both ways": lambda v: full_attention(qk, qk, v, near < 9),
+    "Reformer": lambda v: full_attention(qk, qk, v, buckets[:, None] == buckets),
+    "Linformer": lambda v: F.scaled_dot_product_attention(qk, mixing @ qk, mixing @ v),
+    "full attention": lambda v: full_attention(qk, qk, v),
+}
+
+
+def who_hears_whom(method):
+    """[i, j]: how strongly the output of token i moves with the value of token j."""
+    moved = torch.autograd.functional.jacobian(lambda v: method(v[:, None])[:, 0], torch.zeros(TOKENS))
+    return moved.abs()
+
+
+fig, axes = figure(1, 4, width=10.4, height=4.0, sharey=True)
+mean_distance = {}
+for ax, (name, method) in zip(axes, METHODS.items(), strict=True):
+    meets = who_hears_whom(method) > 1e-9
+    mean_distance[name] = float(near[meets].float().mean())
+    ax.imshow(meets, cmap=SEQUENTIAL, vmin=0, vmax=1)
+    ax.set(title=f"{name}\nmean distance {mean_distance[name]:.0f}", xlabel="token that is heard")
+axes[0].set_ylabel("token that hears")
+show(
+    fig,
+    alt="Four maps of which token hears which. The window is a band along the diagonal. Reformer's dots are scattered "
+    "over the whole map. Linformer and full attention fill the map completely.",
+    title=f"Pairs that meet are {mean_distance['window, both ways']:.0f} tokens apart in a window, "
+    f"{mean_distance['Reformer']:.0f} in Reformer, {mean_distance['Linformer']:.0f} in Linformer",
+)
+same = topic[:, None] == topic
+shared = float(same[buckets[:, None] == buckets].float().mean())
+print(f"any two tokens are {near.float().mean():.0f} apart on average, and {same.float().mean():.0%} share a topic; "
+      f"of the pairs in one bucket {shared:.0%} do")
+
+# %% [markdown]
+# **Wrong.** Reformer goes by content: its pairs stand as far apart as any two tokens do. Linformer leaves out nobody.
+# Local are Longformer, Swin and Mistral's window.
+#
+# ## An estimate of the softmax
+#
+# Performer (Choromanski et al. 2020, arXiv:2009.14794) starts from an identity. For $w$ drawn from a standard normal
+# distribution,
+#
+# $$e^{x \cdot y} = \mathbb{E}_w\!\left[e^{w\cdot x - |x|^2/2}\; e^{w\cdot y - |y|^2/2}\right].$$
+#
+# So draw $m$ such vectors once, and give each query and key its $m$ **features**
+# $\phi(x) = e^{\,w_i\cdot x - |x|^2/2}/\sqrt m$. Then $\phi(q)\cdot\phi(k)$ estimates $e^{q\cdot k}$, and the sum over
+# all keys can be taken *before* the query comes: $\phi(q)\,\big(\phi(K)^\top V\big)$. No pair of tokens is ever looked
+# at, and yet each takes part.
+
+# %% exercise="performer_features"
+def performer_features(x, w):
+    """Positive random features, whose dot products estimate exp(x · y).
+
+    x: floating-point tensor [..., d]: queries or keys. Where scores are to be divided by sqrt(d), the caller has scaled
+       both by d**(-1/4) already; nothing is scaled or normalised here
+    w: [m, d], rows drawn from a standard normal distribution, of the dtype of x
+    Returns features [..., m] of the dtype of x: exp(w_i · x - |x|² / 2) / sqrt(m). No further stabilising.
+
+    Choromanski et al. 2020, arXiv:2009.14794, lemma 1 and section 2.3 (without the orthogonal rows).
+    """
+    ### BEGIN SOLUTION
+    return torch.exp(x @ w.T - x.square().sum(-1, keepdim=True) / 2) / math.sqrt(w.shape[0])
+    ### END SOLUTION
+
+
+# %% check="performer_features"
+check(performer_features)
+
+# %% [markdown]
+# Attention in linear time, from your features. How many does it take? The mean is right for any number, but its spread
+# grows like $e^{|q + k|^2}$. So we try short vectors, and the same vectors twice as long, which make sharper maps.
+
+# %% tags=["payoff"]
+def performer_attention(q, k, v, w):
+    """Attention by random features: [..., n, d_v]. No n × m scores anywhere."""
+    q, k = (performer_features(x / q.shape[-1] ** 0.25, w) for x in (q, k))
+    return (q @ (k.mT @ v)) / (q @ k.sum(-2, keepdim=True).mT)
+
+
+COUNTS, REACHES = [16, 64, 256, 1024], {"short vectors": 0.5, "vectors twice as long": 1.0}
+found = {}
+for name, reach in REACHES.items():
+    q16, k16, v16 = (x[..., :16] for x in head(256))
+    truth = full_attention(reach * q16, reach * k16, v16)
+    for m in COUNTS:
+        draws = [torch.randn(m, 16, generator=torch.Generator().manual_seed(seed)) for seed in range(5)]
+        estimates = [performer_attention(reach * q16, reach * k16, v16, w) for w in draws]
+        found[name, m] = [relative_error(estimate, truth) for estimate in estimates]
+fig, ax = figure(width=8.4, height=3.6)
+for name, color, marker in zip(REACHES, COLORS, "os", strict=False):
+    means = [sum(found[name, m]) / 5 for m in COUNTS]
+    for m in COUNTS:
+        ax.scatter([m] * 5, found[name, m], color=color, marker=marker, s=14)
+    ax.plot(COUNTS, means, color=color, label=f"{name} (mean of five draws)")
+ax.set_xscale("log", base=2)
+ax.set_xticks(COUNTS, [f"{m:,}" for m in COUNTS])
+ax.set(xlabel="features m (the head is 16 wide, the text 256 long)", ylabel="relative error", ylim=(0, None))
+ax.legend()
+short, long = (sum(found[name, COUNTS[-1]]) / 5 for name in REACHES)
+show(
+    fig,
+    alt="The error of attention by random features against their number, five draws each, for short vectors and for "
+    "vectors twice as long. It falls for short vectors only, and the draws differ a lot for long ones.",
+    title=f"With {COUNTS[-1]:,} features: an error of {short:.0%} for short vectors, {long:.0%} for long ones",
+)
+
+# %% [markdown]
+# "…or uses learnable attention patterns, such as Performer, to cut unnecessary work." Is there a pattern, and is it
+# learned? We write Performer's attention out as a map, which it never does itself, and ask three things: how many
+# entries are zero, what rank has it, and does anything in it have a gradient to learn from? (The features here are the
+# paper's second kind, with $e^{w\cdot x}$ and $e^{-w\cdot x}$ side by side.)
+
+# %% claim="T07.4"
+def map_of(features, q, k):
+    weights = features(q) @ features(k).mT
+    return weights / weights.sum(-1, keepdim=True)
+
+
+g = torch.Generator().manual_seed(1)
+draws = torch.randn(256, 16, generator=g)
+
+
+def both_signs(x):
+    x = x / 2  # 16 ** (1/4)
+    raised = torch.cat([x @ draws.T, -x @ draws.T], -1)
+    return torch.exp(raised - x.square().sum(-1, keepdim=True) / 2) / math.sqrt(2 * len(draws))
+
+
+q16, k16, _ = (x[0, :, :16].double() for x in head(192))
+draws = draws.double()
+local = (torch.arange(192)[:, None] - torch.arange(192)).abs() < 24
+MAPS = {
+    "softmax": (q16 @ k16.T / 4).softmax(-1),
+    "Performer": map_of(both_signs, q16, k16),
+    "window": (q16 @ k16.T / 4).masked_fill(~local, -torch.inf).softmax(-1),
+    "Linformer, r = 16": (q16 @ (torch.randn(16, 192, generator=g).double() @ k16 / 8).T / 4).softmax(-1),
+}
+print(f"{'map':18} {'zeros':>6} {'rank':>5}")
+for name, weights in MAPS.items():
+    print(f"{name:18} {float((weights == 0).double().mean()):6.0%} {int(torch.linalg.matrix_rank(weights)):5}")
+print(f"parameters to learn in Performer's features: {sum(x.requires_grad for x in (draws,))}")
+
+# %% [markdown]
+# **Wrong**: no zeros, full rank (as soon as there are more features than tokens), and random vectors that nobody
+# trains. Performer estimates the *dense* softmax, "without relying on any priors such as sparsity or low-rankness",
+# says its abstract. Patterns that are learned exist, in other models: Routing Transformer (arXiv:2003.05997), or
+# Native Sparse Attention (arXiv:2502.11089).
+#
+# ## Share across layers: what does it save?
+#
+# "Share attention weights between layers, to reduce the model's complexity." *Weights* has two meanings. ALBERT (Lan
+# et al. 2019, arXiv:1909.11942) shares the **parameters**. Others (Xiao et al. 2019, arXiv:1906.11024) share the
+# **attention maps**: compute them in one layer, reuse them in the next. Six layers, three ways:
+
+# %% claim="T07.5"
+DEPTH, D, HEADS, ROW = 6, 64, 4, 128
+
+
+class Attention(nn.Module):
+    """Self-attention with a residual that can be given a finished map. Returns the output and the map."""
+
+    def __init__(self):
+        super().__init__()
+        self.q, self.k, self.v, self.out = (nn.Linear(D, D, bias=False) for _ in range(4))
+
+    def forward(self, x, ready=None):
+        def split(t):
+            return t.unflatten(-1, (HEADS, -1)).transpose(-3, -2)
+
+        if ready is None:
+            ready = (split(self.q(x)) @ split(self.k(x)).mT / math.sqrt(D // HEADS)).softmax(-1)
+        return x + self.out((ready @ split(self.v(x))).transpose(-3, -2).flatten(-2)), ready
+
+
+def stack(kind):
+    """Parameters, operations and milliseconds of six layers on eight texts."""
+    torch.manual_seed(0)
+    layers = [Attention()] * DEPTH if kind == "one layer, six times" else [Attention() for _ in range(DEPTH)]
+
+    @torch.inference_mode()
+    def run(x):
+        ready = None
+        for i, layer in enumerate(layers):
+            x, ready = layer(x, ready if kind == "maps of every second layer reused" and i % 2 else None)
+
+    x, seconds = torch.randn(8, ROW, D), []
+    with FlopCounterMode(display=False) as counter:
+        run(x)
+    for _ in range(8):
+        start = time.perf_counter()
+        run(x)
+        seconds.append(time.perf_counter() - start)
+    weights = sum(p.numel() for p in nn.ModuleList(layers).parameters())
+    return weights / 1e3, counter.get_total_flops() / 1e6, 1e3 * min(seconds)
+
+
+KINDS = ["six layers of their own", "one layer, six times", "maps of every second layer reused"]
+costs = {kind: stack(kind) for kind in KINDS}
+fig, axes = figure(1, 3, width=10.4, height=2.6, sharey=True)
+labels = ("parameters (thousands)", "work (million operations)", "time (ms)")
+for which, (ax, label) in enumerate(zip(axes, labels, strict=True)):
+    values = [cost[which] for cost in costs.values()]
+    ax.bar_label(ax.barh(KINDS, values, color=COLORS[which]), fmt="%.0f", padding=3)
+    ax.set(xlabel=label, xlim=(0, 1.25 * max(values)))
+axes[0].invert_yaxis()
+first, shared, maps = costs.values()
+show(
+    fig,
+    alt="Bars of parameters, work and time for six layers with weights of their own, one layer used six times, and "
+    "attention maps that are reused. Sharing weights saves parameters only; sharing maps saves work.",
+    title=f"Sharing parameters: {shared[0] / first[0]:.0%} of the parameters, {shared[1] / first[1]:.0%} of the work. "
+    f"Sharing maps: {maps[1] / first[1]:.0%} of the work",
+)
+
+# %% [markdown]
+# **Imprecise.** A layer used six times is stored once and computed six times: the download shrinks, the bill doesn't.
+# Sharing maps, or keys and values (as in Cross-Layer Attention, arXiv:2405.12981), does save work or cache.
+#
+# ## The receipts: your own five, measured
+#
+# Time and memory of what you have built, against the length of the text. Look for two groups: the lines that rise with
+# the square, and those that don't. `grouped_query_attention` isn't among them, since it saves cache, not scores.
+
+# %% tags=["payoff"]
+def your_window(q, k, v):
+    return full_attention(q, k, v, sliding_window_mask(q.shape[-2], W))
+
+
+def your_linformer(q, k, v, r=64):
+    mix = torch.randn(2, r, k.shape[-2], generator=torch.Generator().manual_seed(0)) / math.sqrt(k.shape[-2])
+    return linformer_attention(q, k, v, *mix)
+
+
+def your_performer(q, k, v, m=256):
+    return performer_attention(q, k, v, torch.randn(m, WIDTH, generator=torch.Generator().manual_seed(0)))
+
+
+curves = {"plain": bill, "tiles (exact)": tiles}
+contestants = {"window, as a mask": your_window, "window, in blocks": in_blocks, "Linformer, r = 64": your_linformer,
+               "Performer, m = 256": your_performer}
+for name, attend in contestants.items():
+    curves[name] = [measured(attend, n) for n in LENGTHS]
+fig, axes = figure(1, 2, width=10.4, height=4.2)
+marks = zip(curves.items(), [*COLORS[:6]], "osvD^x", ("-", "--", ":", "-.", "-", "--"), strict=True)
+for (name, points), color, marker, style in marks:
+    for ax, which, unit in ((axes[0], 0, 1e3), (axes[1], 1, 1e-6)):
+        ax.loglog(LENGTHS, [point[which] * unit for point in points], color=color, marker=marker, linestyle=style,
+                  label=name)
+for ax, label in zip(axes, ("time (ms)", "memory at once (MB)"), strict=True):
+    ax.set(xlabel="tokens n", ylabel=label)
+    ax.set_xticks(LENGTHS, [f"{n:,}" for n in LENGTHS])
+    ax.minorticks_off()
+axes[1].legend(fontsize=9)
+exponents = {name: slope(LENGTHS, [seconds for seconds, _ in points]) for name, points in curves.items()}
+show(
+    fig,
+    alt="Time and memory of six kinds of attention against the number of tokens. Plain attention and the masked window "
+    "are steepest; blocks, Linformer and Performer grow about linearly; tiles take plain attention's time and little "
+    "memory.",
+    title=f"From 2,048 to 4,096 tokens time grows like n^{exponents['plain']:.1f} for plain attention, "
+    f"n^{exponents['window, in blocks']:.1f} in blocks, n^{exponents['Linformer, r = 64']:.1f} for Linformer",
+)
+
+# %% [markdown]
+# | method | result | work | memory for scores | who meets whom |
+# |---|---|---|---|---|
+# | plain | exact | $n^2 d$ | $n^2$ | all |
+# | online softmax, FlashAttention | exact | $n^2 d$ | one tile | all |
+# | grouped queries | another model | $n^2 d$ | $n^2$; the cache shrinks | all |
+# | window, in blocks | another model | $n w d$ | $n w$ | neighbours; through layers, more |
+# | Reformer | another model | $n \log n$ | buckets | alike |
+# | Linformer | another model | $n r d$ | $n r$ | all, mixed |
+# | Performer | an estimate | $n m d$ | $n m$ | all |
+#
+# The first two rows won. When a model from the last years reads long texts, it most likely has grouped queries, a
+# FlashAttention kernel, and perhaps windows in some of its layers. Exactness turned out to be worth more than $n$ over
+# $n^2$.
