@@ -49,7 +49,7 @@ class Report:
     def headline(self) -> str:
         if self.status == "not implemented":
             return f"{self.exercise}: not implemented yet"
-        return f"{self.exercise}: {self.earned:g} of {self.points:g} points"
+        return f"{self.exercise}: {_points(self.earned)} of {_points(self.points)} points"
 
     def hidden(self) -> Report:
         """The same result without anything that gives away the inputs."""
@@ -74,7 +74,7 @@ class Report:
         """The report for a terminal."""
         width = max((len(line.name) for line in self.lines), default=0)
         rows = [
-            f"  {'pass' if line.passed else 'FAIL'}  {line.name:<{width}}  {line.earned:g}/{line.worth:g}"
+            f"  {'pass' if line.passed else 'FAIL'}  {line.name:<{width}}  {_points(line.earned)}/{_points(line.worth)}"
             + (f"  {line.note}" if line.note else "")
             for line in self.lines
         ]
@@ -113,6 +113,10 @@ class Report:
         return "".join([*parts, "</div>"])
 
 
+def _points(value: float) -> str:
+    return f"{round(value, 2):g}"
+
+
 def _escaped(text: str) -> str:
     """HTML-safe; `code` between backticks is set as code, *this* as emphasis."""
     pieces = html.escape(text).split("`")
@@ -135,7 +139,7 @@ def _table(lines: Sequence[Line]) -> str:
         note = f"<br><small>{_escaped(line.note)}</small>" if line.note else ""
         rows.append(
             f"<tr style='background:none'><td {cell}>{mark}</td><td {cell}>{_escaped(line.name)}{note}</td>"
-            f"<td {cell}>{line.earned:g} / {line.worth:g}</td></tr>"
+            f"<td {cell}>{_points(line.earned)} / {_points(line.worth)}</td></tr>"
         )
     head = f"<tr style='background:none'><th {cell}></th><th {cell}>what is checked</th><th {cell}>points</th></tr>"
     return f'<table style="border:none;margin:.3em 0">{head}{"".join(rows)}</table>'

@@ -14,7 +14,7 @@
 # and interview notes still list them side by side, as if they were all the same trick.
 #
 # They aren't. Some look at fewer pairs of tokens. Some mix tokens before they compare. Some replace the softmax by an
-# estimate. And two, the ones that today's models really use, change nothing in the result: they need less memory for
+# estimate, some share keys between heads. And one changes nothing in the result at all: it only needs less memory for
 # the very same numbers. You build one of each, measure what it saves, and see what it gives up.
 
 # %% tags=["setup"]
@@ -819,6 +819,6 @@ show(
 # | Linformer | another model | $n r d$ | $n r$ | all, mixed |
 # | Performer | an estimate | $n m d$ | $n m$ | all |
 #
-# The first two rows won. When a model from the last years reads long texts, it most likely has grouped queries, a
-# FlashAttention kernel, and perhaps windows in some of its layers. Exactness turned out to be worth more than $n$ over
-# $n^2$.
+# Rows two, three and four won. When a model from the last years reads long texts, it most likely has grouped queries, a
+# FlashAttention kernel, and perhaps windows in some of its layers. Estimates of the softmax are hardly used: exactness
+# turned out to be worth more than $n$ over $n^2$.
