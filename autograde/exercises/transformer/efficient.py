@@ -181,6 +181,8 @@ performer_features = Exercise(
         Misconception("the rows of x are brought to length 1", wrong.unit_inputs, "Take x as it is."),
         Misconception("cosines are taken", wrong.by_cosine,
                       "Trigonometric features (Rahimi & Recht) can be negative. Performer's are exponentials."),
+        Misconception("bare cosines are taken", wrong.by_bare_cosine,
+                      "Those are Fourier features, for the Gaussian kernel. Performer's are exponentials."),
         Misconception("ReLU is taken", wrong.by_relu,
                       "Performer-ReLU is another kernel. Softmax attention needs exp."),
         Misconception("elu + 1 is taken", wrong.by_elu,
