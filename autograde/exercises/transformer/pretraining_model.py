@@ -14,6 +14,7 @@ cross_entropy = Exercise(
     probe=checks.loss_and_gradient,
     forbid=["torch.nn.functional.cross_entropy", "torch.nn.functional.nll_loss"],
     rtol=1e-3,
+    atol=2e-3,  # of a logit of ten thousand, float32 keeps three decimals
     laws=[
         Law("A constant on all logits of a token changes nothing", checks.alike_when_shifted),
         Law("Logits that are all alike give log(classes)", checks.knowing_nothing),

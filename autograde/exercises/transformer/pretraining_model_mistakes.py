@@ -155,7 +155,8 @@ def _rotated(q, k, v, positions, parts):
 
 def _attend(h, layer, heads, parts, **changes):
     """Attention of one layer in parts: projection, split, rotation, mask, join, output."""
-    do = {"split": _split, "rotate": _rotated, "mask": _causal, "join": _join, "product": lambda x, w: x @ w.T} | changes
+    usual = {"split": _split, "rotate": _rotated, "mask": _causal, "join": _join, "product": lambda x, w: x @ w.T}
+    do = usual | changes
     q, k, v = (do["split"](do["product"](h, layer[name]), heads) for name in "qkv")
     positions = torch.arange(h.shape[-2])
     joined = do["join"](parts.attention(*do["rotate"](q, k, v, positions, parts), do["mask"](h.shape[-2])))
@@ -206,7 +207,9 @@ gpt = _gpt()
 gpt_post_norm = _gpt(_block(lambda x, p: p.n1(x + p.a(x)), lambda x, p: p.n2(x + p.m(x))))
 gpt_without_norms = _gpt(_block(lambda x, p: x + p.a(x), lambda x, p: x + p.m(x)))
 gpt_norms_outside = _gpt(_block(lambda x, p: x + p.n1(p.a(x)), lambda x, p: x + p.n2(p.m(x))))
-gpt_norm_replaces_x = _gpt(_block(lambda x, p: p.n1(x), lambda x, p: x + p.a(x), lambda x, p: p.n2(x), lambda x, p: x + p.m(x)))
+gpt_norm_replaces_x = _gpt(_block(
+    lambda x, p: p.n1(x), lambda x, p: x + p.a(x), lambda x, p: p.n2(x), lambda x, p: x + p.m(x),
+))
 gpt_one_norm = _gpt(_block(lambda x, p: x + p.a(p.n1(x)), lambda x, p: x + p.m(p.n1(x))))
 gpt_norms_swapped = _gpt(_block(lambda x, p: x + p.a(p.n2(x)), lambda x, p: x + p.m(p.n1(x))))
 gpt_norms_without_weight = _gpt(_block(lambda x, p: x + p.a(p.bare(x)), lambda x, p: x + p.m(p.bare(x))))

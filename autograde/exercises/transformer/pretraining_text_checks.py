@@ -52,7 +52,7 @@ def bpe_cases(g):
     yield case("aaaaa aaaaa aaa", 3, r"\S+|\s+", label="runs of one letter")
     yield case(_prose(g, 25, ["é", "中", "ü", "🙂", "a"]), 8, GPT_LIKE, label="letters of several bytes")
     yield case(_prose(g, 20, ["a", "b"]), 7, r"\S+|\s+", label="two letters, many ties")
-    yield case(_prose(g, 12), 5, r"(?s).+", label="the whole text is one word")
+    yield case(_prose(g, 12), 5, r"[\s\S]+", label="the whole text is one word")
     yield case("abc", 9, GPT_LIKE, label="fewer pairs than merges")
     yield case("abababab cd", 5, GPT_LIKE, label="one word repeats itself")
     yield case(_prose(g, 8), 0, GPT_LIKE, label="no merge at all")

@@ -90,21 +90,21 @@ def batch_unfolded(data, n, rows, generator):
 # ---- bits_per_byte --------------------------------------------------------------------------------------------------
 
 
-def _bits(losses, targets, n_bytes, per_nat=1 / math.log(2)):
+def _bits(losses, targets, n_bytes, base=2.0):
     kept = targets != -100
-    return losses[kept].sum() * per_nat / n_bytes[targets[kept]].sum()
+    return losses[kept].sum() / math.log(base) / n_bytes[targets[kept]].sum()
 
 
 def bits_as_nats(losses, targets, n_bytes):
-    return _bits(losses, targets, n_bytes, 1.0)
+    return _bits(losses, targets, n_bytes, math.e)
 
 
 def bits_times_ln2(losses, targets, n_bytes):
-    return _bits(losses, targets, n_bytes, math.log(2))
+    return _bits(losses, targets, n_bytes) * math.log(2) ** 2
 
 
 def bits_as_digits(losses, targets, n_bytes):
-    return _bits(losses, targets, n_bytes, 1 / math.log(10))
+    return _bits(losses, targets, n_bytes, 10.0)
 
 
 def bits_per_token(losses, targets, n_bytes):
