@@ -99,8 +99,9 @@ for word, times in Counter(re.findall(WORDS, training_text)).items():
 
 most = pairs.most_common(16)
 fig, ax = figure(width=8.6, height=3.0)
-ax.bar(["".join(pair).replace(" ", "␣") for pair, _ in most], [count / 1_000 for _, count in most], color=COLORS[0])
-ax.set(xlabel="two neighbours inside a word (␣ is the space before it)", ylabel="occurrences (thousands)")
+names = ["".join(pair).replace(" ", "␣").replace("\n", "↵") for pair, _ in most]
+ax.bar(names, [times / 1_000 for _, times in most], color=COLORS[0])
+ax.set(xlabel="two neighbours inside a word (␣ space, ↵ new line)", ylabel="occurrences\n(thousands)")
 first, second = ("".join(pair) for pair, _ in most[:2])
 show(
     fig,
@@ -188,12 +189,13 @@ def encoder(merges):
 
 # %% tags=["payoff"]
 MERGES = 256
-merges = train_bpe(training_text[:100_000], MERGES, WORDS)
+merges = train_bpe(training_text[:80_000], MERGES, WORDS)
 tokens, encode = spelled(merges), encoder(merges)
 _, theirs = smollm()
 POEM = "床前明月光,疑是地上霜。举头望明月,低头思故乡。"
 sizes = [0, 16, 32, 64, 128, MERGES]
 short = [len(unseen_text) / len(encoder(merges[:size])(unseen_text)) for size in sizes]
+READ = 8_000  # letters of each text that SmolLM's tokenizer is given
 
 
 def bytes_per_token(sample):
@@ -204,19 +206,19 @@ def bytes_per_token(sample):
 fig, (left, right) = figure(1, 2, width=10, height=3.5)
 left.plot(sizes, short, color=COLORS[0], marker="o")
 left.set(xlabel="merges", ylabel="bytes a token, unseen Shakespeare", ylim=(0.9, None))
-kinds = ["bytes", "letters", f"yours ({256 + MERGES})", f"SmolLM's ({len(theirs):,})"]
+kinds = ["bytes\n(256)", "letters", f"yours\n({256 + MERGES})", f"SmolLM's\n({len(theirs):,})"]
 for offset, (name, sample), color, hatch in (
-    (-0.2, ("Shakespeare", unseen_text), COLORS[0], ""), (0.2, ("Li Bai, in Chinese", POEM), COLORS[1], "//")
+    (-0.2, ("Shakespeare", unseen_text[:READ]), COLORS[0], ""), (0.2, ("Li Bai, in Chinese", POEM), COLORS[1], "//")
 ):
     places = [i + offset for i in range(4)]
     right.bar(places, bytes_per_token(sample), 0.38, color=color, hatch=hatch, edgecolor="white", label=name)
 right.set_xticks(range(4), kinds)
-right.set(ylabel="bytes a token")
-right.legend()
+right.set(xlabel="tokens (size of the vocabulary)", ylabel="bytes a token", ylim=(0, 4.3))
+right.legend(loc="upper left")
 show(
     fig,
-    alt="Left: bytes a token against the number of merges, rising ever more slowly. Right: bars of the bytes a token of "
-    "four tokenizers on English and on Chinese text.",
+    alt="Left: bytes a token against the number of merges, rising ever more slowly. Right: bars of the bytes a token "
+    "of four tokenizers on English and on Chinese text.",
     title=f"{MERGES} merges make tokens of {short[-1]:.2f} bytes; on Chinese, which they never saw, "
     f"{bytes_per_token(POEM)[2]:.2f}",
 )
@@ -329,7 +331,7 @@ check(bits_per_byte)
 
 # %% tags=["payoff"]
 chat, tokenizer = smollm()
-CLIP = 4_000
+CLIP = 2_000
 pieces = [unseen_text[i : i + CLIP] for i in (0, 30_000)]
 size_of = torch.tensor([len(token) for token in tokenizer.convert_ids_to_tokens(range(len(tokenizer)))])
 bits = {"no model": [8.0, 8.0], "zip (zlib)": [8 * len(zlib.compress(p.encode(), 9)) / len(p) for p in pieces]}
@@ -341,7 +343,8 @@ for piece in pieces:
     each = torch.stack([cross_entropy(row, target) for row, target in zip(scores[0], ids[0, 1:], strict=True)])
     bits["SmolLM, 135 M"].append(float(bits_per_byte(each, ids[0, 1:], size_of)))
 for name, found in bits.items():
-    print(f"{name:16} {sum(found) / 2:.2f} bits a byte, on {CLIP:,} letters each: " + ", ".join(f"{b:.2f}" for b in found))
+    each = " and ".join(f"{price:.2f}" for price in found)
+    print(f"{name:16} {sum(found) / 2:.2f} bits a byte ({each} on {CLIP:,} letters each)")
 
 # %% [markdown]
 # ## The model
@@ -421,7 +424,7 @@ smol_parts = SimpleNamespace(
 ids = tokenizer("All that glitters is not", return_tensors="pt").input_ids
 with torch.no_grad():
     gap = (gpt_forward(ids, smol, 9, smol_parts) - chat(ids).logits).abs().max()
-    for _ in range(8):
+    for _ in range(5):
         best = gpt_forward(ids, smol, 9, smol_parts)[:, -1].argmax(-1, keepdim=True)
         ids = torch.cat([ids, best], 1)
 print(f"largest difference from the library's logits: {gap:.0e}")
@@ -469,19 +472,18 @@ def adamw(weights, lr):
 
 # %% tags=["payoff"]
 data, unseen = encode(training_text), encode(unseen_text)
-N, ROWS, HEADS = 64, 8, 4
-HELD = get_batch(unseen, N, 64, torch.Generator().manual_seed(1))
+HEADS, N, ROWS = 4, 64, 8
 LENGTHS = torch.tensor([len(token) for token in tokens])
 
 
-def train(weights, steps, peak, parts=PARTS, optimizer=adamw, schedule=rate_of, seed=0):
+def train(weights, data, steps, peak, parts=PARTS, optimizer=adamw, schedule=rate_of, seed=0, n=N):
     """Train the weights in place. Gives the training loss of every step, in nats a token."""
     g, losses = torch.Generator().manual_seed(seed), []
     chosen = optimizer(tensors_of(weights), peak)
     for step in range(steps):
         for group in chosen.param_groups:
             group["lr"] = float(schedule(step + 1, peak, steps // 10, steps))
-        inputs, targets = get_batch(data, N, ROWS, g)
+        inputs, targets = get_batch(data, n, ROWS, g)
         loss = cross_entropy(gpt_forward(inputs, weights, HEADS, parts), targets)
         chosen.zero_grad()
         loss.backward()
@@ -490,9 +492,10 @@ def train(weights, steps, peak, parts=PARTS, optimizer=adamw, schedule=rate_of, 
     return losses
 
 
-def loss_on_unseen(weights, parts=PARTS):
+def loss_on(ids, weights, parts=PARTS):
+    inputs, targets = get_batch(ids, N, 64, torch.Generator().manual_seed(1))
     with torch.no_grad():
-        return float(cross_entropy(gpt_forward(HELD[0], weights, HEADS, parts), HELD[1]))
+        return float(cross_entropy(gpt_forward(inputs, weights, HEADS, parts), targets))
 
 
 def write(weights, start, length=90, temperature=0.7, seed=0):
@@ -506,11 +509,11 @@ def write(weights, start, length=90, temperature=0.7, seed=0):
 
 
 # %% tags=["payoff"]
-STEPS, START = 900, "\nKING HENRY. "
+STEPS, START = 750, "\nKING HENRY. "
 gpt = new_weights(256 + MERGES, d=96, hidden=256, layers=3, seed=0)
 before = write(gpt, START)
 began = time.perf_counter()
-losses = train(gpt, STEPS, 4e-3)
+losses = train(gpt, data, STEPS, 4e-3)
 seconds, seen = time.perf_counter() - began, STEPS * ROWS * N
 count = sum(weight.numel() for weight in tensors_of(gpt))
 print(f"{count:,} weights, {seen:,} tokens in {seconds:.0f} s: {seen / seconds:,.0f} tokens a second")
@@ -530,7 +533,7 @@ def price(weights, piece):
 
 bits[f"yours, {count / 1e6:.1f} M"] = [price(gpt, piece) for piece in pieces]
 smooth = torch.tensor(losses).unfold(0, 20, 1).mean(-1)
-held = loss_on_unseen(gpt)
+held = loss_on(unseen, gpt)
 fig, (left, right) = figure(1, 2, width=10, height=3.5)
 left.plot(range(20, STEPS + 1), smooth, color=COLORS[0])
 left.axhline(math.log(256 + MERGES), color="black", linestyle=":")
@@ -555,17 +558,20 @@ show(
 
 # %% [markdown]
 # Mind what this comparison says. Zip has seen nothing but the page itself. SmolLM has seen a great deal, most probably
-# these very plays, and it reads 1,000 tokens back where yours reads 64. Yours has read a few hundred thousand tokens of
-# one author.
+# these very plays, and it looks back over the whole page where yours sees 64 tokens at most. Yours has read a few
+# hundred thousand tokens of one author, in less time than it takes to read this chapter's first page.
 #
 # ## What did each part buy?
 #
-# Take one part out at a time and train again, on the same tokens, with three seeds. Positions: no rotation at all, only
+# Take one part out at a time and train again, on the same tokens, with three seeds. Each run is compared with the whole
+# model of its own seed. Positions: no rotation at all, only
 # the causal mask. Norms: none. The MLP: a ReLU between two matrices, of the same number of weights. The plan: the peak
-# rate throughout. AdamW: SGD with momentum, at the best of three rates (a kindness that the others don't get).
+# rate throughout. AdamW: SGD with momentum, at the best of three rates (a kindness that the others don't get). The
+# model is smaller and reads bytes: with few classes, a second of training is enough to see something.
 
 # %% tags=["payoff"]
-SHORT, SEEDS = 80, range(3)
+SHORT, SHORT_N, SEEDS = 120, 32, range(3)
+as_bytes, unseen_bytes = (torch.tensor(list(part.encode())) for part in (training_text, unseen_text))
 
 
 def changed(**parts):
@@ -577,9 +583,9 @@ def sgd(lr):
 
 
 def race(seed, parts=PARTS, hidden=170, peak=1e-2, **options):
-    weights = new_weights(256 + MERGES, 64, hidden, 2, seed)
-    train(weights, SHORT, peak, parts, seed=seed, **options)
-    return loss_on_unseen(weights, parts)
+    weights = new_weights(256, 64, hidden, 2, seed)
+    train(weights, as_bytes, SHORT, peak, parts, seed=seed, n=SHORT_N, **options)
+    return loss_on(unseen_bytes, weights, parts)
 
 
 RUNS = {
@@ -590,34 +596,35 @@ RUNS = {
     "constant rate": {"schedule": lambda step, peak, warmup, total: peak},
 }
 found = {name: [race(seed, **options) for seed in SEEDS] for name, options in RUNS.items()}
-rates = {peak: race(0, optimizer=sgd(peak), peak=peak) for peak in (0.1, 0.3, 1.0)}
+rates = {peak: race(0, optimizer=sgd(peak), peak=peak) for peak in (0.03, 0.1, 0.3)}
 peak = min(rates, key=rates.get)
 found["SGD for AdamW"] = [rates[peak], *(race(seed, optimizer=sgd(peak), peak=peak) for seed in SEEDS[1:])]
 
 # %% tags=["payoff"]
-full = sum(found["everything"]) / 3
-cost = {name: sum(ends) / 3 - full for name, ends in found.items() if name != "everything"}
-spread = max(max(ends) - min(ends) for ends in found.values())
+whole = found.pop("everything")
+extra = {name: [end - base for end, base in zip(ends, whole, strict=True)] for name, ends in found.items()}
+cost = {name: sum(each) / len(each) for name, each in extra.items()}
+spread = {name: max(each) - min(each) for name, each in extra.items()}
+sure = [name for name in cost if abs(cost[name]) > spread[name]]
 fig, ax = figure(width=8.6, height=3.4)
-for row, (name, ends) in enumerate(found.items()):
-    ax.scatter(ends, [row] * 3, color=COLORS[0 if name == "everything" else 1], s=50, zorder=2)
-ax.axvline(full, color=COLORS[0], linestyle=":", zorder=1)
-ax.set_yticks(range(len(found)), list(found))
+for row, (name, each) in enumerate(extra.items()):
+    ax.scatter(each, [row] * len(each), color=COLORS[0 if name in sure else 1], s=50, zorder=2,
+               marker="o" if name in sure else "D")
+ax.axvline(0, color="black", linestyle=":", zorder=1)
+ax.set_yticks(range(len(extra)), list(extra))
 ax.invert_yaxis()
-ax.set(xlabel=f"loss on unseen text after {SHORT * ROWS * N:,} tokens (nats a token), three seeds each")
-dear = max(cost, key=cost.get)
-noise = [name for name, value in cost.items() if abs(value) <= spread]
+ax.set(xlabel=f"extra loss on unseen text after {SHORT * ROWS * SHORT_N:,} bytes (nats a byte), one dot a seed")
 show(
     fig,
-    alt="Three dots a row: the loss on unseen text with everything, and with one part taken out at a time.",
-    title=f"{dear} costs most ({cost[dear]:+.2f}); within the largest spread of seeds ({spread:.2f}): "
-    + (", ".join(noise) or "nothing"),
+    alt="Three dots a row, one a seed: how much higher the loss on unseen text is when one part is taken out. Round "
+    "dots where the mean is larger than the distance between seeds.",
+    title="Clear of the seeds' spread: " + (", ".join(f"{name} {cost[name]:+.2f}" for name in sure) or "nothing"),
 )
 
 # %% [markdown]
-# Such a table belongs to its size. Forty thousand tokens into a model of two layers, some parts have not begun to pay,
-# and two layers hardly need a norm to keep a signal alive. Take it as a habit rather than as a result: same tokens,
-# same number of weights, several seeds, and no belief in what is smaller than their spread.
+# Such a table belongs to its size. After so few bytes some parts have not begun to pay, and two layers hardly need a
+# norm to keep a signal alive. Take it as a habit rather than as a result: same tokens, same number of weights, several
+# seeds, and no belief in what is smaller than their spread.
 #
 # ## Pretraining and fine-tuning
 #
@@ -635,8 +642,10 @@ folder = pathlib.Path(sklearn.datasets.__file__).parent / "descr"
 prose = "\n".join(path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.rst")))
 task = torch.tensor(list(prose.encode()))
 old = torch.tensor(list(shakespeare()[:1_000_000].encode()))
-learnt_on, tested_on = task[: 4 * len(task) // 5], task[4 * len(task) // 5 :]
-PIECE, EVERY = 64, 10
+PIECE, EVERY, BLOCK = 48, 6, 1_000
+blocks = task[: len(task) // BLOCK * BLOCK].view(-1, BLOCK)
+testing = torch.arange(len(blocks)) % 5 == 4  # every fifth block is kept for the test
+learnt_on, tested_on = blocks[~testing].flatten(), blocks[testing].flatten()
 
 
 def cut(source, rows, g):
@@ -650,36 +659,37 @@ def fresh(seed):
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=256, hidden_size=64, intermediate_size=170, num_hidden_layers=2, num_attention_heads=4,
-        tie_word_embeddings=True, pad_token_id=None, bos_token_id=None, eos_token_id=None,
+        initializer_range=0.12, tie_word_embeddings=True,
+        pad_token_id=None, bos_token_id=None, eos_token_id=None,
     )
     return LlamaForCausalLM(config)
 
 
-def learn(model, source, steps, peak, seed):
+def learn(model, source, steps, peak, seed, every):
     """Train on pieces of a text: the loss on the new task's test text, every few steps."""
     g, curve = torch.Generator().manual_seed(seed), []
     optimizer = adamw(model.parameters(), peak)
     for step in range(steps + 1):
-        if step % EVERY == 0:
+        if step % every == 0:
             with torch.no_grad():
                 curve.append(float(model(TEST, labels=TEST).loss))
-        ids = cut(source, 8, g)
-        optimizer.param_groups[0]["lr"] = peak * min((step + 1) / 10, (1 + math.cos(math.pi * step / steps)) / 2 + 0.01)
+        ids, decay = cut(source, 8, g), (1 + math.cos(math.pi * step / steps)) / 2
+        optimizer.param_groups[0]["lr"] = peak * min((step + 1) / 10, decay)
         optimizer.zero_grad()
         model(ids, labels=ids).loss.backward()
         optimizer.step()
     return curve
 
 
-FIRST, THEN = 300, 100
+FIRST, THEN = 240, 60
 read = fresh(0)
-learn(read, old, FIRST, 1e-2, seed=0)
+learn(read, old, FIRST, 1e-2, seed=0, every=FIRST)
 scratch, tuned = [], []
 for seed in range(3):
-    scratch.append(learn(fresh(seed), learnt_on, THEN, 1e-2, seed))
+    scratch.append(learn(fresh(seed), learnt_on, THEN, 1e-2, seed, EVERY))
     model = fresh(0)
     model.load_state_dict(read.state_dict())
-    tuned.append(learn(model, learnt_on, THEN, 5e-3, seed))
+    tuned.append(learn(model, learnt_on, THEN, 5e-3, seed, EVERY))
 
 # %% tags=["demo"]
 steps = range(0, THEN + 1, EVERY)
@@ -691,7 +701,7 @@ for curves, color, style, name in (
         ax.plot(steps, curve, color=color, linestyle=style, linewidth=1.5, label=name)
 handles, labels = ax.get_legend_handles_labels()
 ax.legend(handles[::3], labels[::3])
-ax.set(xlabel="steps on the new text", ylabel="loss on its unseen part\n(nats a byte)", ylim=(None, 4))
+ax.set(xlabel="steps on the new text", ylabel="loss on its unseen part\n(nats a byte)")
 last = sum(curve[-1] for curve in scratch) / 3
 average = [sum(values) / 3 for values in zip(*tuned, strict=True)]
 caught = next(step for step, value in zip(steps, average, strict=True) if value <= last)
@@ -710,10 +720,12 @@ show(
 # ## The receipts
 
 # %% tags=["payoff"]
-print(f"{'taken out':18} {'loss, mean of 3':>15} {'cost (nats)':>12}   more than the seeds' spread?")
+base = sum(whole) / len(whole)
+print(f"{'taken out':18}{'loss':>8}{'cost':>8}{'spread of seeds':>18}   (nats a byte, means of {len(whole)})")
+print(f"{'nothing':18}{base:>8.3f}{'':8}{max(whole) - min(whole):>18.3f}")
 for name, value in sorted(cost.items(), key=lambda item: -item[1]):
-    print(f"{name:18} {full + value:>15.3f} {value:>+12.3f}   {'yes' if value > spread else 'no'}")
-print(f"{'nothing':18} {full:>15.3f} {'':12}   largest spread of three seeds: {spread:.3f}")
+    told = "" if name in sure else "   can't be told from nothing"
+    print(f"{name:18}{base + value:>8.3f}{value:>+8.3f}{spread[name]:>18.3f}{told}")
 
 # %% [markdown]
 # Everything in this notebook grows by turning the same knobs: more merges, more layers, more tokens. Nothing new is

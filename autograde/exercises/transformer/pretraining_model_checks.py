@@ -196,16 +196,20 @@ def blind_to_the_future(out, one, call):
 
 def order_counts(out, one, call):
     """With one layer, the last token's scores still depend on the order of those before it."""
-    _, weights, heads = one.args
+    ids, weights, heads = one.args
+    if len(ids) > 1:  # some cases are enough: a watched forward pass is slow
+        return None
     small = {**weights, "layers": weights["layers"][:1]}
     rows = torch.tensor([[0, 1, 2], [1, 2, 0], [2, 0, 1]])
-    forth, back = (call(ids, small, heads, **one.kwargs)[:, -1] for ids in (rows, rows[:, [1, 0, 2]]))
+    forth, back = (call(row, small, heads, **one.kwargs)[:, -1] for row in (rows, rows[:, [1, 0, 2]]))
     return not same(forth, back)
 
 
 def silent_layers_add_nothing(out, one, call):
     """Where o and down are 0, only the embeddings, the last norm and the head are left."""
     ids, weights, heads = one.args
+    if ids.shape[1] > 4:
+        return None
     silent = [{**layer, "o": 0 * layer["o"], "down": 0 * layer["down"]} for layer in weights["layers"]]
     x = weights["embed"][ids]
     eps = one.kwargs.get("eps", 1e-6)
@@ -216,6 +220,8 @@ def silent_layers_add_nothing(out, one, call):
 def keeps_the_weights_dtype(out, one, call):
     """float64 weights give float64 logits, all of their digits."""
     ids, weights, heads = one.args
+    if ids.shape[1] > 1:
+        return None
     wide = {**weights, "embed": weights["embed"].double(), "norm": weights["norm"].double(),
             "layers": [{name: w.double() for name, w in layer.items()} for layer in weights["layers"]]}
     found = call(ids, wide, heads, **one.kwargs).dtype
