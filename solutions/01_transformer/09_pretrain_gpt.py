@@ -159,9 +159,6 @@ def train_bpe(text, n_merges, pattern):
 # %% check="train_bpe"
 check(train_bpe)
 
-# %% [markdown]
-# Encoding applies the merges to new text, the earliest first. Each distinct word is worked out once and remembered.
-
 # %% tags=["demo"]
 def spelled(merges):
     """The bytes of every token, by id."""
@@ -172,7 +169,7 @@ def spelled(merges):
 
 
 def encoder(merges):
-    """A function from text to ids, an int64 tensor [tokens]."""
+    """A function from text to ids, an int64 tensor [tokens]: it applies the merges, the earliest first."""
     ranks = {tuple(pair): rank for rank, pair in enumerate(merges)}
 
     @functools.cache
@@ -298,9 +295,12 @@ check(cross_entropy)
 # %% [markdown]
 # ## Bits per byte
 #
-# A loss of 3.7 nats a token: good or bad? That depends on the tokenizer. Longer tokens are harder to guess, and there
-# are fewer of them. What can be compared is the price of the *text*: the bits for all tokens, divided by the bytes that
-# they spell. It is also what an arithmetic coder that asks the model would need, so zip programs can enter the contest.
+# A loss of 3 nats a token: good or bad? That depends on the tokenizer. Longer tokens are harder to guess, and there are
+# fewer of them. What can be compared is the price of the *text*: the bits for all tokens, divided by the bytes that
+# they spell. An arithmetic coder that asks the model would need just as many, so a zip program can enter the contest.
+#
+# With your function we ask below what SmolLM, which has read much of the internet, needs for two pages of Shakespeare,
+# and what a zip program needs, which has read nothing. Our own model will join them, without having seen these pages.
 #
 # ## Exercise 4: the price of a byte
 
@@ -324,10 +324,6 @@ def bits_per_byte(losses, targets, n_bytes):
 
 # %% check="bits_per_byte"
 check(bits_per_byte)
-
-# %% [markdown]
-# SmolLM has read much of the internet, two programs for zipping have read nothing. Who needs fewer bits for a page that
-# our own model won't see in its training?
 
 # %% tags=["payoff"]
 chat, tokenizer = smollm()
@@ -439,6 +435,8 @@ del layers, smol
 #
 # The weights begin as small random numbers. What writes into the running sum (`o` and `down`) begins smaller still, by
 # the root of how often that happens (Radford et al. 2019), so that a deep model starts as tame as a shallow one.
+#
+# Every line of the loop that matters is yours: batches, forward pass, loss, the learning rate of each step.
 
 # %% tags=["demo"]
 def new_weights(vocabulary, d, hidden, layers, seed):
@@ -468,9 +466,6 @@ def tensors_of(weights):
 def adamw(weights, lr):
     return torch.optim.AdamW(weights, lr, betas=(0.9, 0.95), weight_decay=0.01, fused=True)
 
-
-# %% [markdown]
-# And the loop. Every line of it that matters is yours: batches, forward pass, loss, the learning rate of each step.
 
 # %% tags=["payoff"]
 data, unseen = encode(training_text), encode(unseen_text)
@@ -510,7 +505,6 @@ def write(weights, start, length=90, temperature=0.7, seed=0):
     return b"".join(tokens[i] for i in ids[0].tolist()).decode(errors="replace")
 
 
-# %% tags=["payoff"]
 STEPS, START = 600, "\nKING HENRY. "
 gpt = new_weights(256 + MERGES, d=96, hidden=256, layers=3, seed=0)
 before = write(gpt, START)
@@ -602,7 +596,6 @@ rates = {peak: race(0, optimizer=sgd(peak), peak=peak) for peak in (0.03, 0.1, 0
 peak = min(rates, key=rates.get)
 found["SGD for AdamW"] = [rates[peak], *(race(seed, optimizer=sgd(peak), peak=peak) for seed in SEEDS[1:])]
 
-# %% tags=["payoff"]
 whole = found.pop("everything")
 extra = {name: [end - base for end, base in zip(ends, whole, strict=True)] for name, ends in found.items()}
 cost = {name: sum(each) / len(each) for name, each in extra.items()}
@@ -693,7 +686,6 @@ for seed in range(3):
     model.load_state_dict(read.state_dict())
     tuned.append(learn(model, learnt_on, THEN, 5e-3, seed, EVERY))
 
-# %% tags=["demo"]
 steps = range(0, THEN + 1, EVERY)
 fig, ax = figure(width=8.4, height=3.6)
 for curves, color, style, name in (
