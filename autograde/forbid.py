@@ -3,7 +3,7 @@
 Three watchers stand side by side, since each alone can be walked round: a `TorchFunctionMode` sees torch's functions
 and tensor methods by name (`F.softmax`, `x.softmax`, `getattr(torch, "soft" + "max")`), a `TorchDispatchMode` sees the
 operators under them (`torch.ops.aten._softmax`), and a profile hook sees every Python function by its module (the
-layers of `torch.nn`, `transformers`, a from-import under another name).
+layers of `torch.nn`, `transformers`, a from-import under another name) and every compiled one by its object's.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Watch:
 
     def _profile(self, frame, event: str, arg) -> None:
         if event == "c_call":
-            self.used = self.used or self._rules.function(getattr(arg, "__name__", ""))
+            self.used = self.used or self._rules.compiled(arg)
         elif event == "call":
             self.used = self.used or self._rules.code(frame.f_code, frame.f_globals.get("__name__", ""))
 
@@ -92,10 +92,20 @@ class _Rules:
 
     def code(self, code, module: str) -> str | None:
         """The forbidden name behind a Python function: its own, or that of the module it lives in."""
+        return self._codes.get(code) or self._module(module)
+
+    def compiled(self, function) -> str | None:
+        """The forbidden name behind a compiled function: torch's by its bare name, others by their object's module."""
+        home = type(getattr(function, "__self__", None)).__module__
+        # A parameter is of torch.nn, and its methods are any tensor's.
+        other = self._module(home) if not home.startswith("torch") else None
+        return self.function(getattr(function, "__name__", "")) or other
+
+    def _module(self, module: str) -> str | None:
         if module not in self._inside:
             inside = (name for name in self._modules if f"{module}.".startswith(f"{name}."))
             self._inside[module] = next(inside, None)
-        return self._codes.get(code) or self._inside[module]
+        return self._inside[module]
 
 
 @functools.lru_cache(maxsize=64)

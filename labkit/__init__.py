@@ -16,6 +16,8 @@ _HOME = {
     "minilm": "models",
     "ModelMissing": "errors",
     "shakespeare": "text",
+    "own": "parts",
+    "PartMissing": "parts",
     "figure": "figures",
     "show": "figures",
     "knobs": "figures",

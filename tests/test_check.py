@@ -57,7 +57,7 @@ SOFTMAX = Exercise(
         Misconception("the largest number is not subtracted first", unstable, "What is exp(10000)?"),
     ],
     alternatives=[lambda x: torch.exp(x - torch.logsumexp(x, -1, keepdim=True))],
-    forbid=["torch.nn.functional.softmax", "torch.softmax", "torch.nn.Softmax", "transformers"],
+    forbid=["torch.nn.functional.softmax", "torch.softmax", "torch.nn.Softmax", "transformers", "tokenizers"],
     hints=("first", "second", "third"),
 )
 
@@ -237,6 +237,13 @@ def by_transformers(x):
     return stable(ACT2FN["linear"](x))
 
 
+def by_compiled_library(x):
+    from tokenizers import Tokenizer, models
+
+    Tokenizer(models.BPE()).get_vocab()
+    return stable(x)
+
+
 FORBIDDEN = {
     "F.softmax": lambda x: F.softmax(x, dim=-1),
     "torch.softmax": lambda x: torch.softmax(x, -1),
@@ -248,6 +255,7 @@ FORBIDDEN = {
     "layer": torch.nn.Softmax(-1),
     "unbound": lambda x: torch.Tensor.softmax(x, -1),
     "module": by_transformers,
+    "compiled": by_compiled_library,
 }
 
 
