@@ -109,7 +109,7 @@ class _Packer:
         if self.size > MOST_BODY:
             raise BadFrame("a message that is too large")
         flat = value.detach().reshape(-1)
-        self.tensors[str(index)] = (torch.view_as_real(flat) if flat.is_complex() else flat).contiguous()
+        self.tensors[str(index)] = (torch.view_as_real(flat) if flat.is_complex() else flat).clone()
         self.meta.append(meta)
         return index
 
