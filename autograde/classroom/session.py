@@ -245,7 +245,8 @@ def probe_source(exercise: Exercise) -> list[str] | None:
 def _told(said: Any, cells: Sequence[Step]) -> list[tuple[str, str]]:
     if not isinstance(said, list) or len(said) != len(cells):
         raise BadFrame("something that is no message")
-    return [(cell.label, _text(each[1] if isinstance(each, list) else "")) for cell, each in zip(cells, said, strict=True)]
+    texts = [_text(each[1] if isinstance(each, list) and len(each) == 2 else "") for each in said]
+    return [(cell.label, text) for cell, text in zip(cells, texts, strict=True)]
 
 
 def _text(said: Any) -> str:

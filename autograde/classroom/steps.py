@@ -19,7 +19,6 @@ from nbgrader.utils import setenv
 from autograde.classroom.submission import MISSING, SKIPPED, find, grade_id, marks_of, tags
 
 
-
 class TakeOnlySolutions(NbGraderPreprocessor):
     """Replaces a submission by the source notebook with the learner's solution cells in it.
 
