@@ -8,7 +8,7 @@ import secrets
 
 from autograde.repository import ROOT
 
-_CONFIG = """\
+CONFIG = """\
 from autograde.nbgrader_config import configure
 
 c = get_config()
@@ -45,7 +45,7 @@ def make_course(folder: pathlib.Path, root: pathlib.Path = ROOT) -> list[str]:
     for path in notebooks:
         if path.parent == folder / "source":  # a notebook outside any section can't be an assignment's
             path.unlink()
-    (folder / "nbgrader_config.py").write_text(_CONFIG, encoding="utf-8")
+    (folder / "nbgrader_config.py").write_text(CONFIG, encoding="utf-8")
     (folder / "README.md").write_text(_README, encoding="utf-8")
     handle = os.open(folder / "secret", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(handle, "w", encoding="ascii") as file:

@@ -62,7 +62,8 @@ def grade_section(
             part = tuple(of for of in outlines if of.name in due)
             if part:
                 seeds = seeds_of(course.secret, student, [e for of in part for e in of.exercises])
-                tasks.append(Task(student, section, digests, part, contents, problems, seeds, unsafe, limits or Limits()))
+                handed_in = (digests, part, contents, problems)
+                tasks.append(Task(student, section, *handed_in, seeds, unsafe, limits or Limits()))
         _write_missing(book, before, say)
         say.start(len(tasks), len(students or known))
         with _executor(jobs or os.cpu_count() or 1, scheduler) as executor:

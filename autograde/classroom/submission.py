@@ -94,13 +94,16 @@ def read_bytes(path: pathlib.Path, inside: pathlib.Path) -> bytes:
         raise Unreadable(_why_not_opened(error)) from None
     finally:
         os.close(folder)
-    with os.fdopen(number, "rb") as file:
+    try:
         found = os.fstat(number)
         if not stat.S_ISREG(found.st_mode):
             raise Unreadable("It is not a file.")
         if found.st_size > MOST_BYTES:
             raise Unreadable(f"The file has {found.st_size / 1e6:.0f} MB; at most {MOST_BYTES / 1e6:.0f} are read.")
-        return file.read(MOST_BYTES + 1)[:MOST_BYTES]
+        with open(number, "rb", closefd=False) as file:
+            return file.read(MOST_BYTES)
+    finally:
+        os.close(number)
 
 
 def _why_not_opened(error: OSError) -> str:
