@@ -15,16 +15,15 @@ from autograde.authoring.cells import nbgrader_marks
 from autograde.classroom.course import CONFIG
 from autograde.classroom.folder import Course
 from autograde.classroom.gradebook import api_of, opened
+from autograde.classroom.isolation import Limits
 from autograde.classroom.run import grade_section
-from autograde.classroom.sandbox import Limits
 
 SECTION, CHAPTER, OTHER = "01_one", "01_chapter", "02_other"
 SOLVED = "def softmax(x):\n    e = (x - x.amax(-1, keepdim=True)).exp()\n    return e / e.sum(-1, keepdim=True)"
-MASK = "def causal_mask(queries, keys=None):\n    keys = queries if keys is None else keys\n"
-MASK += "    i = torch.arange(queries)[:, None] + keys - queries\n    return torch.arange(keys)[None] <= i"
+MASK = "def causal_mask(n, past=0):\n    return torch.arange(past + n)[None] <= torch.arange(n)[:, None] + past"
 POINTS = {"softmax": 2.0, "causal_mask": 2.0}
-QUICK = Limits(cell=3.0, memory=1_500, per_process=1_000)
-STUBS = {CHAPTER: ("softmax", "def softmax(x):"), OTHER: ("causal_mask", "def causal_mask(queries, keys=None):")}
+QUICK = Limits(cell=2.0, grace=1.0, memory=1_500, per_process=1_000)
+STUBS = {CHAPTER: ("softmax", "def softmax(x):"), OTHER: ("causal_mask", "def causal_mask(n, past=0):")}
 
 
 def make(folder: Path) -> Course:

@@ -17,12 +17,26 @@ from pathlib import Path
 
 import psutil
 import pytest
-from class_of_one import CHAPTER, OTHER, POINTS, SECTION, SOLVED, Notebook, graded, hand_in, honest, in_gradebook, make
+from class_of_one import (
+    CHAPTER,
+    MASK,
+    OTHER,
+    POINTS,
+    SECTION,
+    SOLVED,
+    Notebook,
+    graded,
+    hand_in,
+    honest,
+    in_gradebook,
+    make,
+)
 
 from autograde.classroom.classreport import class_page
 from autograde.classroom.collect import collect
 from autograde.classroom.journal import exercises_of
 from autograde.classroom.pages import write_feedback
+from autograde.classroom.submission import cells_of, take
 
 pytestmark = pytest.mark.slow
 FILES = sorted((Path(__file__).parent / "hostile").glob("*.py"))
@@ -48,18 +62,6 @@ def own_output(nb: Notebook) -> None:
     ]
 
 
-def lots_of_cells(nb: Notebook) -> None:
-    nb.nb.cells = nb.cells + [nb.copy(nb.cell("setup")) for _ in range(3)]
-
-
-# name -> (what is done to an unsolved notebook, what the row says)
-UNSOLVED = {
-    "skipped": (retag, "graded"),
-    "edited": (edit_points, "graded"),
-    "shown": (own_output, "graded"),
-}
-
-
 def delete_all(nb: Notebook) -> None:
     nb.nb.cells = [nb.cell("softmax")]
 
@@ -72,8 +74,10 @@ def duplicate(nb: Notebook) -> None:
     nb.nb.cells = nb.cells + [nb.copy(cell) for cell in nb.cells]
 
 
-# What is done to a solved notebook: none of it costs a point.
-SOLVED_ANYWAY = {"deleted": delete_all, "reordered": reorder, "duplicated": duplicate, "retagged": retag}
+# What is done to a notebook: none of it is worth or costs a point.
+CHANGES = {"points": edit_points, "output": own_output, "skip-execution": retag, "duplicated": duplicate}
+CHANGES |= {"reordered": reorder, "deleted": delete_all}
+STUB = "def softmax(x):\n    raise NotImplementedError"
 
 
 BAD = ["cut-off", "not-json", "a-list", "nested", "old-format", "new-format", "latin-1", "huge", "empty", "much-code"]
@@ -116,15 +120,14 @@ def classroom(tmp_path_factory):
         text = path.read_text(encoding="utf-8").replace("@PORT@", str(listener.port))
         text = text.replace("@COURSE@", str(course.root)).replace("@ROOT@", str(Path(__file__).parents[1]))
         hand_in(course, f"h-{path.stem}", Notebook(course).answer("softmax", text).text())
-        hand_in(course, f"h-{path.stem}", Notebook(course, OTHER).text(), OTHER)
-    for name, (change, _) in UNSOLVED.items():
-        notebook = Notebook(course)
-        change(notebook)
-        hand_in(course, f"u-{name}", notebook.text())
-    for name, change in SOLVED_ANYWAY.items():
-        notebook = Notebook(course).answer("softmax", SOLVED)
-        change(notebook)
-        hand_in(course, f"s-{name}", notebook.text())
+    crash = (Path(__file__).parent / "hostile/crash.py").read_text(encoding="utf-8")
+    hand_in(course, "x-crash", Notebook(course).answer("softmax", crash).text())
+    hand_in(course, "x-crash", Notebook(course, OTHER).answer("causal_mask", MASK).text(), OTHER)
+    for student, text in (("s-changed", SOLVED), ("u-changed", STUB)):
+        notebook = Notebook(course).answer("softmax", text)
+        for change in CHANGES.values():
+            change(notebook)
+        hand_in(course, student, notebook.text())
     for name, (content, _) in bad_files(course).items():
         hand_in(course, f"b-{name}", content)
     link_and_pipe(course)
@@ -170,6 +173,10 @@ def points(result: dict) -> dict[str, float]:
     return {e["report"]["exercise"]: e["report"]["earned"] for e in exercises_of(result)}
 
 
+def last_error(result: dict) -> str:
+    return result["notebooks"][CHAPTER]["cells"][0]["happened"].splitlines()[-1]
+
+
 def row(printed: str, student: str) -> str:
     return next(line for line in printed.splitlines() if f" {student}: " in line)
 
@@ -189,14 +196,24 @@ def test_nobody_else_is_harmed(classroom, student):
     assert points(results[student]) == POINTS, row(printed, student)
 
 
-@pytest.mark.parametrize("name", UNSOLVED)
-def test_metadata_and_outputs_earn_nothing(classroom, name):
-    assert points(classroom[1][f"u-{name}"])["softmax"] == 0.0
+def test_a_crash_costs_one_notebook(classroom):
+    assert points(classroom[1]["x-crash"]) == {"softmax": 0.0, "causal_mask": 2.0}
 
 
-@pytest.mark.parametrize("name", SOLVED_ANYWAY)
-def test_moved_and_missing_cells_cost_nothing(classroom, name):
-    assert points(classroom[1][f"s-{name}"])["softmax"] == POINTS["softmax"], classroom[1][f"s-{name}"]
+@pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.parametrize("text", ["def softmax(x):\n    pass", SOLVED], ids=["unsolved", "solved"])
+def test_only_the_text_of_solutions_is_taken(classroom, name, text):
+    of = classroom[0].outlines(SECTION, CHAPTER)[0]
+    notebook = Notebook(classroom[0]).answer("softmax", text)
+    CHANGES[name](notebook)
+    taken = take(cells_of(notebook.text().encode()), of)
+    steps = [("setup", "import torch\nfrom autograde import check"), ("exercise", text), ("check", "")]
+    assert [(step.kind, step.source) for step in taken.steps] == steps
+
+
+def test_all_of_that_together_changes_no_score(classroom):
+    assert points(classroom[1]["s-changed"])["softmax"] == 2.0
+    assert points(classroom[1]["u-changed"])["softmax"] == 0.0
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -220,6 +237,7 @@ def test_the_gradebook_says_the_same(classroom):
     course, results, _, _ = classroom
     booked = in_gradebook(course)
     assert booked == {student: points(result) for student, result in results.items()}
+    assert sum(sum(scores.values()) for scores in booked.values()) == len(HONEST) * FULL + 4.0
 
 
 def test_nothing_was_learned(classroom):
@@ -228,14 +246,15 @@ def test_nothing_was_learned(classroom):
     for secret in (SECRETS["env"], SECRETS["course"]):
         assert secret not in everything
     assert SECRETS["neighbour"] not in json.dumps({s: r for s, r in results.items() if s != HONEST[0]})
-    told = json.dumps(results["h-reading"])
+    told = json.dumps(results["h-reading"]["notebooks"][CHAPTER]["cells"])
+    assert "learner" in told, "what it found came through"
     for place in (str(course.root), str(Path(__file__).parents[1]), "/etc/shadow", "/root", "/work"):
         assert f"{place} True" not in told
     assert ".ipynb" not in told and "can be imported" not in told and "gradebook.db" not in told
-    assert listener.calls == 0 and "reached" not in json.dumps(results["h-network"])
-    assert "wrote" not in json.dumps(results["h-writing"]) and not (course.root / "hacked").exists()
-    assert "worked" not in json.dumps(results["h-privileges"]), results["h-privileges"]
-    assert "uid True" in json.dumps(results["h-privileges"])
+    calls, writes, powers = (last_error(results[f"h-{name}"]) for name in ("network", "writing", "privileges"))
+    assert listener.calls == 0 and "reached" not in calls and "Error" in calls
+    assert "wrote" not in writes and "Error" in writes and not (course.root / "hacked").exists()
+    assert "worked" not in powers and "uid True" in powers
 
 
 def test_hidden_inputs_don_t_come_back(classroom):

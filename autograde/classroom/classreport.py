@@ -11,7 +11,7 @@ from autograde.classroom.alike import pairs
 from autograde.classroom.folder import Course, replace
 from autograde.classroom.journal import earned, exercises_of, most, summary_of
 from autograde.classroom.pages import page, table
-from autograde.classroom.trusted import STAMP
+from autograde.classroom.task import STAMP
 
 
 def write_report(course: Course, section: str, results: dict[str, dict]) -> str:

@@ -10,7 +10,7 @@ import pathlib
 from autograde.classroom.folder import Course, replace
 from autograde.classroom.gradebook import opened, report_of
 from autograde.classroom.journal import exercises_of, summary_of
-from autograde.classroom.trusted import STAMP
+from autograde.classroom.task import STAMP
 
 
 def write_exports(course: Course, section: str, results: dict[str, dict]) -> list[pathlib.Path]:

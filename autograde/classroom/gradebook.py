@@ -19,6 +19,8 @@ from nbformat.v4 import new_code_cell, new_output
 from autograde.classroom.folder import Course, replace
 from autograde.report import Line, Report
 
+PATIENCE = 10.0  # seconds to wait for whoever else has the database
+
 
 class Busy(ValueError):
     """The gradebook can't be used right now; the message says why."""
@@ -51,7 +53,7 @@ def opened(course: Course) -> Iterator:
         raise Busy(f"{course.database} is missing: run `autograde release SECTION` first.")
     warnings.filterwarnings("ignore", category=SAWarning)  # nbgrader's own models cause some at every new submission
     try:
-        with Gradebook(f"sqlite:///{course.database}?timeout=10", course_id="transformers") as gradebook:
+        with Gradebook(f"sqlite:///{course.database}?timeout={PATIENCE}", course_id="transformers") as gradebook:
             yield gradebook
     except DatabaseError as error:
         raise Busy(_in_words(str(error.orig), course)) from None

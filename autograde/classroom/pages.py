@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from autograde.classroom.folder import Course, replace
 from autograde.classroom.gradebook import opened, report_of
 from autograde.classroom.journal import earned, most
-from autograde.classroom.trusted import STAMP
+from autograde.classroom.task import STAMP
 
 _STYLE = """\
 body{font:16px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#1a1a1a;background:#fff}

@@ -14,9 +14,9 @@ from concurrent.futures.process import BrokenProcessPool
 
 from autograde.classroom.folder import Course, digests_of
 from autograde.classroom.gradebook import Book, opened
+from autograde.classroom.isolation import Limits, engine
 from autograde.classroom.journal import Journal, earned, most, summary_of
-from autograde.classroom.sandbox import Limits, engine
-from autograde.classroom.trusted import STAMP, Task, failed_result, grade_student, seeds_of
+from autograde.classroom.task import STAMP, Task, failed_result, grade_task, seeds_of
 
 NOTHING: dict = {"notebooks": {}}
 _TRIES = 2  # a grader process that dies takes its neighbours' work along; so does each of those, at most once
@@ -61,7 +61,7 @@ def grade_section(
             due = {n for n in wanted if regrade or graded.get(n) != digests[n]}
             part = tuple(of for of in outlines if of.name in due)
             if part:
-                seeds = seeds_of(course.secret, student, [e for of in part for e in of.exercises])
+                seeds = seeds_of(course.secret, student, [e for of in part for e in of.points])
                 handed_in = (digests, part, contents, problems)
                 tasks.append(Task(student, section, *handed_in, seeds, unsafe, limits or Limits()))
         _write_missing(book, before, say)
@@ -124,7 +124,7 @@ def _results(tasks: Sequence[Task], executor) -> Iterator[dict]:
     """The results as they come. A grader process that dies is replaced, and what it did is tried once more."""
     todo, tries = list(tasks), {task.student: 0 for task in tasks}
     while todo:
-        running = {executor.submit(grade_student, task): task for task in todo}
+        running = {executor.submit(grade_task, task): task for task in todo}
         lost = []
         for future in futures.as_completed(running):
             task = running[future]

@@ -14,13 +14,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from autograde.classroom.frames import BadFrame, Closed, Late
-from autograde.classroom.sandbox import Limits, Sandbox
+from autograde.classroom.isolation import Limits
+from autograde.classroom.sandbox import Sandbox
 from autograde.classroom.submission import Step
 from autograde.exercise import Case, Exercise, PerRank
 from autograde.running import CallFailed, Failure, Outcome
 from labkit.traffic import Message
 
-_GRACE = 3.0  # seconds on top of a limit that the sandbox keeps itself, before it is ended from outside
 _LOAD = 120.0  # seconds for all cells of a notebook
 _EXERCISE = 60.0  # seconds for all calls of one exercise, laws included
 _RETRIES = 3
@@ -103,7 +103,7 @@ class Session:
         try:
             self.sandbox.channel.send({"do": "notebook", "cells": cells, "checks": self.checks}, 30)
             while True:
-                wait = min(self.limits.cell + _GRACE, end - time.monotonic())
+                wait = min(self.limits.cell + self.limits.grace, end - time.monotonic())
                 said = self.sandbox.channel.receive(wait)
                 if "loaded" in said:
                     return at, _told(said["loaded"], self.cells)
@@ -129,7 +129,7 @@ class Session:
                 if found and found[-1].failure and found[-1].failure.kind == "too slow" and not exercise.ranks:
                     found.append(found[-1])  # once one call was too slow the rest are not waited for
                     continue
-                said = self.sandbox.channel.receive(min(_patience(exercise, cases), end - time.monotonic()))
+                said = self.sandbox.channel.receive(min(self._patience(exercise, cases), end - time.monotonic()))
                 found.append(_outcome(said, one, exercise))
             if any(o.failure and o.failure.kind == "too slow" for o in found):
                 self.failed[number] = Failure("too slow", found[-1].failure.message, "TimeLimit")
@@ -140,6 +140,12 @@ class Session:
         except _Stopped:
             pass
         return found + [Outcome(failure=self.failed.get(number))] * (len(cases) - len(found))
+
+    def _patience(self, exercise: Exercise, cases: Sequence[Case]) -> float:
+        """Seconds to wait for the next outcome: ranks have to start first, and come home together."""
+        if not exercise.ranks:
+            return exercise.limit + self.limits.grace
+        return 30 + len({one.ranks for one in cases}) * (6 * exercise.limit + 10)
 
     def _serve(self, number: int) -> None:
         """Have the copy of the notebook at check `number` answer from now on."""
@@ -203,13 +209,6 @@ class Remote:
         if outcome.failure:
             raise CallFailed(outcome.failure)
         return outcome.value
-
-
-def _patience(exercise: Exercise, cases: Sequence[Case]) -> float:
-    """Seconds to wait for the next outcome: ranks have to start first, and come home together."""
-    if not exercise.ranks:
-        return exercise.limit + _GRACE
-    return 30 + len({one.ranks for one in cases}) * (6 * exercise.limit + 10)
 
 
 def _checks(steps: Sequence[Step], exercises: dict[str, Exercise]) -> list[dict]:

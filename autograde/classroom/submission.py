@@ -50,10 +50,7 @@ class Outline:
     steps: tuple[Step, ...]
     grade_ids: Mapping[str, bool]  # every grade_id of a code cell -> whether it is a solution
     cell_ids: frozenset[str]
-
-    @property
-    def exercises(self) -> list[str]:
-        return [step.label for step in self.steps if step.kind == "check"]
+    points: Mapping[str, float]  # of each exercise, in order
 
 
 @dataclass(frozen=True)
@@ -147,7 +144,7 @@ def _cell(cell: dict) -> dict:
 
 def outline(name: str, cells: Sequence[Mapping]) -> Outline:
     """The outline of a released notebook, from its cells."""
-    steps, ids = [], {}
+    steps, ids, points = [], {}, {}
     for cell in cells:
         if cell["cell_type"] != "code":
             continue
@@ -158,9 +155,10 @@ def outline(name: str, cells: Sequence[Mapping]) -> Outline:
             steps.append(Step("exercise", label))
         elif marks.get("grade"):
             steps.append(Step("check", label.removeprefix("check_")))
+            points[steps[-1].label] = float(marks.get("points", 0))
         elif label and label != "bootstrap" and not SKIPPED & tags(cell):
             steps.append(Step("setup", label, cell["source"]))
-    return Outline(name, tuple(steps), ids, frozenset(str(cell.get("id")) for cell in cells))
+    return Outline(name, tuple(steps), ids, frozenset(str(cell.get("id")) for cell in cells), points)
 
 
 def take(cells: Sequence[Mapping], of: Outline) -> Taken:

@@ -7,16 +7,15 @@ another process, or on another machine.
 from __future__ import annotations
 
 import ast
-import hashlib
-import hmac
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
-from autograde.classroom.sandbox import Limits, NoSandbox, SandboxFailed, engine
+from autograde.classroom.isolation import NoSandbox, engine
+from autograde.classroom.sandbox import SandboxFailed
 from autograde.classroom.session import Session
-from autograde.classroom.submission import Outline, Taken, Unreadable, cells_of, take
+from autograde.classroom.submission import Outline, Unreadable, cells_of, take
+from autograde.classroom.task import STAMP, Task, worthless
 from autograde.exercise import Exercise
 from autograde.exercises import find, names
 from autograde.grading import grade
@@ -25,36 +24,7 @@ from autograde.running import Failure, Outcome
 
 _MOST_HAPPENED = 600
 _MOST_SECONDS = 900.0  # for all notebooks of one student
-STAMP = "graded without a sandbox"
 _one_at_a_time = threading.Lock()  # torch's random state and the captured output belong to the whole process
-
-
-@dataclass(frozen=True)
-class Task:
-    """Some notebooks of a student's section. `contents` has their bytes, `problems` why others have none.
-
-    `digests` tell one submission of a notebook from another. `seeds` are this student's, one an exercise; the course's
-    secret is not in here.
-    """
-
-    student: str
-    section: str
-    digests: dict[str, str]
-    outlines: tuple[Outline, ...]
-    contents: dict[str, bytes]
-    problems: dict[str, str]
-    seeds: dict[str, int]
-    unsafe: bool = False
-    limits: Limits = field(default_factory=Limits)
-
-
-def seeds_of(secret: bytes, student: str, exercises: Sequence[str]) -> dict[str, int]:
-    """A seed for each exercise, from the course's secret: the same at every regrade, another for every student."""
-    made = {}
-    for name in exercises:
-        code = hmac.new(secret, f"{student}/{name}".encode(), hashlib.sha256).digest()
-        made[name] = int.from_bytes(code[:8], "big") >> 1
-    return made
 
 
 def grade_student(task: Task) -> dict:
@@ -88,29 +58,17 @@ def _grade_student(task: Task) -> dict:
     }
 
 
-def failed_result(task: Task, why: str) -> dict:
-    """A result for a student whose grading did not come to an end: no points, and the reason."""
-    return {
-        "student": task.student,
-        "section": task.section,
-        "sandbox": STAMP if task.unsafe else "",
-        "notebooks": {of.name: _worthless(of, why) | {"digest": task.digests[of.name]} for of in task.outlines},
-        "seconds": 0.0,
-        "megabytes": 0.0,
-    }
-
-
 def _graded(task: Task, of: Outline, session: Session) -> dict:
     start = time.monotonic()
     if of.name not in task.contents:
-        return _worthless(of, task.problems.get(of.name, "It was not handed in."))
+        return worthless(of, task.problems.get(of.name, "It was not handed in."))
     try:
         taken = take(cells_of(task.contents[of.name]), of)
     except Unreadable as error:
-        return _worthless(of, str(error))
-    exercises = {name: find(name) for name in of.exercises if name in names()}
+        return worthless(of, str(error))
+    exercises = {name: find(name) for name in of.points if name in names()}
     happened = session.begin(taken.steps, exercises)
-    found = [_checked(exercise, task.seeds[name], session, taken) for name, exercise in exercises.items()]
+    found = [_checked(exercise, task.seeds[name], session) for name, exercise in exercises.items()]
     return {
         "problem": "",
         "remarks": list(taken.remarks),
@@ -122,7 +80,7 @@ def _graded(task: Task, of: Outline, session: Session) -> dict:
     }
 
 
-def _checked(exercise: Exercise, seed: int, session: Session, taken: Taken) -> dict:
+def _checked(exercise: Exercise, seed: int, session: Session) -> dict:
     """One exercise's report without its hidden inputs, and what happened in a line."""
     start = time.monotonic()
     watching = _Watching(session)
@@ -171,19 +129,8 @@ def _first_note(report: Report) -> str:
     return next((f"{line.name}: {line.note}" for line in report.lines if not line.passed and line.note), "")
 
 
-def _worthless(of: Outline, why: str) -> dict:
-    reports = []
-    for name in of.exercises:
-        if name in names():
-            exercise = find(name)
-            empty = Report(name, exercise.points, 0.0, "no points", diagnosis="")
-            reports.append({"report": empty.to_dict(), "happened": why, "ended": False, "seconds": 0.0})
-    found = {"problem": why, "remarks": [], "cells": [], "exercises": reports, "solutions": {}, "added": []}
-    return found | {"seconds": 0.0}
-
-
 def _given_up(of: Outline) -> dict:
-    return _worthless(of, f"The notebooks before it took more than {_MOST_SECONDS / 60:.0f} minutes.")
+    return worthless(of, f"The notebooks before it took more than {_MOST_SECONDS / 60:.0f} minutes.")
 
 
 def _imports(outlines: Sequence[Outline]) -> str:
