@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import csv
 import errno
+import html
 import json
+import multiprocessing
 import os
 import random
+import re
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from collections import Counter
 
@@ -41,7 +43,7 @@ from autograde.classroom.task import STAMP, seeds_of
 
 pytestmark = pytest.mark.slow
 FULL = {"softmax": 2.0, "causal_mask": 2.0}
-WRONG = "def softmax(x):\n    return x.exp()"
+WRONG = "def softmax(x):\n    e = (x - x.max()).exp()\n    return e / e.sum()"
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +116,7 @@ def test_formgrader_nbgraders_feedback_and_export_go_on_working(small):
     assert found["ada"]["autograded"] and found["ada"]["score"] == 4 and not found["ada"]["needs_manual_grade"]
     assert api.generate_feedback(SECTION, "bob")["success"]
     page = (course.root / "feedback/bob" / SECTION / f"{CHAPTER}.html").read_text(encoding="utf-8")
-    assert "x.exp()" in page and "SECRET_SOLUTION" not in page
+    assert "e / e.sum()" in html.unescape(re.sub("<[^>]+>", "", page)) and "SECRET_SOLUTION" not in page
 
 
 def test_a_manual_score_and_comment_survive_a_regrade_and_show(course, capsys):
@@ -145,7 +147,7 @@ def test_a_second_submission_replaces_the_first_and_both_are_kept(course, tmp_pa
     results, printed = graded(course)
     assert in_gradebook(course)["bob"]["softmax"] == 2.0 > first and "1 to grade" in printed
     kept = list((course.root / "history/bob" / SECTION).glob(f"before-*/{CHAPTER}.ipynb"))
-    assert len(kept) == 1 and "x.exp()" in kept[0].read_text()
+    assert len(kept) == 1 and "e / e.sum()" in kept[0].read_text()
     assert len(list(Journal(course, SECTION).entries())) == 2
     assert "UTC" in (course.root / "submitted/bob" / SECTION / "timestamp.txt").read_text()
 
@@ -160,24 +162,24 @@ def test_one_notebook_alone_leaves_the_other_to_be_graded(course):
 
 
 def test_killed_at_ten_random_moments_every_submission_has_one_result(course):
-    students = [f"s{i}" for i in range(8)]
-    for student in students:
-        hand_in(course, student, Notebook(course).answer("softmax", SOLVED).text())
-    command = [sys.executable, "-m", "autograde.cli", "grade", "01", "--course", str(course.root), "--jobs", "2"]
-    chance, killed = random.Random(4), 0
-    while killed < 10:
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
-        if chance.random() < 0.8:  # most moments fall into the work, some into the start
-            process.stderr.readline()
-        time.sleep(chance.uniform(0, 2.5))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        process.stderr.close()
-        killed += 1
-    assert subprocess.run(command, capture_output=True).returncode == 0
+    students = {f"s{i:02}": {"softmax": 0.0 if i % 3 else 2.0, "causal_mask": 0.0} for i in range(15)}
+    for student, points in students.items():
+        solved = Notebook(course).answer("softmax", SOLVED).text()
+        hand_in(course, student, solved if points["softmax"] else solved[:-5])  # cut off: quick to grade
+    chance, done = random.Random(4), []
+    for _ in range(10):
+        process = multiprocessing.get_context("fork").Process(target=graded, args=(course,))  # all is imported here
+        process.start()
+        time.sleep(chance.uniform(0.5, 6))
+        process.kill()
+        process.join()
+        assert process.exitcode in (-signal.SIGKILL, 0)
+        done.append(len(list(Journal(course, SECTION).entries())))
+    assert done[0] < len(students) and len(set(done)) > 2, done  # the moments are spread over the work
+    graded(course)
     entries = list(Journal(course, SECTION).entries())
     assert Counter(entry["student"] for entry in entries) == dict.fromkeys(students, 1)
-    assert in_gradebook(course) == dict.fromkeys(students, {"softmax": 2.0, "causal_mask": 0.0})
+    assert in_gradebook(course) == students
 
 
 def test_what_was_graded_and_not_booked_is_booked_and_not_graded_again(course):

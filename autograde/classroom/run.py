@@ -177,7 +177,7 @@ class _Dask:
         from distributed import Client
 
         try:
-            self.client = Client(address, timeout=20)
+            self.client = Client(address, timeout=8)
         except OSError:
             raise ValueError(f"No Dask scheduler answers at {address}.") from None
         self.executor = self.client.get_executor(pure=False)
