@@ -216,7 +216,7 @@ class Channel:
                 _wait([self.incoming], [], end)
             part = os.read(self.incoming, min(count, 2**20))
             if not part:
-                raise Closed("the other side closed the connection")
+                raise Closed("ended the sandbox, or closed its connection")
             parts.append(part)
             count -= len(part)
         return b"".join(parts)
@@ -236,4 +236,4 @@ def _written(target: int, data: memoryview) -> int:
     try:
         return os.write(target, data)
     except OSError:
-        raise Closed("the other side is gone") from None
+        raise Closed("ended the sandbox, or closed its connection") from None

@@ -66,7 +66,7 @@ def grade_section(
                 tasks.append(Task(student, section, *handed_in, seeds, unsafe, limits or Limits()))
         _write_missing(book, before, say)
         say.start(len(tasks), len(students or known))
-        with _executor(jobs or os.cpu_count() or 1, scheduler) as executor:
+        with _executor(jobs or os.cpu_count() or 1, scheduler, tasks) as executor:
             for result in _results(tasks, executor):
                 whole = _with_earlier(result, before.get(result["student"], NOTHING), names)
                 with _clear_about_space():
@@ -149,15 +149,16 @@ def _results(tasks: Sequence[Task], executor) -> Iterator[dict]:
 class _Pool:
     """A process pool that can be renewed. Its processes end when this one is gone, however it went."""
 
-    def __init__(self, jobs: int):
+    def __init__(self, jobs: int, exercises: Sequence[str]):
         self.jobs = jobs
+        os.environ["AUTOGRADE_WARM"] = ",".join(exercises)
         self.renew()
 
     def renew(self) -> None:
         import multiprocessing
 
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["autograde.classroom.trusted", "labkit.rank"])
+        context.set_forkserver_preload(["autograde.classroom.warm", "labkit.rank"])
         self._pool = futures.ProcessPoolExecutor(self.jobs, context, initializer=_in_pool, initargs=(os.getpid(),))
 
     def submit(self, function, task):
@@ -193,8 +194,9 @@ class _Dask:
 
 
 @contextlib.contextmanager
-def _executor(jobs: int, scheduler: str):
-    executor = _Dask(scheduler) if scheduler else _Pool(jobs)
+def _executor(jobs: int, scheduler: str, tasks: Sequence[Task]):
+    exercises = list({name: None for task in tasks for of in task.outlines for name in of.points})
+    executor = _Dask(scheduler) if scheduler else _Pool(min(jobs, max(len(tasks), 1)), exercises)
     try:
         yield executor
     finally:

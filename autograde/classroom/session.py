@@ -68,7 +68,7 @@ class Session:
         """Give up the sandbox; says why in words for a report."""
         told = self.sandbox.stopped_for or {
             Late: "did not answer in time and was stopped",
-            Closed: "ended the process that it ran in",
+            Closed: str(error),
             BadFrame: f"sent {error}",
         }.get(type(error), str(error))
         self.close()
@@ -254,8 +254,9 @@ def _text(said: Any) -> str:
 
 def _outcome(said: dict, one: Case, exercise: Exercise) -> Outcome:
     if set(said) != {"value", "failure", "changed", "printed", "traffic"}:
-        if "died" in said or "ended" in said:
-            raise Closed(_text(said.get("died") or said.get("ended")))
+        if {"died", "ended", "served"} & set(said):
+            why = said.get("died") or said.get("ended")
+            raise Closed(_text(why) if isinstance(why, str) else "ended itself with the exit status 0")
         raise BadFrame("something that is no message")
     changed = tuple(map(_text, said["changed"])) if isinstance(said["changed"], list) else ()
     if said["failure"] is not None:

@@ -13,6 +13,7 @@ import ast
 import builtins
 import contextlib
 import fcntl
+import gc
 import linecache
 import os
 import re
@@ -39,6 +40,8 @@ def main() -> None:
     settings = channel.receive()
     _confine(settings)
     _import_ahead(settings["imports"])
+    gc.collect()
+    gc.freeze()  # a collection in a fork would touch, and so copy, every page
     channel.send({"ready": True})
     while True:
         order = channel.receive()
