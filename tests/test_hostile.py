@@ -177,11 +177,11 @@ def last_error(result: dict) -> str:
     return result["notebooks"][CHAPTER]["cells"][0]["happened"].splitlines()[-1]
 
 
-def happened(result: dict) -> str:
+def happened(result: dict) -> list[str]:
     """What the result tells of the hostile notebook: of cells, then of calls."""
     notebook = result["notebooks"][CHAPTER]
     told = [cell["happened"] for cell in notebook["cells"]] + [e["happened"] for e in notebook["exercises"]]
-    return "\n".join(told)
+    return [text for text in told if text]
 
 
 def row(printed: str, student: str) -> str:
@@ -194,9 +194,8 @@ def test_a_hostile_cell_gains_nothing_and_its_row_says_what_it_did(classroom, na
     assert points(results[f"h-{name}"]) == dict.fromkeys(POINTS, 0.0)
     says = header(next(p for p in FILES if p.stem == name), "says")
     told = happened(results[f"h-{name}"])
-    assert any(part in told for part in says.split("|")), told
-    first = told.splitlines()[-1][:60]
-    assert first in row(printed, f"h-{name}"), "the row that the teacher sees says it as well"
+    assert any(part in text for text in told for part in says.split("|")), told
+    assert told[0].splitlines()[-1][:40] in row(printed, f"h-{name}"), "the row that a teacher sees says it as well"
 
 
 @pytest.mark.parametrize("student", HONEST)
@@ -252,6 +251,7 @@ def test_the_gradebook_says_the_same(classroom):
 def test_nothing_was_learned(classroom):
     course, results, printed, listener = classroom
     everything = printed + json.dumps(results)
+    assert "\x1b" not in printed, "a terminal would obey"
     for secret in (SECRETS["env"], SECRETS["course"]):
         assert secret not in everything
     assert SECRETS["neighbour"] not in json.dumps({s: r for s, r in results.items() if s != HONEST[0]})

@@ -108,7 +108,6 @@ def test_half_a_message_and_silence_end_at_the_deadline():
     with pytest.raises(Late):
         Channel(mine, -1).receive(0.2)
     os.close(mine)
-    os.set_blocking(theirs, True)
     with pytest.raises(Closed):
         Channel(-1, theirs).send({"a": 1}, 1)
     os.close(theirs)

@@ -7,7 +7,6 @@ stands above what is usual in this class for the same notebook.
 
 from __future__ import annotations
 
-import itertools
 import keyword
 from dataclasses import dataclass
 
@@ -31,35 +30,44 @@ def pairs(results: dict[str, dict], most: int = 30) -> list[Pair]:
     """The pairs that resemble each other most, at most `most` of them."""
     found = []
     for name in sorted({n for r in results.values() for n in r["notebooks"]}):
-        texts = {s: _text(r["notebooks"][name]) for s, r in results.items() if name in r["notebooks"]}
-        found += _pairs_of(name, texts)
+        found += _pairs_of(name, {s: _texts(r["notebooks"].get(name)) for s, r in results.items()})
     found.sort(key=lambda p: (-p.same_text, -(p.ratio - p.usual), p.notebook, p.one, p.other))
     return found[:most]
 
 
-def _pairs_of(name: str, texts: dict[str, str]) -> list[Pair]:
+def _pairs_of(name: str, texts: dict[str, dict[str, str]]) -> list[Pair]:
+    """One notebook's pairs: the mean over the exercises that both have solved, each by its length."""
     import numpy as np
     from rapidfuzz import process
     from rapidfuzz.distance import Indel
 
-    students = sorted(s for s, text in texts.items() if len(tokens(text)) >= _LEAST_TOKENS)
-    if len(students) < 2:
-        return []
-    coded = [tokens(texts[s]) for s in students]
-    ratios = process.cdist(coded, coded, scorer=Indel.normalized_similarity, dtype=np.float32, workers=-1)
-    usual = float(np.median(ratios[np.triu_indices(len(students), 1)]))
-    found = []
-    for i, j in itertools.combinations(range(len(students)), 2):
-        if ratios[i, j] >= _LEAST:
-            same = texts[students[i]].split() == texts[students[j]].split()
-            found.append(Pair(name, students[i], students[j], float(ratios[i, j]), usual, same))
-    return found
+    students = sorted(texts)
+    alike, weight = (np.zeros((len(students), len(students)), dtype=np.float32) for _ in range(2))
+    for exercise in sorted({e for parts in texts.values() for e in parts}):
+        coded = [tokens(texts[s].get(exercise, "")) for s in students]
+        ratios = process.cdist(coded, coded, scorer=Indel.normalized_similarity, dtype=np.float32, workers=-1)
+        lengths = np.array([len(text) for text in coded], dtype=np.float32)
+        both = np.minimum(lengths[:, None], lengths[None])
+        alike, weight = alike + both * ratios, weight + both
+    judged = np.triu(weight >= _LEAST_TOKENS, 1)
+    alike = alike / np.maximum(weight, 1)
+    usual = float(np.median(alike[judged])) if judged.any() else 0.0
+    return [
+        Pair(name, students[i], students[j], float(alike[i, j]), usual, _same(texts[students[i]], texts[students[j]]))
+        for i, j in zip(*np.nonzero(judged & (alike >= _LEAST)), strict=True)
+    ]
 
 
-def _text(notebook: dict) -> str:
-    """The learner's own code: not what still is the release's stub."""
-    solutions = [text for _, text in sorted(notebook["solutions"].items()) if "# YOUR CODE HERE" not in text]
-    return "\n".join([*solutions, *notebook["added"]])
+def _same(one: dict[str, str], other: dict[str, str]) -> bool:
+    return [text.split() for text in one.values()] == [text.split() for text in other.values()]
+
+
+def _texts(notebook: dict | None) -> dict[str, str]:
+    """The learner's own code by exercise: not what still is the release's stub. Added cells count as one more."""
+    if notebook is None:
+        return {}
+    found = {name: text for name, text in sorted(notebook["solutions"].items()) if "# YOUR CODE HERE" not in text}
+    return found | ({"": "\n".join(notebook["added"])} if notebook["added"] else {})
 
 
 def tokens(text: str) -> str:

@@ -79,6 +79,8 @@ def engine(unsafe: bool = False) -> str:
     """
     if unsafe:
         return "no sandbox"
+    if not sys.platform.startswith("linux"):
+        raise NoSandbox("The sandbox needs Linux: on Windows grade in WSL, on a Mac in a Linux container or machine.")
     found, trouble = _probed()
     if found:
         return found
@@ -169,7 +171,7 @@ def bubblewrap_command(limits: Limits, filter_fd: int | None = None) -> list[str
         command += ["--ro-bind", here, there]
     for folder in _masked():
         command += ["--tmpfs", folder]
-    command += ["--remount-ro", "/", "--hostname", "sandbox", "--chdir", "/tmp"]
+    command += ["--remount-ro", "/", "--remount-ro", "/dev", "--hostname", "sandbox", "--chdir", "/tmp"]
     if filter_fd is not None:
         command += ["--seccomp", str(filter_fd)]
     return [*command, "--", sys.executable, "-c", START]

@@ -6,7 +6,6 @@ when the journal is next opened for writing. Earlier results of a student stay i
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -23,6 +22,8 @@ class Journal:
 
     def __enter__(self) -> Journal:
         """Raises ValueError where another grader has it."""
+        import fcntl  # Windows has none; reading results needs none
+
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._file = open(self.path, "a+b", buffering=0)  # noqa: SIM115 - closed in __exit__
         try:

@@ -40,7 +40,7 @@ class Sandbox:
         self._uid = _FIRST_UID + os.getpid() if kind == "bubblewrap" and root else None
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the sandbox
         self._process = self._started()
-        self.channel = Channel(self._process.stdout.fileno(), self._process.stdin.fileno(), strided_out=True)
+        self.channel = Channel(self._process.stdout.fileno(), self._process.stdin.fileno(), inputs="out")
         self._over = threading.Event()
         self._watcher = threading.Thread(target=self._watch, daemon=True)
         self._watcher.start()

@@ -174,10 +174,9 @@ class Session:
         try:
             self._finish_check()
             self.sandbox.measure()
-            if not self.failed or self.serving is None:
-                self.sandbox.channel.send({"do": "end"}, 10)
-                if set(self.sandbox.channel.receive(30)) != {"ended"}:
-                    raise BadFrame("something that is no message")
+            self.sandbox.channel.send({"do": "end"}, 10)
+            if set(self.sandbox.channel.receive(30)) != {"ended"}:
+                raise BadFrame("something that is no message")
         except (Late, Closed, BadFrame):
             self.close()
 
@@ -249,7 +248,9 @@ def _told(said: Any, cells: Sequence[Step]) -> list[tuple[str, str]]:
 
 
 def _text(said: Any) -> str:
-    return said[:_MOST_TEXT] if isinstance(said, str) else ""
+    """A text that no terminal obeys, or an empty one."""
+    known = said[:_MOST_TEXT] if isinstance(said, str) else ""
+    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in known)
 
 
 def _outcome(said: dict, one: Case, exercise: Exercise) -> Outcome:

@@ -56,7 +56,7 @@ def _take_over_pipes() -> Channel:
     nowhere = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1, 2):
         os.dup2(nowhere, number)
-    return Channel(incoming, outgoing, strided_in=True)
+    return Channel(incoming, outgoing, inputs="in", deadlines=False)
 
 
 def _confine(settings: dict) -> None:

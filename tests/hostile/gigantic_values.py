@@ -1,5 +1,5 @@
 # does: replies with numbers, texts and containers that are too large or too deep
-# says: gives the right result
+# says: too large
 deep = []
 for _ in range(10_000):
     deep = [deep]

@@ -1,5 +1,5 @@
 # does: markup in every text that may reach a page
-# says: script
+# says: stolen(6)
 class Named(Exception):
     pass
 
@@ -15,4 +15,4 @@ def softmax(x):
     return "<script>stolen(5)</script>"
 
 
-raise Named("<script>stolen(6)</script><img src=x onerror=stolen(7)>")
+raise Named("\x1b[2J<script>stolen(6)</script><img src=x onerror=stolen(7)>")

@@ -1,5 +1,5 @@
 # does: AST transformers, import hooks, trace functions, displayhook
-# says: gives the right result
+# says: ended itself
 import ast
 import sys
 
