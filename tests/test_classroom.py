@@ -81,7 +81,9 @@ def test_scores_reach_the_gradebook_and_the_rows_say_what_happened(small):
     course, results, printed = small
     scores = in_gradebook(course)
     assert scores["ada"] == FULL and scores["dan"] == {"softmax": 0.0, "causal_mask": 0.0}
-    assert 0 < scores["bob"]["softmax"] < 2 and scores["bob"] == scores["cleo"]
+    assert scores["bob"] == scores["cleo"] and scores["bob"]["softmax"] < 2
+    report = results["bob"]["notebooks"][CHAPTER]["exercises"][0]["report"]
+    assert report["misconception"] == "the sum runs over the whole tensor"
     assert summary_of(results["ada"]) == "graded" and "It was not handed in." in summary_of(results["bob"])
     assert "4 to grade" in printed and "left)" in printed and "4 graded in" in printed
 
