@@ -1,4 +1,4 @@
-"""Time and memory of every notebook and every check, as a table beside the budgets: `python course.py bench`."""
+"""Time and memory of every notebook, every check and of grading, beside the budgets: `python course.py bench`."""
 
 from __future__ import annotations
 
@@ -59,7 +59,8 @@ class Check:
 def main(argv: list[str] | None = None) -> int:
     """Measure, show the table, write --json. Gives 1 where a notebook fails or a solution lacks points, else 0."""
     parser = argparse.ArgumentParser(prog="python course.py bench", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="CHAPTER", help="measure only chapters with this in their name")
+    told = "measure only chapters with this in their name; `classroom` measures grading"
+    parser.add_argument("names", nargs="*", metavar="CHAPTER", help=told)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here as well")
     parser.add_argument("--run", nargs=3, metavar=("KIND", "NOTEBOOK", "RESULT"), help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
@@ -69,11 +70,14 @@ def main(argv: list[str] | None = None) -> int:
     if options.json and not options.json.resolve().parent.is_dir():
         parser.error(f"there is no folder {options.json.resolve().parent}")
     notebooks, checks = measure(options.names)
-    if not notebooks:
+    pair = grading() if not options.names or "classroom" in options.names else None
+    if not notebooks and not pair:
         parser.error(f"no chapter has {' or '.join(options.names)} in its name")
     print("\n" + table(notebooks, checks))
+    print("\n" + pair.text if pair else "")
     if options.json:
         told = {"machine": machine(), "notebooks": list(map(asdict, notebooks)), "checks": list(map(asdict, checks))}
+        told["grading"] = asdict(pair) if pair else None
         write(options.json, json.dumps(told, indent=2) + "\n")
     return int(any(n.error for n in notebooks) or any(c.earned < c.points for c in checks))
 
@@ -99,6 +103,21 @@ def measure(names: list[str]) -> tuple[list[Notebook], list[Check]]:
                     notebooks[-1].error = notebooks[-1].error or f"checks: {timed['error']}"
                 checks += [Check(**json.loads(line)) for line in timed["printed"].splitlines()]
     return notebooks, checks
+
+
+def grading():
+    """nbgrader's autograde and ours on the same submissions, or None where there is no sandbox."""
+    from autograde.classroom import pair
+    from autograde.classroom.isolation import NoSandbox, engine
+
+    try:
+        engine()
+    except NoSandbox as error:
+        print(f"grading is not measured: {error}", file=sys.stderr)
+        return None
+    print("grading, with nbgrader and with autograde …", file=sys.stderr, flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        return pair.measure(Path(folder))
 
 
 def only_checks(name: str):

@@ -7,6 +7,7 @@ import pathlib
 import sys
 
 from autograde import repository
+from autograde.classroom.commands import add_commands
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -36,6 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     course = commands.add_parser("course", help="make an nbgrader course folder with every chapter in it")
     course.add_argument("folder", type=pathlib.Path, help="a new or empty folder")
     course.set_defaults(run=_course)
+    add_commands(commands)
     return parser
 
 
@@ -69,10 +71,8 @@ def _course(options) -> int:
     from autograde.classroom.course import make_course
 
     sections = make_course(options.folder)
-    print(
-        f"{options.folder} is ready, with {', '.join(sections)}. Next: cd there and run "
-        f"`nbgrader generate_assignment {sections[0]}`."
-    )
+    ready = f"{options.folder} is ready, with {', '.join(sections)}"
+    print(f"{ready}. Next: cd there and run `autograde release {sections[0]}`.")
     return 0
 
 

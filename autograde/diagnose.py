@@ -30,9 +30,19 @@ def alike(a: Outcome, b: Outcome, exercise: Exercise, one: Case) -> bool:
         return len(kinds) == 2 and kinds[0] == kinds[1] and "too slow" not in kinds[0]
     if a.changed != b.changed:
         return False
-    if exercise.agrees:
-        return exercise.agrees(b.value, a.value, one) is True
-    return compare(b.value, a.value, *tolerance(exercise, one), equal_nan=True) is None
+    return not disagreement(exercise, one, b.value, a.value, equal_nan=True)
+
+
+def disagreement(exercise: Exercise, one: Case, expected, got, equal_nan: bool = False) -> str:
+    """How a value differs from another one, as the exercise compares them, or an empty text."""
+    try:
+        if exercise.agrees:
+            verdict = exercise.agrees(expected, got, one)
+            return "" if verdict is True else verdict or "is not what was expected"
+        mismatch = compare(expected, got, *tolerance(exercise, one), equal_nan=equal_nan)
+    except Exception:  # a value of such a kind or size that it can't even be compared
+        return f"the result is {describe(got)}"
+    return mismatch.message if mismatch else ""
 
 
 def match(
@@ -130,7 +140,8 @@ def generic(exercise: Exercise, cases: Sequence[Case], got: Sequence[Outcome], e
         return None
     other = [g for g, _ in wrong if not isinstance(g, torch.Tensor)]
     if other:
-        return Diagnosis(f"Your function returns {describe(other[0])}, where a torch.Tensor is asked for.")
+        got_one = "a text" if isinstance(other[0], str) else describe(other[0])  # a text could say the inputs
+        return Diagnosis(f"Your function returns {got_one}, where a torch.Tensor is asked for.")
     return _tensor_pattern(exercise, wrong)
 
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 import torch
 
 from autograde.compare import compare, describe, tensors
-from autograde.diagnose import Diagnosis, does_nothing, generic, match
-from autograde.exercise import Case, Exercise, Law, tolerance
+from autograde.diagnose import Diagnosis, disagreement, does_nothing, generic, match
+from autograde.exercise import Case, Exercise, Law
 from autograde.report import Line, Report
 from autograde.running import CallFailed, Local, Outcome, copied, fixed_randomness, plain, told
 
@@ -108,12 +108,7 @@ def _disagreement(exercise: Exercise, one: Case, outcome: Outcome, expected) -> 
         return f"changes its input in place ({', '.join(outcome.changed)})"
     if exercise.oracle is None:
         return ""
-    if exercise.agrees:
-        verdict = exercise.agrees(expected, outcome.value, one)
-        return "" if verdict is True else verdict or "is not what was expected"
-    rtol, atol = tolerance(exercise, one)
-    mismatch = compare(expected, outcome.value, rtol, atol)
-    return mismatch.message if mismatch else ""
+    return disagreement(exercise, one, expected, outcome.value)
 
 
 def _unfit(exercise: Exercise, got: Sequence[Outcome], expected: Sequence) -> str:

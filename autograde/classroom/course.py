@@ -8,7 +8,7 @@ import secrets
 
 from autograde.repository import ROOT
 
-_CONFIG = """\
+CONFIG = """\
 from autograde.nbgrader_config import configure
 
 c = get_config()
@@ -18,10 +18,14 @@ configure(c)
 _README = """\
 An nbgrader course folder. source/ holds every chapter with solutions; an assignment is a section.
 
-    nbgrader generate_assignment 02_applications   # release/ is what learners get
-    nbgrader autograde 02_applications             # submitted/STUDENT/02_applications/*.ipynb -> scores
-    nbgrader generate_feedback 02_applications     # feedback/ is what they get back
-    nbgrader export                                # grades.csv
+    autograde release 02_applications             # release/ is what learners get
+    autograde collect 02_applications FOLDER      # FOLDER/STUDENT/*.ipynb, or a zip of it -> submitted/
+    autograde grade 02_applications               # in a sandbox, into gradebook.db
+    autograde feedback 02_applications            # feedback/ is what they get back
+    autograde report 02_applications              # reports/: scores, misconceptions, similarity
+    autograde export 02_applications              # export/: CSV, Canvas, Moodle, Gradescope
+
+nbgrader's own commands and formgrader work here as well, on the same gradebook.
 
 Keep the file `secret` to yourself and keep it: the hidden tests are drawn from it, and a regrade repeats them.
 """
@@ -41,7 +45,7 @@ def make_course(folder: pathlib.Path, root: pathlib.Path = ROOT) -> list[str]:
     for path in notebooks:
         if path.parent == folder / "source":  # a notebook outside any section can't be an assignment's
             path.unlink()
-    (folder / "nbgrader_config.py").write_text(_CONFIG, encoding="utf-8")
+    (folder / "nbgrader_config.py").write_text(CONFIG, encoding="utf-8")
     (folder / "README.md").write_text(_README, encoding="utf-8")
     handle = os.open(folder / "secret", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(handle, "w", encoding="ascii") as file:

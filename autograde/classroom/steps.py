@@ -16,9 +16,7 @@ from nbformat import NotebookNode
 from nbgrader.preprocessors import ClearHiddenTests, Execute, NbGraderPreprocessor
 from nbgrader.utils import setenv
 
-# Cells that exercises never depend on: grading leaves them out.
-_SKIPPED = frozenset({"demo", "claim", "payoff"})
-_MISSING = "# This exercise's cell is missing from the submission."
+from autograde.classroom.submission import MISSING, SKIPPED, find, grade_id, marks_of, tags
 
 
 class TakeOnlySolutions(NbGraderPreprocessor):
@@ -31,14 +29,18 @@ class TakeOnlySolutions(NbGraderPreprocessor):
 
     def preprocess(self, nb: NotebookNode, resources: dict) -> tuple[NotebookNode, dict]:
         source = nbformat.read(_source_of(self.parent.parent.coursedir, resources), as_version=4)
-        solutions, helpers = _submitted(nb, source)
-        cells = []
+        known = {grade_id(c): bool(marks_of(c).get("solution")) for c in source.cells if grade_id(c)}
+        found = find(nb.cells, known, frozenset(str(cell.get("id")) for cell in source.cells))
+        cells, count = [], 0
         for cell in source.cells:
-            name = _grade_id(cell)
-            if name and cell.metadata.nbgrader.solution:
-                cell.source = solutions.get(name, _MISSING)
-            if not _SKIPPED & _tags(cell):
-                cells += [cell, *helpers.get(name, [])]
+            name = grade_id(cell)
+            if known.get(name):
+                cell.source = found.solutions.get(name, MISSING)
+            if not SKIPPED & tags(cell):
+                cells.append(cell)
+                for text in found.added.get(name, []):
+                    cells.append(nbformat.v4.new_code_cell(text, id=f"added-{count}"))
+                    count += 1
         source.cells = cells
         return source, resources
 
@@ -66,7 +68,7 @@ class BelieveNumbersOnly(NbGraderPreprocessor):
     """
 
     def preprocess_cell(self, cell: NotebookNode, resources: dict, index: int) -> tuple[NotebookNode, dict]:
-        if cell.cell_type == "code" and _nbgrader(cell).get("grade"):
+        if cell.cell_type == "code" and marks_of(cell).get("grade"):
             results = [o for o in cell.outputs if o.output_type == "execute_result"]
             errors = [o for o in cell.outputs if o.output_type == "error"]
             most = float(cell.metadata.nbgrader.points)
@@ -112,42 +114,6 @@ def seed_of(root: str | pathlib.Path, student: str, assignment: str, notebook: s
         raise ValueError(f"{path} is missing. Put it back, or make a new course folder with `autograde course DIR`.")
     whose = f"{student}/{assignment}/{notebook}".encode()
     return hmac.new(path.read_bytes().strip(), whose, hashlib.sha256).hexdigest()
-
-
-def _submitted(nb: NotebookNode, source: NotebookNode) -> tuple[dict[str, str], dict[str, list[NotebookNode]]]:
-    """The learner's solutions by grade_id, and the code cells they added, by the grade_id of the cell before.
-
-    A second cell with a solution's grade_id and another text counts as added, as it would when the learner runs it.
-    """
-    known = {_grade_id(cell): _nbgrader(cell).get("solution") for cell in source.cells if _grade_id(cell)}
-    ours = {cell.get("id") for cell in source.cells}
-    solutions: dict[str, str] = {}
-    helpers: dict[str, list[NotebookNode]] = {}
-    last = "setup"
-    for number, cell in enumerate(cell for cell in nb.cells if cell.cell_type == "code"):
-        name, seen = _grade_id(cell), _grade_id(cell) in solutions
-        last = name if name in known else last
-        if known.get(name) and not seen:
-            solutions[name] = cell.source
-        added = name not in known and cell.get("id") not in ours and not _SKIPPED & _tags(cell)
-        if added or seen and cell.source != solutions[name]:
-            helpers.setdefault(last, []).append(nbformat.v4.new_code_cell(cell.source, id=f"added-{number}"))
-    return solutions, helpers
-
-
-# A submission's metadata is whatever the learner made of it, so nothing about its types is taken for granted.
-def _nbgrader(cell: NotebookNode) -> dict:
-    found = cell.metadata.get("nbgrader")
-    return found if isinstance(found, dict) else {}
-
-
-def _grade_id(cell: NotebookNode) -> str:
-    return str(_nbgrader(cell).get("grade_id", ""))
-
-
-def _tags(cell: NotebookNode) -> set[str]:
-    found = cell.metadata.get("tags")
-    return {str(tag) for tag in found} if isinstance(found, list) else set()
 
 
 def _points(output: NotebookNode) -> float:

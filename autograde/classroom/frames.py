@@ -1,0 +1,241 @@
+"""The messages between grader and sandbox: one length-framed JSON header and one safetensors body, both capped.
+
+A frame is 4 bytes of magic, two lengths (big-endian, 4 bytes each), then the JSON and the tensors. Nothing is ever
+unpickled. The sizes are checked before a byte of the content is read, and what can be said in a frame is narrow:
+None, bool, numbers, text, lists, tuples, dicts, and dense tensors. Strides travel only towards the sandbox (a case may
+ask for a non-contiguous input); a reply has no way to say them, so a few bytes can't claim to be a gigantic tensor.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import struct
+import time
+from typing import Any
+
+import torch
+from safetensors.torch import load, save
+
+MAGIC = b"AG1\n"
+MOST_HEADER = 4 * 2**20
+MOST_BODY = 32 * 2**20
+_HEAD = struct.Struct(">4sII")
+_DEEP = 40  # levels of containers
+_DTYPES = {
+    str(dtype).removeprefix("torch."): dtype
+    for dtype in (
+        torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64,
+        torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.complex128,
+    )
+}  # fmt: skip
+
+
+class BadFrame(Exception):
+    """What arrived is no frame, or one that says too much. The stream can't be used any further."""
+
+
+class Closed(Exception):
+    """The other side is gone."""
+
+
+class Late(Exception):
+    """Nothing, or not all of it, arrived before the deadline."""
+
+
+class Opaque:
+    """Stands for a value that can't travel: an instance of a class named like the value's own."""
+
+
+def opaque(kind: str) -> Opaque:
+    """A placeholder for a value of the type `kind` ("numpy.ndarray"), which `describe` calls by that name."""
+    clean = re.sub(r"[^\w.]", "_", str(kind))[:80] or "object"
+    module, _, name = clean.rpartition(".")
+    return type(name or "object", (Opaque,), {"__module__": module or "builtins"})()
+
+
+def pack(message: dict[str, Any], *, strided: bool = False) -> bytes:
+    """A frame with `message`, whose values are plain. `strided`: keep strides and requires_grad (for inputs).
+
+    Raises BadFrame where the frame would be over the caps.
+    """
+    packer = _Packer(strided)
+    content = packer.coded(message)
+    body = save(packer.tensors) if packer.tensors else b""
+    header = json.dumps({"content": content, "meta": packer.meta}).encode()
+    if len(header) > MOST_HEADER or len(body) > MOST_BODY:
+        raise BadFrame(f"a message of {len(header) + len(body):,} bytes, which is too large")
+    return _HEAD.pack(MAGIC, len(header), len(body)) + header + body
+
+
+class _Packer:
+    def __init__(self, strided: bool):
+        self.strided, self.tensors, self.meta, self.known = strided, {}, [], {}
+        self.size = 0
+
+    def coded(self, value: Any, depth: int = 0) -> Any:
+        if depth > _DEEP:
+            raise BadFrame("a value with too many levels")
+        kind = type(value)
+        if value is None or kind in (bool, int, float, str):
+            return value
+        if kind in (list, tuple) or isinstance(value, (list, tuple)):
+            tag = "tuple" if isinstance(value, tuple) else "list"
+            return {tag: [self.coded(item, depth + 1) for item in value]}
+        if isinstance(value, dict):
+            pairs = [[self.coded(k, depth + 1), self.coded(v, depth + 1)] for k, v in value.items()]
+            return {"dict": pairs}
+        if isinstance(value, torch.Tensor):
+            return {"tensor": self.tensor(value)}
+        if kind is complex:
+            return {"complex": [value.real, value.imag]}
+        if kind is torch.dtype:
+            return {"dtype": str(value).removeprefix("torch.")}
+        return {"opaque": f"{kind.__module__}.{kind.__qualname__}"}
+
+    def tensor(self, value: torch.Tensor) -> int:
+        if id(value) in self.known:  # the same tensor twice stays the same tensor
+            return self.known[id(value)]
+        index = self.known[id(value)] = len(self.meta)
+        meta = {"shape": list(value.shape), "dtype": str(value.dtype).removeprefix("torch.")}
+        if self.strided:
+            meta |= {"stride": list(value.stride()), "grad": value.requires_grad}
+            value = value.detach()
+            span = 1 + sum((n - 1) * s for n, s in zip(value.shape, value.stride(), strict=True))
+            value = value.as_strided((span,), (1,)) if value.numel() else value.reshape(-1)
+        self.size += value.numel() * value.element_size()
+        if self.size > MOST_BODY:
+            raise BadFrame("a message that is too large")
+        flat = value.detach().reshape(-1)
+        self.tensors[str(index)] = (torch.view_as_real(flat) if flat.is_complex() else flat).clone()
+        self.meta.append(meta)
+        return index
+
+
+def unpack(header: bytes, body: bytes, *, strided: bool = False) -> dict[str, Any]:
+    """The message of a frame. Raises BadFrame for anything that `pack` would not have written."""
+    try:
+        said = json.loads(header)
+        tensors = load(body) if body else {}
+        metas = said["meta"]
+        if not isinstance(metas, list) or len(metas) != len(tensors):
+            raise BadFrame("a message that promises other tensors than it brings")
+        made = [_tensor(meta, tensors[str(i)], strided) for i, meta in enumerate(metas)]
+        content = _decoded(said["content"], made, 0)
+    except BadFrame:
+        raise
+    except (Exception, RecursionError) as error:
+        raise BadFrame(f"a message that can't be read ({type(error).__name__})") from None
+    if not isinstance(content, dict):
+        raise BadFrame("a message that is no record")
+    return content
+
+
+def _tensor(meta: dict, flat: torch.Tensor, strided: bool) -> torch.Tensor:
+    dtype, shape = _DTYPES[meta["dtype"]], meta["shape"]
+    if not all(type(n) is int and 0 <= n < 2**31 for n in shape) or len(shape) > 16:
+        raise BadFrame("a tensor of an impossible shape")
+    if dtype.is_complex:
+        flat = torch.view_as_complex(flat)
+    if flat.dtype != dtype:
+        raise BadFrame("a tensor of another type than it claims")
+    if strided:
+        made = flat.as_strided(shape, meta["stride"]) if flat.numel() else flat.reshape(shape)
+        return made.requires_grad_(meta["grad"])
+    count = 1
+    for n in shape:
+        count *= n
+    if count != flat.numel():
+        raise BadFrame("a tensor with fewer numbers than it claims")
+    return flat.reshape(shape)
+
+
+def _decoded(value: Any, tensors: list[torch.Tensor], depth: int) -> Any:
+    if depth > _DEEP + 2:
+        raise BadFrame("a value with too many levels")
+    if not isinstance(value, dict):
+        if isinstance(value, list):
+            raise BadFrame("a bare list")
+        return opaque("int") if type(value) is int and abs(value) >= 2**63 else value
+    ((tag, content),) = value.items()
+    if tag in ("list", "tuple"):
+        items = [_decoded(item, tensors, depth + 1) for item in content]
+        return tuple(items) if tag == "tuple" else items
+    if tag == "dict":
+        return {_key(_decoded(k, tensors, depth + 1)): _decoded(v, tensors, depth + 1) for k, v in content}
+    if tag == "tensor":
+        return tensors[content]
+    if tag == "complex":
+        return complex(*map(float, content))
+    if tag == "dtype":
+        return _DTYPES[content]
+    if tag == "opaque":
+        return opaque(content)
+    raise BadFrame("a value of a kind that no message has")
+
+
+def _key(key: Any) -> Any:
+    if not (key is None or isinstance(key, (str, int, float, bool, tuple))):
+        raise BadFrame("a dict with a key that no message has")
+    return key
+
+
+class Channel:
+    """Frames over two pipes. `inputs` names the end ("in", "out") at which inputs pass, with their strides.
+
+    With `deadlines` this is the only reader and writer at its ends, and each call needs a number of seconds. Without,
+    calls wait, and no byte is read too many: in the sandbox several processes read from one pipe in turn.
+    """
+
+    def __init__(self, incoming: int, outgoing: int, *, inputs: str = "", deadlines: bool = True):
+        self.incoming, self.outgoing, self.deadlines = incoming, outgoing, deadlines
+        self.strided_in, self.strided_out = inputs == "in", inputs == "out"
+        self._buffer = bytearray()
+        for number in (incoming, outgoing) if deadlines else ():
+            if number >= 0:
+                os.set_blocking(number, False)
+
+    def send(self, message: dict[str, Any], seconds: float | None = None) -> None:
+        """Write a frame. Raises Late, Closed, BadFrame (too large)."""
+        rest, end = memoryview(pack(message, strided=self.strided_out)), _end(seconds)
+        while rest:
+            try:
+                rest = rest[os.write(self.outgoing, rest) :]
+            except BlockingIOError:
+                _wait([], [self.outgoing], end)
+            except OSError:
+                raise Closed("ended the sandbox, or closed its connection") from None
+
+    def receive(self, seconds: float | None = None) -> dict[str, Any]:
+        """Read a frame. Raises Late, Closed, BadFrame."""
+        end = _end(seconds)
+        magic, header, body = _HEAD.unpack(self._exactly(_HEAD.size, end))
+        if magic != MAGIC:
+            raise BadFrame("something that is no message")
+        if header > MOST_HEADER or body > MOST_BODY:
+            raise BadFrame(f"a message of {header + body:,} bytes, which is too large")
+        return unpack(self._exactly(header, end), self._exactly(body, end), strided=self.strided_in)
+
+    def _exactly(self, count: int, end: float | None) -> bytes:
+        while len(self._buffer) < count:
+            if self.deadlines:
+                _wait([self.incoming], [], end)
+            part = os.read(self.incoming, 2**16 if self.deadlines else min(count - len(self._buffer), 2**20))
+            if not part:
+                raise Closed("ended the sandbox, or closed its connection")
+            self._buffer += part
+        content = bytes(self._buffer[:count])
+        del self._buffer[:count]
+        return content
+
+
+def _end(seconds: float | None) -> float | None:
+    return None if seconds is None else time.monotonic() + seconds
+
+
+def _wait(reading: list[int], writing: list[int], end: float | None) -> None:
+    left = end - time.monotonic() if end is not None else 0
+    if left <= 0 or not any(select.select(reading, writing, [], left)):
+        raise Late("no answer before the deadline")

@@ -1,0 +1,151 @@
+"""Put results into nbgrader's own gradebook and folders. There is one writer: the process that runs `autograde grade`.
+
+A score that a teacher gave by hand, a comment, and extra credit stay as they are: only `auto_score` is ever set.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+import pathlib
+import sys
+import warnings
+from collections.abc import Iterator
+
+import nbformat
+from nbformat.v4 import new_code_cell, new_output
+
+from autograde.classroom.folder import Course, replace
+from autograde.report import Line, Report
+
+PATIENCE = 10.0  # seconds to wait for whoever else has the database
+
+
+class Busy(ValueError):
+    """The gradebook can't be used right now; the message says why."""
+
+
+def api_of(course: Course):
+    """nbgrader's API on a course folder, with this course's configuration."""
+    from nbgrader.apps import NbGraderAPI
+    from traitlets.config import Config
+
+    from autograde.nbgrader_config import configure
+
+    programs = str(pathlib.Path(sys.executable).parent)  # nbgrader calls a bare `alembic`
+    if programs not in os.environ.get("PATH", "").split(os.pathsep):
+        os.environ["PATH"] = f"{programs}{os.pathsep}{os.environ.get('PATH', '')}"
+    config = Config()
+    config.CourseDirectory.root = str(course.root)
+    config.CourseDirectory.course_id = "transformers"
+    configure(config)
+    return NbGraderAPI(config=config)
+
+
+@contextlib.contextmanager
+def opened(course: Course) -> Iterator:
+    """nbgrader's Gradebook. Raises Busy where the database is locked, damaged, or the disk is full."""
+    from nbgrader.api import Gradebook
+    from sqlalchemy.exc import DatabaseError, SAWarning
+
+    if not course.database.exists():
+        raise Busy(f"{course.database} is missing: run `autograde release SECTION` first.")
+    warnings.filterwarnings("ignore", category=SAWarning)  # nbgrader's own models cause some at every new submission
+    try:
+        with Gradebook(f"sqlite:///{course.database}?timeout={PATIENCE}", course_id="transformers") as gradebook:
+            yield gradebook
+    except DatabaseError as error:
+        raise Busy(_in_words(str(error.orig), course)) from None
+
+
+def _in_words(said: str, course: Course) -> str:
+    if "locked" in said:
+        return (
+            f"{course.database} is locked by another program (formgrader, or another grader). Close it and run the "
+            "same command again: what is graded is kept."
+        )
+    if "full" in said or "disk I/O" in said:
+        return f"The disk of {course.database} is full. Make room and run the same command again: nothing is lost."
+    if "readonly" in said:
+        return f"{course.database} can't be written: check who owns it, then run the same command again."
+    return f"{course.database} can't be used ({said}). Restore it from a copy."
+
+
+class Book:
+    """The gradebook of one section, open for writing."""
+
+    def __init__(self, gradebook, course: Course, section: str):
+        """Raises Busy where the section was never released."""
+        from nbgrader.api import MissingEntry
+
+        self.gradebook, self.course, self.section = gradebook, course, section
+        try:
+            self.assignment = gradebook.find_assignment(section)
+        except MissingEntry:
+            raise Busy(f"{section} was never released: run `autograde release {section}` first.") from None
+
+    def write(self, result: dict) -> None:
+        """Set the automatic scores of one student, and write autograded/. All or nothing."""
+        student = result["student"]
+        self.gradebook.update_or_create_student(student)
+        submission = self.gradebook.update_or_create_submission(self.section, student)
+        submission.timestamp = _time(self.course.submitted_at(student, self.section))
+        for notebook in submission.notebooks:
+            if notebook.name in result["notebooks"]:
+                self._score(notebook, result["notebooks"][notebook.name])
+        self.gradebook.db.commit()
+        for name, notebook in result["notebooks"].items():
+            self._autograded(student, name, notebook)
+
+    def _score(self, notebook, found: dict) -> None:
+        scores = {f"check_{e['report']['exercise']}": e["report"] for e in found["exercises"]}
+        notebook.score_needs_update = True
+        for grade in notebook.grades:
+            if grade.name in scores:
+                report = scores[grade.name]
+                grade.cell.max_score = float(report["points"])  # a corrected exercise may be worth something else
+                grade.auto_score = float(report["earned"])
+                grade.needs_manual_grade = False
+
+    def _autograded(self, student: str, name: str, found: dict) -> None:
+        """The notebook that formgrader shows: the release with the learner's code, and our reports as its output."""
+        source = nbformat.read(self.course.root / "source" / self.section / f"{name}.ipynb", as_version=4)
+        reports = {f"check_{e['report']['exercise']}": e for e in found["exercises"]}
+        for cell in source.cells:
+            marks = cell.metadata.get("nbgrader", {})
+            if marks.get("solution"):
+                cell.source = found["solutions"].get(marks["grade_id"], "")
+            elif marks.get("grade_id") in reports:
+                cell.outputs = _outputs(reports[marks["grade_id"]])
+        added = [new_code_cell(text, id=f"added-{i}") for i, text in enumerate(found["added"])]
+        source.cells += added
+        folder = self.course.root / "autograded" / student / self.section
+        replace(folder / f"{name}.ipynb", nbformat.writes(source) + "\n")
+        stamp = self.course.submitted_at(student, self.section)
+        if stamp:
+            replace(folder / "timestamp.txt", stamp + "\n")
+
+
+def _outputs(found: dict) -> list:
+    text = report_of(found).text() + (f"\n\n{found['happened']}" if found["happened"] else "")
+    points = str(float(found["report"]["earned"]))
+    shown = new_output("stream", name="stdout", text=text + "\n")
+    return [shown, new_output("execute_result", {"text/plain": points}, execution_count=1)]
+
+
+def report_of(found: dict) -> Report:
+    """The report of one exercise of a result."""
+    fields = dict(found["report"])
+    fields["lines"] = [Line(**line) for line in fields["lines"]]
+    return Report(**fields)
+
+
+def _time(stamp: str) -> datetime.datetime | None:
+    """nbgrader's time stamp ("2026-11-25 12:00:00.000000 UTC") as it stores it, or None."""
+    from nbgrader.utils import parse_utc
+
+    try:
+        return parse_utc(stamp) if stamp else None
+    except (ValueError, OverflowError):
+        return None

@@ -1,0 +1,268 @@
+"""`autograde grade`: hand the submissions out, take the results in, and lose nothing on the way."""
+
+from __future__ import annotations
+
+import concurrent.futures as futures
+import contextlib
+import errno
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+
+from autograde.classroom.folder import Course, digests_of
+from autograde.classroom.gradebook import Book, opened
+from autograde.classroom.isolation import Limits, engine
+from autograde.classroom.journal import Journal, earned, most, summary_of
+from autograde.classroom.task import STAMP, Task, failed_result, grade_task, seeds_of
+
+NOTHING: dict = {"notebooks": {}}
+_TRIES = 2  # a grader process that dies takes its neighbours' work along; so does each of those, at most once
+
+
+def grade_section(
+    course: Course,
+    section: str,
+    *,
+    students: Sequence[str] = (),
+    notebook: str = "",
+    jobs: int = 0,
+    scheduler: str = "",
+    regrade: bool = False,
+    unsafe: bool = False,
+    limits: Limits | None = None,
+    out=None,
+) -> dict[str, dict]:
+    """Grade what is not graded yet, and put all of it into the gradebook. Gives the latest result of each student.
+
+    `students` and `notebook` narrow that down; `regrade` grades again what is graded. Raises ValueError where
+    something has to be mended first.
+    """
+    say = _Progress(out or sys.stderr)
+    engine(unsafe)  # refuses before anything else is done
+    outlines = course.outlines(section)
+    names = [of.name for of in outlines]
+    wanted = {of.name for of in course.outlines(section, notebook)}
+    known, odd = course.students(section)
+    for name in odd:
+        say.line(f"submitted/{name!r} is left out: that can't be a student's name.")
+    if unknown := sorted(set(students) - set(known)):
+        raise ValueError(f"{', '.join(unknown)} handed in nothing for {section}.")
+    with Journal(course, section) as journal, opened(course) as gradebook:
+        book = Book(gradebook, course, section)
+        before = journal.latest()
+        tasks = []
+        for student in students or known:
+            contents, problems = course.submitted(student, section, names)
+            digests = digests_of(contents, problems)
+            graded = {n: found["digest"] for n, found in before.get(student, NOTHING)["notebooks"].items()}
+            due = {n for n in wanted if regrade or graded.get(n) != digests[n]}
+            part = tuple(of for of in outlines if of.name in due)
+            if part:
+                seeds = seeds_of(course.secret, student, [e for of in part for e in of.points])
+                handed_in = (digests, part, contents, problems)
+                tasks.append(Task(student, section, *handed_in, seeds, unsafe, limits or Limits()))
+        _write_missing(book, before, say)
+        say.start(len(tasks), len(students or known))
+        with _executor(jobs or os.cpu_count() or 1, scheduler, tasks) as executor:
+            for result in _results(tasks, executor):
+                whole = _with_earlier(result, before.get(result["student"], NOTHING), names)
+                with _clear_about_space():
+                    journal.add(whole)
+                    book.write(whole)
+                say.one(whole)
+        say.summary()
+        return journal.latest()
+
+
+@contextlib.contextmanager
+def _clear_about_space() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        told = "The disk is full. Make room and run the same command again: what is graded is kept."
+        raise ValueError(told) from None
+
+
+def _write_missing(book: Book, results: dict[str, dict], say: _Progress) -> None:
+    """What is in the journal and not in the gradebook: there the grader was killed between the two."""
+    for student, result in results.items():
+        if not _is_booked(book, student, result):
+            book.write(result)
+            say.line(f"{student}: graded before, now in the gradebook")
+
+
+def _is_booked(book: Book, student: str, result: dict) -> bool:
+    from nbgrader.api import MissingEntry
+
+    try:
+        submission = book.gradebook.find_submission(book.section, student)
+    except MissingEntry:
+        return False
+    scores = {grade.name: grade.auto_score for notebook in submission.notebooks for grade in notebook.grades}
+    folder = book.course.root / "autograded" / student / book.section
+    return all((folder / f"{name}.ipynb").exists() for name in result["notebooks"]) and all(
+        scores.get(f"check_{e['report']['exercise']}") == e["report"]["earned"]
+        for notebook in result["notebooks"].values()
+        for e in notebook["exercises"]
+        if f"check_{e['report']['exercise']}" in scores
+    )
+
+
+def _with_earlier(result: dict, earlier: dict, names: Sequence[str]) -> dict:
+    """A result of some notebooks, completed with an earlier one's others, in the section's order."""
+    notebooks = {**earlier["notebooks"], **result["notebooks"]}
+    time_of = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    return result | {"notebooks": {n: notebooks[n] for n in names if n in notebooks}, "graded": time_of}
+
+
+def _results(tasks: Sequence[Task], executor) -> Iterator[dict]:
+    """The results as they come. A grader process that dies is replaced, and what it did is tried once more."""
+    todo, tries = list(tasks), {task.student: 0 for task in tasks}
+    while todo:
+        running = {executor.submit(grade_task, task): task for task in todo}
+        lost = []
+        for future in futures.as_completed(running):
+            task = running[future]
+            try:
+                yield future.result()
+            except BrokenProcessPool:
+                lost.append(task)
+        executor.renew() if lost else None
+        todo = []
+        for task in lost:
+            tries[task.student] += 1
+            if len(lost) > 1 or tries[task.student] < _TRIES:
+                todo.append(task)
+            else:
+                yield failed_result(task, "The grader itself ended while it graded this.")
+        if len(lost) > 1 and max(tries[t.student] for t in lost) >= _TRIES:  # one by one, to find the one that does it
+            for task in todo:
+                yield from _results([task], executor)
+            return
+
+
+class _Pool:
+    """A process pool that can be renewed. Its processes end when this one is gone, however it went."""
+
+    def __init__(self, jobs: int, exercises: Sequence[str]):
+        self.jobs = jobs
+        os.environ["AUTOGRADE_WARM"] = ",".join(exercises)
+        self.renew()
+
+    def renew(self) -> None:
+        import multiprocessing
+
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["autograde.classroom.warm", "labkit.rank"])
+        self._pool = futures.ProcessPoolExecutor(self.jobs, context, initializer=_in_pool, initargs=(os.getpid(),))
+
+    def submit(self, function, task):
+        return self._pool.submit(function, task)
+
+    def close(self) -> None:
+        """End the processes at once: whoever closes the pool has all results, or wants no more."""
+        for process in list((self._pool._processes or {}).values()):
+            process.kill()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+class _Dask:
+    """The same on a Dask cluster."""
+
+    def __init__(self, address: str):
+        from distributed import Client
+
+        try:
+            self.client = Client(address, timeout=8)
+        except OSError:
+            raise ValueError(f"No Dask scheduler answers at {address}.") from None
+        self.executor = self.client.get_executor(pure=False)
+
+    def renew(self) -> None:
+        """A cluster looks after its own workers."""
+
+    def submit(self, function, task):
+        return self.executor.submit(function, task)
+
+    def close(self) -> None:
+        self.client.close()
+
+
+@contextlib.contextmanager
+def _executor(jobs: int, scheduler: str, tasks: Sequence[Task]):
+    exercises = list({name: None for task in tasks for of in task.outlines for name in of.points})
+    executor = _Dask(scheduler) if scheduler else _Pool(min(jobs, max(len(tasks), 1)), exercises)
+    try:
+        yield executor
+    finally:
+        executor.close()
+
+
+def _in_pool(parent: int) -> None:
+    """End with the grader: a pool's process would wait for ever for work from one that was killed."""
+    import torch
+
+    torch.set_num_threads(1)
+
+    def watch() -> None:
+        while _is_there(parent):
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _is_there(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except OSError:
+        return False
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return True
+
+
+class _Progress:
+    """Tells a line a student, with the time left, and a summary."""
+
+    def __init__(self, out):
+        self.out, self.started, self.done, self.todo, self.results = out, time.monotonic(), 0, 0, []
+
+    def line(self, text: str) -> None:
+        print(text, file=self.out, flush=True)
+
+    def start(self, todo: int, of: int) -> None:
+        self.todo, self.started = todo, time.monotonic()
+        there = of - todo
+        self.line(f"{todo} to grade" + (f", {there} graded before" if there else ""))
+
+    def one(self, result: dict) -> None:
+        self.done += 1
+        self.results.append(result)
+        spent = time.monotonic() - self.started
+        left = spent / self.done * (self.todo - self.done)
+        stamp = f" [{STAMP}]" if result["sandbox"] == STAMP else ""
+        self.line(
+            f"{self.done:>4}/{self.todo}  {result['student']}: {earned(result):g} of {most(result):g}  "
+            f"{summary_of(result)[:160]}{stamp}" + (f"  ({_span(left)} left)" if self.todo > self.done else "")
+        )
+
+    def summary(self) -> None:
+        if self.results:
+            shares = sorted(earned(r) / (most(r) or 1) for r in self.results)
+            spent = time.monotonic() - self.started
+            self.line(
+                f"{self.done} graded in {_span(spent)}, {spent / self.done:.1f} s each; median "
+                f"{shares[len(shares) // 2]:.0%} of the points"
+            )
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
