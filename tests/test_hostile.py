@@ -257,7 +257,7 @@ def test_nothing_was_learned(classroom):
     assert SECRETS["neighbour"] not in json.dumps({s: r for s, r in results.items() if s != HONEST[0]})
     told = json.dumps(results["h-reading"]["notebooks"][CHAPTER]["cells"])
     assert "learner" in told, "what it found came through"
-    for place in (str(course.root), str(Path(__file__).parents[1]), "/etc/shadow", "/root", "/work"):
+    for place in (str(course.root), str(Path(__file__).parents[1]), "/etc/shadow", "/root", "/home"):
         assert f"{place} True" not in told
     assert ".ipynb" not in told and "can be imported" not in told and "gradebook.db" not in told
     calls, writes, powers = (last_error(results[f"h-{name}"]) for name in ("network", "writing", "privileges"))

@@ -50,9 +50,10 @@ def _scores(shares: list[float]) -> str:
 
     fig, ax = figure(width=7, height=2.8)
     ax.hist([100 * share for share in shares], bins=range(0, 101, 10), color=COLORS[0], edgecolor="white")
-    ax.set(xlabel="percent of the points", ylabel="students", title="Scores")
     ranked = sorted(shares)
     told = f"Scores: median {ranked[len(ranked) // 2]:.0%}, from {ranked[0]:.0%} to {ranked[-1]:.0%}"
+    ax.set(xlabel="percent of the points", ylabel="students", title=told)
+    ax.yaxis.get_major_locator().set_params(integer=True)
     return _picture(fig, told) + f"<p>{told}.</p>"
 
 
@@ -93,8 +94,9 @@ def _misconceptions(results: dict[str, dict]) -> list[str]:
     labels = [f"{name}: {says[:60]}{'…' * (len(says) > 60)}" for name, says, _ in top]
     ax.barh(range(len(top)), [count for *_, count in top], color=COLORS[1])
     ax.set_yticks(range(len(top)), labels, fontsize=8)
-    ax.set(xlabel="students", title="What most students got wrong in the same way")
     told = f"The most frequent one, {top[-1][0]}: {top[-1][1]} ({top[-1][2]} students)"
+    ax.set(xlabel="students", title=f"Most frequent, in {top[-1][0]}: {top[-1][2]} students")
+    ax.xaxis.get_major_locator().set_params(integer=True)
     return [_picture(fig, told), table(["exercise", "the result is what comes out when …", "students"], rows)]
 
 

@@ -233,8 +233,8 @@ class _Check:
     def _tell(self, outcome: Outcome) -> None:
         try:
             self.channel.send(_message(outcome))
-        except BadFrame as error:
-            told = f"The result is {error}."
+        except Exception as error:  # numbers too long for JSON, tensors of a kind that can't be stored
+            told = f"The result is {error}." if isinstance(error, BadFrame) else "The result can't be handed over."
             self.channel.send(_message(Outcome(failure=Failure("too large", told), printed=outcome.printed)))
 
 

@@ -3,7 +3,7 @@
 import os
 
 found = [str(dict(os.environ))]
-for place in ["@COURSE@", "@ROOT@", "/etc/shadow", "/etc/passwd", "/root", "/home", "/work"]:
+for place in ["@COURSE@", "@ROOT@", "/etc/shadow", "/etc/passwd", "/root", "/home"]:
     found.append(f"{place} {os.path.exists(place)} {os.access(place, os.R_OK)}")
 for folder, folders, files in os.walk("/"):
     folders[:] = [f for f in folders if os.path.join(folder, f) not in ("/usr", "/proc", "/sys", "/dev")]

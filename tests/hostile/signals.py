@@ -1,5 +1,5 @@
 # does: turns signals off, stops and kills whom it can
-# says: ended
+# says: ended|Operation not permitted
 import os
 import signal
 
