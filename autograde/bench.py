@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
     pair = grading() if not options.names or "classroom" in options.names else None
     if not notebooks and not pair:
         parser.error(f"no chapter has {' or '.join(options.names)} in its name")
-    print("\n" + table(notebooks, checks))
+    print("\n" + table(notebooks, checks) if notebooks else "")
     print("\n" + pair.text if pair else "")
     if options.json:
         told = {"machine": machine(), "notebooks": list(map(asdict, notebooks)), "checks": list(map(asdict, checks))}

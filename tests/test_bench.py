@@ -60,6 +60,6 @@ def test_what_does_not_exist_is_a_usage_error(tmp_path, capsys):
 def test_the_pair_says_how_many_times_faster_and_whether_the_scores_agree():
     from autograde.classroom.pair import Pair
 
-    text = Pair(4, 7, 30.0, 3.0, 1.5, 2, 190.0, True).text
+    text = Pair(4, 3, 7, 30.0, 3.0, 1.5, 2, 190.0, True).text
     assert "(10.0 x)" in text and "(20.0 x)" in text and "the same scores" in text
-    assert "DIFFERENT" in Pair(4, 7, 30.0, 3.0, 1.5, 2, 190.0, False).text
+    assert "DIFFERENT" in Pair(4, 3, 7, 30.0, 3.0, 1.5, 2, 190.0, False).text
