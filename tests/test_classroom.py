@@ -14,6 +14,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 from class_of_one import (
@@ -38,7 +40,8 @@ from autograde.classroom import isolation, journal
 from autograde.classroom.collect import collect
 from autograde.classroom.folder import Course
 from autograde.classroom.journal import Journal, summary_of
-from autograde.classroom.task import STAMP, seeds_of
+from autograde.classroom.run import _results
+from autograde.classroom.task import STAMP, Task, seeds_of
 
 pytestmark = pytest.mark.slow
 FULL = {"softmax": 2.0, "causal_mask": 2.0}
@@ -329,3 +332,44 @@ def test_a_dask_cluster_gives_the_same(course):
         graded(course, regrade=True, scheduler="tcp://127.0.0.1:9")
 
 
+
+
+class Fragile:
+    """An executor of two places: when it meets the task of "bad" it breaks, and takes along what runs beside it."""
+
+    room = 2
+
+    def __init__(self):
+        self.running, self.most, self.renewed = [], 0, 0
+
+    def submit(self, _, task):
+        future = Future()
+        self.running.append((future, task))
+        self.most = max(self.most, len(self.running))
+        if self.renewed or len(self.running) == self.room or task.student == "last":
+            broken = any(task.student == "bad" for _, task in self.running)
+            for one, its in self.running:
+                if broken:
+                    one.set_exception(BrokenProcessPool())
+                else:
+                    one.set_result({"student": its.student})
+            self.running = []
+        return future
+
+    def renew(self):
+        self.renewed += 1
+
+
+def test_a_grader_process_that_dies_costs_one_student_and_few_tasks_are_in_memory():
+    made = []
+
+    def task_of(student, part):
+        made.append(student)
+        return Task(student, SECTION, {}, part, {}, {}, {})
+
+    names = ["a", "b", "c", "bad", "d", "last"]
+    executor = Fragile()
+    results = list(_results([(name, ()) for name in names], task_of, executor))
+    whole = {result["student"]: "notebooks" in result for result in results}
+    assert whole == dict.fromkeys(names, False) | {"bad": True}, "only one of them is a result without points"
+    assert executor.most == 2 and executor.renewed and made.count("bad") == 2

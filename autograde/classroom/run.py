@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 
 from autograde.classroom.folder import Course, digests_of
@@ -19,7 +19,6 @@ from autograde.classroom.journal import Journal, earned, most, summary_of
 from autograde.classroom.task import STAMP, Task, failed_result, grade_task, seeds_of
 
 NOTHING: dict = {"notebooks": {}}
-_TRIES = 2  # a grader process that dies takes its neighbours' work along; so does each of those, at most once
 
 
 def grade_section(
@@ -53,21 +52,21 @@ def grade_section(
     with Journal(course, section) as journal, opened(course) as gradebook:
         book = Book(gradebook, course, section)
         before = journal.latest()
-        tasks = []
-        for student in students or known:
+        part_of = _due(course, section, students or known, names, before, wanted, regrade)
+        due = [(student, tuple(of for of in outlines if of.name in new)) for student, new in part_of.items() if new]
+
+        def task_of(student: str, part: tuple) -> Task:
+            """Made when its turn comes, so that a thousand submissions are never in memory together."""
             contents, problems = course.submitted(student, section, names)
-            digests = digests_of(contents, problems)
-            graded = {n: found["digest"] for n, found in before.get(student, NOTHING)["notebooks"].items()}
-            due = {n for n in wanted if regrade or graded.get(n) != digests[n]}
-            part = tuple(of for of in outlines if of.name in due)
-            if part:
-                seeds = seeds_of(course.secret, student, [e for of in part for e in of.points])
-                handed_in = (digests, part, contents, problems)
-                tasks.append(Task(student, section, *handed_in, seeds, unsafe, limits or Limits()))
+            seeds = seeds_of(course.secret, student, [e for of in part for e in of.points])
+            handed_in = (digests_of(contents, problems), part, contents, problems)
+            return Task(student, section, *handed_in, seeds, unsafe, limits or Limits())
+
         _write_missing(book, before, say)
-        say.start(len(tasks), len(students or known))
-        with _executor(jobs or os.cpu_count() or 1, scheduler, tasks) as executor:
-            for result in _results(tasks, executor):
+        say.start(len(due), len(students or known))
+        parts = [part for _, part in due]
+        with _executor(jobs or os.cpu_count() or 1, scheduler, parts) as executor:
+            for result in _results(due, task_of, executor):
                 whole = _with_earlier(result, before.get(result["student"], NOTHING), names)
                 with _clear_about_space():
                     journal.add(whole)
@@ -75,6 +74,16 @@ def grade_section(
                 say.one(whole)
         say.summary()
         return journal.latest()
+
+
+def _due(course: Course, section: str, students, names, before: dict, wanted: set, regrade: bool) -> dict[str, set]:
+    """Which of the wanted notebooks of each student are to be graded: those that aren't, or are other ones now."""
+    due = {}
+    for student in students:
+        digests = digests_of(*course.submitted(student, section, names))
+        graded = {n: found["digest"] for n, found in before.get(student, NOTHING)["notebooks"].items()}
+        due[student] = {n for n in wanted if regrade or graded.get(n) != digests[n]}
+    return due
 
 
 @contextlib.contextmanager
@@ -120,43 +129,50 @@ def _with_earlier(result: dict, earlier: dict, names: Sequence[str]) -> dict:
     return result | {"notebooks": {n: notebooks[n] for n in names if n in notebooks}, "graded": time_of}
 
 
-def _results(tasks: Sequence[Task], executor) -> Iterator[dict]:
-    """The results as they come. A grader process that dies is replaced, and what it did is tried once more."""
-    todo, tries = list(tasks), {task.student: 0 for task in tasks}
-    while todo:
-        running = {executor.submit(grade_task, task): task for task in todo}
-        lost = []
-        for future in futures.as_completed(running):
-            task = running[future]
+def _results(due: Sequence[tuple], task_of: Callable[..., Task], executor) -> Iterator[dict]:
+    """The results as they come. What ran in a grader process that died is tried once more, each by itself."""
+    waiting, running, lost = list(due)[::-1], {}, []
+    while waiting or running:
+        while waiting and not lost and len(running) < executor.room:
+            one = waiting.pop()
+            try:
+                running[executor.submit(grade_task, task_of(*one))] = one
+            except BrokenProcessPool:
+                lost.append(one)
+        for future in futures.wait(running, return_when=futures.FIRST_COMPLETED).done:
+            one = running.pop(future)
             try:
                 yield future.result()
             except BrokenProcessPool:
-                lost.append(task)
-        executor.renew() if lost else None
-        todo = []
-        for task in lost:
-            tries[task.student] += 1
-            if len(lost) > 1 or tries[task.student] < _TRIES:
-                todo.append(task)
-            else:
-                yield failed_result(task, "The grader itself ended while it graded this.")
-        if len(lost) > 1 and max(tries[t.student] for t in lost) >= _TRIES:  # one by one, to find the one that does it
-            for task in todo:
-                yield from _results([task], executor)
-            return
+                lost.append(one)
+        if lost and not running:
+            for one in lost:
+                executor.renew()
+                yield _alone(task_of(*one), executor)
+            lost = []
+            executor.renew()
+
+
+def _alone(task: Task, executor) -> dict:
+    try:
+        return executor.submit(grade_task, task).result()
+    except BrokenProcessPool:
+        return failed_result(task, "The grader itself ended while it graded this.")
 
 
 class _Pool:
     """A process pool that can be renewed. Its processes end when this one is gone, however it went."""
 
     def __init__(self, jobs: int, exercises: Sequence[str]):
-        self.jobs = jobs
+        self.jobs, self.room, self._pool = jobs, 2 * jobs, None  # the next task waits there while one is graded
         os.environ["AUTOGRADE_WARM"] = ",".join(exercises)
         self.renew()
 
     def renew(self) -> None:
         import multiprocessing
 
+        if self._pool:
+            self.close()
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["autograde.classroom.warm", "labkit.rank"])
         self._pool = futures.ProcessPoolExecutor(self.jobs, context, initializer=_in_pool, initargs=(os.getpid(),))
@@ -182,6 +198,7 @@ class _Dask:
         except OSError:
             raise ValueError(f"No Dask scheduler answers at {address}.") from None
         self.executor = self.client.get_executor(pure=False)
+        self.room = 4 * max(1, sum(self.client.nthreads().values()))
 
     def renew(self) -> None:
         """A cluster looks after its own workers."""
@@ -194,9 +211,9 @@ class _Dask:
 
 
 @contextlib.contextmanager
-def _executor(jobs: int, scheduler: str, tasks: Sequence[Task]):
-    exercises = list({name: None for task in tasks for of in task.outlines for name in of.points})
-    executor = _Dask(scheduler) if scheduler else _Pool(min(jobs, max(len(tasks), 1)), exercises)
+def _executor(jobs: int, scheduler: str, parts: Sequence[tuple]):
+    exercises = list({name: None for part in parts for of in part for name in of.points})
+    executor = _Dask(scheduler) if scheduler else _Pool(min(jobs, max(len(parts), 1)), exercises)
     try:
         yield executor
     finally:
