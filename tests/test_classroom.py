@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import errno
 import html
@@ -16,6 +17,7 @@ import time
 from collections import Counter
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 
 import pytest
 from class_of_one import (
@@ -36,12 +38,14 @@ from class_of_one import (
 from toy_course import nbgrader_api
 
 from autograde import cli
-from autograde.classroom import isolation, journal
+from autograde.classroom import isolation, journal, trusted
+from autograde.classroom import run as run_module
 from autograde.classroom.collect import collect
 from autograde.classroom.folder import Course
 from autograde.classroom.journal import Journal, summary_of
 from autograde.classroom.run import _results
 from autograde.classroom.task import STAMP, Task, seeds_of
+from autograde.exercises import find
 
 pytestmark = pytest.mark.slow
 FULL = {"softmax": 2.0, "causal_mask": 2.0}
@@ -332,6 +336,32 @@ def test_a_dask_cluster_gives_the_same(course):
         graded(course, regrade=True, scheduler="tcp://127.0.0.1:9")
 
 
+
+
+class InThisProcess:
+    """An executor for a test that changes what grading reads."""
+
+    room = 1
+
+    def submit(self, function, task):
+        future = Future()
+        future.set_result(function(task))
+        return future
+
+
+def test_a_corrected_exercise_changes_scores_without_a_new_release(course, monkeypatch):
+    """The check of softmax is corrected: what it took for wrong is right, and it is worth a point more."""
+    hand_in(course, "bob", Notebook(course).answer("softmax", WRONG).text())
+    monkeypatch.setattr(run_module, "_executor", lambda *_: contextlib.nullcontext(InThisProcess()))
+    graded(course)
+    before = in_gradebook(course)["bob"]["softmax"]
+    answer = {}
+    exec(WRONG, answer)
+    mended = replace(find("softmax"), oracle=answer["softmax"], laws=(), points=3)
+    monkeypatch.setattr(trusted, "find", lambda name: mended if name == "softmax" else find(name))
+    assert "0 to grade" in graded(course)[1], "what is graded isn't graded again by itself"
+    graded(course, regrade=True)
+    assert before < 2 and in_gradebook(course)["bob"]["softmax"] == 3
 
 
 class Fragile:
