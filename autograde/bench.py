@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import platform
@@ -14,6 +13,8 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from autograde.files import replace
+from autograde.processes import memory
 from autograde.repository import ROOT
 
 WALL, MEMORY, FIGURE, CHECK, RANK_CHECK, ALL = 60.0, 1.3, 10.0, 1.0, 3.0, 20 * 60.0
@@ -78,7 +79,7 @@ def main(argv: list[str] | None = None) -> int:
     if options.json:
         told = {"machine": machine(), "notebooks": list(map(asdict, notebooks)), "checks": list(map(asdict, checks))}
         told["grading"] = asdict(pair) if pair else None
-        write(options.json, json.dumps(told, indent=2) + "\n")
+        replace(options.json, json.dumps(told, indent=2) + "\n")
     return int(any(n.error for n in notebooks) or any(c.earned < c.points for c in checks))
 
 
@@ -150,32 +151,6 @@ def watched(kind: str, notebook: Path) -> tuple[dict, float]:
         return json.loads(result.read_text(encoding="utf-8")), peak / 1e9
 
 
-def memory(runner) -> float:
-    """Bytes of all processes below `runner`: the kernel, its ranks and whatever else they started.
-
-    Shared pages count once (PSS) on Linux; elsewhere each process counts all of its own (RSS), which is more.
-    """
-    import psutil
-
-    total = 0.0
-    below = []
-    with contextlib.suppress(psutil.Error):
-        below = runner.children(recursive=True)
-    for process in below:
-        with contextlib.suppress(psutil.Error):  # it has just ended
-            total += share(process)
-    return total
-
-
-def share(process) -> float:
-    """Bytes of one process: its PSS, or where the system has none its RSS."""
-    try:
-        rollup = Path(f"/proc/{process.pid}/smaps_rollup").read_text(encoding="ascii")
-        return 1024.0 * next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
-    except (OSError, StopIteration):
-        return float(process.memory_info().rss)
-
-
 def run(kind: str, notebook: str, result: str) -> None:
     """Inside the process of its own: run `notebook`, and write what was seen to the file `result`.
 
@@ -241,12 +216,6 @@ def machine() -> dict:
     count = getattr(os, "process_cpu_count", os.cpu_count)
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else count()
     return {"cpus": cpus, "system": f"{platform.system()} {platform.machine()}", "python": platform.python_version()}
-
-
-def write(path: Path, text: str) -> None:
-    new = path.with_name(path.name + ".new")
-    new.write_text(text, encoding="utf-8")
-    os.replace(new, path)
 
 
 if __name__ == "__main__":

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 import tomllib
 from pathlib import Path
 from urllib.parse import quote
+
+from autograde.files import replace
 
 __all__ = ["ROOT", "badges", "binder_url", "carriers", "colab_url", "set_slug", "slug", "tag", "write_badges"]
 
@@ -71,7 +71,7 @@ def set_slug(new: str, root: Path = ROOT) -> list[str]:
         raise ValueError('pyproject.toml needs one line `repository = "OWNER/NAME"` under [tool.course]')
     _split(root)  # README must be fit to be rewritten before anything is
     if after != before:
-        _write(root / "pyproject.toml", after)
+        _rewrite(root / "pyproject.toml", after)
     return ["pyproject.toml"] * (after != before) + ["README.md"] * write_badges(root)
 
 
@@ -80,7 +80,7 @@ def write_badges(root: Path = ROOT) -> bool:
     head, old, tail = _split(root)
     new = f"{_BEGIN}\n{badges(root)}\n{_END}"
     if new != old:
-        _write(root / "README.md", head + new + tail)
+        _rewrite(root / "README.md", head + new + tail)
     return new != old
 
 
@@ -108,14 +108,5 @@ def _valid(text: str) -> str:
     return text
 
 
-def _write(path: Path, text: str) -> None:
-    """Replace a file in one step, so that nobody ever reads half of it."""
-    handle, new = tempfile.mkstemp(dir=path.parent)
-    try:
-        with open(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-        os.chmod(new, path.stat().st_mode)
-        os.replace(new, path)
-    except OSError:
-        os.unlink(new)
-        raise
+def _rewrite(path: Path, text: str) -> None:
+    replace(path, text, path.stat().st_mode)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
-import os
 import pathlib
-import tempfile
 
 import nbformat
 from nbformat import NotebookNode
@@ -15,6 +12,7 @@ from nbformat import NotebookNode
 from autograde.authoring import bank, lint
 from autograde.authoring.cells import CellMaker
 from autograde.authoring.chapter import AuthoringError, Chapter, all_chapters, lines_of_solution
+from autograde.files import replace
 from autograde.repository import ROOT
 
 
@@ -28,7 +26,7 @@ def build(root: pathlib.Path = ROOT) -> list[str]:
     for path in changed:
         target = root / "notebooks" / path
         if path in wanted:
-            _write(target, wanted[path])
+            replace(target, wanted[path])
         else:
             target.unlink()
     return changed
@@ -62,7 +60,7 @@ def solution_notebooks(target: pathlib.Path, root: pathlib.Path = ROOT) -> list[
     paths = []
     for path, notebook in sources(root).items():
         paths.append(pathlib.Path(target) / f"{path}.ipynb")
-        _write(paths[-1], as_text(notebook))
+        replace(paths[-1], as_text(notebook))
     return paths
 
 
@@ -100,17 +98,3 @@ def _models(root: pathlib.Path) -> list[str]:
 
 def _read(path: pathlib.Path) -> str:
     return path.read_bytes().decode("utf-8", "replace")
-
-
-def _write(path: pathlib.Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
-        raise

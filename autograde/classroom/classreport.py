@@ -8,10 +8,11 @@ import io
 from collections import Counter
 
 from autograde.classroom.alike import pairs
-from autograde.classroom.folder import Course, replace
+from autograde.classroom.folder import Course
 from autograde.classroom.journal import earned, exercises_of, most, summary_of
 from autograde.classroom.pages import page, table
 from autograde.classroom.task import STAMP
+from autograde.files import replace
 
 
 def write_report(course: Course, section: str, results: dict[str, dict]) -> str:

@@ -7,10 +7,11 @@ import io
 import json
 import pathlib
 
-from autograde.classroom.folder import Course, replace
+from autograde.classroom.folder import Course
 from autograde.classroom.gradebook import opened, report_of
 from autograde.classroom.journal import exercises_of, summary_of
 from autograde.classroom.task import STAMP
+from autograde.files import replace
 
 
 def write_exports(course: Course, section: str, results: dict[str, dict]) -> list[pathlib.Path]:

@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import pathlib
-import tempfile
 from collections.abc import Sequence
 
 from autograde.classroom.submission import Outline, Unreadable, is_safe_name, outline, read_bytes
@@ -96,17 +95,3 @@ def digests_of(contents: dict[str, bytes], problems: dict[str, str]) -> dict[str
     found = {name: b"problem " + problem.encode() for name, problem in problems.items()}
     found |= {name: b"content " + content for name, content in contents.items()}
     return {name: hashlib.sha256(what).hexdigest() for name, what in found.items()}
-
-
-def replace(path: pathlib.Path, text: str) -> None:
-    """Write a file in one step, so that nobody ever reads half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, new = tempfile.mkstemp(dir=path.parent, prefix=".new-")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-        os.chmod(new, 0o644)
-        os.replace(new, path)
-    except BaseException:
-        os.unlink(new)
-        raise

@@ -16,7 +16,8 @@ from collections.abc import Iterator
 import nbformat
 from nbformat.v4 import new_code_cell, new_output
 
-from autograde.classroom.folder import Course, replace
+from autograde.classroom.folder import Course
+from autograde.files import replace
 from autograde.report import Line, Report
 
 PATIENCE = 10.0  # seconds to wait for whoever else has the database

@@ -5,10 +5,11 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
-from autograde.classroom.folder import Course, replace
+from autograde.classroom.folder import Course
 from autograde.classroom.gradebook import opened, report_of
 from autograde.classroom.journal import earned, most
 from autograde.classroom.task import STAMP
+from autograde.files import replace
 
 _STYLE = """\
 body{font:16px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#1a1a1a;background:#fff}

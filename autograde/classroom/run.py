@@ -146,17 +146,17 @@ def _results(due: Sequence[tuple], task_of: Callable[..., Task], executor) -> It
             except BrokenProcessPool:
                 lost.append(one)
         if lost and not running:
+            executor.renew()
             for one in lost:
-                executor.renew()
                 yield _alone(task_of(*one), executor)
             lost = []
-            executor.renew()
 
 
 def _alone(task: Task, executor) -> dict:
     try:
         return executor.submit(grade_task, task).result()
     except BrokenProcessPool:
+        executor.renew()
         return failed_result(task, "The grader itself ended while it graded this.")
 
 

@@ -20,6 +20,7 @@ from autograde.classroom.isolation import (
     container_command,
     environment,
 )
+from autograde.processes import memory
 
 _FIRST_UID = 1_500_000_000  # far from anybody's; each sandbox has its own, since limits on processes count by user
 _LOOK = 0.25  # seconds between two looks at the memory
@@ -84,12 +85,13 @@ class Sandbox:
 
         while not self._over.wait(_LOOK):
             try:
-                below = psutil.Process(self._process.pid).children(recursive=True)
+                process = psutil.Process(self._process.pid)
+                below = process.children(recursive=True)
             except psutil.Error:
                 continue
             # Pages that forks share count for each of them here, so that the costly exact answer is rarely needed.
             if sum(map(_anonymous, below)) > self.limits.memory * 2**20:
-                used = sum(map(_share, below))
+                used = memory(process)
                 self.peak = max(self.peak, used)
                 if used > self.limits.memory * 2**20:
                     self.stopped_for = f"used more than {self.limits.memory:,} MB of memory"
@@ -101,7 +103,7 @@ class Sandbox:
         import psutil
 
         with contextlib.suppress(psutil.Error):
-            self.peak = max(self.peak, sum(map(_share, psutil.Process(self._process.pid).children(recursive=True))))
+            self.peak = max(self.peak, memory(psutil.Process(self._process.pid)))
         return self.peak
 
     def _kill(self) -> None:
@@ -136,12 +138,3 @@ def _anonymous(process) -> int:
         return (resident - shared) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError):
         return 0
-
-
-def _share(process) -> int:
-    try:
-        with open(f"/proc/{process.pid}/smaps_rollup", encoding="ascii") as file:
-            return sum(1024 * int(line.split()[1]) for line in file if line.startswith("Pss:"))
-    except OSError:
-        return 0
-
