@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import traceback
 
-__all__ = ["explain", "install"]
+__all__ = ["explain", "install", "missing"]
+
+_unmade: set[str] = set()  # names that cells would have made which ended in such a sentence
 
 
 def explain(error: BaseException, namespace: dict) -> str | None:
@@ -24,17 +27,46 @@ def explain(error: BaseException, namespace: dict) -> str | None:
     )
 
 
+def missing(error: NameError, cell: str) -> str | None:
+    """One sentence where a cell asks for a name that an unsolved one above would have made, else None.
+
+    cell: the source that was run. What it would have made is remembered, for the cells below it.
+    """
+    if error.name not in _unmade:
+        return None
+    remember(cell)
+    return (
+        f"`{error.name}` isn't there: a cell above makes it, and that one needs an exercise which isn't solved yet. "
+        "Run them in order once it is."
+    )
+
+
+def remember(cell: str) -> None:
+    """Note the names that a cell binds, which ended before it did."""
+    for node in ast.walk(ast.parse(cell)):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            _unmade.add(node.id)
+        elif isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            _unmade.add(node.name)
+
+
 def install() -> None:
     """Let the kernel show that sentence. The cell still ends in an error. Does nothing outside a notebook."""
     from labkit.display import kernel_shell
 
     shell = kernel_shell()
     if shell is not None:
-        shell.set_custom_exc((NotImplementedError,), _shown)
+        shell.set_custom_exc((NotImplementedError, NameError), _shown)
 
 
 def _shown(shell, kind, error, trace, tb_offset=None):
-    sentence = explain(error.with_traceback(trace), shell.user_ns)
+    cell = shell.transform_cell(shell.user_ns.get("_ih", [""])[-1])
+    if isinstance(error, NameError):
+        sentence = missing(error, cell)
+    else:
+        sentence = explain(error.with_traceback(trace), shell.user_ns)
+        if sentence is not None:
+            remember(cell)
     if sentence is None:
         lines = shell.InteractiveTB.structured_traceback(kind, error, trace, tb_offset=tb_offset)
     else:

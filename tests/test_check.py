@@ -19,7 +19,7 @@ from autograde import exercises
 from autograde.exercise import Exercise, Law, Misconception, case, same
 from autograde.grading import grade, public_seed
 from autograde.report import Report
-from autograde.unsolved import explain
+from autograde.unsolved import explain, missing, remember
 
 CHECK = importlib.import_module("autograde.check")  # the name in the package is the function
 
@@ -383,3 +383,17 @@ def test_only_a_stub_of_the_notebook_counts_as_unsolved():
     assert explain(error, {}) is None, "raised by a library, not by the notebook"
     error, space = raised_by("def f():\n    raise NotImplementedError('no such kernel')", "f()")
     assert explain(error, space) is None, "an error of the learner's own, with a message of its own"
+
+
+def test_a_name_that_an_unsolved_cell_would_have_made_is_told_and_no_other():
+    def lacking(name):
+        with pytest.raises(NameError) as caught:
+            exec(name, {})
+        return caught.value
+
+    assert missing(lacking("made_by_nobody"), "later = 1") is None
+    remember("made_above = 3\n\ndef also_made():\n    pass")
+    assert "`made_above` isn't there" in missing(lacking("made_above"), "made_later = made_above")
+    assert "`also_made`" in missing(lacking("also_made"), "x = 1")
+    assert "`made_later`" in missing(lacking("made_later"), "x = 1"), "the chain goes on"
+    assert missing(lacking("made_by_nobody"), "later = 1") is None
