@@ -16,7 +16,8 @@ from collections.abc import Sequence
 
 import torch
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from labkit.modes import Listener
 
 # Operators that do a forbidden function's work under another name.
 _OPERATORS = {
@@ -123,11 +124,7 @@ class _Functions(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-class _Operators(TorchDispatchMode):
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # else the first operator imports torch's compiler, which takes seconds
-
+class _Operators(Listener):
     def __init__(self, watch: Watch):
         super().__init__()
         self._watch = watch

@@ -7,11 +7,12 @@ import weakref
 from collections.abc import Iterator
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from labkit.modes import Listener
 
-class Memory(TorchDispatchMode):
+
+class Memory(Listener):
     """`peak` is the most bytes that the tensors made so far held at once. Views share the bytes of their base."""
 
     def __init__(self):

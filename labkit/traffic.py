@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from labkit.modes import Listener
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def record_traffic() -> Iterator[list[Message]]:
         yield messages
 
 
-class _Recorder(TorchDispatchMode):
+class _Recorder(Listener):
     def __init__(self, messages: list[Message]):
         super().__init__()
         self.messages = messages

@@ -29,8 +29,9 @@ def train_on_rank(wrapper, layers, starts, x, y, bucket_bytes, frozen=(), tied=(
     import torch
     import torch.distributed as dist
     from torch import nn
-    from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._pytree import tree_leaves
+
+    from labkit.modes import Listener
 
     class Net(nn.Sequential):
         def forward(self, x, path=None):
@@ -40,11 +41,7 @@ def train_on_rank(wrapper, layers, starts, x, y, bucket_bytes, frozen=(), tied=(
 
     log = []  # "gradient", "wait", and a number of bytes for each all-reduce, in the order of time
 
-    class Listening(TorchDispatchMode):
-        @classmethod
-        def _should_skip_dynamo(cls):
-            return False
-
+    class Listening(Listener):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
             if "allreduce" in func._schema.name.replace("_", ""):
                 tensors = [t for t in tree_leaves(args[:1]) if isinstance(t, torch.Tensor)]
