@@ -23,11 +23,12 @@ _LABKIT = PACKAGE.with_name("labkit")
 _INSIDE = {
     **{name: name for name in ("__init__.py", "unsolved.py", "exercise.py", "compare.py", "forbid.py", "limits.py")},
     **{name: name for name in ("ranks.py", "running.py")},
-    **{f"classroom/{name}": f"classroom/{name}" for name in ("__init__.py", "frames.py", "worker.py")},
+    **{f"classroom/{n}": f"classroom/{n}" for n in ("__init__.py", "frames.py", "spaces.py", "worker.py", "zygote.py")},
     "check.py": "classroom/inside_check.py",
 }
 COURSE = "/course"
 START = "from autograde.classroom.worker import main; main()"
+START_FOR_ALL = "from autograde.classroom.zygote import main; main()"
 INSTALL = "install bubblewrap (Debian, Ubuntu: `sudo apt install bubblewrap`; Fedora: `sudo dnf install bubblewrap`)"
 
 
@@ -116,8 +117,12 @@ def _isolation() -> list[str]:
         spaces = ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
     command = ["bwrap", *spaces, "--cap-drop", "ALL", "--die-with-parent", "--new-session"]
     if os.geteuid() == 0:
-        command += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
+        command += _kept("SETUID", "SETGID", "SETPCAP")
     return command
+
+
+def _kept(*capabilities: str) -> list[str]:
+    return [word for name in capabilities for word in ("--cap-add", f"CAP_{name}")]
 
 
 def _system_binds() -> list[str]:
@@ -158,10 +163,16 @@ def _masked() -> list[str]:
     return [f"{p}/autograde" for p in places if os.path.isdir(f"{p}/autograde")]
 
 
-def bubblewrap_command(limits: Limits, filter_fd: int | None = None) -> list[str]:
-    """The command line that starts the worker in bubblewrap."""
+def bubblewrap_command(limits: Limits, filter_fd: int | None = None, *, for_all: bool = False) -> list[str]:
+    """The command line that starts a worker in bubblewrap, or with `for_all` what starts one for each student in turn.
+
+    The latter has no filter, and as root the rights to make namespaces and to end what runs in them.
+    """
     sized = ["--size", str(limits.disk * 2**20)] if _knows_size() else []
-    command = _isolation() + _system_binds() + ["--proc", "/proc", "--dev", "/dev"]
+    command = _isolation()
+    if for_all and os.geteuid() == 0:
+        command += _kept("SYS_ADMIN", "KILL")
+    command += [*_system_binds(), "--proc", "/proc", "--dev", "/dev"]
     for folder in ("/dev/shm", "/tmp"):  # before the binds: Python itself may live below /tmp
         command += ["--perms", "1777", *sized, "--tmpfs", folder]
     binds = [(folder, folder) for folder in python_folders()] + _own_files()
@@ -174,7 +185,7 @@ def bubblewrap_command(limits: Limits, filter_fd: int | None = None) -> list[str
     command += ["--remount-ro", "/", "--remount-ro", "/dev", "--hostname", "sandbox", "--chdir", "/tmp"]
     if filter_fd is not None:
         command += ["--seccomp", str(filter_fd)]
-    return [*command, "--", sys.executable, "-c", START]
+    return [*command, "--", sys.executable, "-c", START_FOR_ALL if for_all else START]
 
 
 def _parents(places: Iterable[str]) -> list[str]:

@@ -25,6 +25,7 @@ import types
 
 import torch
 
+from autograde.classroom import spaces
 from autograde.classroom.frames import BadFrame, Channel
 from autograde.exercise import Case, Exercise
 from autograde.limits import TimeLimit, time_limit
@@ -35,11 +36,15 @@ _MOST_TOLD = 1_500
 
 
 def main() -> None:
+    """The worker of a sandbox that is one student's alone: the connection is stdin and stdout."""
+    serve(connection(0, 1))
+
+
+def serve(channel: Channel) -> None:
     """Answer the grader until it closes the connection."""
-    channel = _take_over_pipes()
     settings = channel.receive()
     _confine(settings)
-    _import_ahead(settings["imports"])
+    import_ahead(settings["imports"])
     gc.collect()
     gc.freeze()  # a collection in a fork would touch, and so copy, every page
     channel.send({"ready": True})
@@ -50,12 +55,14 @@ def main() -> None:
         channel.send({"ended": _ending(status)})
 
 
-def _take_over_pipes() -> Channel:
-    """The connection moves off stdin and stdout, which from now on lead nowhere, as stderr does."""
-    incoming, outgoing = (fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 100) for number in (0, 1))
+def connection(*pipes: int) -> Channel:
+    """The connection over two pipes (in, out), moved to high numbers; stdin, stdout and stderr lead nowhere then."""
+    incoming, outgoing = (fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 100) for number in pipes)
     nowhere = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1, 2):
         os.dup2(nowhere, number)
+    for number in {nowhere, *pipes} - {0, 1, 2}:
+        os.close(number)
     return Channel(incoming, outgoing, inputs="in", deadlines=False)
 
 
@@ -63,10 +70,8 @@ def _confine(settings: dict) -> None:
     """Give up root, then take on the limits: a limit on processes does not bind root."""
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
         file.write("1000")
-    if settings["uid"] is not None:
-        os.setgroups([])
-        os.setresgid(*[settings["uid"]] * 3)
-        os.setresuid(*[settings["uid"]] * 3)
+    if settings["alone"]:
+        spaces.lose_rights(settings["uid"])
     for name, value in settings["limits"].items():
         number = getattr(resource, name, None)
         if number is not None:
@@ -77,7 +82,7 @@ def _confine(settings: dict) -> None:
     torch.set_num_threads(1)
 
 
-def _import_ahead(source: str) -> None:
+def import_ahead(source: str) -> None:
     """The setup cells' imports, so that no notebook has to wait for them."""
     for statement in ast.parse(source).body:
         with contextlib.suppress(Exception):
