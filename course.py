@@ -67,11 +67,11 @@ def test(options):
         ("ruff check", [PYTHON, "-m", "ruff", "check", "."]),
         ("autograde build --check", [os.path.join(BIN, "autograde"), "build", "--check"]),
     ]
-    codes = []
+    codes, spread = [], ["-n", str(min(os.cpu_count() or 1, 4)), "--dist", "loadgroup"]
     for name, command in [] if options else checks:
         codes.append(run(command))
         say("%s: %s" % (name, "FAILED, and so this run has, whatever follows" if codes[-1] else "passed"))
-    codes.insert(0, run([PYTHON, "-m", "pytest"] + options))
+    codes.insert(0, run([PYTHON, "-m", "pytest"] + (options or spread)))
     return next((code for code in codes if code), 0)
 
 

@@ -284,9 +284,9 @@ def test_without_a_sandbox_nothing_runs_but_on_request_and_then_every_report_say
 
 
 def test_a_container_lends_the_same_files_and_no_more():
-    command = isolation.container_command("podman", QUICK, 1234)
+    command = isolation.container_command("podman", QUICK, "a-name")
     text = " ".join(command)
-    for wanted in ("--network none", "--read-only", "--cap-drop ALL", "--user 1234:1234", "--pids-limit 256"):
+    for wanted in ("--network none", "--read-only", "--cap-drop ALL", "--name a-name", "--pids-limit 256"):
         assert wanted in text
     volumes = [command[i + 1] for i, word in enumerate(command) if word == "--volume"]
     assert all(volume.endswith(":ro") for volume in volumes)

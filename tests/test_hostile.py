@@ -285,8 +285,10 @@ def test_no_markup_of_a_learner_reaches_a_page(classroom):
 
 
 def test_nothing_is_left_running(classroom):
-    commands = [" ".join(p.info["cmdline"] or []) for p in psutil.process_iter(["cmdline"])]
-    assert not [command for command in commands if "autograde.classroom.worker" in command]
+    found = {p.pid: " ".join(p.info["cmdline"] or []) for p in psutil.process_iter(["cmdline"])}
+    ours = {pid for pid, command in found.items() if re.search(r"autograde\.classroom\.(worker|zygote)", command)}
+    orphans = [pid for pid in ours if psutil.pid_exists(pid) and psutil.Process(pid).ppid() in (0, 1)]
+    assert not orphans, "sandboxes whose grader is gone"
 
 
 BOMB = 200 * 2**20

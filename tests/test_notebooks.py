@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
+import functools
 
 import nbformat
 import papermill
@@ -21,24 +20,22 @@ HANGS = 600  # seconds a cell: against a hang, not a measure
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """All notebooks, started two at a time: (path, "solved" or "released") -> a future of the notebook that was run."""
+    """`runs(path, "solved")` or `runs(path, "released")` gives that notebook, run once for all tests of the chapter."""
     folder = tmp_path_factory.mktemp("notebooks")
     solution_notebooks(folder / "solved")
-    before = dict(os.environ)
-    # One thread a notebook: two that share two cores would wait for each other in every matrix product.
-    os.environ.update(LABKIT_NO_PROGRESS="1", OMP_NUM_THREADS="1")
-    with ThreadPoolExecutor(2) as pool:
-        futures = {}
-        for path in CHAPTERS:
-            for kind, source in (("solved", folder / "solved"), ("released", ROOT / "notebooks")):
-                place = folder / f"{path.replace('/', '-')}-{kind}"
-                place.mkdir()
-                futures[path, kind] = pool.submit(run, source / f"{path}.ipynb", place, kind == "released")
-        yield futures
-        for future in futures.values():
-            future.cancel()
-    os.environ.clear()
-    os.environ.update(before)
+
+    @functools.cache
+    def runs(path: str, kind: str):
+        place = folder / f"{path.replace('/', '-')}-{kind}"
+        place.mkdir()
+        source = folder / "solved" if kind == "solved" else ROOT / "notebooks"
+        return run(source / f"{path}.ipynb", place, kind == "released")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LABKIT_NO_PROGRESS", "1")
+        # One thread a notebook: two that share two cores would wait for each other in every matrix product.
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield runs
 
 
 def run(source, place, unsolved: bool):
@@ -63,21 +60,21 @@ def points(notebook) -> list[tuple[float, float]]:
 
 @pytest.mark.parametrize("path", CHAPTERS)
 def test_the_solution_runs_and_gets_all_points(runs, path):
-    notebook = runs[path, "solved"].result()
+    notebook = runs(path, "solved")
     assert points(notebook)
     assert all(earned == possible for earned, possible in points(notebook)), points(notebook)
 
 
 @pytest.mark.parametrize("path", CHAPTERS)
 def test_the_release_runs_with_nothing_solved_and_gets_none(runs, path):
-    notebook = runs[path, "released"].result()
+    notebook = runs(path, "released")
     assert points(notebook)
     assert all(earned == 0.0 for earned, _ in points(notebook))
 
 
 @pytest.mark.parametrize("path", CHAPTERS)
 def test_an_unsolved_payoff_says_so_in_one_sentence(runs, path):
-    outputs = [output for cell in runs[path, "released"].result().cells for output in cell.get("outputs", [])]
+    outputs = [output for cell in runs(path, "released").cells for output in cell.get("outputs", [])]
     unsolved = [output for output in outputs if output.get("ename") == "NotImplementedError"]
     assert unsolved
     assert all(len(o.traceback) == 1 and "isn't solved yet" in o.traceback[0] for o in unsolved), unsolved
@@ -86,7 +83,7 @@ def test_an_unsolved_payoff_says_so_in_one_sentence(runs, path):
 @pytest.mark.parametrize("path", CHAPTERS)
 def test_every_figure_says_in_words_what_it_shows(runs, path):
     pictures = []
-    for cell in runs[path, "solved"].result().cells:
+    for cell in runs(path, "solved").cells:
         for output in cell.get("outputs", []):
             data = output.get("data", {})
             assert "image/png" not in data, "a figure without alt text: use labkit.show"

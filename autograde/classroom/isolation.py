@@ -26,6 +26,7 @@ _INSIDE = {
     **{f"classroom/{n}": f"classroom/{n}" for n in ("__init__.py", "frames.py", "spaces.py", "worker.py", "zygote.py")},
     "check.py": "classroom/inside_check.py",
 }
+_FIRST_UID = 1_500_000_000  # far from anybody's
 COURSE = "/course"
 START = "from autograde.classroom.worker import main; main()"
 START_FOR_ALL = "from autograde.classroom.zygote import main; main()"
@@ -62,6 +63,14 @@ class Limits:
             "RLIMIT_CORE": 0,
             "RLIMIT_MSGQUEUE": 0,
         }
+
+
+def learners_uid() -> int | None:
+    """Who learners' code runs as when root grades: another one for each process of the grader.
+
+    Limits on processes count by user. None where this process isn't root's: then it is its own user's.
+    """
+    return _FIRST_UID + os.getpid() if hasattr(os, "geteuid") and os.geteuid() == 0 else None
 
 
 def _own_tasks() -> int:
@@ -163,10 +172,10 @@ def _masked() -> list[str]:
     return [f"{p}/autograde" for p in places if os.path.isdir(f"{p}/autograde")]
 
 
-def bubblewrap_command(limits: Limits, filter_fd: int | None = None, *, for_all: bool = False) -> list[str]:
+def bubblewrap_command(limits: Limits, *, for_all: bool = False) -> list[str]:
     """The command line that starts a worker in bubblewrap, or with `for_all` what starts one for each student in turn.
 
-    The latter has no filter, and as root the rights to make namespaces and to end what runs in them.
+    The latter has as root the rights to make namespaces and to end what runs in them.
     """
     sized = ["--size", str(limits.disk * 2**20)] if _knows_size() else []
     command = _isolation()
@@ -183,8 +192,6 @@ def bubblewrap_command(limits: Limits, filter_fd: int | None = None, *, for_all:
     for folder in _masked():
         command += ["--tmpfs", folder]
     command += ["--remount-ro", "/", "--remount-ro", "/dev", "--hostname", "sandbox", "--chdir", "/tmp"]
-    if filter_fd is not None:
-        command += ["--seccomp", str(filter_fd)]
     return [*command, "--", sys.executable, "-c", START_FOR_ALL if for_all else START]
 
 
@@ -201,16 +208,22 @@ def _knows_size() -> bool:
     return bool(found) and tuple(map(int, found.groups())) >= (0, 7)
 
 
-def container_command(name: str, limits: Limits, uid: int) -> list[str]:
+def container_command(name: str, limits: Limits, called: str) -> list[str]:
     """The command line that starts the worker in podman or docker, on the host's own libraries, read-only.
+
+    The container is `called` something, by which it can be ended.
 
     The image only lends an empty root: AUTOGRADE_IMAGE, or debian:stable-slim.
     """
-    command = [name, "run", "--rm", "--interactive", "--network", "none", "--read-only", "--cap-drop", "ALL"]
-    command += ["--security-opt", "no-new-privileges", "--user", f"{uid}:{uid}", "--hostname", "sandbox"]
-    command += ["--memory", f"{limits.memory}m", "--memory-swap", f"{limits.memory}m"]
+    uid = learners_uid() or os.getuid()
+    command = [name, "run", "--name", called, "--rm", "--interactive", "--network", "none", "--read-only"]
+    command += ["--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--user", f"{uid}:{uid}"]
+    command += ["--hostname", "sandbox", "--memory", f"{limits.memory}m", "--memory-swap", f"{limits.memory}m"]
     command += ["--pids-limit", str(limits.processes), "--workdir", "/tmp", "--shm-size", f"{limits.disk}m"]
     command += ["--tmpfs", f"/tmp:rw,mode=1777,size={limits.disk}m"]
+    # Else the engine asks for more than the machine's own limits, which may be refused.
+    for what, most in (("nofile", limits.files), ("nproc", 16 * limits.processes)):
+        command += ["--ulimit", f"{what}={most}:{most}"]
     system = [f for f in ("/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/alternatives") if os.path.exists(f)]
     for folder in [*system, *python_folders()]:
         command += ["--volume", f"{folder}:{folder}:ro"]

@@ -6,12 +6,12 @@ import contextlib
 import os
 import threading
 
+from autograde.classroom import seccomp
 from autograde.classroom.frames import BadFrame, Channel, Closed, Late
-from autograde.classroom.isolation import Limits
+from autograde.classroom.isolation import Limits, learners_uid
 from autograde.classroom.starting import started
 from autograde.processes import memory
 
-_FIRST_UID = 1_500_000_000  # far from anybody's; each sandbox has its own, since limits on processes count by user
 _LOOK = 0.25  # seconds between two looks at the memory
 
 
@@ -26,8 +26,7 @@ class Sandbox:
         """Start it and wait until it is ready; raises SandboxFailed where it does not come up."""
         self.limits = limits or Limits()
         self.peak, self.stopped_for = 0, ""
-        root = hasattr(os, "geteuid") and os.geteuid() == 0
-        uid = _FIRST_UID + os.getpid() if kind == "bubblewrap" and root else None
+        uid = learners_uid() if kind == "bubblewrap" else None
         self._started = started(kind, imports, self.limits)
         self.channel = Channel(self._started.incoming, self._started.outgoing, inputs="out")
         self._over = threading.Event()
@@ -37,6 +36,7 @@ class Sandbox:
             "uid": uid,
             "alone": kind != "no sandbox",
             "limits": self.limits.resource_limits(uid is None),
+            "filter": (seccomp.program() or b"").hex(),
             "imports": imports,
         }
         try:

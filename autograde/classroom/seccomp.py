@@ -51,7 +51,7 @@ _X32 = 0x40000000  # the same calls under other numbers
 
 
 def program() -> bytes | None:
-    """The filter as bubblewrap reads it, or None on a processor whose numbers are not known here."""
+    """The filter as Linux reads it, or None on a processor whose numbers are not known here."""
     if platform.machine() not in _ARCHITECTURES:
         return None
     column, architecture = _ARCHITECTURES[platform.machine()]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import itertools
 import json
 import os
 import select
@@ -17,7 +18,6 @@ import subprocess
 import sys
 import tempfile
 
-from autograde.classroom import seccomp
 from autograde.classroom.isolation import (
     COURSE,
     PACKAGE,
@@ -31,6 +31,7 @@ from autograde.classroom.isolation import (
 
 _START = 180  # seconds that a zygote's imports may take
 _ANSWER = 30
+_count = itertools.count()
 
 
 class CannotShare(OSError):
@@ -48,15 +49,18 @@ class Alone:
             options = {"env": environment(str(PACKAGE.parent)), "cwd": tempfile.gettempdir(), "start_new_session": True}
             self._process = subprocess.Popen([sys.executable, "-c", START], stderr=self._log, **options, **pipes)
         elif kind == "bubblewrap":
-            self._process = _bubblewrapped(limits, seccomp.program(), stderr=self._log, **pipes)
+            self._process = _bubblewrapped(limits, stderr=self._log, **pipes)
         else:
-            command = container_command(kind, limits, os.getuid() or 65534)
+            self._name = f"autograde-{os.getpid()}-{next(_count)}"
+            command = container_command(kind, limits, self._name)
             self._process = subprocess.Popen(command, stderr=self._log, **pipes)
         self.pid = self._process.pid
         self.incoming, self.outgoing = self._process.stdout.fileno(), self._process.stdin.fileno()
 
     def kill(self) -> None:
-        """Bubblewrap's process namespace dies with it; without one, the whole process group goes."""
+        """Bubblewrap takes its process namespace along; a container has to be told; else the whole group goes."""
+        if self.kind not in ("bubblewrap", "no sandbox"):
+            subprocess.run([self.kind, "kill", self._name], capture_output=True, stdin=subprocess.DEVNULL)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             if self.kind == "no sandbox":
                 os.killpg(self.pid, 9)
@@ -115,11 +119,10 @@ class Zygote:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the zygote
         with theirs:
             pipes = {"stdin": theirs, "stdout": subprocess.DEVNULL, "stderr": self._log}
-            self._process = _bubblewrapped(limits, None, for_all=True, **pipes)
+            self._process = _bubblewrapped(limits, for_all=True, **pipes)
         self.pid, self._busy = self._process.pid, False
         kept = [folder for folder in python_folders() if folder.startswith(("/tmp/", "/dev/shm/"))]
-        settings = {"imports": imports, "kept": kept, "size": limits.disk * 2**20}
-        self._ask(settings | {"filter": (seccomp.program() or b"").hex()}, (), _START)
+        self._ask({"imports": imports, "kept": kept, "size": limits.disk * 2**20}, (), _START)
 
     def begin(self, theirs_in: int, theirs_out: int) -> None:
         """A new worker at the other ends of two pipes. Raises CannotShare."""
@@ -192,14 +195,9 @@ def _end_shared() -> None:
 atexit.register(_end_shared)
 
 
-def _bubblewrapped(limits: Limits, program: bytes | None, *, for_all: bool = False, **options) -> subprocess.Popen:
-    """Bubblewrap with a worker under the filter `program`, or `for_all` with a zygote, which hands the filter on."""
-    with tempfile.TemporaryFile() as file:
-        file.write(program or b"")
-        file.seek(0)
-        passed = (file.fileno(),) if program else ()
-        command = bubblewrap_command(limits, *passed, for_all=for_all)
-        return subprocess.Popen(command, env=environment(COURSE), pass_fds=passed, cwd="/", **options)
+def _bubblewrapped(limits: Limits, *, for_all: bool = False, **options) -> subprocess.Popen:
+    command = bubblewrap_command(limits, for_all=for_all)
+    return subprocess.Popen(command, env=environment(COURSE), cwd="/", **options)
 
 
 def _last_line(log) -> str:

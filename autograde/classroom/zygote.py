@@ -95,7 +95,6 @@ def _become_worker(settings: dict, handles: list[int], tell: int) -> None:
             os.waitpid(worker, 0)
             os._exit(0)
         spaces.furnish(settings["kept"], settings["size"])
-        spaces.filter_calls(bytes.fromhex(settings["filter"]))
         os.close(tell)
         serve(connection(*handles))
     except OSError as error:
