@@ -34,8 +34,11 @@ def _parser() -> argparse.ArgumentParser:
     slug = commands.add_parser("slug", help="publish the course as OWNER/REPO: rewrite links and badges")
     slug.add_argument("repository", nargs="?", metavar="OWNER/REPO", help="leave out to refresh the badges alone")
     slug.set_defaults(run=_slug)
-    course = commands.add_parser("course", help="make an nbgrader course folder with every chapter in it")
-    course.add_argument("folder", type=pathlib.Path, help="a new or empty folder")
+    course = commands.add_parser("course", help="make an nbgrader course folder, or add chapters to one")
+    course.add_argument("folder", type=pathlib.Path, help="a new or empty folder, or with chapters a course folder")
+    some = "which chapters, such as 02_applications/02_sampling or a whole section (default: all)"
+    course.add_argument("chapters", nargs="*", metavar="CHAPTER", help=some)
+    course.add_argument("--each", action="store_true", help="each chapter is an assignment of its own, not its section")
     course.set_defaults(run=_course)
     add_commands(commands)
     return parser
@@ -70,9 +73,9 @@ def _slug(options) -> int:
 def _course(options) -> int:
     from autograde.classroom.course import make_course
 
-    sections = make_course(options.folder)
-    ready = f"{options.folder} is ready, with {', '.join(sections)}"
-    print(f"{ready}. Next: cd there and run `autograde release {sections[0]}`.")
+    made = make_course(options.folder, chapters=options.chapters, each=options.each)
+    ready = f"{options.folder} is ready, with {', '.join(made)}"
+    print(f"{ready}. Next: cd there and run `autograde release {made[0]}`.")
     return 0
 
 

@@ -362,3 +362,22 @@ def test_a_course_folder_is_made_once_and_its_secret_is_private(tmp_path, capsys
         assert cli.main(["course", str(wrong)]) == 1
         assert "is not an empty folder" in capsys.readouterr().err
     assert secret.read_bytes() == before
+
+
+def test_chapters_are_set_together_or_one_by_one(tmp_path, capsys):
+    def ran(*arguments):
+        return cli.main(["course", str(tmp_path / "class"), *arguments]), capsys.readouterr()
+
+    def source():
+        return {p.relative_to(tmp_path / "class/source").as_posix() for p in tmp_path.glob("class/source/*/*.ipynb")}
+
+    assert "There is no chapter '01_one'" in ran("01_one")[1].err and not (tmp_path / "class").exists()
+    assert ran("02_applications/02_sampling")[0] == 0 and source() == {"02_applications/02_sampling.ipynb"}
+    secret = (tmp_path / "class/secret").read_bytes()
+    code, said = ran("03_data_parallel/03_ddp", "01_transformer/04_rope", "--each")
+    assert code == 0 and "03_ddp, 04_rope" in said.out
+    assert source() == {"02_applications/02_sampling.ipynb", "03_ddp/03_ddp.ipynb", "04_rope/04_rope.ipynb"}
+    assert "--each" in ran("02_applications/02_sampling")[1].err
+    assert "To add chapters to it" in ran()[1].err
+    assert (tmp_path / "class/secret").read_bytes() == secret
+    assert len({chapter.path.rpartition("/")[2] for chapter in all_chapters(ROOT)}) == len(all_chapters(ROOT))

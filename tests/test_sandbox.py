@@ -24,7 +24,7 @@ from autograde.exercises import find, names
 VALUES = [
     None, True, 3, -2.5, float("inf"), "text", 1 + 2j, torch.float16, [1, (2, [3.0])], {"a": 1, 2: (None,)},
     torch.arange(6).reshape(2, 3), torch.tensor(2.0), torch.zeros(0, 4), torch.tensor([True, False]),
-    torch.ones(2, dtype=torch.bfloat16), torch.tensor([1 + 1j]), torch.linspace(0, 1, 6, dtype=torch.float64).reshape(2, 3),
+    torch.ones(2, dtype=torch.bfloat16), torch.tensor([1 + 1j]), torch.eye(2, 3, dtype=torch.float64) / 3,
 ]  # fmt: skip
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import pathlib
 import secrets
+import tempfile
+from collections.abc import Sequence
 
+from autograde.files import replace
 from autograde.repository import ROOT
 
 CONFIG = """\
@@ -16,7 +19,8 @@ c.CourseDirectory.course_id = "transformers"
 configure(c)
 """
 _README = """\
-An nbgrader course folder. source/ holds every chapter with solutions; an assignment is a section.
+An nbgrader course folder. source/ holds the chapters with solutions; an assignment is a section,
+or a chapter.
 
     autograde release 02_applications             # release/ is what learners get
     autograde collect 02_applications FOLDER      # FOLDER/STUDENT/*.ipynb, or a zip of it -> submitted/
@@ -31,23 +35,52 @@ Keep the file `secret` to yourself and keep it: the hidden tests are drawn from 
 """
 
 
-def make_course(folder: pathlib.Path, root: pathlib.Path = ROOT) -> list[str]:
-    """Fill a new or empty folder with source/, nbgrader_config.py, a secret and a README. Returns the sections.
+def make_course(
+    folder: pathlib.Path, root: pathlib.Path = ROOT, chapters: Sequence[str] = (), each: bool = False
+) -> list[str]:
+    """Fill a new or empty folder with source/, nbgrader_config.py, a secret and a README. Returns the assignments.
 
-    Raises ValueError where the folder has something in it, or is a file.
+    `chapters` ("02_applications/02_sampling", or a whole section) narrows down what is in source/. An assignment is a
+    section, or with `each` a chapter. Into a folder that is a course already they are added, as further assignments.
+
+    Raises ValueError where a chapter is unknown, an assignment is there already, or the folder is something else.
     """
+    folder = pathlib.Path(folder)
+    known = folder.is_dir() and (folder / "secret").is_file() and (folder / "source").is_dir()
+    if folder.exists() and not (known and chapters) and (not folder.is_dir() or any(folder.iterdir())):
+        more = " To add chapters to it, name them." if known else ""
+        raise ValueError(f"{folder} is not an empty folder. Name a new one, so that nothing is overwritten.{more}")
+    assignments = _write_source(folder / "source", root, chapters, each)
+    if not known:
+        (folder / "nbgrader_config.py").write_text(CONFIG, encoding="utf-8")
+        (folder / "README.md").write_text(_README, encoding="utf-8")
+        handle = os.open(folder / "secret", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "w", encoding="ascii") as file:
+            file.write(secrets.token_hex(32) + "\n")
+    return assignments
+
+
+def _write_source(source: pathlib.Path, root: pathlib.Path, chapters: Sequence[str], each: bool) -> list[str]:
+    """Write the wanted notebooks with solutions; gives the assignments."""
     from autograde.authoring.build import solution_notebooks
 
-    folder = pathlib.Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} is not an empty folder. Name a new one, so that nothing is overwritten.")
-    notebooks = solution_notebooks(folder / "source", root)
-    for path in notebooks:
-        if path.parent == folder / "source":  # a notebook outside any section can't be an assignment's
-            path.unlink()
-    (folder / "nbgrader_config.py").write_text(CONFIG, encoding="utf-8")
-    (folder / "README.md").write_text(_README, encoding="utf-8")
-    handle = os.open(folder / "secret", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "w", encoding="ascii") as file:
-        file.write(secrets.token_hex(32) + "\n")
-    return sorted({path.parent.name for path in notebooks if path.exists()})
+    with tempfile.TemporaryDirectory() as folder:
+        made = {path.relative_to(folder).with_suffix("").parts: path for path in solution_notebooks(folder, root)}
+        made = {parts: path for parts, path in made.items() if len(parts) == 2}  # others can't be an assignment's
+        names = {name for section, chapter in made for name in (section, f"{section}/{chapter}")}
+        if unknown := [name for name in chapters if name not in names]:
+            raise ValueError(f"There is no chapter {unknown[0]!r}. There are {', '.join(sorted(names))}.")
+        wanted = {
+            (chapter if each else section, path)
+            for (section, chapter), path in made.items()
+            if not chapters or {section, f"{section}/{chapter}"} & set(chapters)
+        }
+        assignments = sorted({assignment for assignment, _ in wanted})
+        if there := [name for name in assignments if (source / name).exists()]:
+            raise ValueError(
+                f"{source / there[0]} is there already, and an assignment that was handed in can't grow. Set further "
+                "chapters as assignments of their own, with --each."
+            )
+        for assignment, path in wanted:
+            replace(source / assignment / path.name, path.read_text(encoding="utf-8"))
+    return assignments
