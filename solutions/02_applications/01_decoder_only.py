@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 
 from autograde import check
-from labkit import COLORS, SEQUENTIAL, figure, shakespeare, show, smollm
+from labkit import COLORS, figure, shakespeare, show, smollm
 
 # %% [markdown]
 # ## Three families, measured
@@ -91,19 +91,22 @@ maps = {
     "T5: encoder–decoder": both,
 }
 
-fig, axes = figure(1, 3, width=10.2, height=3.9, sharey=True)
+fig, axes = figure(1, 3, width=10.2, height=4.4, sharey=True)
+middle = [(SOURCE - 1) / 2, SOURCE + (TARGET - 1) / 2]
 for ax, (name, weights) in zip(axes, maps.items(), strict=True):
-    ax.imshow(weights.masked_fill(weights == 0, torch.nan), cmap=SEQUENTIAL, vmin=0)
+    ax.imshow(weights > 0, cmap="Blues", vmin=0, vmax=1.6)
     for line in (ax.axhline, ax.axvline):
         line(SOURCE - 0.5, color=COLORS[1], linewidth=1.5)
-    ax.set(title=f"{name}\n{int((weights > 0).sum())} of {weights.numel()} pairs", xticks=[],
-           yticks=[], xlabel="is seen: source | target")
-axes[0].set_ylabel("target | source\nsees", rotation=90)
+    ax.set_xticks(middle, ["source", "target"])
+    ax.set_yticks(middle, ["source", "target"], rotation=90, va="center")
+    ax.tick_params(length=0)
+    ax.set(title=f"{name}\n{int((weights > 0).sum())} of {weights.numel()} pairs", xlabel="is seen")
+axes[0].set_ylabel("sees")
 ahead = {name: int((weights.triu(1) > 0).sum()) for name, weights in maps.items()}
 show(
     fig,
-    alt="Three square maps of attention weights. BERT's is full. GPT-2's is the lower triangle with its diagonal. T5's "
-    "has a full source block, a full block from target to source and a triangle for the targets.",
+    alt="Three square maps of the pairs with a weight above zero. BERT's is full. GPT-2's is the lower triangle with "
+    "its diagonal. T5's has a full source block, a full block from target to source and a triangle for the targets.",
     title="Pairs in which a token sees what comes after it: " + ", ".join(
         f"{name.partition(':')[0]} {count}" for name, count in ahead.items()),
 )
@@ -121,7 +124,7 @@ show(
 
 # %% claim="A11.3"
 model, tokenizer = smollm()
-PAGE = tokenizer(shakespeare()[20_000:22_000], return_tensors="pt").input_ids[:, :128]
+PAGE = tokenizer(shakespeare()[20_000:22_000], return_tensors="pt").input_ids[:, :96]
 place = torch.arange(PAGE.shape[1])
 distance = place[:, None] - place
 
@@ -219,7 +222,8 @@ check(attention_pattern)
 half = PAGE.shape[1] // 2
 patterns = {kind: attention_pattern(kind, half, PAGE.shape[1] - half)
             for kind in ("decoder", "prefix", "encoder")}
-patterns["encoder, next\ntoken hidden"] = patterns["encoder"] & (distance != -1)
+CONTROL = "encoder, next\ntoken hidden"
+patterns[CONTROL] = patterns["encoder"] & (distance != -1)
 losses = {name: surprise(pattern) for name, pattern in patterns.items()}
 given = {name: float(loss[: half - 1].mean()) for name, loss in losses.items()}
 written = {name: float(loss[half:].mean()) for name, loss in losses.items()}
@@ -231,21 +235,26 @@ for shift, (label, values), color, hatch in ((-0.2, ("first half (given)", given
                   edgecolor="white", label=label)
     ax.bar_label(bars, fmt="%.1f", fontsize=10)
 ax.set_xticks(range(4), list(patterns))
-ax.set(ylabel="loss (nats a token)", xlabel="pattern in every layer of a model trained as a decoder")
-ax.legend(loc="upper right")
+ax.set(ylabel="loss (nats a token)", xlabel="pattern in every layer of a model trained as a decoder",
+       ylim=(0, 1.3 * max(*given.values(), *written.values())))
+ax.legend(loc="upper left", ncols=2)
 told = "too good to be true" if given["encoder"] < 0.7 * given["decoder"] else "not better"
 show(
     fig,
     alt="Loss of the real model on both halves of a page under four attention patterns: its own causal one, a prefix "
     "pattern, an encoder's, and an encoder's with the next token hidden.",
-    title=f"Under an encoder's mask the loss is {told}: {given['encoder']:.1f} instead of "
-    f"{given['decoder']:.1f}; next token hidden: {given['encoder, next' + chr(10) + 'token hidden']:.1f}",
+    title=f"An encoder's mask: {given['encoder']:.1f} instead of {given['decoder']:.1f} nats, {told}; "
+    f"with the next token hidden {given[CONTROL]:.1f}",
 )
 
 # %% [markdown]
 # Mind that number. Where a position can see the token it should predict, a low loss says nothing: the model reads the
 # answer instead of guessing it. So an encoder can't be trained on the next token. It needs another task, and that is
 # what the next two exercises are about.
+#
+# The prefix pattern is no gift, either. Compare the second halves: what is written after a prefix that was read both
+# ways is guessed worse than after a causal one. The model has never met such a prefix; it would have to be trained on
+# it.
 #
 # ## What an encoder learns from: hide some words
 #
@@ -293,7 +302,7 @@ def mask_tokens(ids, special, pick, act, random_ids, mask_id, share=0.15):
 check(mask_tokens)
 
 # %% tags=["payoff"]
-LONG = tokenizer(shakespeare()[100_000:180_000], return_tensors="pt").input_ids[0]
+LONG = tokenizer(shakespeare()[100_000:180_000], return_tensors="pt", verbose=False).input_ids[0]
 ROWS = LONG[: len(LONG) // 64 * 64].view(-1, 64)
 MASK = len(tokenizer)  # one id more than the tokenizer has
 dice = torch.Generator().manual_seed(0)
@@ -369,7 +378,7 @@ check(corrupt_spans)
 
 # %% [markdown]
 # Where do the gaps come from? T5 decides how many tokens are missing and in how many spans, and then cuts both the
-# missing and the kept tokens into that many random pieces, which take turns.
+# missing and the kept tokens into that many random pieces, which take turns: kept first, missing last.
 
 # %% tags=["demo"]
 def pieces(total, count, generator):
@@ -568,7 +577,7 @@ def learning_curve(kind, seed):
     collator.generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(net.parameters(), 1e-2, weight_decay=0.01, fused=True)
     order, coins = (torch.Generator().manual_seed(seed + k) for k in (100, 200))
-    texts, curve = cut(unseen, 48, torch.Generator().manual_seed(5)), []
+    texts, curve = cut(unseen, 32, torch.Generator().manual_seed(5)), []
     gaps = torch.rand(texts[0].shape, generator=torch.Generator().manual_seed(6)) < PART
     test = (texts if kind != "encoder"
             else (texts[0].masked_fill(gaps, 256), texts[0].masked_fill(~gaps, -100)))
@@ -619,15 +628,16 @@ print("loss after the last step: " + "; ".join(f"{RUNS[k]} {m[-1]:.2f}" for k, m
 # measured gain is well above 1 and stays below the 6.7 of bare counting, because neighbouring lessons overlap: they
 # come from the same text through the same weights.
 #
-# The encoder's curve answers the other half of the question. After so little text it guesses worse, *although* it sees
-# both sides. Given far more, both sides do pay: that is why encoders are still what one trains for search and
-# classification. Two remedies for its few lessons have been tried with success: ask about every token (ELECTRA, Clark
-# et al. 2020, arXiv:2003.10555), or hide more (Wettig et al. 2022, arXiv:2202.08005: 40 % can beat 15 %).
+# The encoder's curve is a warning for both sides of the argument. After so little text it guesses worse, *although* it
+# sees both sides, and worse than the decoder with as few lessons: its task is slower to get going. This run is far too
+# short to say where it would end. Two remedies for few lessons have been tried with success: ask about every token
+# (ELECTRA, Clark et al. 2020, arXiv:2003.10555), or hide more (Wettig et al. 2022, arXiv:2202.08005: 40 % can beat
+# 15 %).
 #
 # ## What is in the box
 #
-# Before we compare costs: how many parameters have the families, at the same width? T5 with four layers in each half
-# stands beside BERT and GPT with four and with eight.
+# Before we compare costs: how many parameters have the families, at the same width? T5 with two layers in each half
+# stands beside BERT and GPT with two and with four.
 
 # %% tags=["demo"]
 KINDS = {  # the first pattern that a parameter's name contains says what it belongs to
@@ -647,9 +657,9 @@ def parameters(net):
     return found
 
 
-WIDTH, LAYERS = 128, 4
-boxes = {"BERT, 4 layers": bert(LAYERS, WIDTH), "GPT, 4 layers": gpt(LAYERS, WIDTH),
-         "GPT, 8 layers": gpt(2 * LAYERS, WIDTH), "T5, 4 + 4 layers": t5(LAYERS, WIDTH)}
+WIDTH, LAYERS = 128, 2
+boxes = {"BERT, 2 layers": bert(LAYERS, WIDTH), "GPT, 2 layers": gpt(LAYERS, WIDTH),
+         "GPT, 4 layers": gpt(2 * LAYERS, WIDTH), "T5, 2 + 2 layers": t5(LAYERS, WIDTH)}
 counts = {name: parameters(net) for name, net in boxes.items()}
 total = {name: sum(parts.values()) for name, parts in counts.items()}
 
@@ -662,10 +672,11 @@ for part, color in zip([*KINDS, "rest"], (COLORS[1], COLORS[6], COLORS[0], COLOR
 ax.invert_yaxis()
 ax.set(xlabel=f"million parameters (width {WIDTH}, {WORDS:,} words)")
 ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-more = total["T5, 4 + 4 layers"] / total["GPT, 8 layers"] - 1
-show(fig, "Stacked bars of parameters by part for BERT and GPT with four layers, GPT with eight, and T5 with four in "
+crossing = counts["T5, 2 + 2 layers"]["cross-attention"] / total["T5, 2 + 2 layers"]
+more = total["T5, 2 + 2 layers"] / total["GPT, 4 layers"] - 1
+show(fig, "Stacked bars of parameters by part for BERT and GPT with two layers, GPT with four, and T5 with two in "
           "each half.",
-     title=f"T5 with 4 + 4 layers has {more:+.0%} parameters against a GPT with 8: the cross-attention")
+     title=f"{crossing:.0%} of T5 is cross-attention; in all {more:+.0%} parameters against a GPT of 4 layers")
 
 # %% [markdown]
 # ## One stage or two: who is cheaper?
@@ -675,7 +686,7 @@ show(fig, "Stacked bars of parameters by part for BERT and GPT with four layers,
 # through *all* of its layers. In an encoder–decoder a prompt token meets the encoder's layers only, and a written token
 # only the decoder's.
 #
-# So let transformers' own `generate`, with its cache, write 64 tokens after 64, and 16 after 112, and 112 after 16, and
+# So let transformers' own `generate`, with its cache, write 32 tokens after 32, and 8 after 56, and 56 after 8, and
 # count every multiplication and addition. The weights are random: what is counted doesn't depend on them.
 
 # %% claim="A11.7"
@@ -696,8 +707,8 @@ def exchange(net, n_source, n_target):
         min_new_tokens=n_target, do_sample=False, pad_token_id=0))
 
 
-TASKS = {"summary\n112 → 16": (112, 16), "translation\n64 → 64": (64, 64), "story\n16 → 112": (16, 112)}
-RIVALS = ("GPT, 8 layers", "T5, 4 + 4 layers", "GPT, 4 layers")
+TASKS = {"summary\n56 → 8": (56, 8), "translation\n32 → 32": (32, 32), "story\n8 → 56": (8, 56)}
+RIVALS = ("GPT, 4 layers", "T5, 2 + 2 layers", "GPT, 2 layers")
 work = {name: [exchange(boxes[name], *task) / 1e6 for task in TASKS.values()] for name in RIVALS}
 
 fig, ax = figure(width=9, height=3.8)
@@ -711,14 +722,14 @@ ax.legend(loc="upper left", ncols=3, fontsize=9)
 ratios = [b / a for a, b in zip(work[RIVALS[0]], work[RIVALS[1]], strict=True)]
 show(
     fig,
-    alt="Bars of the operations for reading and writing 128 tokens in three splits: a GPT of eight layers, a T5 of "
-    "four and four, and a GPT of four.",
+    alt="Bars of the operations for reading and writing 64 tokens in three splits: a GPT of four layers, a T5 of "
+    "two and two, and a GPT of two.",
     title=f"At equal size T5 does {min(ratios):.0%} to {max(ratios):.0%} of the decoder-only model's work",
 )
 
 # %% [markdown]
 # **Wrong**, as it stands. At the same number of parameters two stages are the *cheaper* design, because each token
-# passes only one of them. What costs as much as a T5 of 4 + 4 layers is a GPT with 4 layers, and so with about half the
+# passes only one of them. What costs as much as a T5 of 2 + 2 layers is a GPT with 2 layers, and so with about half the
 # parameters. The T5 paper says so itself (section 3.2.2). Of two models of the same size the one with a single stage
 # works harder for every token, and it may well be better for it.
 #
@@ -728,12 +739,12 @@ show(
 # it: the keys and values of the whole conversation can be kept. An encoder reads in both directions. A new sentence
 # changes what every old one looks like, so it has to read the conversation again from the start.
 #
-# Turns of 24 tokens of question and 24 of answer, operations added up:
+# Turns of 16 tokens of question and 16 of answer, operations added up:
 
 # %% tags=["demo"]
 from transformers import DynamicCache
 
-TURNS, ASKED, ANSWERED = 8, 24, 24
+TURNS, ASKED, ANSWERED = 7, 16, 16
 
 
 def chat_with_gpt(net):
@@ -753,8 +764,8 @@ def chat_with_t5(net):
     return torch.tensor([exchange(net, n, ANSWERED) for n in said]).cumsum(0) / 1e9
 
 
-sums = {"GPT, 8 layers, cache handed on": chat_with_gpt(boxes["GPT, 8 layers"]),
-        "T5, 4 + 4 layers": chat_with_t5(boxes["T5, 4 + 4 layers"])}
+sums = {"GPT, 4 layers, cache handed on": chat_with_gpt(boxes["GPT, 4 layers"]),
+        "T5, 2 + 2 layers": chat_with_t5(boxes["T5, 2 + 2 layers"])}
 fig, ax = figure(width=8.6, height=3.5)
 for (name, values), color, mark in zip(sums.items(), COLORS, "os", strict=False):
     ax.plot(range(1, TURNS + 1), values, color=color, marker=mark, label=name)
@@ -762,14 +773,14 @@ ax.set(xlabel="turn of the conversation", ylabel="operations so far\n(thousand m
 ax.legend(loc="upper left")
 one_stack, two_stacks = sums.values()
 cheaper = [turn for turn in range(TURNS) if one_stack[turn] < two_stacks[turn]]
-verdict = f"from turn {cheaper[0] + 1} on the decoder-only model is cheaper" if cheaper else "it stays so"
 show(
     fig,
-    alt="Operations added up over eight turns. The decoder-only model's grow along a line, the encoder–decoder's ever "
+    alt="Operations added up over the turns. The decoder-only model's grow along a line, the encoder–decoder's ever "
     "faster.",
-    title=f"First turn: T5 does {two_stacks[0] / one_stack[0]:.0%} of the work; {verdict} "
-    f"({one_stack[-1] / two_stacks[-1]:.0%} after {TURNS})",
+    title=f"T5 did {two_stacks[0] / one_stack[0]:.0%} of the decoder-only model's work after one turn, "
+    f"{two_stacks[-1] / one_stack[-1]:.0%} after {TURNS}",
 )
+print(f"decoder-only is ahead after {f'turn {cheaper[0] + 1}' if cheaper else 'none of the turns'}")
 
 # %% [markdown]
 # That is a better reason than the one in the notes, and it isn't about stages: it is about a mask under which the past
@@ -817,17 +828,20 @@ with torch.inference_mode():
     times = {name: best_time(run, 2) / n for name, (run, n) in WAYS.items()}
     flops = {name: operations(run) / n for name, (run, n) in WAYS.items()}
 fig, (left, right) = figure(1, 2, width=10, height=2.6, sharey=True)
-for ax, values, label, form in ((left, flops, "operations in the weight matrices\n(million a token)", "%.0f"),
-                                (right, times, "time (ms a token)", "%.1f")):
+for ax, values, label, form in ((left, flops, "operations in the weight matrices\n(million a token)", ",.0f"),
+                                (right, times, "time (ms a token)", ",.1f")):
     scaled = [x * (1e3 if ax is right else 1e-6) for x in values.values()]
-    ax.bar_label(ax.barh(list(values), scaled, color=COLORS[:3]), fmt=form, padding=3)
-    ax.set(xscale="log", xlabel=label, xlim=(min(scaled) / 3, 6 * max(scaled)))
-left.invert_yaxis()
+    ax.scatter(scaled, range(3), color=COLORS[:3], s=70)
+    ax.grid(axis="x")
+    for row, x in enumerate(scaled):
+        ax.annotate(format(x, form), (x, row), textcoords="offset points", xytext=(8, -4))
+    ax.set(xscale="log", xlabel=label, xlim=(min(scaled) / 2, 8 * max(scaled)), ylim=(2.6, -0.6))
+    ax.set_yticks(range(3), list(values))
 slower = times["writing, with a cache"] / times["reading"]
 saved = times["writing, without"] / times["writing, with a cache"]
 show(
     fig,
-    alt="Bars on logarithmic axes of operations and time for one token: reading, writing with a cache, writing "
+    alt="Dots on logarithmic axes: operations and time for one token: reading, writing with a cache, writing "
     "without.",
     title=f"A written token takes {slower:.1f} × the time of a read one; without a cache another {saved:.0f} ×",
 )
@@ -838,8 +852,8 @@ show(
 # times. Writing is limited by memory, and every token waits for the one before. Without a cache even the operations
 # explode. "Efficient" is what the cache, batching and much engineering have made of it.
 #
-# (The numbers depend on your machine. On a GPU, with far more arithmetic per byte fetched, reading is hundreds of times
-# faster than writing.)
+# (The times depend on your machine. Where there is more arithmetic for every byte fetched, as on a GPU, the gap is
+# wider.)
 #
 # ## Exercise 5: write with a cache
 #
@@ -906,7 +920,7 @@ def read_again(tokens, text):
 
 
 start = tokenizer("The most important thing about a good question is", return_tensors="pt")
-NEW, runs = 40, {}
+NEW, runs = 24, {}
 for name, read in (("with a cache", read_with_cache), ("without", read_again)):
     clock[:], lengths[:] = [time.perf_counter()], []
     made, _ = generate_with_cache(read, start.input_ids, NEW)
@@ -936,7 +950,7 @@ show(
 # question from the whole conversation at once, nothing kept.
 
 # %% tags=["payoff"]
-questions = ["Name a planet with rings.", "Is it larger than the Earth?", "Say that in five words."]
+questions = ["Tell me a story about a clever fox.", "What does the fox do next?", "How does the story end?"]
 asks = ["<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"]
 conversation, cache, last, per_turn = torch.empty(1, 0, dtype=torch.int64), None, None, []
 for question in questions:
