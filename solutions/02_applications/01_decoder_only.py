@@ -643,8 +643,8 @@ print("loss after the last step: " + "; ".join(f"{RUNS[k]} {m[-1]:.2f}" for k, m
 KINDS = {  # the first pattern that a parameter's name contains says what it belongs to
     "cross-attention": ("EncDec",),
     "embeddings": ("embed", "wte", "wpe", "shared"),
-    "self-attention": ("attention.self", "attention.output", "attn", "SelfAttention", "layer.0."),
-    "feed-forward": ("mlp", "Dense", "intermediate", "output.dense", "output.Layer", "layer.1.", "layer.2."),
+    "self-attention": ("attention.", "attn", "SelfAttention"),
+    "feed-forward": ("mlp", "Dense", "intermediate", "output.dense"),
 }
 
 
@@ -673,10 +673,10 @@ ax.invert_yaxis()
 ax.set(xlabel=f"million parameters (width {WIDTH}, {WORDS:,} words)")
 ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 crossing = counts["T5, 2 + 2 layers"]["cross-attention"] / total["T5, 2 + 2 layers"]
-more = total["T5, 2 + 2 layers"] / total["GPT, 4 layers"] - 1
 show(fig, "Stacked bars of parameters by part for BERT and GPT with two layers, GPT with four, and T5 with two in "
           "each half.",
-     title=f"{crossing:.0%} of T5 is cross-attention; in all {more:+.0%} parameters against a GPT of 4 layers")
+     title=f"{crossing:.0%} of T5 is cross-attention. In all it has {total['T5, 2 + 2 layers']:,} parameters, "
+     f"a GPT of 4 layers {total['GPT, 4 layers']:,}")
 
 # %% [markdown]
 # ## One stage or two: who is cheaper?
@@ -976,7 +976,7 @@ for turn, (kept, anew) in enumerate(per_turn, 1):
 # * The families differ by mask and task: full and hidden words (BERT), causal and next token (GPT), both with a
 #   cross-attention and gaps to fill (T5, BART). A prefix model is an encoder–decoder in one stack.
 # * Causal means up to *and including* the current token.
-# * Decoder-only is not cheaper per exchange: at equal size an encoder–decoder does little more than half the work. It
+# * Decoder-only is not cheaper per exchange: at equal size an encoder–decoder does about 60 % of the work. It
 #   is cheaper in a conversation, because the past never changes and its cache can be kept.
 # * Every token is a lesson. That is worth less than counting says, and still a lot.
 # * Why it won, then: one stack, one loss, one kind of data from pre-training to chat, so it scales simply; the most
