@@ -101,5 +101,5 @@ def summary_of(result: dict) -> str:
     ]
     noted = [f"{e['report']['exercise']}: {e['happened']}" for e in exercises_of(result) if e["happened"]]
     remarks = [f"{name}: {'; '.join(n['remarks'])}" for name, n in result["notebooks"].items() if n["remarks"]]
-    told = problems + ended + cells + noted + remarks
+    told = ended + problems + cells + noted + remarks  # a chapter that wasn't set is a problem, too
     return " | ".join(line.replace("\n", " ") for line in told[:3]) if told else "graded"

@@ -527,7 +527,7 @@ show(fig, "Bars: the share of tokens with a loss for BERT's, T5's and GPT's task
 # %% claim="A11.8"
 from transformers import DataCollatorForLanguageModeling, LlamaConfig, LlamaForCausalLM
 
-N, BATCH, STEPS, EVERY, PART = 48, 8, 120, 10, 0.15
+N, BATCH, STEPS, EVERY, PART = 48, 8, 100, 10, 0.15
 plays = shakespeare()
 old, unseen = (torch.tensor(list(part.encode()))
                for part in (plays[:1_000_000], plays[3_000_000:3_060_000]))

@@ -20,7 +20,7 @@ attention_pattern = Exercise(
     forbid=["transformers"],
     laws=[
         Law("In self-attention every token sees itself", patterns.sees_itself),
-        Law("A target sees the source and the targets up to itself, whatever surrounds them", patterns.targets_alike),
+        Law("Except in an encoder, a target sees all that stands before it, and itself", patterns.targets_alike),
         Law("Only in an encoder does the source see the targets", patterns.source_is_closed),
         Law("The three masks of an encoder-decoder, put together, are the prefix pattern", patterns.three_make_one),
         Law("Masks are bool tensors", patterns.masks_are_bool),
@@ -198,7 +198,7 @@ shift_labels = Exercise(
     probe=checks.shift_or_refusal,
     forbid=["transformers"],
     laws=[
-        Law("Every real token but a decoder's first is a label once", checks.every_token_counts),
+        Law("Every real token is a label once, but for a decoder's first column", checks.every_token_counts),
         Law("What a position is scored on, the next position reads", checks.next_reads_label),
         Law("The last token is never read by an encoder-decoder", checks.last_is_not_read),
         Law("An unknown kind is a ValueError", checks.kind_is_checked),

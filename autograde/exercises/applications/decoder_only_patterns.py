@@ -12,11 +12,17 @@ KINDS = ("encoder", "decoder", "prefix", "encoder-decoder")
 
 
 def pattern_or_refusal(attention_pattern, kind, n_source, n_target):
-    """The mask or masks, or the word "ValueError" where one is raised."""
+    """The mask or masks; for an unknown kind the name of the error that is raised, or that there was none."""
+    known = kind in ("encoder", "decoder", "prefix", "encoder-decoder")
     try:
-        return attention_pattern(kind, n_source, n_target)
-    except ValueError:
-        return "ValueError"
+        made = attention_pattern(kind, n_source, n_target)
+    except NotImplementedError:
+        raise
+    except Exception as error:
+        if known:
+            raise
+        return type(error).__name__
+    return made if known else "no error"
 
 
 def transformers_pattern(kind, n_source, n_target):
