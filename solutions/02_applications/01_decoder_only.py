@@ -729,8 +729,8 @@ show(
 
 # %% [markdown]
 # **Wrong**, as it stands. At the same number of parameters two stages are the *cheaper* design, because each token
-# passes only one of them. What costs as much as a T5 of 2 + 2 layers is a GPT with 2 layers, and so with about half the
-# parameters. The T5 paper says so itself (section 3.2.2). Of two models of the same size the one with a single stage
+# passes only one of them. What costs nearly as little as a T5 of 2 + 2 layers is a GPT with 2 layers: half of those that
+# its parameters would pay for. The T5 paper says so itself (section 3.2.2). Of two models of the same size the one with a single stage
 # works harder for every token, and it may well be better for it.
 #
 # ## Where one stack does save: the next question
@@ -739,12 +739,12 @@ show(
 # it: the keys and values of the whole conversation can be kept. An encoder reads in both directions. A new sentence
 # changes what every old one looks like, so it has to read the conversation again from the start.
 #
-# Turns of 16 tokens of question and 16 of answer, operations added up:
+# Turns of 12 tokens of question and 12 of answer, operations added up:
 
 # %% tags=["demo"]
 from transformers import DynamicCache
 
-TURNS, ASKED, ANSWERED = 7, 16, 16
+TURNS, ASKED, ANSWERED = 6, 12, 12
 
 
 def chat_with_gpt(net):
