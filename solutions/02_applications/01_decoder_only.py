@@ -729,8 +729,8 @@ show(
 
 # %% [markdown]
 # **Wrong**, as it stands. At the same number of parameters two stages are the *cheaper* design, because each token
-# passes only one of them. What costs nearly as little as a T5 of 2 + 2 layers is a GPT with 2 layers: half of those that
-# its parameters would pay for. The T5 paper says so itself (section 3.2.2). Of two models of the same size the one with a single stage
+# passes only one of them. The GPT that costs about as much as T5 has 2 layers, half of what T5's parameters would pay
+# for. The T5 paper says so itself (section 3.2.2). Of two models of the same size the one with a single stage
 # works harder for every token, and it may well be better for it.
 #
 # ## Where one stack does save: the next question
