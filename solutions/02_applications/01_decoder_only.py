@@ -30,8 +30,9 @@ from labkit import COLORS, figure, shakespeare, show, smollm
 # %% [markdown]
 # ## Three families, measured
 #
-# Three tiny models with random weights, from transformers' own classes: BERT, GPT-2 and T5. We don't ask the
-# documentation who sees whom. We ask the models for their attention weights, and draw every weight that isn't zero.
+# Tiny models with random weights, from transformers' own classes: BERT, GPT-2 and T5. (BART is built like T5; it joins
+# when we count parameters.) We don't ask the documentation who sees whom. We ask the models for their attention
+# weights, and draw every weight that isn't zero.
 #
 # BERT and GPT read source and target as one text of ten tokens. T5 has three attentions: the encoder's over the source,
 # the decoder's over the target, and the cross-attention from target to source. Put together they fill three corners of
@@ -41,6 +42,8 @@ from labkit import COLORS, figure, shakespeare, show, smollm
 WORDS = 1_000  # size of the vocabulary
 
 from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
     BertConfig,
     BertForMaskedLM,
     GPT2Config,
@@ -69,6 +72,15 @@ def t5(layers, d=64):
     return T5ForConditionalGeneration(T5Config(
         vocab_size=WORDS, d_model=d, d_kv=d // 4, d_ff=4 * d, num_layers=layers, num_heads=4,
         decoder_start_token_id=0, attn_implementation="eager",
+    )).eval()
+
+
+def bart(layers, d=64):
+    """`layers` in the encoder and as many in the decoder."""
+    return BartForConditionalGeneration(BartConfig(
+        vocab_size=WORDS, d_model=d, encoder_layers=layers, decoder_layers=layers,
+        encoder_attention_heads=4, decoder_attention_heads=4, encoder_ffn_dim=4 * d,
+        decoder_ffn_dim=4 * d, max_position_embeddings=1024, attn_implementation="eager",
     )).eval()
 
 
@@ -636,15 +648,15 @@ print("loss after the last step: " + "; ".join(f"{RUNS[k]} {m[-1]:.2f}" for k, m
 #
 # ## What is in the box
 #
-# Before we compare costs: how many parameters have the families, at the same width? T5 with two layers in each half
-# stands beside BERT and GPT with two and with four.
+# Before we compare costs: how many parameters have the families, at the same width? T5 and BART with two layers in each
+# half stand beside BERT with two, and GPT with two and with four. (T5 has no table of positions, BART has two.)
 
 # %% tags=["demo"]
 KINDS = {  # the first pattern that a parameter's name contains says what it belongs to
-    "cross-attention": ("EncDec",),
+    "cross-attention": ("EncDec", "encoder_attn"),
     "embeddings": ("embed", "wte", "wpe", "shared"),
     "self-attention": ("attention.", "attn", "SelfAttention"),
-    "feed-forward": ("mlp", "Dense", "intermediate", "output.dense"),
+    "feed-forward": ("mlp", "Dense", "intermediate", "output.dense", "fc1", "fc2"),
 }
 
 
@@ -659,7 +671,8 @@ def parameters(net):
 
 WIDTH, LAYERS = 128, 2
 boxes = {"BERT, 2 layers": bert(LAYERS, WIDTH), "GPT, 2 layers": gpt(LAYERS, WIDTH),
-         "GPT, 4 layers": gpt(2 * LAYERS, WIDTH), "T5, 2 + 2 layers": t5(LAYERS, WIDTH)}
+         "GPT, 4 layers": gpt(2 * LAYERS, WIDTH), "T5, 2 + 2 layers": t5(LAYERS, WIDTH),
+         "BART, 2 + 2 layers": bart(LAYERS, WIDTH)}
 counts = {name: parameters(net) for name, net in boxes.items()}
 total = {name: sum(parts.values()) for name, parts in counts.items()}
 
@@ -673,8 +686,8 @@ ax.invert_yaxis()
 ax.set(xlabel=f"million parameters (width {WIDTH}, {WORDS:,} words)")
 ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 crossing = counts["T5, 2 + 2 layers"]["cross-attention"] / total["T5, 2 + 2 layers"]
-show(fig, "Stacked bars of parameters by part for BERT and GPT with two layers, GPT with four, and T5 with two in "
-          "each half.",
+show(fig, "Stacked bars of parameters by part for BERT and GPT with two layers, GPT with four, and T5 and BART with "
+          "two in each half.",
      title=f"{crossing:.0%} of T5 is cross-attention. In all it has {total['T5, 2 + 2 layers']:,} parameters, "
      f"a GPT of 4 layers {total['GPT, 4 layers']:,}")
 
@@ -720,12 +733,14 @@ ax.set_xticks(range(3), list(TASKS))
 ax.set(ylabel="million operations", xlabel="tokens read → tokens written", ylim=(0, 1.45 * max(work[RIVALS[0]])))
 ax.legend(loc="upper left", ncols=3, fontsize=9)
 ratios = [b / a for a, b in zip(work[RIVALS[0]], work[RIVALS[1]], strict=True)]
+two_halves = exchange(boxes["BART, 2 + 2 layers"], 32, 32) / 1e6
 show(
     fig,
     alt="Bars of the operations for reading and writing 64 tokens in three splits: a GPT of four layers, a T5 of "
     "two and two, and a GPT of two.",
     title=f"At equal size T5 does {min(ratios):.0%} to {max(ratios):.0%} of the decoder-only model's work",
 )
+print(f"BART, built like T5, needs {two_halves:.0f} million for 32 → 32, T5 {work[RIVALS[1]][1]:.0f} million")
 
 # %% [markdown]
 # **Wrong**, as it stands. At the same number of parameters two stages are the *cheaper* design, because each token
