@@ -122,7 +122,7 @@ repetition_penalty = Exercise(
         Misconception("a penalty below 1 is treated as 1", wrong.reward_ignored,
                       "Below 1 it rewards repetition: the same formula, no limit."),
         Misconception("log-probabilities are penalised instead of logits", wrong.log_probabilities,
-                      "transformers penalises the logits as they come. What is never positive would only be multiplied."),
+                      "Penalise the logits as they come. Log-probabilities are below 0: all would be multiplied."),
         Misconception("what one text of the batch said is penalised in all", wrong.history_shared,
                       "Each row of ids belongs to its own row of logits."),
         Misconception("the softmax is taken as well", wrong.as_probabilities,
@@ -196,7 +196,7 @@ frequency_presence_penalty = Exercise(
         "`torch.zeros_like(logits).scatter_add(-1, ids, ones)` counts. Plain indexing, `counts[ids] += 1`, would count "
         "a token that stands there twice only once.",
         "`counts = torch.zeros_like(logits).scatter_add(-1, ids, torch.ones(ids.shape, dtype=logits.dtype))`, then "
-        "`logits - frequency * counts - presence * (counts > 0)`.",
+        "`logits - frequency * counts - presence * (counts > 0).to(logits.dtype)`.",
     ],
     dtypes=(torch.float64,),
 )

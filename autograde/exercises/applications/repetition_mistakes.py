@@ -188,7 +188,7 @@ def penalty_by_loop(logits, ids, penalty):
 def _taken(amount, count=_seen):
     """A penalty that takes `amount(counts, frequency, presence)` from every logit."""
     def frequency_presence_penalty(logits, ids, frequency=0.0, presence=0.0):
-        return logits - amount(count(logits, ids), frequency, presence)
+        return logits - amount(count(logits, ids), frequency, presence).to(logits.dtype)
     return frequency_presence_penalty
 
 
