@@ -98,11 +98,11 @@ ax.imshow(~dark, cmap=SEQUENTIAL, aspect="auto", vmin=-0.1)
 ax.set_yticks(range(len(both)), [f"“{text[:22]}…”" for text in OPENINGS] + ["Shakespeare"] * 2)
 ax.set_xticks([i - 0.5 for i in range(0, STEPS + 1, 8)], range(0, STEPS + 1, 8))
 ax.hlines([i + 0.5 for i in range(len(both) - 1)], -0.5, STEPS - 0.5, color="white", linewidth=3)
-ax.set(xlabel="token of the text",
-       title=f"{share(loops):.0%} of the greedy texts' four-token phrases stood there before; "
-             f"in {len(passages)} passages of Shakespeare {share(passages):.1%}")
+ax.set(xlabel="token of the text")
 show(fig, f"Eight rows of squares, one a token. Dark squares, which end a repeated phrase, fill {share(loops):.0%} of "
-          "the six greedy texts, mostly towards their ends; the two passages of Shakespeare have hardly any.")
+          "the six greedy texts; the two passages of Shakespeare have hardly any.",
+     title=f"Greedy texts: {share(loops):.0%} of the four-token phrases stood there before. "
+           f"{len(passages)} passages of Shakespeare: {share(passages):.1%}")
 worst = max(range(len(loops)), key=lambda i: sum(stale(loops[i])))
 print(repr(tokenizer.decode([*prompts[worst], *loops[worst]])))
 
@@ -337,7 +337,7 @@ show(fig, f"Left: probability of a sentence's tokens against its repetitions, fo
 # it sees everything, and gets a longer or shorter piece of Shakespeare to start from.
 
 # %% claim="A12.9"
-WINDOWS = [1, 2, 4, 8, 12]
+NARROW, WIDE = [1, 2, 4], [12]
 
 
 @torch.inference_mode()
@@ -353,18 +353,22 @@ def write_through(windows, steps):
     return ids[:, prompts.shape[1] :].unflatten(0, (len(windows), -1))
 
 
-through = [share(texts) for texts in write_through(WINDOWS, SHORT)] + [share(loops[:, :SHORT])]
-LONG = [8, 32, 256]
+windows = [*NARROW, *WIDE, "all"]
+limited = torch.cat([write_through(some, SHORT) for some in (NARROW, WIDE)])
+through = [share(texts) for texts in [*limited, loops[:, :SHORT]]]
+LONG = [8, 32, 128]
 reading = torch.tensor([tokenizer(plays[at : at + 2_000]).input_ids[-max(LONG) :] for at in places[:4]])
-after = [share(write(reading[:, -n:], [greedy], SHORT)[0][0]) for n in LONG]
+seen = (torch.arange(max(LONG), 0, -1) <= torch.tensor(LONG)[:, None]).repeat_interleave(4, 0)
+read_on = write(reading.repeat(len(LONG), 1), [greedy], SHORT, mask=seen)[0][0]
+after = [share(texts) for texts in read_on.split(4)]
 
 fig, (left, right) = figure(1, 2, width=10, height=3.4, sharey=True)
-for ax, values, names, color in ((left, through, [*WINDOWS, "all"], COLORS[0]), (right, after, LONG, COLORS[2])):
+for ax, values, names, color in ((left, through, windows, COLORS[0]), (right, after, LONG, COLORS[2])):
     ax.bar_label(ax.bar([str(name) for name in names], [100 * v for v in values], color=color), fmt="%.0f")
 left.set(xlabel="tokens that the writer sees", ylabel="phrases that stood\nthere before, %", ylim=(0, 110),
          title="The window")
 right.set(xlabel="tokens of Shakespeare to start from", title="The prompt")
-best = [*WINDOWS, "all"][min(range(len(through)), key=through.__getitem__)]
+best = windows[min(range(len(through)), key=through.__getitem__)]
 show(fig, f"Bars of the rate of repetition. By window, from one token to all: "
           f"{', '.join(f'{v:.0%}' for v in through)}. By length of the prompt: {', '.join(f'{v:.0%}' for v in after)}.",
      title=(f"The fewest loops come with a window of {best} tokens; a longer view than that doesn't end them"
@@ -396,12 +400,12 @@ fig, (left, right) = figure(1, 2, width=10.5, height=3.3, sharey=True)
 left.bar_label(left.barh(names, negative * 100, color=COLORS[1]), fmt="%.0f %%", padding=3)
 left.set(xlabel="tokens of the vocabulary with a negative logit, %", xlim=(0, 118), title="Below zero")
 right.bar_label(right.barh(names, drop, color=COLORS[0]), fmt="%.1f", padding=3)
-right.set(xlabel="nats that the best token loses by / 1.2", xlim=(0, 1.2 * drop.max()), title="The same penalty")
+right.set(xlabel="what / 1.2 takes from the best token's logit", xlim=(0, 1.2 * drop.max()), title="The same penalty")
 right.invert_yaxis()
 show(fig, f"Bars for six contexts: between {negative.min():.0%} and {negative.max():.0%} of all logits are negative; "
-          f"dividing the best logit by 1.2 takes between {drop.min():.1f} and {drop.max():.1f} nats.",
-     title=f"Where zero lies is chance: {negative.min():.0%} to {negative.max():.0%} of the logits are negative, "
-           f"and / 1.2 takes {drop.min():.1f} to {drop.max():.1f} nats")
+          f"dividing the best logit by 1.2 takes between {drop.min():.1f} and {drop.max():.1f}.",
+     title=f"Zero is no fixed place: {negative.min():.0%} to {negative.max():.0%} of the logits are negative, "
+           f"and / 1.2 takes {drop.min():.1f} to {drop.max():.1f} from the best")
 
 # %% [markdown]
 # * **Negative logits.** $-4 / 1.2 = -3.3$: a division makes a token with a negative logit *likelier*. So everybody
@@ -590,7 +594,7 @@ def answer(tokens):
 def trial(settings):
     """What each setting, a name and a chooser, writes and answers: name -> a dict of measures."""
     texts, nats = write(prompts, list(settings.values()), STEPS)
-    replies = write(*asked[:1], list(settings.values()), 26, mask=asked[1], may_end=True)[0]
+    replies = write(*asked[:1], list(settings.values()), 24, mask=asked[1], may_end=True)[0]
     results = {}
     for name, its_texts, its_nats, its_replies in zip(settings, texts, nats, replies, strict=True):
         said = [answer(reply) for reply in its_replies]
@@ -612,7 +616,7 @@ def drawn_at(temperature, seed=0):
 
 
 asked = chat(ASKED)
-HEATS = [0.5, 0.7, 1.0, 1.5]
+HEATS = [0.7, 1.0, 1.5]
 by_heat = trial({"greedy": greedy} | {f"temperature {heat}": drawn_at(heat) for heat in HEATS})
 ground = by_heat["greedy"]
 human = 100 * share(passages)
@@ -671,8 +675,7 @@ def counted(frequency, presence):
 
 
 by_cure = trial({
-    "repetition penalty 1.1": processed(RepetitionPenaltyLogitsProcessor(1.1)),
-    "repetition penalty 1.3": processed(RepetitionPenaltyLogitsProcessor(1.3)),
+    "repetition penalty 1.2": processed(RepetitionPenaltyLogitsProcessor(1.2)),
     "presence 0.5": counted(0.0, 0.5),
     "frequency 0.5": counted(0.5, 0.0),
     "no 4-gram twice": processed(NoRepeatNGramLogitsProcessor(4)),
@@ -694,7 +697,7 @@ show(fig, "Bars for greedy decoding, two temperatures and six penalties: repeate
      title=f"{len(cured)} of {len(by_cure)} penalties end three quarters of the repetition; copies "
            f"{ground['copies']} → " + ", ".join(str(r["copies"]) for r in by_cure.values()))
 first = len(CAPITALS)
-for name in ("greedy", "repetition penalty 1.3", "no 2-gram twice"):
+for name in ("greedy", "repetition penalty 1.2", "no 2-gram twice"):
     print(f"{name}: asked for {COPIES[0]!r}, said {table[name]['words'][first][:70]!r}")
 
 # %% [markdown]
