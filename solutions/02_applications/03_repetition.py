@@ -569,8 +569,8 @@ CAPITALS = {"France": "Paris", "Japan": "Tokyo", "Kenya": "Nairobi", "Australia"
             "Mongolia": "Ulaan", "Kazakhstan": "Astana", "Vietnam": "Hanoi", "Nepal": "Kathmandu",
             "Laos": "Vientiane", "Chad": "N'Djamena"}
 COPIES = ["1, 2, 3, 1, 2, 3, 1, 2, 3", "x = x + 1; y = y + 1; z = z + 1", "red, blue, red, blue, red, blue",
-          "The cat sat on the mat. The dog sat on the mat.", "left left right left left right",
-          "A, B, C, A, B, C, A, B"]
+          "The cat sat on the mat. The dog sat on the mat. The bird sat on the mat.",
+          "for i in range(10): for j in range(10): print(i, j)", "A, B, C, A, B, C, A, B"]
 ASKED = [f"What is the capital of {country}?" for country in CAPITALS]
 ASKED += [f"Repeat this text exactly, and nothing else: {text}" for text in COPIES]
 
@@ -600,7 +600,7 @@ def trial(settings):
         said = [answer(reply) for reply in its_replies]
         words = [tokenizer.decode(tokens) for tokens in said]
         wanted = [*CAPITALS.values(), *COPIES]
-        right = [want in got for want, got in zip(wanted, words, strict=True)]
+        right = [want.lower() in got.lower() for want, got in zip(wanted, words, strict=True)]
         results[name] = {"repeated": 100 * share(its_texts), "surprise": float(its_nats.mean()), "said": said,
                          "words": words, "right": right, "capitals": sum(right[: len(CAPITALS)]),
                          "copies": sum(right[len(CAPITALS) :]), "text": its_texts[1]}
@@ -616,7 +616,7 @@ def drawn_at(temperature, seed=0):
 
 
 asked = chat(ASKED)
-HEATS = [0.7, 1.0, 1.5]
+HEATS = [0.5, 0.7, 1.0]
 by_heat = trial({"greedy": greedy} | {f"temperature {heat}": drawn_at(heat) for heat in HEATS})
 ground = by_heat["greedy"]
 human = 100 * share(passages)
@@ -643,13 +643,13 @@ show(fig, "Three panels against temperature: repeated phrases, the model's surpr
      title=f"Temperature 1: repeats {ground['repeated']:.0f} % → {hot['repeated']:.0f} %, surprise "
            f"{ground['surprise']:.1f} → {hot['surprise']:.1f} nats, solved {solved['greedy']} → "
            f"{solved['temperature 1.0']} of {len(ASKED)}")
-for name in ("temperature 0.7", "temperature 1.0", "temperature 1.5"):
-    print(f"{name}: {tokenizer.decode([*prompts[1], *by_heat[name]['text'][:32]])!r}\n")
+for name in ("temperature 0.5", "temperature 1.0"):
+    print(f"{name}: {tokenizer.decode([*prompts[1], *by_heat[name]['text'][:48]])!r}\n")
 
 # %% [markdown]
-# **Correct**: heat breaks loops, and even moderate heat breaks most of them. But it strikes blindly. It makes *every*
-# unlikely token likelier, not only the next turn of the loop, so facts and copies suffer along. (One draw a setting:
-# a task more or less is chance.)
+# **Correct**: heat breaks loops, if there is enough of it. But it strikes blindly. It makes *every* unlikely token
+# likelier, not only those that lead out of the loop, so facts and copies suffer along. (One draw a setting: a task
+# more or less is chance.)
 #
 # ## Penalties: correct, and not free either
 #
@@ -743,7 +743,7 @@ right.set(ylabel="false answers", ylim=(0, len(CAPITALS)), title="With repetitio
 apart = cells[1, 0] > cells[1, 1] and sum(banned_false) > sum(false) / 2
 show(fig, f"Left: a table of right and false answers, with and without repetition: {cells.tolist()}. Right: false "
           f"answers without and with forbidden repetition, {sum(false)} and {sum(banned_false)}.",
-     title=(f"{int(cells[1, 0])} of {sum(false)} false answers repeat nothing, and {sum(banned_false)} stay false "
+     title=(f"{int(cells[1, 0])} of {sum(false)} false answers repeat nothing, and {sum(banned_false)} are false "
             "where repetition is forbidden" if apart else
             f"{int(cells[1, 1])} of {sum(false)} false answers repeat themselves"))
 example = false.index(True)
