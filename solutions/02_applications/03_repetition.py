@@ -568,9 +568,9 @@ CAPITALS = {"France": "Paris", "Japan": "Tokyo", "Kenya": "Nairobi", "Australia"
             "Egypt": "Cairo", "Norway": "Oslo", "Ghana": "Accra", "Brazil": "Bras", "Turkey": "Ankara",
             "Mongolia": "Ulaan", "Kazakhstan": "Astana", "Vietnam": "Hanoi", "Nepal": "Kathmandu",
             "Laos": "Vientiane", "Chad": "N'Djamena"}
-COPIES = ["1, 2, 3, 1, 2, 3, 1, 2, 3", "x = x + 1; y = y + 1; z = z + 1", "red, blue, red, blue, red, blue",
+COPIES = ["1, 2, 3, 1, 2, 3", "x = x + 1; y = y + 1; z = z + 1", "red, blue, red, blue, red, blue",
           "The cat sat on the mat. The dog sat on the mat. The bird sat on the mat.",
-          "for i in range(10): for j in range(10): print(i, j)", "A, B, C, A, B, C, A, B"]
+          "for i in a: for j in b: print(i, j)", "A, B, C, A, B, C"]
 ASKED = [f"What is the capital of {country}?" for country in CAPITALS]
 ASKED += [f"Repeat this text exactly, and nothing else: {text}" for text in COPIES]
 
@@ -676,8 +676,8 @@ def counted(frequency, presence):
 
 by_cure = trial({
     "repetition penalty 1.2": processed(RepetitionPenaltyLogitsProcessor(1.2)),
-    "presence 0.5": counted(0.0, 0.5),
-    "frequency 0.5": counted(0.5, 0.0),
+    "presence 1": counted(0.0, 1.0),
+    "frequency 1": counted(1.0, 0.0),
     "no 4-gram twice": processed(NoRepeatNGramLogitsProcessor(4)),
     "no 2-gram twice": processed(NoRepeatNGramLogitsProcessor(2)),
 })
@@ -689,6 +689,7 @@ measures = [("repeated", "repeated phrases, %", "%.0f"), ("surprise", "nats a to
 for ax, (key, unit, form) in zip(axes, measures, strict=True):
     bars = ax.barh(list(table), [r[key] for r in table.values()], color=shades)
     ax.bar_label(bars, fmt=form, padding=3)
+    ax.locator_params(axis="x", integer=True, nbins=4)
     ax.set(xlabel=unit, title=key, xlim=(0, 1.25 * max(r[key] for r in table.values())))
 axes[0].invert_yaxis()
 cured = [name for name, r in by_cure.items() if r["repeated"] < ground["repeated"] / 4]
@@ -702,9 +703,9 @@ for name in ("greedy", "repetition penalty 1.2", "no 2-gram twice"):
 
 # %% [markdown]
 # **Correct**, then. All act on the loop alone, so they cost less surprise than heat does. But whoever forbids
-# repetition forbids *all* of it, also where repeating is the task: tables, code, quotations, a name. And presence, a
-# fixed toll, hardly slows a loop: at its third turn the next token stands at nearly 100 %, and half a nat is
-# nothing. Frequency charges again each time.
+# repetition forbids *all* of it, also where repeating is the task: tables, code, quotations, a name. (Presence and
+# frequency leave the copies alone because they count only what was written, not the prompt.) And presence is a fixed
+# toll: once a loop runs, its next token is several nats ahead, and pays it. Frequency charges again each time.
 #
 # De-duplication can begin earlier, too: Lee et al. (2021, [arXiv:2107.06499](https://arxiv.org/abs/2107.06499))
 # remove duplicates from the *training data*. And training itself can punish repetition: unlikelihood (Welleck et
@@ -726,7 +727,7 @@ def judged(result):
 false, again = judged(ground)
 cells = torch.tensor([[sum(f == wrong and a == twice for f, a in zip(false, again, strict=True))
                        for twice in (False, True)] for wrong in (False, True)])
-banned_false, _ = judged(by_cure["no 2-gram twice"])
+banned_false, _ = judged(by_cure["no 4-gram twice"])
 fig, (left, right) = figure(1, 2, width=10, height=3.2)
 left.imshow(cells, cmap=SEQUENTIAL, vmin=0, vmax=len(CAPITALS))
 for row in range(2):
@@ -737,7 +738,7 @@ for row in range(2):
 left.set_xticks(range(2), ["says nothing twice", "repeats itself"])
 left.set_yticks(range(2), ["right", "false"])
 left.set_title(f"{len(CAPITALS)} greedy answers")
-bars = right.bar(["greedy", "no 2-gram twice"], [sum(false), sum(banned_false)], color=COLORS[1::-1], width=0.5)
+bars = right.bar(["greedy", "no 4-gram twice"], [sum(false), sum(banned_false)], color=COLORS[1::-1], width=0.5)
 right.bar_label(bars)
 right.set(ylabel="false answers", ylim=(0, len(CAPITALS)), title="With repetition forbidden")
 apart = cells[1, 0] > cells[1, 1] and sum(banned_false) > sum(false) / 2
