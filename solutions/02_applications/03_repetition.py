@@ -21,6 +21,7 @@
 import contextlib
 
 import torch
+import torch.nn.functional as F
 from transformers import DynamicCache
 
 from autograde import check
@@ -237,7 +238,7 @@ def attention_to(ids):
     usual = model.config._attn_implementation
     model.set_attn_implementation("eager")  # the fast kernels don't keep the weights
     try:
-        return torch.stack(model(ids, output_attentions=True).attentions).float()
+        return torch.stack(model.model(ids, output_attentions=True).attentions).float()
     finally:
         model.set_attn_implementation(usual)
 
@@ -541,7 +542,7 @@ def contrastive_search_step(logits, candidates, states, context, alpha):
     """
     ### BEGIN SOLUTION
     probs = logits.softmax(-1).gather(-1, candidates)
-    unit_states, unit_context = (torch.nn.functional.normalize(x, dim=-1) for x in (states, context))
+    unit_states, unit_context = (F.normalize(x, dim=-1) for x in (states, context))
     alike = (unit_states @ unit_context.mT).amax(-1)
     best = ((1 - alpha) * probs - alpha * alike).argmax(-1, keepdim=True)
     return candidates.gather(-1, best).squeeze(-1)
@@ -824,9 +825,9 @@ every = {"greedy": loops[:, :SHORT]} | mine
 @torch.inference_mode()
 def surprise(texts):
     """Nats a token of each text, under the model itself."""
-    ids = torch.cat([prompts, texts], 1)
-    log_probs = model(ids).logits[:, start - 1 : -1].float().log_softmax(-1)
-    return -log_probs.gather(-1, texts[..., None])[..., 0].mean(-1)
+    rows = torch.cat([prompts, texts], 1)[:, None]
+    scores = (model(row).logits[0, start - 1 : -1].float() for row in rows)  # text by text: logits are large
+    return torch.stack([F.cross_entropy(x, text) for x, text in zip(scores, texts, strict=True)])
 
 
 fig, axes = figure(1, 3, width=10.5, height=3.4, sharey=True)

@@ -60,6 +60,8 @@ repetition_rate = Exercise(
                       "'the cat' and 'cat the' are different: compare tuples, not sets or sorted lists."),
         Misconception("n-grams with the same sum count as the same", wrong.added_up,
                       "Different n-grams can have the same sum: compare all their tokens."),
+        Misconception("the ids of an n-gram are glued to one text without a separator", wrong.glued,
+                      "'1' and '23' glued are '123', and so are '12' and '3'. A tuple of ids keeps them apart."),
         Misconception("only repetitions that follow at once are counted", wrong.only_next_to_it,
                       "It doesn't matter how far back an n-gram stood."),
         Misconception("a text shorter than n has rate 1", wrong.empty_is_all, "No n-gram, no repetition: 0."),

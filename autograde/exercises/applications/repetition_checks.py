@@ -61,6 +61,7 @@ def rate_cases(g):
     yield case(some_tokens(g, 9, 17), 1, label="single tokens")
     yield case(_spelled(g, "abcxcbaybca"), 3, label="the same tokens in another order")
     yield case(torch.tensor([7, 2, 30, 6, 3, 11, 5, 4, 21, 8, 1]), 2, label="other tokens with the same sum")
+    yield case(torch.tensor([1, 23, 40, 12, 3, 44, 11, 1, 41, 1, 11]), 2, label="12 3 is not 1 23")
     yield case(49_000 + some_tokens(g, 3, 12), 2, label="large token ids")
     yield case(_spelled(g, "aaaaaaaaa"), label="one token all along")
     yield case(some_tokens(g, 9, 2, 4), 4, label="as long as one n-gram")

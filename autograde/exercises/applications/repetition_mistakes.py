@@ -66,6 +66,7 @@ one_too_short = _of_grams(_duplicates, lambda tokens, n: _grams(tokens, n - 1) i
 single_tokens = _of_grams(_duplicates, lambda tokens, n: _grams(tokens, 1) if len(tokens) >= n else [])
 order_ignored = _of_grams(_duplicates, lambda tokens, n: [tuple(sorted(gram)) for gram in _grams(tokens, n)])
 added_up = _of_grams(_duplicates, lambda tokens, n: [sum(gram) for gram in _grams(tokens, n)])
+glued = _of_grams(_duplicates, lambda tokens, n: ["".join(map(str, gram)) for gram in _grams(tokens, n)])
 only_next_to_it = _by_row(_next_to_it)
 empty_is_all = _by_row(lambda tokens, n: _duplicates(_grams(tokens, n)) if len(tokens) >= n else 1.0)
 empty_divides = _by_row(lambda tokens, n: _duplicates(_grams(tokens, n)))
