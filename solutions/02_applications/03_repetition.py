@@ -294,7 +294,7 @@ def without(heads):
             hook.remove()
 
 
-CUT, SHORT = 27, 44
+CUT, SHORT = 27, 40
 others = ranked[2 * CUT :]
 cuts = {"the whole model": [], f"without {CUT} induction heads": ranked[:CUT]}
 for seed in (1, 2):
@@ -304,7 +304,8 @@ climbs, written = {}, {}
 for name, heads in cuts.items():
     with without(heads):
         climbs[name] = climb(sentences)
-        written[name] = share(write(prompts, [greedy], SHORT)[0][0] if heads else loops[:, :SHORT])
+        if len(written) < 3:
+            written[name] = share(write(prompts, [greedy], SHORT)[0][0] if heads else loops[:, :SHORT])
 
 fig, (left, right) = figure(1, 2, width=10.5, height=3.5)
 for (name, values), color, mark in zip(climbs.items(), COLORS, "os^v", strict=False):
@@ -321,7 +322,7 @@ control = torch.stack([climbs[name][-1] for name in list(cuts)[2:]])
 less_memory_less_loops = bool(blind < intact and blind < control.min())
 show(fig, f"Left: probability of a sentence's tokens against its repetitions, for the whole model and three damaged "
           f"ones. Without induction heads it ends at {blind:.0%}, else at {intact:.0%}, {control[0]:.0%} and "
-          f"{control[1]:.0%}. Right: repeated phrases in what these four write.",
+          f"{control[1]:.0%}. Right: repeated phrases in what three of them write.",
      title=(f"A model that copies worse is caught less: {blind:.0%} at the eighth time, not {intact:.0%}"
             if less_memory_less_loops else f"Without induction heads {blind:.0%} at the eighth time, with them "
                                            f"{intact:.0%}: no sign that memory feeds the loop"))
@@ -559,8 +560,8 @@ check(contrastive_search_step)
 # setting writes the six texts, and does 22 small tasks:
 #
 # * **surprise**: nats a token that the model itself finds its text strange by, before any knob;
-# * **capitals**: 16 questions for a capital, half of which the model knows;
-# * **copies**: six texts with a pattern in them ("1, 2, 3, 1, 2, 3 …") to be repeated word for word.
+# * **capitals**: 16 questions for a capital, some of which the model knows;
+# * **copies**: six texts with a pattern in them ("1, 2, 3, 1, 2, 3") to be repeated word for word.
 #
 # The claim first in line: "temperature". Does it break loops? At which price?
 
@@ -570,7 +571,7 @@ CAPITALS = {"France": "Paris", "Japan": "Tokyo", "Kenya": "Nairobi", "Australia"
             "Mongolia": "Ulaan", "Kazakhstan": "Astana", "Vietnam": "Hanoi", "Nepal": "Kathmandu",
             "Laos": "Vientiane", "Chad": "N'Djamena"}
 COPIES = ["1, 2, 3, 1, 2, 3", "x = x + 1; y = y + 1; z = z + 1", "red, blue, red, blue, red, blue",
-          "The cat sat on the mat. The dog sat on the mat. The bird sat on the mat.",
+          "The cat sat on the mat. The dog sat on the mat.",
           "for i in a: for j in b: print(i, j)", "A, B, C, A, B, C"]
 ASKED = [f"What is the capital of {country}?" for country in CAPITALS]
 ASKED += [f"Repeat this text exactly, and nothing else: {text}" for text in COPIES]
@@ -595,7 +596,7 @@ def answer(tokens):
 def trial(settings):
     """What each setting, a name and a chooser, writes and answers: name -> a dict of measures."""
     texts, nats = write(prompts, list(settings.values()), STEPS)
-    replies = write(*asked[:1], list(settings.values()), 24, mask=asked[1], may_end=True)[0]
+    replies = write(*asked[:1], list(settings.values()), 20, mask=asked[1], may_end=True)[0]
     results = {}
     for name, its_texts, its_nats, its_replies in zip(settings, texts, nats, replies, strict=True):
         said = [answer(reply) for reply in its_replies]
@@ -680,7 +681,6 @@ by_cure = trial({
     "presence 1": counted(0.0, 1.0),
     "frequency 1": counted(1.0, 0.0),
     "no 4-gram twice": processed(NoRepeatNGramLogitsProcessor(4)),
-    "no 2-gram twice": processed(NoRepeatNGramLogitsProcessor(2)),
 })
 table = {"greedy": ground, "temperature 0.7": by_heat["temperature 0.7"], "temperature 1.0": hot} | by_cure
 fig, axes = figure(1, 4, width=10.5, height=4.1, sharey=True)
@@ -694,12 +694,12 @@ for ax, (key, unit, form) in zip(axes, measures, strict=True):
     ax.set(xlabel=unit, title=key, xlim=(0, 1.25 * max(r[key] for r in table.values())))
 axes[0].invert_yaxis()
 cured = [name for name, r in by_cure.items() if r["repeated"] < ground["repeated"] / 4]
-show(fig, "Bars for greedy decoding, two temperatures and six penalties: repeated phrases, surprise, capitals known, "
+show(fig, f"Bars for greedy decoding, two temperatures and {len(by_cure)} penalties: repeated phrases, surprise, capitals known, "
           "texts copied.",
      title=f"{len(cured)} of {len(by_cure)} penalties end three quarters of the repetition; copies "
            f"{ground['copies']} → " + ", ".join(str(r["copies"]) for r in by_cure.values()))
 first = len(CAPITALS)
-for name in ("greedy", "repetition penalty 1.2", "no 2-gram twice"):
+for name in ("greedy", "repetition penalty 1.2", "no 4-gram twice"):
     print(f"{name}: asked for {COPIES[0]!r}, said {table[name]['words'][first][:70]!r}")
 
 # %% [markdown]
@@ -789,8 +789,8 @@ CURES = {"repetition_penalty 1.2": Yours(repetition_penalty, penalty=1.2),
 mine = {name: generated(SHORT, [cure]) for name, cure in CURES.items()}
 for name, option in (("repetition_penalty 1.2", {"repetition_penalty": 1.2}),
                      ("no_repeat_ngram 4", {"no_repeat_ngram_size": 4})):
-    theirs = generated(16, **option)
-    print(f"{name}: {int((theirs == mine[name][:, :16]).sum())} of {theirs.numel()} tokens as in the library")
+    theirs = generated(12, **option)
+    print(f"{name}: {int((theirs == mine[name][:, :12]).sum())} of {theirs.numel()} tokens as in the library")
 
 # %% [markdown]
 # Contrastive search needs a loop of its own, since the model has to try out the candidates. They share the cache of
