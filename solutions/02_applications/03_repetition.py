@@ -694,16 +694,19 @@ for ax, (key, unit, form) in zip(axes, measures, strict=True):
     ax.set(xlabel=unit, title=key, xlim=(0, 1.25 * max(r[key] for r in table.values())))
 axes[0].invert_yaxis()
 cured = [name for name, r in by_cure.items() if r["repeated"] < ground["repeated"] / 4]
-show(fig, f"Bars for greedy decoding, two temperatures and {len(by_cure)} penalties: repeated phrases, surprise, capitals known, "
-          "texts copied.",
-     title=f"{len(cured)} of {len(by_cure)} penalties end three quarters of the repetition; copies "
-           f"{ground['copies']} → " + ", ".join(str(r["copies"]) for r in by_cure.values()))
+copied = {name: r["copies"] for name, r in by_cure.items()}
+show(fig, f"Bars for greedy decoding, two temperatures and {len(by_cure)} penalties: repeated phrases, surprise, "
+          "capitals known, texts copied.",
+     title=f"{len(cured)} of {len(by_cure)} penalties end three quarters of the repetition. Copies: greedy "
+           f"{ground['copies']}, repetition penalty {copied['repetition penalty 1.2']}, frequency "
+           f"{copied['frequency 1']}, no 4-gram twice {copied['no 4-gram twice']}")
 first = len(CAPITALS)
 for name in ("greedy", "repetition penalty 1.2", "no 4-gram twice"):
     print(f"{name}: asked for {COPIES[0]!r}, said {table[name]['words'][first][:70]!r}")
 
 # %% [markdown]
-# **Correct**, then. All act on the loop alone, so they cost less surprise than heat does. But whoever forbids
+# **Correct**, then. They act on what was said and on nothing else, so they cost less surprise than the temperature
+# that breaks as many loops, and the facts stay. But whoever forbids
 # repetition forbids *all* of it, also where repeating is the task: tables, code, quotations, a name. (Presence and
 # frequency leave the copies alone because they count only what was written, not the prompt.) And presence is a fixed
 # toll: once a loop runs, its next token is several nats ahead, and pays it. Frequency charges again each time.
