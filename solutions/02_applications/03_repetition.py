@@ -627,7 +627,7 @@ fig, axes = figure(1, 3, width=10.5, height=3.5)
 heats = [0.0, *HEATS]
 axes[0].plot(heats, [r["repeated"] for r in by_heat.values()], color=COLORS[0], marker="o")
 axes[0].axhline(human, color="#777777", linestyle=":")
-axes[0].text(heats[-1], human + 0.5, "Shakespeare", color="#555555", ha="right")
+axes[0].text(0, human + 0.4, "Shakespeare", color="#555555")
 axes[0].set(ylabel="four-token phrases that\nstood there before, %", title="Loops")
 axes[1].plot(heats, [r["surprise"] for r in by_heat.values()], color=COLORS[1], marker="s")
 axes[1].set(ylabel="nats a token", title="Surprise")
@@ -706,10 +706,10 @@ for name in ("greedy", "repetition penalty 1.2", "no 4-gram twice"):
 
 # %% [markdown]
 # **Correct**, then. They act on what was said and on nothing else, so they cost less surprise than the temperature
-# that breaks as many loops, and the facts stay. But whoever forbids
-# repetition forbids *all* of it, also where repeating is the task: tables, code, quotations, a name. (Presence and
-# frequency leave the copies alone because they count only what was written, not the prompt.) And presence is a fixed
-# toll: once a loop runs, its next token is several nats ahead, and pays it. Frequency charges again each time.
+# that breaks as many loops, and the facts stay. But whoever forbids repetition forbids *all* of it, also where
+# repeating is the task: tables, code, quotations, a name. (Presence and frequency harm the copies less because they
+# count only what was written, not the prompt.) And presence is a fixed toll: once a loop runs, its next token is
+# several nats ahead, and pays it. Frequency charges again each time.
 #
 # De-duplication can begin earlier, too: Lee et al. (2021, [arXiv:2107.06499](https://arxiv.org/abs/2107.06499))
 # remove duplicates from the *training data*. And training itself can punish repetition: unlikelihood (Welleck et
