@@ -192,7 +192,6 @@ frequency_presence_penalty = Exercise(
                       "Give the result the dtype of the logits."),
     ],
     alternatives=[wrong.taken, wrong.taken_by_one_hot, wrong.taken_by_loop],
-    forbid=["transformers"],
     hints=[
         "You need the number of times each token of the vocabulary stands in its text.",
         "`torch.zeros_like(logits).scatter_add(-1, ids, ones)` counts. Plain indexing, `counts[ids] += 1`, would count "

@@ -129,7 +129,6 @@ contrastive_search_step = Exercise(
                       "One id a text: the shape of the logits without the vocabulary."),
     ],
     alternatives=[wrong.search, wrong.search_by_cosine_similarity, wrong.search_by_einsum],
-    forbid=["transformers"],
     hints=[
         "Two numbers a candidate: how sure the model is of it, and how alike its state is to the most similar one of "
         "the context. Weigh them.",

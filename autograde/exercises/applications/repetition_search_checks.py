@@ -67,7 +67,7 @@ def only_banned(out, one, call):
 def never_twice(out, one, call):
     """Greedy writing under the rule, four tokens on: no n-gram that is completed stood there before."""
     n, x, text = _ngram(one), *one.args[:2]
-    if x.dim() > 1:
+    if x.dim() > 1 or n != 3:
         return None
     for _ in range(4):
         allowed = call(x, text, n)
@@ -187,7 +187,7 @@ def _alpha(one):
 
 def _has_many(one):
     """Whether a case holds texts enough for a law: one decision alone says little, and each law costs a call."""
-    return one.args[0][..., 0].numel() >= 6
+    return one.args[0][..., 0].numel() >= 10
 
 
 def _step(call, one, logits=None, candidates=None, states=None, context=None, alpha=None):
