@@ -312,6 +312,7 @@ for (name, values), color, mark in zip(climbs.items(), COLORS, "os^v", strict=Fa
     left.plot(counts, values * 100, color=color, marker=mark, label=name)
 left.set(xlabel="said for the … time", ylabel="mean probability\nof a token, %", ylim=(0, 100),
          title="How repetition feeds itself")
+left.legend(fontsize=8, loc="center right", bbox_to_anchor=(1, 0.47))
 bars = right.barh(list(written), [100 * value for value in written.values()], color=COLORS)
 right.bar_label(bars, fmt="%.0f %%", padding=3)
 right.set(xlabel="four-token phrases that stood there before, %", xlim=(0, 130 * max(written.values())),
@@ -694,12 +695,11 @@ for ax, (key, unit, form) in zip(axes, measures, strict=True):
     ax.set(xlabel=unit, title=key, xlim=(0, 1.25 * max(r[key] for r in table.values())))
 axes[0].invert_yaxis()
 cured = [name for name, r in by_cure.items() if r["repeated"] < ground["repeated"] / 4]
-copied = {name: r["copies"] for name, r in by_cure.items()}
+copied = [r["copies"] for r in by_cure.values()]
 show(fig, f"Bars for greedy decoding, two temperatures and {len(by_cure)} penalties: repeated phrases, surprise, "
           "capitals known, texts copied.",
-     title=f"{len(cured)} of {len(by_cure)} penalties end three quarters of the repetition. Copies: greedy "
-           f"{ground['copies']}, repetition penalty {copied['repetition penalty 1.2']}, frequency "
-           f"{copied['frequency 1']}, no 4-gram twice {copied['no 4-gram twice']}")
+     title=f"{len(cured)} of {len(by_cure)} penalties end three quarters of the loops; "
+           f"of {ground['copies']} copies they leave {', '.join(map(str, copied))}")
 first = len(CAPITALS)
 for name in ("greedy", "repetition penalty 1.2", "no 4-gram twice"):
     print(f"{name}: asked for {COPIES[0]!r}, said {table[name]['words'][first][:70]!r}")
