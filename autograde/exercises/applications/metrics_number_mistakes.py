@@ -1,0 +1,254 @@
+"""Wrong ways to measure regression and retrieval, as complete implementations, and a few right ones."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+# ---- regression_metrics ---------------------------------------------------------------------------------------------
+
+def _parts(predictions, targets):
+    y = targets.double()
+    return predictions.double().reshape(y.shape), y
+
+
+def _r2(p, y):
+    residual, total = (p - y).square().sum(), (y - y.mean()).square().sum()
+    if total == 0:
+        return 1.0 if residual == 0 else 0.0
+    return 1 - residual / total
+
+
+def _with(mse=None, rmse=None, mae=None, r2=None):
+    """The four metrics, some of them replaced by a function of (predictions, targets), both float64 [n]."""
+    def regression_metrics(predictions, targets):
+        p, y = _parts(predictions, targets)
+        gap = p - y
+        right = {"mse": gap.square().mean(), "rmse": gap.square().mean().sqrt(), "mae": gap.abs().mean(),
+                 "r2": _r2(p, y)}
+        other = {"mse": mse, "rmse": rmse, "mae": mae, "r2": r2}
+        return {name: float(make(p, y)) if (make := other[name]) else float(right[name]) for name in right}
+    return regression_metrics
+
+
+regression_right = _with()
+
+
+def regression_by_loop(predictions, targets):
+    p, y = predictions.flatten().tolist(), targets.tolist()
+    n, mean = len(y), sum(y) / len(y)
+    squares = sum((a - b) ** 2 for a, b in zip(p, y, strict=True))
+    total = sum((b - mean) ** 2 for b in y)
+    r2 = 1 - squares / total if total else float(squares == 0)
+    return {"r2": r2, "mae": sum(abs(a - b) for a, b in zip(p, y, strict=True)) / n, "mse": squares / n,
+            "rmse": math.sqrt(squares / n)}
+
+
+def regression_of_tensors(predictions, targets):
+    gap, spread = predictions.view(-1) - targets, targets.var(correction=0)
+    mse = (gap * gap).mean()
+    r2 = 1 - mse / spread if spread > 0 else (mse == 0).double()
+    return {"mse": mse, "rmse": mse**0.5, "mae": gap.abs().mean(), "r2": r2}
+
+
+def regression_broadcast(predictions, targets):
+    """[n, 1] - [n] is [n, n]."""
+    gap = predictions.double() - targets.double()
+    y = targets.double()
+    total = (y - y.mean()).square().sum()
+    r2 = float(1 - gap.square().sum() / total) if total else float(gap.square().sum() == 0)
+    return {"mse": float(gap.square().mean()), "rmse": float(gap.square().mean().sqrt()),
+            "mae": float(gap.abs().mean()), "r2": r2}
+
+
+def _of_spread(ratio):
+    """An R² of another formula; targets that are all alike are treated as asked."""
+    return _with(r2=lambda p, y: ratio(p, y) if (y != y[0]).any() else _r2(p, y))
+
+
+def _correlation(p, y):
+    a, b = p - p.mean(), y - y.mean()
+    return (a * b).sum() / (a.square().sum() * b.square().sum()).sqrt().clamp(min=1e-30)
+
+
+r2_squared_correlation = _of_spread(lambda p, y: _correlation(p, y) ** 2)
+r2_correlation = _of_spread(_correlation)
+r2_explained_variance = _of_spread(lambda p, y: 1 - (y - p).var(correction=0) / y.var(correction=0))
+r2_ratio_of_variances = _of_spread(lambda p, y: p.var(correction=0) / y.var(correction=0))
+r2_never_negative = _with(r2=lambda p, y: max(float(_r2(p, y)), 0.0))
+r2_roles_swapped = _of_spread(lambda p, y: 1 - (p - y).square().sum() / (p - p.mean()).square().sum())
+r2_against_zero = _of_spread(lambda p, y: 1 - (p - y).square().sum() / y.square().sum())
+r2_of_unbiased_variance = _of_spread(lambda p, y: 1 - (p - y).square().mean() / y.var())
+r2_without_one_minus = _of_spread(lambda p, y: (p - y).square().sum() / (y - y.mean()).square().sum())
+r2_divides_by_zero = _with(r2=lambda p, y: 1 - (p - y).square().sum() / (y - y.mean()).square().sum())
+r2_zero_for_constant = _with(r2=lambda p, y: _r2(p, y) if (y != y[0]).any() else 0.0)
+mse_is_sum = _with(mse=lambda p, y: (p - y).square().sum(), rmse=lambda p, y: (p - y).square().sum().sqrt())
+mse_is_halved = _with(mse=lambda p, y: (p - y).square().mean() / 2)
+mse_unbiased = _with(mse=lambda p, y: (p - y).square().sum() / (len(y) - 1),
+                     rmse=lambda p, y: ((p - y).square().sum() / (len(y) - 1)).sqrt())
+rmse_is_mean_of_roots = _with(rmse=lambda p, y: (p - y).square().sqrt().mean())
+rmse_without_bias = _with(rmse=lambda p, y: (p - y).std(correction=0))
+mae_signed = _with(mae=lambda p, y: (p - y).mean())
+mae_of_sum = _with(mae=lambda p, y: (p - y).mean().abs())
+mae_is_median = _with(mae=lambda p, y: (p - y).abs().quantile(0.5))
+mae_in_percent = _with(mae=lambda p, y: ((p - y).abs() / y.abs().clamp(min=1e-9)).mean())
+
+
+# ---- cosine_similarity ----------------------------------------------------------------------------------------------
+
+def _unit(x, dim=-1):
+    norm = x.norm(dim=dim, keepdim=True)
+    return x / torch.where(norm > 0, norm, 1)
+
+
+def cosine_right(a, b):
+    return _unit(a) @ _unit(b).T
+
+
+def cosine_by_loop(a, b):
+    def one(x, y):
+        product = float((x * x).sum() * (y * y).sum())
+        return float((x * y).sum()) / math.sqrt(product) if product else 0.0
+    rows = [[one(x, y) for y in b.double()] for x in a.double()]
+    return torch.tensor(rows, dtype=a.dtype)
+
+
+def cosine_by_normalize(a, b):
+    a, b = (torch.nn.functional.normalize(x, dim=-1) for x in (a, b))
+    return torch.einsum("id,jd->ij", a, b)
+
+
+def dot_products(a, b):
+    return a @ b.T
+
+
+def cosine_of_squares(a, b):
+    return (a @ b.T) / (a.square().sum(-1)[:, None] * b.square().sum(-1)).clamp(min=1e-12)
+
+
+def cosine_of_sums(a, b):
+    return (a @ b.T) / (a.abs().sum(-1)[:, None] * b.abs().sum(-1)).clamp(min=1e-12)
+
+
+def cosine_only_b_scaled(a, b):
+    return a @ _unit(b).T
+
+
+def cosine_nan(a, b):
+    return (a / a.norm(dim=-1, keepdim=True)) @ (b / b.norm(dim=-1, keepdim=True)).T
+
+
+def cosine_distance(a, b):
+    return 1 - cosine_right(a, b)
+
+
+def cosine_without_sign(a, b):
+    return cosine_right(a, b).abs()
+
+
+def cosine_of_centred(a, b):
+    return cosine_right(a - a.mean(-1, keepdim=True), b - b.mean(-1, keepdim=True))
+
+
+def cosine_over_columns(a, b):
+    return _unit(a, dim=0) @ _unit(b, dim=0).T
+
+
+def cosine_of_whole(a, b):
+    return a @ b.T / (a.norm() * b.norm()).clamp(min=1e-12)
+
+
+def cosine_turned(a, b):
+    return cosine_right(b, a)
+
+
+def cosine_couples(a, b):
+    n = min(len(a), len(b))
+    return (_unit(a[:n]) * _unit(b[:n])).sum(-1)
+
+
+def euclidean(a, b):
+    return torch.cdist(a, b)
+
+
+def angle_similarity(a, b):
+    return 1 - cosine_right(a, b).clamp(-1, 1).acos() / math.pi
+
+
+# ---- top_k_accuracy -------------------------------------------------------------------------------------------------
+
+def _hits(scores, targets, k):
+    """Whether each target is among the k best of its row: bool [n]."""
+    best = scores.topk(min(k, scores.shape[-1]), dim=-1).indices
+    return (best == targets[:, None]).any(-1)
+
+
+def topk_right(scores, targets, k):
+    return _hits(scores, targets, k).double().mean()
+
+
+def topk_by_rank(scores, targets, k):
+    own = scores.gather(1, targets[:, None])
+    return float(((scores > own).sum(1) < k).double().mean())
+
+
+def topk_by_sorting(scores, targets, k):
+    lists = [sorted(range(len(row)), key=row.__getitem__, reverse=True)[:k] for row in scores.tolist()]
+    return sum(target in best for target, best in zip(targets.tolist(), lists, strict=True)) / len(lists)
+
+
+def topk_worst(scores, targets, k):
+    return topk_right(-scores, targets, k)
+
+
+def topk_one(scores, targets, k):
+    return topk_right(scores, targets, 1)
+
+
+def topk_one_less(scores, targets, k):
+    own = scores.gather(1, targets[:, None])
+    return ((scores > own).sum(1) < k - 1).double().mean()
+
+
+def topk_one_more(scores, targets, k):
+    return topk_right(scores, targets, k + 1)
+
+
+def topk_unclamped(scores, targets, k):
+    return (scores.topk(k, dim=-1).indices == targets[:, None]).any(-1).double().mean()
+
+
+def topk_counted(scores, targets, k):
+    return _hits(scores, targets, k).sum()
+
+
+def topk_precision(scores, targets, k):
+    return topk_right(scores, targets, k) / k
+
+
+def topk_of_any_row(scores, targets, k):
+    best = scores.topk(min(k, scores.shape[-1]), dim=-1).indices
+    return torch.isin(targets, best.flatten()).double().mean()
+
+
+def topk_over_whole(scores, targets, k):
+    """The k best scores of the whole batch."""
+    bar = scores.flatten().topk(min(k, scores.numel())).values[-1]
+    return (scores.gather(1, targets[:, None]) >= bar).double().mean()
+
+
+def topk_order_for_rank(scores, targets, k):
+    """argsort gives which class is at a place, not at which place a class is."""
+    place = scores.argsort(-1, descending=True).gather(1, targets[:, None])[:, 0]
+    return (place < k).double().mean()
+
+
+def topk_share_of_targets(scores, targets, k):
+    """The share of k places that hold some row's target."""
+    best = scores.topk(min(k, scores.shape[-1]), dim=-1).indices
+    return torch.isin(best, targets).double().mean()
+
+
+def topk_error(scores, targets, k):
+    return 1 - topk_right(scores, targets, k)
