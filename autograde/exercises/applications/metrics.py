@@ -144,7 +144,7 @@ roc_auc = Exercise(
         Misconception("the number of won pairs is not divided", wrong.auc_not_divided,
                       "That is the Mann-Whitney U. Divide by positives × negatives."),
         Misconception("a sigmoid in float32 comes first", wrong.auc_squashed,
-                      "sigmoid(20) and sigmoid(40) are both 1.0 in float32: that makes ties. The order is all you need."),
+                      "sigmoid(20) and sigmoid(40) are both 1.0 in float32: ties. The order is all you need."),
         Misconception("scores are turned into decisions first", wrong.auc_of_decisions,
                       "AUC looks at all thresholds. Keep the scores."),
         Misconception("only ten thresholds are tried", wrong.auc_with_few_thresholds,

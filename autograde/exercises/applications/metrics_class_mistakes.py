@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 
 # ---- confusion_matrix -----------------------------------------------------------------------------------------------
 
@@ -221,10 +222,9 @@ def auc_by_ranks(scores, labels):
 
 def auc_by_curve(scores, labels):
     """Trapezoids under the curve, one corner for each distinct score."""
-    levels = scores.unique().flip(0)
-    caught = [torch.zeros(2)] + [
-        torch.stack([(scores[labels == side] >= level).float().mean() for side in (0, 1)]) for level in levels]
-    return torch.trapezoid(*torch.stack(caught).T.flip(0))
+    called = scores >= scores.unique().flip(0)[:, None]
+    hits, alarms = (F.pad(called[:, labels == side].double().mean(1), (1, 0)) for side in (1, 0))
+    return torch.trapezoid(hits, alarms)
 
 
 def auc_tie_wins(scores, labels):

@@ -4,31 +4,36 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 
 # ---- regression_metrics ---------------------------------------------------------------------------------------------
 
 def _parts(predictions, targets):
-    y = targets.double()
-    return predictions.double().reshape(y.shape), y
+    return predictions.double().flatten().numpy(), targets.double().numpy()
 
 
 def _r2(p, y):
-    residual, total = (p - y).square().sum(), (y - y.mean()).square().sum()
+    residual, total = ((p - y) ** 2).sum(), ((y - y.mean()) ** 2).sum()
     if total == 0:
         return 1.0 if residual == 0 else 0.0
     return 1 - residual / total
 
 
-def _with(mse=None, rmse=None, mae=None, r2=None):
+_RIGHT = {
+    "mse": lambda p, y: ((p - y) ** 2).mean(),
+    "rmse": lambda p, y: ((p - y) ** 2).mean() ** 0.5,
+    "mae": lambda p, y: np.abs(p - y).mean(),
+    "r2": _r2,
+}
+
+
+def _with(**other):
     """The four metrics, some of them replaced by a function of (predictions, targets), both float64 [n]."""
     def regression_metrics(predictions, targets):
         p, y = _parts(predictions, targets)
-        gap = p - y
-        right = {"mse": gap.square().mean(), "rmse": gap.square().mean().sqrt(), "mae": gap.abs().mean(),
-                 "r2": _r2(p, y)}
-        other = {"mse": mse, "rmse": rmse, "mae": mae, "r2": r2}
-        return {name: float(make(p, y)) if (make := other[name]) else float(right[name]) for name in right}
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return {name: float(make(p, y)) for name, make in (_RIGHT | other).items()}
     return regression_metrics
 
 
@@ -54,12 +59,8 @@ def regression_of_tensors(predictions, targets):
 
 def regression_broadcast(predictions, targets):
     """[n, 1] - [n] is [n, n]."""
-    gap = predictions.double() - targets.double()
-    y = targets.double()
-    total = (y - y.mean()).square().sum()
-    r2 = float(1 - gap.square().sum() / total) if total else float(gap.square().sum() == 0)
-    return {"mse": float(gap.square().mean()), "rmse": float(gap.square().mean().sqrt()),
-            "mae": float(gap.abs().mean()), "r2": r2}
+    p, y = predictions.double().numpy(), targets.double().numpy()
+    return {name: float(make(p, y)) for name, make in _RIGHT.items()}
 
 
 def _of_spread(ratio):
@@ -69,30 +70,34 @@ def _of_spread(ratio):
 
 def _correlation(p, y):
     a, b = p - p.mean(), y - y.mean()
-    return (a * b).sum() / (a.square().sum() * b.square().sum()).sqrt().clamp(min=1e-30)
+    return (a * b).sum() / max(((a**2).sum() * (b**2).sum()) ** 0.5, 1e-30)
+
+
+def _residual(p, y):
+    return ((p - y) ** 2).sum()
 
 
 r2_squared_correlation = _of_spread(lambda p, y: _correlation(p, y) ** 2)
 r2_correlation = _of_spread(_correlation)
-r2_explained_variance = _of_spread(lambda p, y: 1 - (y - p).var(correction=0) / y.var(correction=0))
-r2_ratio_of_variances = _of_spread(lambda p, y: p.var(correction=0) / y.var(correction=0))
-r2_never_negative = _with(r2=lambda p, y: max(float(_r2(p, y)), 0.0))
-r2_roles_swapped = _of_spread(lambda p, y: 1 - (p - y).square().sum() / (p - p.mean()).square().sum())
-r2_against_zero = _of_spread(lambda p, y: 1 - (p - y).square().sum() / y.square().sum())
-r2_of_unbiased_variance = _of_spread(lambda p, y: 1 - (p - y).square().mean() / y.var())
-r2_without_one_minus = _of_spread(lambda p, y: (p - y).square().sum() / (y - y.mean()).square().sum())
-r2_divides_by_zero = _with(r2=lambda p, y: 1 - (p - y).square().sum() / (y - y.mean()).square().sum())
+r2_explained_variance = _of_spread(lambda p, y: 1 - (y - p).var() / y.var())
+r2_ratio_of_variances = _of_spread(lambda p, y: p.var() / y.var())
+r2_never_negative = _with(r2=lambda p, y: max(_r2(p, y), 0.0))
+r2_roles_swapped = _of_spread(lambda p, y: _r2(y, p))
+r2_against_zero = _of_spread(lambda p, y: 1 - _residual(p, y) / (y**2).sum())
+r2_of_unbiased_variance = _of_spread(lambda p, y: 1 - ((p - y) ** 2).mean() / y.var(ddof=1))
+r2_without_one_minus = _of_spread(lambda p, y: _residual(p, y) / (y.var() * len(y)))
+r2_divides_by_zero = _with(r2=lambda p, y: 1 - _residual(p, y) / np.float64(((y - y.mean()) ** 2).sum()))
 r2_zero_for_constant = _with(r2=lambda p, y: _r2(p, y) if (y != y[0]).any() else 0.0)
-mse_is_sum = _with(mse=lambda p, y: (p - y).square().sum(), rmse=lambda p, y: (p - y).square().sum().sqrt())
-mse_is_halved = _with(mse=lambda p, y: (p - y).square().mean() / 2)
-mse_unbiased = _with(mse=lambda p, y: (p - y).square().sum() / (len(y) - 1),
-                     rmse=lambda p, y: ((p - y).square().sum() / (len(y) - 1)).sqrt())
-rmse_is_mean_of_roots = _with(rmse=lambda p, y: (p - y).square().sqrt().mean())
-rmse_without_bias = _with(rmse=lambda p, y: (p - y).std(correction=0))
+mse_is_sum = _with(mse=_residual, rmse=lambda p, y: _residual(p, y) ** 0.5)
+mse_is_halved = _with(mse=lambda p, y: ((p - y) ** 2).mean() / 2)
+mse_unbiased = _with(mse=lambda p, y: _residual(p, y) / (len(y) - 1),
+                     rmse=lambda p, y: (_residual(p, y) / (len(y) - 1)) ** 0.5)
+rmse_is_mean_of_roots = _with(rmse=lambda p, y: np.sqrt((p - y) ** 2).mean())
+rmse_without_bias = _with(rmse=lambda p, y: (p - y).std())
 mae_signed = _with(mae=lambda p, y: (p - y).mean())
-mae_of_sum = _with(mae=lambda p, y: (p - y).mean().abs())
-mae_is_median = _with(mae=lambda p, y: (p - y).abs().quantile(0.5))
-mae_in_percent = _with(mae=lambda p, y: ((p - y).abs() / y.abs().clamp(min=1e-9)).mean())
+mae_of_sum = _with(mae=lambda p, y: abs((p - y).mean()))
+mae_is_median = _with(mae=lambda p, y: np.median(np.abs(p - y)))
+mae_in_percent = _with(mae=lambda p, y: (np.abs(p - y) / np.abs(y).clip(min=1e-9)).mean())
 
 
 # ---- cosine_similarity ----------------------------------------------------------------------------------------------
