@@ -522,13 +522,13 @@ for ax, (name, pairs), color in zip(axes, opinions.items(), COLORS, strict=False
     opposite, same = zip(*pairs, strict=True)
     ax.scatter(same, opposite, color=color, s=32)
     ax.plot([0, 100], [0, 100], color="#777777", linestyle=":", linewidth=1)
-    ax.set(title=f"{name}: misled {misled[name]} of {len(TRIPLES)} times", xlabel="score of the same meaning, %")
+    ax.set(title=f"{name}: {misled[name]} of {len(TRIPLES)}", xlabel="score of the same meaning, %")
 axes[0].set_ylabel("score of the opposite, %")
 show(
     fig,
     alt="Three scatter plots, a dot a sentence: the score of a sentence that says the opposite against that of a "
     "paraphrase, for BLEU, ROUGE-L and the cosine of an encoder. Dots above the diagonal mean that the opposite wins.",
-    title="The opposite in the same words beats the same in other words",
+    title=f"How often the opposite beats the paraphrase, of {len(TRIPLES)} sentences",
 )
 
 # %% [markdown]
@@ -686,7 +686,7 @@ check(perplexity)
 
 # %% tags=["payoff"]
 model, tokenizer = smollm(torch.bfloat16)
-LENGTHS = (3, 4, 6, 12, 40, 90)
+LENGTHS = (3, 4, 6, 12, 30, 60)
 plays = tokenizer(shakespeare()[200_000:206_000]).input_ids
 batch = torch.full((len(LENGTHS), max(LENGTHS)), -100)
 for row, n in enumerate(LENGTHS):
@@ -700,9 +700,9 @@ print(f"yours: {float(perplexity(told.logits, batch)):.2f}   transformers: {floa
 # ### Whose mean?
 #
 # "Perplexity measures how confused the model is when it generates." Two things are wrong with that. Nothing is
-# generated: the model *reads* a given text. And "the" confusion depends on what one averages over, and on what a token
-# is. We take the six passages and average in three ways, in batches as they come; and then give the model one text
-# twice, the second time spelled letter by letter, which its vocabulary allows.
+# generated: the model *reads* a given text. And "the" confusion depends on what one averages over. We take the six
+# passages and average in four ways that are all seen in training code. Then we take the longest alone, and share its
+# total surprise out over its tokens, its words, its letters: a model with another tokenizer has other tokens.
 
 # %% claim="A09.10"
 model, tokenizer = smollm(torch.bfloat16)
@@ -716,7 +716,7 @@ def surprises(ids):
 
 
 source = tokenizer(shakespeare()[200_000:206_000]).input_ids
-passages = [source[200 * i : 200 * i + n] for i, n in enumerate((3, 4, 6, 12, 40, 90))]
+passages = [source[200 * i : 200 * i + n] for i, n in enumerate((3, 4, 6, 12, 30, 60))]
 read_alone = [surprises(passage) for passage in passages]
 means = {
     "all tokens alike": torch.cat(read_alone).mean().exp(),
@@ -725,35 +725,36 @@ means = {
     "mean of the texts' losses": torch.stack([each.mean() for each in read_alone]).mean().exp(),
     "mean of perplexities": torch.stack([each.mean().exp() for each in read_alone]).mean(),
 }
-text = tokenizer.decode(passages[-1])
-spelled = [i for letter in text for i in tokenizer(letter, add_special_tokens=False).input_ids]
-costs = {"its own tokens": surprises(passages[-1]), "letter by letter": surprises(spelled)}
+text = tokenizer.decode(passages[-1][1:])  # what is predicted
+units = {"tokens": len(passages[-1]) - 1, "words": len(text.split()), "letters": len(text)}
+total = float(read_alone[-1].sum())
+shared = {name: math.exp(total / count) for name, count in units.items()}
 
-fig, axes = figure(1, 3, width=10.6, height=3.6, width_ratios=(1.5, 1, 1))
+fig, axes = figure(1, 2, width=10.4, height=3.4, width_ratios=(1.4, 1))
 axes[0].barh(list(means), [float(value) for value in means.values()], color=[COLORS[0]] + 3 * [COLORS[1]])
 axes[0].invert_yaxis()
 axes[0].set(xlabel="“perplexity”, log scale", xscale="log", xlim=(1, None), title="Six texts, four means")
+axes[1].bar([f"{count} {name}" for name, count in units.items()], list(shared.values()), color=COLORS[2], width=0.6)
+axes[1].set(yscale="log", ylim=(1, 4 * max(shared.values())), ylabel="exp(surprise / number)",
+            title="One text, one total surprise")
 for i, value in enumerate(means.values()):
     axes[0].text(1.1, i, f"{float(value):,.0f}", va="center", color="white", fontweight="bold")
-bars = [[float(each.mean().exp()) for each in costs.values()],
-        [float(each.sum() / math.log(2) / len(text)) for each in costs.values()]]
-for ax, values, name in zip(axes[1:], bars, ("perplexity per token", "bits per letter"), strict=True):
-    ax.bar(["its own\ntokens", "letter by\nletter"], values, color=[COLORS[0], COLORS[2]], width=0.6)
-    ax.set(title=name, ylabel=name, ylim=(0, 1.15 * max(values)))
-    for i, value in enumerate(values):
-        ax.text(i, value, f"{value:.1f}", ha="center", va="bottom")
+for i, value in enumerate(shared.values()):
+    axes[1].text(i, value, f"{value:,.1f}", ha="center", va="bottom")
+low, high = (float(pick(means.values())) for pick in (min, max))
 show(
     fig,
-    alt="Left: four averages of six texts, all called perplexity. Right: one text as the model's own tokens and letter "
-    "by letter: perplexity per token, and bits per letter.",
-    title=f"Same texts: {float(min(means.values())):,.0f} to {float(max(means.values())):,.0f}. Spelled out, "
-    f"{bars[0][0]:.0f} becomes {bars[0][1]:.0f} a token, and {bars[1][0]:.1f} becomes {bars[1][1]:.1f} bits a letter",
+    alt="Left: four averages of the surprise of six texts, all called perplexity. Right: the surprise of one text "
+    "divided by its tokens, its words and its letters.",
+    title=f"One model, one set of texts: {low:,.0f} or {high:,.0f}. One text: {shared['tokens']:,.0f} a token, "
+    f"{shared['words']:,.0f} a word, {shared['letters']:.1f} a letter",
 )
 
 # %% [markdown]
 # **Imprecise.** Perplexity belongs to a *text* under a model, with one weight for each predicted token. It can be
 # compared only between models with the same tokenizer, on the same text, with the same context. Otherwise divide by
-# letters or bytes, which everybody counts alike.
+# letters or bytes, which everybody counts alike. (Why do the short texts ruin the means? Each begins somewhere in a
+# speech, and the first words of a text without context are the hardest.)
 #
 # ### "Lower perplexity is better"
 #
@@ -788,7 +789,7 @@ def new_pairs(ids):
 measured_texts = {name: (float(surprises(ids).mean().exp()), new_pairs(ids)) for name, ids in texts.items()}
 fig, ax = figure(width=8.6, height=3.6)
 for (name, (x, y)), color, mark in zip(measured_texts.items(), COLORS, "os^D", strict=False):
-    ax.scatter(x, 100 * y, s=80, color=color, marker=mark, label=f"{name}: {x:,.1f}")
+    ax.scatter(x, 100 * y, s=80, color=color, marker=mark, label=f"{name}: {x:,.{0 if x >= 100 else 1}f}")
 ax.set(xscale="log", xlim=(1, None), ylim=(0, 105), xlabel="perplexity of the text",
        ylabel="different pairs of tokens, %")
 ax.legend(title="perplexity", loc="lower right")
@@ -924,17 +925,17 @@ print(f"With all vectors scaled to length 1, cosine and Euclid give the same pla
 
 # %% tags=["payoff"]
 asked = ["I am jealous of my friend", "the king is dead", "she is very beautiful", "give me some money"]
-likeness = cosine_similarity(encode(asked), encode(lines))
+likeness = cosine_similarity(encode(asked), in_minilm)
 for question, row in zip(asked, likeness, strict=True):
     best = row.topk(2)
     print(question)
     for value, i in zip(best.values, best.indices, strict=True):
         print(f"    {float(value):.2f}  {lines[int(i)]}")
-halves = [" ".join(line.split()[: len(line.split()) // 2]) for line in lines]
-again = cosine_similarity(encode(halves), encode(lines))
+halves = [" ".join(line.split()[: len(line.split()) // 2]) for line in lines[:100]]
+again = cosine_similarity(encode(halves), in_minilm)
 for k in (1, 5, 20):
-    print(f"the first half of a line finds its line among the first {k}: "
-          f"{float(top_k_accuracy(again, torch.arange(len(lines)), k)):.0%}")
+    print(f"half a line finds its line among the first {k} of {len(lines)}: "
+          f"{float(top_k_accuracy(again, torch.arange(len(halves)), k)):.0%}")
 
 # %% [markdown]
 # ## What the list leaves out
@@ -970,15 +971,25 @@ def answers(strength):
     return classifier.predict(pictures[~seen]) == digits[~seen]
 
 
-right = np.stack([answers(1e-4), answers(1e-5)])
-order = dice.permutation(right.shape[1])
-sizes, widths = [50, 100, 200, 400, right.shape[1]], {"one score": [], "difference of two, paired": []}
+right = np.stack([answers(1e-4), answers(1e-5)]).astype(float)
+
+
+def half_width(values):
+    """Half of the 95 % interval of the mean of `values` [questions], in points."""
+    means = values[dice.integers(len(values), size=(1000, len(values)))].mean(1)
+    return 50 * float(np.subtract(*np.quantile(means, [0.975, 0.025])))
+
+
+sizes = [50, 100, 200, 400]
+widths = {"one score": [], "two models, other questions": [], "two models, same questions": []}
 for size in sizes:
-    drawn = dice.integers(size, size=(1000, size))
-    sample = right[:, order[:size]].astype(float)
-    for name, values in (("one score", sample[0]), ("difference of two, paired", sample[0] - sample[1])):
-        low, high = np.quantile(values[drawn].mean(1), [0.025, 0.975])
-        widths[name].append(50 * (high - low))
+    found = []
+    for _ in range(20):
+        one, other = dice.permutation(right.shape[1])[: 2 * size].reshape(2, size)
+        single = [half_width(right[0, one]), half_width(right[1, other])]
+        found.append((single[0], math.hypot(*single), half_width(right[0, one] - right[1, one])))
+    for values, width in zip(widths.values(), np.mean(found, axis=0), strict=True):
+        values.append(width)
 
 fig, axes = figure(1, 2, width=10.4, height=3.7)
 for values, name, color, mark in ((naive, "naive", COLORS[1], "s"), (unbiased, "unbiased", COLORS[0], "o")):
@@ -988,7 +999,7 @@ for values, name, color, mark in ((naive, "naive", COLORS[1], "s"), (unbiased, "
 axes[0].axhline(0, color="black", linewidth=1)
 axes[0].set(xlabel="k", ylabel="error of pass@k, points\n(mean ± standard deviation)", title=f"{TRIES} tries a task")
 axes[0].legend()
-for (name, values), color, style in zip(widths.items(), COLORS[2:], ("-", "--"), strict=False):
+for (name, values), color, style in zip(widths.items(), COLORS[2:], (":", "--", "-"), strict=False):
     axes[1].plot(sizes, values, color=color, linestyle=style, marker="o", label=name)
 axes[1].set(xlabel="questions in the test", ylabel="± points (95 % interval)", xscale="log", ylim=(0, None),
             title="How sure a score is")
@@ -998,20 +1009,21 @@ axes[1].legend()
 show(
     fig,
     alt="Left: the error of naive and unbiased pass@k against k. Right: half the width of the bootstrap interval "
-    "against the number of questions, for one score and for the difference of two models on the same questions.",
+    "against the number of questions: for one score, for two models on other questions, for two on the same ones.",
     title=f"pass@{TRIES}: naive {100 * (naive[-1].mean() - true_rate[-1]):+.1f} points on average, unbiased "
     f"{100 * (unbiased[-1].mean() - true_rate[-1]):+.1f}. A score on 100 questions: ± {widths['one score'][1]:.0f}",
 )
 
 # %% [markdown]
 # Compare two models on the *same* questions, and bootstrap the difference: what is hard for both cancels. And whoever
-# reports two models two points apart on a hundred questions has reported nothing.
+# reports two models two points apart on a hundred questions has reported nothing. (Both models here are classifiers of
+# digits, about 90 % right; nearer to 50 % the intervals are wider.)
 #
 # ### The judge
 #
 # The third tool is another model that says which of two answers is better. It is cheap, and it has habits. Does the
 # list lack something that matters? If a judge were just a metric like the others, its verdict would depend on
-# the answers. So we ask SmolLM ten easy questions, each with a right and a wrong answer, and then **swap** the two.
+# the answers. So we ask SmolLM eight easy questions, each with a right and a wrong answer, and then **swap** the two.
 
 # %% claim="A09.1"
 QUESTIONS = [
@@ -1021,9 +1033,7 @@ QUESTIONS = [
     ("What do bees make?", "Honey.", "Bread."),
     ("How many days has a week?", "Seven.", "Nine."),
     ("Which animal barks?", "A dog.", "A fish."),
-    ("What do plants need to grow?", "Water and light.", "Plastic and noise."),
     ("What is frozen water called?", "Ice.", "Sand."),
-    ("Which is larger, an ant or an elephant?", "An elephant.", "An ant."),
     ("In which city is the Eiffel Tower?", "Paris.", "Madrid."),
 ]
 ASK = ("Question: {}\nAnswer A: {}\nAnswer B: {}\nWhich answer is better? Reply with the letter A or B only.")
@@ -1035,8 +1045,8 @@ def prefers_first(question, first, second):
     """The log-odds that the judge names answer A."""
     chat = [{"role": "user", "content": ASK.format(question, first, second)}]
     prompt = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-    scores = model(tokenizer(prompt, return_tensors="pt").input_ids, logits_to_keep=1).logits[0, -1].float()
-    return float(scores[letters[0]] - scores[letters[1]])
+    last = model.model(tokenizer(prompt, return_tensors="pt").input_ids).last_hidden_state[0, -1].float()
+    return float(last @ (model.lm_head.weight[letters[0]].float() - model.lm_head.weight[letters[1]].float()))
 
 
 good_first = np.array([prefers_first(question, good, bad) for question, good, bad in QUESTIONS])
@@ -1060,13 +1070,13 @@ show(
     "A fair judge has them on both sides of 0.",
     title=f"The judge names A in {named_a:.0%} of its verdicts; {consistent.sum()} of {len(QUESTIONS)} survive a swap",
 )
-print(f"Averaged over both orders it prefers the right answer {(knows > 0).sum()} times of {len(QUESTIONS)}.")
+print(f"Averaged over both orders it leans to the right answer {(knows > 0).sum()} times of {len(QUESTIONS)}.")
 
 # %% [markdown]
 # **Outdated**, the heading of the list: nothing in it would have shown you this. Our judge is very small, and large
 # ones are far better; but the bias towards a place is well known there, too, and so is one for length (Zheng et al.
-# 2023, [arXiv:2306.05685](https://arxiv.org/abs/2306.05685)). The remedy costs a factor of two: ask in both orders, and count
-# only verdicts that agree.
+# 2023, [arXiv:2306.05685](https://arxiv.org/abs/2306.05685)). The remedy costs a factor of two: ask in both
+# orders, and count only verdicts that agree.
 #
 # What else belongs on a list of today: exact match and multiple choice (MMLU-Pro, GPQA), tasks in a real environment
 # (SWE-bench), pairwise votes turned into ratings (Bradley-Terry, "Elo"), calibration, faithfulness to sources, and
