@@ -133,10 +133,6 @@ def _with_f1(f1):
 
 prf_arithmetic = _with_f1(lambda p, r: (p + r) / 2)
 prf_geometric = _with_f1(lambda p, r: (p * r).sqrt())
-prf_without_two = _with_f1(lambda p, r: _harmonic(p, r) / 2)
-prf_smaller = _with_f1(torch.minimum)
-
-
 def prf_swapped(matrix, average):
     return prf_right(matrix.T, average)
 
@@ -253,10 +249,6 @@ def auc_of_all_pairs(scores, labels):
     return auc_by_pairs(scores, labels) * share * (1 - share)
 
 
-def auc_not_divided(scores, labels):
-    return auc_by_pairs(scores, labels) * (labels == 1).sum() * (labels == 0).sum()
-
-
 def auc_in_order_of_input(scores, labels):
     """One corner for each example: tied examples are walked one after the other, as they happen to stand."""
     walked = labels[scores.argsort(descending=True, stable=True)]
@@ -286,14 +278,3 @@ def average_precision(scores, labels):
     order = scores.argsort(descending=True, stable=True)
     hits = (labels[order] == 1).double()
     return (hits * hits.cumsum(0) / torch.arange(1, len(hits) + 1)).sum() / hits.sum()
-
-
-def auc_with_few_thresholds(scores, labels):
-    """Ten steps from the lowest to the highest score."""
-    levels = torch.linspace(float(scores.max()), float(scores.min()), 11, dtype=torch.float64)
-    binned = (scores.double()[:, None] >= levels).double().sum(1)
-    return auc_by_pairs(binned, labels)
-
-
-def accuracy_at_zero(scores, labels):
-    return ((scores > 0) == (labels == 1)).double().mean()

@@ -78,7 +78,6 @@ def _residual(p, y):
 
 
 r2_squared_correlation = _of_spread(lambda p, y: _correlation(p, y) ** 2)
-r2_correlation = _of_spread(_correlation)
 r2_explained_variance = _of_spread(lambda p, y: 1 - (y - p).var() / y.var())
 r2_ratio_of_variances = _of_spread(lambda p, y: p.var() / y.var())
 r2_never_negative = _with(r2=lambda p, y: max(_r2(p, y), 0.0))
@@ -89,17 +88,12 @@ r2_without_one_minus = _of_spread(lambda p, y: _residual(p, y) / (y.var() * len(
 r2_divides_by_zero = _with(r2=lambda p, y: 1 - _residual(p, y) / np.float64(((y - y.mean()) ** 2).sum()))
 r2_zero_for_constant = _with(r2=lambda p, y: _r2(p, y) if (y != y[0]).any() else 0.0)
 mse_is_sum = _with(mse=_residual, rmse=lambda p, y: _residual(p, y) ** 0.5)
-mse_is_halved = _with(mse=lambda p, y: ((p - y) ** 2).mean() / 2)
 mse_unbiased = _with(mse=lambda p, y: _residual(p, y) / (len(y) - 1),
                      rmse=lambda p, y: (_residual(p, y) / (len(y) - 1)) ** 0.5)
 rmse_is_mean_of_roots = _with(rmse=lambda p, y: np.sqrt((p - y) ** 2).mean())
 rmse_without_bias = _with(rmse=lambda p, y: (p - y).std())
 mae_signed = _with(mae=lambda p, y: (p - y).mean())
 mae_of_sum = _with(mae=lambda p, y: abs((p - y).mean()))
-mae_is_median = _with(mae=lambda p, y: np.median(np.abs(p - y)))
-mae_in_percent = _with(mae=lambda p, y: (np.abs(p - y) / np.abs(y).clip(min=1e-9)).mean())
-
-
 # ---- cosine_similarity ----------------------------------------------------------------------------------------------
 
 def _unit(x, dim=-1):
@@ -113,9 +107,9 @@ def cosine_right(a, b):
 
 def cosine_by_loop(a, b):
     def one(x, y):
-        product = float((x * x).sum() * (y * y).sum())
-        return float((x * y).sum()) / math.sqrt(product) if product else 0.0
-    rows = [[one(x, y) for y in b.double()] for x in a.double()]
+        product = sum(u * u for u in x) * sum(v * v for v in y)
+        return sum(u * v for u, v in zip(x, y, strict=True)) / math.sqrt(product) if product else 0.0
+    rows = [[one(x, y) for y in b.tolist()] for x in a.tolist()]
     return torch.tensor(rows, dtype=a.dtype)
 
 
@@ -130,10 +124,6 @@ def dot_products(a, b):
 
 def cosine_of_squares(a, b):
     return (a @ b.T) / (a.square().sum(-1)[:, None] * b.square().sum(-1)).clamp(min=1e-12)
-
-
-def cosine_of_sums(a, b):
-    return (a @ b.T) / (a.abs().sum(-1)[:, None] * b.abs().sum(-1)).clamp(min=1e-12)
 
 
 def cosine_only_b_scaled(a, b):
@@ -175,10 +165,6 @@ def cosine_couples(a, b):
 
 def euclidean(a, b):
     return torch.cdist(a, b)
-
-
-def angle_similarity(a, b):
-    return 1 - cosine_right(a, b).clamp(-1, 1).acos() / math.pi
 
 
 # ---- top_k_accuracy -------------------------------------------------------------------------------------------------
@@ -247,12 +233,6 @@ def topk_order_for_rank(scores, targets, k):
     """argsort gives which class is at a place, not at which place a class is."""
     place = scores.argsort(-1, descending=True).gather(1, targets[:, None])[:, 0]
     return (place < k).double().mean()
-
-
-def topk_share_of_targets(scores, targets, k):
-    """The share of k places that hold some row's target."""
-    best = scores.topk(min(k, scores.shape[-1]), dim=-1).indices
-    return torch.isin(best, targets).double().mean()
 
 
 def topk_error(scores, targets, k):

@@ -1,4 +1,4 @@
-"""Wrong BLEU, ROUGE-L and perplexity, as complete implementations, and a few right ones that look different."""
+"""Wrong BLEU and ROUGE-L, as complete implementations, and a few right ones that look different."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import functools
 import math
 from collections import Counter
 from difflib import SequenceMatcher
-
-import torch
 
 # ---- bleu: one implementation whose every step can be replaced ------------------------------------------------------
 
@@ -64,16 +62,8 @@ def _clipped_by_sum(candidate, references, n):
     return sum((_grams(candidate, n) & summed).values())
 
 
-def _distinct(candidate, references, n):
-    return len(set(_grams(candidate, n)) & set().union(*(_grams(r, n) for r in references)))
-
-
 def _add_one(counts):
     return math.exp(sum(math.log((h + 1) / (t + 1)) for h, t in counts) / len(counts))
-
-
-def _tiny(counts):
-    return math.exp(sum(math.log(max(_share(h, t), 0.01)) for h, t in counts) / len(counts))
 
 
 def _without_zeros(counts):
@@ -84,24 +74,19 @@ def _without_zeros(counts):
 bleu_right = _bleu()
 bleu_unclipped = _bleu(matches=_any_reference)
 bleu_clipped_by_sum = _bleu(matches=_clipped_by_sum)
-bleu_of_sets = _bleu(matches=_distinct, out_of=lambda c, r, n: len(set(_grams(c, n))))
 bleu_first_reference = _bleu(matches=lambda c, r, n: _clipped(c, r[:1], n), length=lambda n, lengths: lengths[0])
 bleu_recall = _bleu(out_of=lambda c, r, n: max(_closest(len(c), list(map(len, r))) - n + 1, 0))
 bleu_arithmetic = _bleu(mean=lambda counts: sum(_share(h, t) for h, t in counts) / len(counts))
 bleu_product = _bleu(mean=lambda counts: math.prod(_share(h, t) for h, t in counts))
 bleu_pooled = _bleu(mean=lambda counts: _share(sum(h for h, _ in counts), sum(t for _, t in counts)))
 bleu_add_one = _bleu(mean=_add_one)
-bleu_with_floor = _bleu(mean=_tiny)
 bleu_skips_zeros = _bleu(mean=_without_zeros)
-bleu_only_longest = _bleu(orders=lambda max_n: [max_n])
 bleu_words_only = _bleu(orders=lambda max_n: [1])
 bleu_always_four = _bleu(orders=lambda max_n: range(1, 5))
 bleu_without_penalty = _bleu(penalty=lambda c, r: 1.0)
 bleu_penalty_turned = _bleu(penalty=lambda c, r: 1.0 if c <= r else math.exp(1 - c / r))
 bleu_penalty_both_ways = _bleu(penalty=lambda c, r: math.exp(1 - r / c) if c else 0.0)
 bleu_penalty_is_ratio = _bleu(penalty=lambda c, r: min(1.0, _share(c, r)))
-bleu_penalty_upside_down = _bleu(penalty=lambda c, r: 1.0 if c >= r else math.exp(1 - r / c) if not c
-                                 else math.exp(c / r - 1))
 bleu_longest_reference = _bleu(length=lambda n, lengths: max(lengths))
 bleu_shortest_reference = _bleu(length=lambda n, lengths: min(lengths))
 bleu_longer_of_ties = _bleu(length=lambda n, lengths: min(lengths, key=lambda r: (abs(r - n), -r)))
@@ -204,13 +189,11 @@ rouge_substring = _rouge(_substring)
 rouge_bag = _rouge(lambda a, b: sum((Counter(a) & Counter(b)).values()))
 rouge_set = _rouge(lambda a, b: len(set(a) & set(b)))
 rouge_greedy = _rouge(_greedy)
-rouge_two = _rouge(lambda a, b: sum((_grams(a, 2) & _grams(b, 2)).values()))
 rouge_without_padding = _rouge(_without_padding)
 rouge_matches_twice = _rouge(_either_way)
 rouge_same_place = _rouge(lambda a, b: sum(x == y for x, y in zip(a, b, strict=False)))
 rouge_exchanged = _rouge(order=lambda p, r: (r, p))
 rouge_arithmetic = _rouge(f=lambda p, r: (p + r) / 2)
-rouge_geometric = _rouge(f=lambda p, r: math.sqrt(p * r))
 rouge_recall_weighted = _rouge(f=lambda p, r: (1 + 1.2**2) * p * r / (r + 1.2**2 * p) if p + r else 0.0)
 rouge_f_is_recall = _rouge(f=lambda p, r: r)
 
@@ -245,94 +228,3 @@ def rouge_recursive(candidate, reference):
     if not found:
         return [0, 0, 0]
     return [found / len(candidate), found / len(reference), 2 * found / (len(candidate) + len(reference))]
-
-
-# ---- perplexity -----------------------------------------------------------------------------------------------------
-
-def _surprise(logits, labels):
-    """-log p of each label that counts, given logits at the same places: 1-D, and which places those are."""
-    kept = labels != -100
-    log_probs = logits.float().log_softmax(-1)
-    return -log_probs.gather(-1, labels.clamp(min=0)[..., None])[..., 0], kept
-
-
-def _shifted(reduce):
-    """`reduce(surprise, kept)`, both [rows, n - 1], of logits and the labels one place later."""
-    def perplexity(logits, labels):
-        return reduce(*_surprise(logits[:, :-1], labels[:, 1:]))
-    return perplexity
-
-
-def _row_means(s, kept):
-    counted = kept.any(1)
-    return ((s * kept).sum(1) / kept.sum(1).clamp(min=1))[counted]
-
-
-ppl_right = _shifted(lambda s, kept: s[kept].mean().exp())
-ppl_by_mask = _shifted(lambda s, kept: torch.exp((s * kept).sum() / kept.sum()))
-ppl_of_row_means = _shifted(lambda s, kept: _row_means(s, kept).mean().exp())
-ppl_mean_of_perplexities = _shifted(lambda s, kept: _row_means(s, kept).exp().mean())
-ppl_mean_over_tokens = _shifted(lambda s, kept: s[kept].exp().mean())
-ppl_over_padding = _shifted(lambda s, kept: s.mean().exp())
-ppl_divided_by_all = _shifted(lambda s, kept: ((s * kept).sum() / kept.numel()).exp())
-ppl_is_loss = _shifted(lambda s, kept: s[kept].mean())
-ppl_in_bits = _shifted(lambda s, kept: s[kept].mean() / math.log(2))
-ppl_two_to_nats = _shifted(lambda s, kept: 2 ** s[kept].mean())
-ppl_of_sum = _shifted(lambda s, kept: s[kept].sum().exp())
-ppl_inverted = _shifted(lambda s, kept: (-s[kept].mean()).exp())
-ppl_of_mean_probability = _shifted(lambda s, kept: 1 / (-s[kept]).exp().mean())
-ppl_median = _shifted(lambda s, kept: s[kept].quantile(0.5).exp())
-
-
-def ppl_unshifted(logits, labels):
-    s, kept = _surprise(logits, labels)
-    return s[kept].mean().exp()
-
-
-def ppl_shifted_back(logits, labels):
-    s, kept = _surprise(logits[:, 1:], labels[:, :-1])
-    return s[kept].mean().exp() if kept.any() else torch.tensor(math.nan)
-
-
-def ppl_counts_first_label(logits, labels):
-    """The sum is right; the number of tokens includes the first labels, which nothing predicts."""
-    s, kept = _surprise(logits[:, :-1], labels[:, 1:])
-    return (s[kept].sum() / (labels != -100).sum()).exp()
-
-
-def ppl_naive_softmax(logits, labels):
-    kept = labels[:, 1:] != -100
-    powers = logits[:, :-1].float().exp()
-    probs = (powers / powers.sum(-1, keepdim=True)).gather(-1, labels[:, 1:].clamp(min=0)[..., None])[..., 0]
-    return (-probs.log())[kept].mean().exp()
-
-
-def ppl_with_floor(logits, labels):
-    kept = labels[:, 1:] != -100
-    probs = logits[:, :-1].float().softmax(-1).gather(-1, labels[:, 1:].clamp(min=0)[..., None])[..., 0]
-    return (-(probs + 1e-3).log())[kept].mean().exp()
-
-
-def ppl_softmax_twice(logits, labels):
-    return ppl_right(logits.float().softmax(-1), labels)
-
-
-def ppl_without_softmax(logits, labels):
-    kept = labels[:, 1:] != -100
-    picked = logits[:, :-1].float().gather(-1, labels[:, 1:].clamp(min=0)[..., None])[..., 0]
-    return (-picked[kept].mean()).exp()
-
-
-def ppl_by_cross_entropy(logits, labels):
-    flat = logits[:, :-1].reshape(-1, logits.shape[-1]).double()
-    return float(torch.nn.functional.cross_entropy(flat, labels[:, 1:].reshape(-1)).exp())
-
-
-def ppl_by_loop(logits, labels):
-    total, count = 0.0, 0
-    for row, marks in zip(logits.double(), labels.tolist(), strict=True):
-        for scores, label in zip(row, marks[1:], strict=False):
-            if label != -100:
-                total += float(scores.logsumexp(0) - scores[label])
-                count += 1
-    return math.exp(total / count)
