@@ -25,9 +25,10 @@ REPOSITORY, VERSION = "{slug}", "{tag}"
 if "google.colab" in sys.modules and importlib.util.find_spec("autograde") is None:
     if REPOSITORY.startswith("OWNER/"):
         sys.exit("This copy of the course is not published yet: run `autograde slug OWNER/REPO` with its own address.")
+    LACKING = ["gguf", "cloudpickle", "platformdirs", "rapidfuzz", "sacrebleu"]
     INSTALL = [sys.executable, "-m", "pip", "install", "-q"]
     COURSE = f"git+https://github.com/{{REPOSITORY}}@{{VERSION}}"
-    for packages in (["gguf", "cloudpickle", "platformdirs"], ["--no-deps", {models}], ["--no-deps", COURSE]):
+    for packages in (LACKING, ["--no-deps", {models}], ["--no-deps", COURSE]):
         if subprocess.run([*INSTALL, *packages]).returncode:
             sys.exit(f"{{packages[-1]}} can't be installed: check the network and that the repository is public.")
     importlib.invalidate_caches()"""

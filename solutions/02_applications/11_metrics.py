@@ -1,0 +1,1099 @@
+# ---
+# jupyter:
+#   course:
+#     title: "Metrics, and where they lie"
+#     exercises: applications.metrics
+#     questions: [A09]
+# ---
+
+# %% [markdown]
+# # Metrics, and where they lie
+#
+# A metric turns a thousand answers into one number. That is its use, and its danger: every metric was made for a
+# question, and answers another one politely if you ask it.
+#
+# You will build the metrics of the usual interview list: counting hits, ranking, regression, BLEU, ROUGE, perplexity,
+# retrieval. Each is a few lines, and each has a detail that half of all implementations get wrong. After each one you
+# see a case where it says the opposite of the truth. At the end stand the tools that the usual list leaves out.
+
+# %% tags=["setup"]
+import math
+import re
+from collections import Counter
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from autograde import check
+from labkit import COLORS, SEQUENTIAL, figure, minilm, shakespeare, show, smollm
+
+# %% [markdown]
+# ## Accuracy, and how to be right by saying nothing
+#
+# Our first model is a **detector**: is this picture of a digit an 8? It is a logistic regression, and we test it on 898
+# pictures that it has not seen. Then we ask how it would do where eights are rarer. For that the same pictures are
+# counted with weights, so that eights make up 50 %, 10 %, 1 % of all.
+#
+# "Accuracy suits tasks whose classes are about equally frequent." What happens elsewhere? For each share we give the
+# detector the threshold with the *highest accuracy*, and then look how many eights it still finds.
+# %% claim="A09.2"
+SHARES = [0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005]
+from sklearn import metrics as judge
+from sklearn.datasets import load_diabetes, load_digits
+from sklearn.linear_model import LinearRegression, LogisticRegression
+
+pictures, digits = load_digits(return_X_y=True)
+seen = np.arange(len(digits)) % 2 == 0
+detector = LogisticRegression(C=1e-4, max_iter=300).fit(pictures[seen], digits[seen] == 8)
+scores, is_eight = detector.decision_function(pictures[~seen]), digits[~seen] == 8
+
+
+def weights_for(share):
+    """A weight for each test picture, so that eights make up `share` of the whole."""
+    return np.where(is_eight, share / is_eight.mean(), (1 - share) / (1 - is_eight.mean()))
+
+
+def most_accurate(share):
+    """(accuracy, share of eights that are found) at the threshold with the highest accuracy."""
+    weights, levels = weights_for(share), [*np.unique(scores), np.inf]
+    right = [np.average((scores >= level) == is_eight, weights=weights) for level in levels]
+    best = int(np.argmax(right))
+    return right[best], np.mean(scores[is_eight] >= levels[best])
+
+
+accuracy, found = np.array([most_accurate(share) for share in SHARES]).T
+fig, ax = figure(width=8.6, height=3.7)
+ax.plot(SHARES, 100 * accuracy, color=COLORS[0], marker="o", label="accuracy of the detector")
+ax.plot(SHARES, [100 * max(s, 1 - s) for s in SHARES], color=COLORS[4], linestyle=":", label="accuracy of saying 'no'")
+ax.plot(SHARES, 100 * found, color=COLORS[1], marker="s", linestyle="--", label="eights that it finds (recall)")
+ax.set(xscale="log", xlabel="share of eights, %", ylabel="%", ylim=(0, 103))
+ax.set_xticks(SHARES, [f"{100 * s:g}" for s in SHARES])
+ax.minorticks_off()
+ax.invert_xaxis()
+ax.legend(loc="lower left")
+show(
+    fig,
+    alt="Against the falling share of eights: the accuracy of the detector and of always saying no approach 100 %, "
+    "while the share of eights that the most accurate detector finds falls.",
+    title=f"From 50 % to 1 % eights: accuracy {accuracy[0]:.0%} to {accuracy[5]:.1%}, "
+    f"eights found {found[0]:.0%} to {found[5]:.0%}",
+)
+
+# %% [markdown]
+# **Correct**: use accuracy where classes are about balanced. Elsewhere a model that always says "no" looks excellent,
+# and the threshold that accuracy likes best is one that hardly ever says "yes".
+#
+# The cure is to look at *which* errors happen. The **confusion matrix** counts, for every true class, what it was
+# taken for. Everything else in this half of the chapter is read off it.
+#
+# ### Your turn
+
+# %% exercise="confusion_matrix"
+def confusion_matrix(targets, predictions, n_classes):
+    """How often each true class was taken for each class.
+
+    targets, predictions: int64 tensors [n] of classes from 0 to n_classes - 1; n may be 0. Not every class need occur
+    n_classes:            an int of at least 1
+
+    Returns int64 [n_classes, n_classes]: entry [i, j] is the number of examples of true class i that were predicted
+    as j. So rows are the truth, as in scikit-learn (some books have it the other way round).
+    """
+    ### BEGIN SOLUTION
+    pairs = targets * n_classes + predictions
+    return torch.bincount(pairs, minlength=n_classes**2).view(n_classes, n_classes)
+    ### END SOLUTION
+
+
+# %% check="confusion_matrix"
+check(confusion_matrix)
+
+# %% [markdown]
+# Now a classifier of all ten digits, naive Bayes. One number says that about every fifth answer is wrong. Your
+# matrix says which.
+
+# %% tags=["payoff"]
+from sklearn.naive_bayes import GaussianNB
+
+truth = torch.from_numpy(digits[~seen])
+guesses = torch.from_numpy(GaussianNB().fit(pictures[seen], digits[seen]).predict(pictures[~seen]))
+matrix = confusion_matrix(truth, guesses, 10)
+errors = matrix - matrix.diag().diag()
+true, called = divmod(int(errors.argmax()), 10)
+fig, ax = figure(width=5.8, height=4.6)
+picture = ax.imshow(matrix, cmap=SEQUENTIAL)
+for (i, j), count in np.ndenumerate(matrix.numpy()):
+    if count:
+        ax.text(j, i, count, ha="center", va="center", fontsize=9, color="black" if count > 45 else "white")
+ax.set(xlabel="predicted digit", ylabel="true digit", xticks=range(10), yticks=range(10))
+fig.colorbar(picture, label="pictures")
+show(
+    fig,
+    alt=f"The confusion matrix of ten digits. The largest number beside the diagonal: {errors.max()} times a {true} "
+    f"was taken for a {called}.",
+    title=f"{float(matrix.diag().sum() / matrix.sum()):.0%} right. Most frequent error: a {true} is called a {called}",
+)
+
+# %% [markdown]
+# ## Precision, recall, F1
+#
+# For one class, three counts matter: the *hits* (on the diagonal), how often the class was *called* (its column), how
+# often it *occurs* (its row).
+#
+# $$p = \frac{\text{hits}}{\text{called}}, \qquad r = \frac{\text{hits}}{\text{occurs}}, \qquad
+# F_1 = \frac{2pr}{p + r}$$
+#
+# $F_1$ is the **harmonic** mean, and that is the point. A model that calls everything an 8 has a recall of 1 and a
+# precision of, say, 0.01. Their arithmetic mean is a comfortable 0.5; the harmonic mean is 0.02.
+#
+# With several classes there are three ways to one number:
+#
+# * **macro**: the plain mean over the classes. A rare class counts as much as a frequent one.
+# * **weighted**: the mean with each class's frequency as its weight.
+# * **micro**: add up the counts of all classes, then divide. If every example gets one label, that *is* the accuracy.
+
+# %% exercise="precision_recall_f1"
+def precision_recall_f1(matrix, average):
+    """Precision, recall and F1 from a confusion matrix.
+
+    matrix:  int64 [classes, classes], rows are the truth, columns the predictions; at least one example in it
+    average: "none": one value a class, "macro": their plain mean over all classes of the matrix, "weighted": their
+             mean weighted by how often each class occurs, "micro": from the counts added up over all classes
+
+    0/0 is 0 everywhere: the precision of a class that is never predicted, the recall of one that never occurs, and F1
+    where both are 0. Such classes count in the macro mean like all others. Macro and weighted F1 are means of the
+    classes' F1.
+
+    Returns floating point: [3, classes] for "none", else [3]: precision, recall, F1. As scikit-learn's
+    precision_recall_fscore_support with zero_division=0 and all labels.
+    """
+    ### BEGIN SOLUTION
+    hits, called, occurs = matrix.diag().double(), matrix.sum(0), matrix.sum(1)
+    if average == "micro":
+        return (hits.sum() / matrix.sum()).expand(3)
+    wholes = torch.stack([called, occurs, called + occurs]).clamp(min=1)
+    each = torch.stack([hits, hits, 2 * hits]) / wholes
+    if average == "none":
+        return each
+    return each.mean(1) if average == "macro" else (each * occurs).sum(1) / occurs.sum()
+    ### END SOLUTION
+
+
+# %% check="precision_recall_f1"
+check(precision_recall_f1)
+
+# %% [markdown]
+# The same classifier, on a test with as many zeros as before, but ever fewer of the digits that it does badly. Nothing
+# about the model changes, only what it is asked.
+
+# %% tags=["payoff"]
+each = precision_recall_f1(matrix, "none")
+hard = each[1].argsort()[:4]
+kept = [1.0, 0.5, 0.2, 0.1, 0.05]
+rows = {name: [] for name in ("micro", "macro", "weighted")}
+for share in kept:
+    thinned = matrix.clone()
+    thinned[hard] = (thinned[hard] * share).round().long()
+    for name, values in rows.items():
+        values.append(float(precision_recall_f1(thinned, name)[2]))
+fig, ax = figure(width=8.0, height=3.5)
+for (name, values), color, mark in zip(rows.items(), COLORS, "os^", strict=False):
+    ax.plot([100 * share for share in kept], values, color=color, marker=mark, label=f"{name} F1")
+ax.set(xscale="log", xlabel="share of the four hardest digits that stays in the test, %", ylabel="F1")
+ax.set_xticks([100 * share for share in kept], [f"{100 * share:g}" for share in kept])
+ax.minorticks_off()
+ax.invert_xaxis()
+ax.legend()
+show(
+    fig,
+    alt="Micro, macro and weighted F1 of one classifier while its four hardest digits become rarer in the test.",
+    title="One model, fewer hard digits: micro F1 "
+    + ", macro F1 ".join(f"{rows[name][0]:.2f} to {rows[name][-1]:.2f}" for name in ("micro", "macro")),
+)
+
+# %% [markdown]
+# So an F1 without its average says little. And there are two "macro F1" about: the mean of the classes' F1, as here,
+# and the F1 of mean precision and mean recall, which comes out higher (Opitz and Burst 2019,
+# [arXiv:1911.03347](https://arxiv.org/abs/1911.03347)). Say which.
+#
+# ## ROC AUC: all thresholds at once
+#
+# Precision and recall need a threshold. The **ROC curve** tries them all: share of positives found against share of
+# negatives called by mistake. The area under it has a meaning one can say in a sentence: take a positive and a negative
+# at random; the AUC is the probability that the positive has the higher score.
+#
+# $$\text{AUC} = P(s^+ > s^-) + \tfrac{1}{2} P(s^+ = s^-)$$
+#
+# The second term is what gets forgotten. Models that give coarse scores (a judge that answers 1 to 5) tie all the time.
+
+# %% exercise="roc_auc"
+def roc_auc(scores, labels):
+    """The area under the ROC curve.
+
+    scores: floating-point tensor [n], of any size and sign; higher means more likely positive. Scores may tie
+    labels: int64 tensor [n] of 0 (negative) and 1 (positive), at least one of each
+
+    Among all pairs of a positive and a negative: the share in which the positive has the higher score, a tie counting
+    one half. The result depends neither on the order of the examples nor on a monotone change of the scores.
+
+    Returns a float, or a floating-point tensor of no dimension. (Memory for all pairs is fine.)
+
+    Hanley and McNeil, "The meaning and use of the area under a receiver operating characteristic (ROC) curve", 1982.
+    """
+    ### BEGIN SOLUTION
+    gap = scores[labels == 1][:, None] - scores[labels == 0]
+    return ((gap > 0).double() + 0.5 * (gap == 0)).mean()
+    ### END SOLUTION
+
+
+# %% check="roc_auc"
+check(roc_auc)
+
+# %% [markdown]
+# ### Is the model with the larger AUC the better one?
+#
+# "The larger the AUC, the better the model." AUC weighs all pairs alike, also those far down the list where nobody
+# ever looks. So we build two detectors for one test. The *steady* one lifts every positive a little. The *keen* one is
+# sure of half the positives and blind to the rest. Then positives become rare, and we ask what a user sees: of the
+# first hundred alarms, how many are real? **Average precision**, the area under the precision-recall curve, is the
+# usual metric for that.
+
+# %% claim="A09.4"
+dice = np.random.default_rng(0)
+N = 40_000
+
+
+def two_detectors(share):
+    """Labels [N], and two lists of scores for them."""
+    labels = dice.random(N) < share
+    noise = dice.normal(size=(2, N))
+    keen = np.where(dice.random(N) < 0.5, 4.0, 0.0)
+    return labels, {"steady": noise[0] + 1.3 * labels, "keen": noise[1] + keen * labels}
+
+
+shares = [0.5, 0.1, 0.02, 0.005]
+rows = {name: [] for name in ("steady", "keen")}
+for share in shares:
+    labels, detectors = two_detectors(share)
+    for name, values in detectors.items():
+        first = labels[np.argsort(-values)[:100]].mean()
+        area, precision = judge.roc_auc_score(labels, values), judge.average_precision_score(labels, values)
+        rows[name].append((area, precision, first))
+
+fig, axes = figure(1, 3, width=10.4, height=3.5, sharex=True)
+for ax, k, name in zip(axes, range(3), ("ROC AUC", "average precision", "real among the first 100"), strict=True):
+    for (detector, values), color, style in zip(rows.items(), COLORS, ("-", "--"), strict=False):
+        ax.plot(shares, [value[k] for value in values], color=color, linestyle=style, marker="o", label=detector)
+    ax.set(xscale="log", title=name, xlabel="share of positives, %", ylim=(0, 1.03))
+    ax.set_xticks(shares, [f"{100 * share:g}" for share in shares])
+    ax.minorticks_off()
+axes[0].invert_xaxis()
+axes[0].legend(loc="lower left")
+steady, keen = (rows[name][-1] for name in rows)
+show(
+    fig,
+    alt="Three panels against the falling share of positives, for two detectors: ROC AUC, average precision, and how "
+    "many of the first hundred alarms are real.",
+    title=f"At 0.5 % positives: AUC {steady[0]:.2f} (steady) and {keen[0]:.2f} (keen); real among the first 100: "
+    f"{steady[2]:.0%} and {keen[2]:.0%}",
+)
+
+# %% [markdown]
+# **Imprecise.** A larger AUC means better ranking over *all* pairs. It does not change when positives get rare, which
+# is both its virtue and its blindness: the share of false alarms does change. If you only ever act on the top of the
+# list, report average precision or precision at that depth (Saito and Rehmsmeier 2015, PLOS ONE 10(3)).
+#
+# ## Regression: how far off?
+#
+# MSE is the mean of the squared errors, RMSE its root (in the units of the target again), MAE the mean of the absolute
+# errors. A few wild errors rule MSE and hardly touch MAE.
+#
+# $R^2$ asks something else: how much better than always predicting the mean $\bar y$?
+#
+# $$R^2 = 1 - \frac{\sum_i (y_i - \hat y_i)^2}{\sum_i (y_i - \bar y)^2}$$
+#
+# Nothing in that is a square of anything: if the predictions are worse than the mean, $R^2$ is negative, without limit.
+
+# %% exercise="regression_metrics"
+def regression_metrics(predictions, targets):
+    """Mean squared error, its root, mean absolute error, and R².
+
+    predictions: floating-point tensor [n] or [n, 1], as a linear layer gives it; n is at least 2
+    targets:     floating-point tensor [n]
+
+    R² is 1 - SS_res / SS_tot, where SS_res is the sum of the squared errors and SS_tot that of the targets' squared
+    distances from their mean. If all targets are alike (SS_tot is 0), R² is 1 for perfect predictions and 0 for others.
+
+    Returns a dict with the keys "mse", "rmse", "mae", "r2"; the values are floats or tensors of no dimension. As
+    scikit-learn's mean_squared_error, root_mean_squared_error, mean_absolute_error, r2_score.
+    """
+    ### BEGIN SOLUTION
+    gap = predictions.reshape(targets.shape) - targets
+    residual, total = (gap**2).sum(), ((targets - targets.mean()) ** 2).sum()
+    mse = (gap**2).mean()
+    r2 = 1 - residual / total if total > 0 else float(residual == 0)
+    return {"mse": mse, "rmse": mse.sqrt(), "mae": gap.abs().mean(), "r2": r2}
+    ### END SOLUTION
+
+
+# %% check="regression_metrics"
+check(regression_metrics)
+
+# %% [markdown]
+# ### "R² is the ratio of the variances"
+#
+# "R² is the ratio between the variance of the predictions and that of the true values." Real data: 442 diabetics, ten
+# measurements each, and how far the disease had come a year later. A straight line is fitted to 40 of them. We compute
+# three numbers that go by the name of R², for the patients it was fitted to and for all others; and for
+# predictions that are plainly bad.
+
+# %% claim="A09.7"
+measured, progress = load_diabetes(return_X_y=True)
+line = LinearRegression().fit(measured[:40], progress[:40])
+fitted, unseen = line.predict(measured[:40]), line.predict(measured[40:])
+situations = {
+    "the 40 it was fitted to": (fitted, progress[:40]),
+    "402 unseen": (unseen, progress[40:]),
+    "unseen, 100 too high": (unseen + 100, progress[40:]),
+    "unseen, turned round": (2 * unseen.mean() - unseen, progress[40:]),
+    "true values, shuffled": (dice.permutation(progress[40:]), progress[40:]),
+}
+kinds = {
+    "1 - SS_res / SS_tot": lambda p, y: judge.r2_score(y, p),
+    "ratio of the variances": lambda p, y: p.var() / y.var(),
+    "squared correlation": lambda p, y: np.corrcoef(p, y)[0, 1] ** 2,
+}
+table = {kind: [make(p, y) for p, y in situations.values()] for kind, make in kinds.items()}
+apart = [abs(a - b) > 0.01 for a, b in zip(*list(table.values())[:2], strict=True)]
+fig, ax = figure(width=9.6, height=3.8)
+styles = zip((-0.27, 0, 0.27), COLORS, ("", "//", ".."), strict=False)
+for (kind, values), (offset, color, hatch) in zip(table.items(), styles, strict=True):
+    places = [i + offset for i in range(len(values))]
+    ax.bar(places, values, 0.25, color=color, hatch=hatch, edgecolor="white", label=kind)
+    for place, value in zip(places, values, strict=True):
+        ax.text(place, max(value, 0) + 0.05, f"{value:.2f}", ha="center", fontsize=8.5)
+ax.axhline(0, color="black", linewidth=1)
+ax.set_xticks(range(len(situations)), [name.replace(", ", ",\n").replace("it was", "\nit was") for name in situations])
+ax.set(ylabel="“R²”", ylim=(None, 1.55))
+ax.legend(loc="lower left", fontsize=9)
+show(
+    fig,
+    alt="Bars of three numbers that are called R squared, in five situations. They agree where the line was fitted, "
+    "and differ elsewhere; only the first becomes negative.",
+    title=f"The ratio of the variances is R² for the fitted line, and something else in {sum(apart)} of "
+    f"{len(apart)} situations" if not apart[0] else "The ratio of the variances isn't even R² for the fitted line",
+)
+
+# %% [markdown]
+# **Wrong**, as a definition. The three agree in one place: a least-squares fit with an intercept, on the very data it
+# was fitted to. That is where the sentence comes from. A model can vary as much as the truth and have nothing to do
+# with it; the ratio would call it perfect.
+#
+# ## BLEU: overlap of phrases
+#
+# A translation can be right in many ways, so it is compared with one or several references by the **n-grams** it shares
+# with them. Three ideas make BLEU (Papineni et al. 2002):
+#
+# * **Clipping.** "the the the the" would have only right words. So an n-gram counts at most as often as the reference
+#   has it (the most in any single one).
+# * **A geometric mean** of the precisions for n = 1 to 4. Word choice and word order both have to be right.
+# * **A brevity penalty.** Precision doesn't mind what is missing, so a candidate shorter than its reference pays
+#   $e^{1 - r/c}$. A longer one has paid already, in precision.
+#
+# $$\text{BLEU} = \min(1, e^{1 - r/c}) \cdot \Big(\prod_{n=1}^{4} p_n\Big)^{1/4}$$
+#
+# All counts are added up over the whole corpus before anything is divided. BLEU is *not* a mean over sentences.
+
+# %% tags=["demo"]
+from sacrebleu.metrics.bleu import BLEU
+
+
+def library_bleu(candidate, reference, tokenize="13a"):
+    """sacreBLEU of one text, in percent, with its own smoothing for single sentences."""
+    return BLEU(effective_order=True, tokenize=tokenize).sentence_score(candidate, [reference])
+
+
+reference = "the cat sat on the mat because it was tired"
+for candidate in (reference, "the cat sat on the mat", "the the the the the the the the the the",
+                  "the cat sat on the mat because it was tired and then it slept"):
+    found = library_bleu(candidate, reference)
+    print(f"BLEU {found.score:5.1f}   precisions {[round(p) for p in found.precisions]}, "
+          f"penalty {found.bp:.2f}   {candidate!r}")
+
+# %% exercise="bleu"
+def bleu(candidates, references, max_n=4):
+    """Corpus BLEU, without smoothing.
+
+    candidates: a list of texts, each a list of tokens (str); a text may be empty
+    references: for each candidate a list of one or more references, each a list of at least one token
+    max_n:      n-grams of 1 to max_n tokens count, an int of at least 1
+
+    For each n: hits are the n-grams of the candidates, each clipped to the most that any single one of its text's
+    references has of it; the total is the number of n-grams of the candidates. Both are added up over all texts before
+    they are divided. c adds up the candidates' lengths; r adds up, for each text, the length of the reference whose
+    length is closest to the candidate's, of two equally close ones the shorter.
+
+    Returns a float from 0 to 1: min(1, exp(1 - r/c)) times the geometric mean of the max_n precisions. It is 0 if for
+    some n there is no hit (also if there is no n-gram at all). Tokens are compared as they are.
+
+    Papineni et al. 2002, "BLEU: a method for automatic evaluation of machine translation", section 2.
+    """
+    ### BEGIN SOLUTION
+    def grams(tokens, n):
+        return Counter(tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1))
+
+    logs, c, r = 0.0, 0, 0
+    for candidate, options in zip(candidates, references, strict=True):
+        c += len(candidate)
+        r += min((len(option) for option in options), key=lambda n: (abs(n - len(candidate)), n))
+    for n in range(1, max_n + 1):
+        hits = total = 0
+        for candidate, options in zip(candidates, references, strict=True):
+            most = Counter()
+            for option in options:
+                most |= grams(option, n)
+            hits += (grams(candidate, n) & most).total()
+            total += grams(candidate, n).total()
+        if not hits:
+            return 0.0
+        logs += math.log(hits / total) / max_n
+    return math.exp(logs + min(0.0, 1 - r / c))
+    ### END SOLUTION
+
+
+# %% check="bleu"
+check(bleu)
+
+# %% [markdown]
+# ### What does BLEU take for good?
+#
+# Twelve sentences. Of each we write two others: one that says the **opposite** with nearly the same words, and one that
+# says the **same** with other words. A metric of meaning would prefer the second. We ask BLEU; the overlap of words in
+# order that ROUGE-L measures (next section, here by a library's routine); and an encoder of sentences, by the cosine of
+# its vectors.
+
+# %% claim="A09.8"
+from rapidfuzz.distance import LCSseq
+
+TRIPLES = [
+    ("The new drug is safe for children.", "The new drug is not safe for children.",
+     "Kids can take this medicine without danger."),
+    ("She passed the exam on her first attempt.", "She failed the exam on her first attempt.",
+     "The test was no problem for her, one try was enough."),
+    ("The company will raise its prices next year.", "The company will lower its prices next year.",
+     "From next January customers have to pay more."),
+    ("You should always drink the water here.", "You should never drink the water here.",
+     "It is a good idea to take what comes from the tap."),
+    ("The train left before we arrived.", "The train left after we arrived.",
+     "When we got to the platform it was already gone."),
+    ("Nobody was hurt in the accident.", "Everybody was hurt in the accident.",
+     "The crash ended without injuries."),
+    ("The court found the man guilty.", "The court found the man innocent.",
+     "According to the judges he committed the crime."),
+    ("He likes his job and wants to stay.", "He hates his job and wants to leave.",
+     "The work pleases him, so he has no plans to quit."),
+    ("The bridge is open to traffic.", "The bridge is closed to traffic.",
+     "Cars may cross the river again."),
+    ("The team won the final by two goals.", "The team lost the final by two goals.",
+     "They became champions with a clear lead."),
+    ("I have enough money to buy the house.", "I do not have enough money to buy the house.",
+     "The home is something that we can afford."),
+    ("The soup is too hot to eat.", "The soup is too cold to eat.",
+     "Let the broth cool down first."),
+]
+
+
+def rouge_f1(candidate, reference):
+    a, b = candidate.lower().split(), reference.lower().split()
+    return 200 * LCSseq.similarity(a, b) / (len(a) + len(b))
+
+
+encode = minilm()
+vectors = encode([text for triple in TRIPLES for text in triple]).view(-1, 3, 384)
+cosines = (vectors[:, :1] * vectors[:, 1:]).sum(-1) * 100
+opinions = {
+    "BLEU": [[library_bleu(text, first).score for text in others] for first, *others in TRIPLES],
+    "ROUGE-L": [[rouge_f1(text, first) for text in others] for first, *others in TRIPLES],
+    "cosine of an encoder": cosines.tolist(),
+}
+misled = {name: sum(opposite > same for opposite, same in pairs) for name, pairs in opinions.items()}
+fig, axes = figure(1, 3, width=10.4, height=3.9, sharex=True, sharey=True)
+for ax, (name, pairs), color in zip(axes, opinions.items(), COLORS, strict=False):
+    opposite, same = zip(*pairs, strict=True)
+    ax.scatter(same, opposite, color=color, s=32)
+    ax.plot([0, 100], [0, 100], color="#777777", linestyle=":", linewidth=1)
+    ax.set(title=f"{name}: {misled[name]} of {len(TRIPLES)}", xlabel="score of the same meaning, %")
+axes[0].set_ylabel("score of the opposite, %")
+show(
+    fig,
+    alt="Three scatter plots, a dot a sentence: the score of a sentence that says the opposite against that of a "
+    "paraphrase, for BLEU, ROUGE-L and the cosine of an encoder. Dots above the diagonal mean that the opposite wins.",
+    title=f"How often the opposite beats the paraphrase, of {len(TRIPLES)} sentences",
+)
+
+# %% [markdown]
+# **Imprecise**: "overlap of n-grams" is the idea, but clipped, a precision, a geometric mean, with a penalty, and over
+# a corpus; and overlap is all it is. Our sentences were made to mislead it. On thousands of ordinary sentences the
+# accidents average out, so BLEU could compare similar systems; it can't judge a single answer. Nor is the encoder out
+# of the wood: it was trained to put texts on the same *topic* side by side.
+#
+# One number more hides in the word *token*. BLEU of the same strings depends on how they are cut. sacreBLEU
+# fixes the cutting and prints a signature (Post 2018, [arXiv:1804.08771](https://arxiv.org/abs/1804.08771)). Below, two
+# Chinese sentences that differ in one character.
+
+# %% tags=["demo"]
+chinese, close = "今天天气很好,我们去公园散步。", "今天天气很好,我们去公园跑步。"
+for tokenize in ("13a", "zh", "char"):
+    judged = BLEU(effective_order=True, tokenize=tokenize)
+    score = judged.sentence_score(close, [chinese]).score
+    print(f"tokenizer {tokenize:5} BLEU {score:5.1f}   {judged.get_signature()}")
+kept = re.findall("[a-z0-9]+", chinese.lower())
+print(f"of {len(chinese)} characters the tokenizer of rouge-score, [a-z0-9]+, keeps {len(kept)}")
+
+# %% [markdown]
+# ## ROUGE-L: the longest thread
+#
+# For summaries one asks the other way round: how much of the reference is there at all? ROUGE-L (Lin 2004) looks for
+# the **longest common subsequence** (LCS): the most words that stand in both texts in the same order, with any gaps.
+#
+# $$p = \frac{\text{LCS}}{|\text{candidate}|}, \qquad r = \frac{\text{LCS}}{|\text{reference}|}, \qquad
+# F_1 = \frac{2pr}{p + r}$$
+#
+# The LCS comes from a table. Let $L_{ij}$ be its length for the first $i$ and the first $j$ words. If word $i$ equals
+# word $j$, take both: $L_{ij} = L_{i-1,j-1} + 1$. If not, one of them is left out: the larger of $L_{i-1,j}$ and
+# $L_{i,j-1}$.
+
+# %% exercise="rouge_l"
+def rouge_l(candidate, reference):
+    """Precision, recall and F1 of the longest common subsequence.
+
+    candidate, reference: lists of tokens (str), possibly empty. Tokens are compared as they are, capitals included
+
+    The common subsequence is in the same order in both texts, with any gaps. Precision divides its length by that of
+    the candidate, recall by that of the reference; F1 is their harmonic mean. If nothing is in common, or a text is
+    empty, all three are 0.
+
+    Returns a tuple of three numbers: (precision, recall, F1).
+
+    Lin 2004, "ROUGE: a package for automatic evaluation of summaries", section 3, with beta = 1.
+    """
+    ### BEGIN SOLUTION
+    above = [0] * (len(reference) + 1)
+    for token in candidate:
+        row = [0]
+        for j, other in enumerate(reference):
+            row.append(above[j] + 1 if token == other else max(above[j + 1], row[j]))
+        above = row
+    common = above[-1]
+    if not common:
+        return 0.0, 0.0, 0.0
+    return common / len(candidate), common / len(reference), 2 * common / (len(candidate) + len(reference))
+    ### END SOLUTION
+
+
+# %% check="rouge_l"
+check(rouge_l)
+
+# %% [markdown]
+# ### "Especially the recall"
+#
+# If recall is what counts, then say more. A system that has no idea what matters just copies the beginning of the
+# article, longer and longer. Here is an article, a summary by a person, and what copying earns.
+
+# %% claim="A09.9"
+ARTICLE = re.findall(r"\w+", """
+The city council decided on Tuesday to close the old harbour bridge for two years. Engineers had found cracks in three
+of its eleven pillars during a routine inspection in March. Until the repairs are finished, trams and buses will cross
+the river by the northern bridge, which adds about twelve minutes to the journey. Shop owners near the harbour fear that
+they will lose customers. The mayor promised them lower rents and a free ferry, which will run every ten minutes from
+six in the morning until midnight. The work will cost ninety million euros, a third of which is paid by the state.
+Cyclists protested in front of the town hall, because the northern bridge has no bicycle lane. A decision about a
+temporary lane is expected next month.
+""".lower())
+SUMMARY = re.findall(r"\w+", """
+the old harbour bridge will be closed for two years because engineers found cracks in its pillars a free ferry will run
+every ten minutes and the repairs cost ninety million euros
+""")
+
+lengths = range(5, len(ARTICLE) + 1, 5)
+recall, precision, f1 = [], [], []
+for n in lengths:
+    common = LCSseq.similarity(ARTICLE[:n], SUMMARY)
+    recall.append(common / len(SUMMARY))
+    precision.append(common / n)
+    f1.append(2 * common / (n + len(SUMMARY)))
+best = lengths[int(np.argmax(f1))]
+fig, ax = figure(width=8.6, height=3.6)
+for values, name, color, style in ((recall, "recall", COLORS[1], "--"), (precision, "precision", COLORS[2], ":"),
+                                   (f1, "F1", COLORS[0], "-")):
+    ax.plot(lengths, values, color=color, linestyle=style, label=name)
+ax.axvline(len(SUMMARY), color="#777777", linewidth=1, linestyle=":")
+ax.text(len(SUMMARY) + 1, 0.02, "length of the summary", color="#555555", fontsize=9)
+ax.set(xlabel="words copied from the beginning of the article", ylabel="ROUGE-L", ylim=(0, 1))
+ax.legend()
+falls = sum(b < a for a, b in zip(recall, recall[1:], strict=False))
+show(
+    fig,
+    alt="ROUGE-L recall, precision and F1 of the first n words of an article, against n. Recall never falls.",
+    title=f"Recall falls {falls} times on the way to the whole article, and ends at {recall[-1]:.0%}; "
+    f"F1 is best at {best} words",
+)
+
+# %% [markdown]
+# **Imprecise.** ROUGE began as recall, with a fixed length for all systems, where that is fair (Lin 2004). Without such
+# a limit one reports F1, and the copied beginning of a news article remains a strong opponent: journalists put the news
+# first.
+#
+# ## Perplexity: how surprised
+#
+# A language model gives each next token a probability. **Perplexity** is $e$ to the mean surprise:
+#
+# $$\text{PPL} = \exp\Big(-\frac{1}{N} \sum_{t} \log p(x_t \mid x_{<t})\Big)$$
+#
+# A perplexity of 20 means: as unsure as if choosing among 20 equally likely tokens at every step. $N$ counts *predicted
+# tokens*: not padding, not the prompt (if that isn't judged), not the first token, which nothing predicts.
+
+# %% exercise="perplexity"
+def perplexity(logits, labels):
+    """The perplexity of a batch of texts under a causal language model.
+
+    logits: floating-point tensor [rows, n, vocabulary], n >= 2, as the model gives it: place t of a row predicts the
+            token at place t + 1. Finite, and as large as they like (hundreds): no overflow. bfloat16 is possible;
+            compute in float32 at least
+    labels: int64 tensor [rows, n]: the token at each place, not shifted yet; -100 where it doesn't count (padding, a
+            prompt), on any side. At least one label after the first place counts
+
+    exp of the mean of -log p over all labels that count and are predicted by something, each token with the same
+    weight, whatever row it stands in.
+
+    Returns a float or a tensor of no dimension: exp of the loss that transformers' causal models compute.
+    """
+    ### BEGIN SOLUTION
+    targets = labels[:, 1:]
+    kept = targets != -100
+    log_probs = logits[:, :-1].float().log_softmax(-1)
+    picked = log_probs.gather(-1, targets.clamp(min=0)[..., None])[..., 0]
+    return (-picked[kept].mean()).exp()
+    ### END SOLUTION
+
+
+# %% check="perplexity"
+check(perplexity)
+
+# %% [markdown]
+# Against the real model: SmolLM computes a loss of its own when it is given labels. Six speeches of very different
+# lengths, padded to the longest.
+
+# %% tags=["payoff"]
+model, tokenizer = smollm(torch.bfloat16)
+LENGTHS = (3, 4, 6, 12, 30, 60)
+plays = tokenizer(shakespeare()[200_000:206_000]).input_ids
+batch = torch.full((len(LENGTHS), max(LENGTHS)), -100)
+for row, n in enumerate(LENGTHS):
+    batch[row, :n] = torch.tensor(plays[200 * row : 200 * row + n])
+real = batch != -100
+with torch.inference_mode():
+    told = model(batch.clamp(min=0), attention_mask=real.long(), labels=batch)
+print(f"yours: {float(perplexity(told.logits, batch)):.2f}   transformers: {float(told.loss.exp()):.2f}")
+
+# %% [markdown]
+# ### Whose mean?
+#
+# "Perplexity measures how confused the model is when it generates." Two things are wrong with that. Nothing is
+# generated: the model *reads* a given text. And "the" confusion depends on what one averages over. We take the six
+# passages and average in four ways that are all seen in training code. Then we take the longest alone, and share its
+# total surprise out over its tokens, its words, its letters: a model with another tokenizer has other tokens.
+
+# %% claim="A09.10"
+model, tokenizer = smollm(torch.bfloat16)
+
+
+@torch.inference_mode()
+def surprises(ids):
+    """-log p of every token of a text but the first, in nats: [n - 1]."""
+    ids = torch.tensor([list(ids)])
+    return F.cross_entropy(model(ids).logits[0, :-1].float(), ids[0, 1:], reduction="none")
+
+
+source = tokenizer(shakespeare()[200_000:206_000]).input_ids
+passages = [source[200 * i : 200 * i + n] for i, n in enumerate((3, 4, 6, 12, 30, 60))]
+read_alone = [surprises(passage) for passage in passages]
+means = {
+    "all tokens alike": torch.cat(read_alone).mean().exp(),
+    "mean of two batches' losses": torch.stack([torch.cat(read_alone[:3]).mean(),
+                                                torch.cat(read_alone[3:]).mean()]).mean().exp(),
+    "mean of the texts' losses": torch.stack([each.mean() for each in read_alone]).mean().exp(),
+    "mean of perplexities": torch.stack([each.mean().exp() for each in read_alone]).mean(),
+}
+text = tokenizer.decode(passages[-1][1:])  # what is predicted
+units = {"tokens": len(passages[-1]) - 1, "words": len(text.split()), "letters": len(text)}
+total = float(read_alone[-1].sum())
+shared = {name: math.exp(total / count) for name, count in units.items()}
+
+fig, axes = figure(1, 2, width=10.4, height=3.4, width_ratios=(1.4, 1))
+axes[0].barh(list(means), [float(value) for value in means.values()], color=[COLORS[0]] + 3 * [COLORS[1]])
+axes[0].invert_yaxis()
+axes[0].set(xlabel="“perplexity”, log scale", xscale="log", xlim=(1, None), title="Six texts, four means")
+axes[1].bar([f"{count} {name}" for name, count in units.items()], list(shared.values()), color=COLORS[2], width=0.6)
+axes[1].set(yscale="log", ylim=(1, 4 * max(shared.values())), ylabel="exp(surprise / number)",
+            title="One text, one total surprise")
+for i, value in enumerate(means.values()):
+    axes[0].text(1.1, i, f"{float(value):,.0f}", va="center", color="white", fontweight="bold")
+for i, value in enumerate(shared.values()):
+    axes[1].text(i, value, f"{value:,.1f}", ha="center", va="bottom")
+low, high = (float(pick(means.values())) for pick in (min, max))
+show(
+    fig,
+    alt="Left: four averages of the surprise of six texts, all called perplexity. Right: the surprise of one text "
+    "divided by its tokens, its words and its letters.",
+    title=f"One model, one set of texts: {low:,.0f} or {high:,.0f}. One text: {shared['tokens']:,.0f} a token, "
+    f"{shared['words']:,.0f} a word, {shared['letters']:.1f} a letter",
+)
+
+# %% [markdown]
+# **Imprecise.** Perplexity belongs to a *text* under a model, with one weight for each predicted token. It can be
+# compared only between models with the same tokenizer, on the same text, with the same context. Otherwise divide by
+# letters or bytes, which everybody counts alike. (Why do the short texts ruin the means? Each begins somewhere in a
+# speech, and the first words of a text without context are the hardest.)
+#
+# ### "Lower perplexity is better"
+#
+# As a verdict on a *model* that reads a fixed, human text: yes. As a verdict on a *text*? We let the model read four: a
+# page by a person; the same words shuffled; one sentence of it over and over; and what the model writes when it takes
+# the likeliest token each time.
+
+# %% claim="A09.11"
+from sklearn.datasets import load_iris
+
+about = load_iris().DESCR
+person = " ".join(about[about.index("This is perhaps") :].split())
+sentence = person[: person.index(". ") + 2]
+start = tokenizer(" ".join(sentence.split()[:6]), return_tensors="pt")
+LENGTH, END = 72, tokenizer.eos_token_id
+written = model.generate(**start, max_new_tokens=LENGTH, min_new_tokens=LENGTH, do_sample=False, pad_token_id=END)
+read = tokenizer(person).input_ids[:LENGTH]
+texts = {
+    "by a person": read,
+    "its words, shuffled": tokenizer(" ".join(dice.permutation(tokenizer.decode(read).split()))).input_ids[:LENGTH],
+    "one sentence, again and again": tokenizer(sentence * 6).input_ids[:LENGTH],
+    "the model's likeliest": written[0, :LENGTH].tolist(),
+}
+
+
+def new_pairs(ids):
+    """The share of two-token phrases that are different (distinct-2)."""
+    pairs = list(zip(ids, ids[1:], strict=False))
+    return len(set(pairs)) / len(pairs)
+
+
+measured_texts = {name: (float(surprises(ids).mean().exp()), new_pairs(ids)) for name, ids in texts.items()}
+fig, ax = figure(width=8.6, height=3.6)
+for (name, (x, y)), color, mark in zip(measured_texts.items(), COLORS, "os^D", strict=False):
+    ax.scatter(x, 100 * y, s=80, color=color, marker=mark, label=f"{name}: {x:,.{0 if x >= 100 else 1}f}")
+ax.set(xscale="log", xlim=(1, None), ylim=(0, 105), xlabel="perplexity of the text",
+       ylabel="different pairs of tokens, %")
+ax.legend(title="perplexity", loc="lower right")
+lowest = min(measured_texts, key=lambda name: measured_texts[name][0])
+show(
+    fig,
+    alt="Four texts by their perplexity and by the share of different pairs of tokens: a person's, its words shuffled, "
+    "one sentence repeated, the model's own greedy text.",
+    title=f"Lowest perplexity: {lowest} ({measured_texts[lowest][0]:.1f}); by a person: "
+    f"{measured_texts['by a person'][0]:.1f}",
+)
+
+# %% [markdown]
+# **Imprecise**: better for the model, not for the text. High perplexity does spot nonsense. But very low perplexity
+# spots something else: text that says nothing new. What people write lies between (Holtzman et al. 2020,
+# [arXiv:1904.09751](https://arxiv.org/abs/1904.09751)).
+#
+# ## Vectors: cosine and top-k
+#
+# For texts and pictures, encoders give vectors, and the **cosine** of two vectors says how alike their directions are:
+#
+# $$\cos(a, b) = \frac{a \cdot b}{\lVert a \rVert \, \lVert b \rVert}$$
+
+# %% exercise="cosine_similarity"
+def cosine_similarity(a, b):
+    """The cosine of every row of a with every row of b.
+
+    a: floating-point tensor [n, d]
+    b: floating-point tensor [m, d], of the same dtype
+    A vector of zeros has similarity 0 with everything, itself included.
+
+    Returns [n, m] of the dtype of a: entry [i, j] is the cosine between a[i] and b[j], from -1 to 1. As
+    sklearn.metrics.pairwise.cosine_similarity.
+    """
+    ### BEGIN SOLUTION
+    a, b = (x / x.norm(dim=-1, keepdim=True).clamp(min=1e-12) for x in (a, b))
+    return a @ b.T
+    ### END SOLUTION
+
+
+# %% check="cosine_similarity"
+check(cosine_similarity)
+
+# %% [markdown]
+# **Top-k accuracy** then asks whether the right answer is among the $k$ most similar. It is also called hit@k. (With
+# several right answers, *recall@k*, the share of them that is found, is another number.)
+
+# %% exercise="top_k_accuracy"
+def top_k_accuracy(scores, targets, k):
+    """The share of rows whose target is among the k classes with the highest scores.
+
+    scores:  floating-point tensor [n, classes], n >= 1; the scores of one row are all different
+    targets: int64 tensor [n], the right class of each row
+    k:       an int of at least 1; it may be larger than the number of classes, and then every row is a hit
+
+    Returns a number from 0 to 1: a float, or a floating-point tensor of no dimension.
+    """
+    ### BEGIN SOLUTION
+    own = scores.gather(1, targets[:, None])
+    return ((scores > own).sum(1) < k).double().mean()
+    ### END SOLUTION
+
+
+# %% check="top_k_accuracy"
+check(top_k_accuracy)
+
+# %% [markdown]
+# ### Can one compare across spaces?
+#
+# "Cosine or Euclidean similarity measures similarity between modalities, such as text and image." The two encoders of
+# an image-text pair each have a space of their own. We take two text encoders with unrelated spaces in their place:
+# MiniLM (384 numbers) and the mean of SmolLM's token embeddings (576 numbers, cut to 384). A line of
+# Shakespeare in one space has to find itself among 100 lines in the other. Then a linear map from one
+# space into the other is fitted on 300 *other* lines, and we ask again. That, in small, is what CLIP is trained for.
+
+# %% claim="A09.12"
+lines = [line.strip() for line in shakespeare().split("\n") if 35 < len(line.strip()) < 60]
+lines = [lines[i] for i in torch.randperm(len(lines), generator=torch.Generator().manual_seed(0))[:400]]
+in_minilm = encode(lines)
+table = model.get_input_embeddings().weight.detach().float()
+in_smollm = torch.stack([table[tokenizer(line).input_ids].mean(0) for line in lines])
+in_smollm, targets_space = (x - x[:300].mean(0) for x in (in_smollm, in_minilm))
+fitted_on, tested = slice(0, 300), slice(300, 400)
+gram = in_smollm[fitted_on].T @ in_smollm[fitted_on]
+to_minilm = torch.linalg.solve(gram + 0.01 * gram.trace() / len(gram) * torch.eye(len(gram)),
+                               in_smollm[fitted_on].T @ targets_space[fitted_on])
+queries = {"as they are": in_smollm[tested, :384], "after a fitted map": in_smollm[tested] @ to_minilm}
+
+
+def ranks(query, keys, metric):
+    """The place of the right answer in each row: 1 is best."""
+    if metric == "cosine":
+        likeness = F.normalize(query, dim=-1) @ F.normalize(keys, dim=-1).T
+    else:
+        likeness = -torch.cdist(query, keys)
+    return (likeness > likeness.diagonal()[:, None]).sum(1) + 1
+
+
+ks = [1, 2, 5, 10, 20, 50, 100]
+fig, ax = figure(width=8.6, height=3.7)
+at_ten = {}
+for (name, query), color in zip(queries.items(), (COLORS[1], COLORS[0]), strict=True):
+    for metric, style in (("cosine", "-"), ("Euclidean", ":")):
+        place = ranks(query, targets_space[tested], metric)
+        at_ten[name, metric] = float((place <= 10).float().mean())
+        ax.plot(ks, [100 * float((place <= k).float().mean()) for k in ks], color=color, linestyle=style, marker="o",
+                label=f"{name}, {metric}")
+ax.plot(ks, ks, color="#777777", linewidth=1, linestyle="--", label="by chance")
+ax.set(xscale="log", xlabel="k", ylabel="right line among the first k, %", ylim=(0, 103))
+ax.set_xticks(ks, ks)
+ax.minorticks_off()
+ax.legend(fontsize=9)
+show(
+    fig,
+    alt="Top-k accuracy of finding a line across two embedding spaces against k: near chance as they are, far above "
+    "it after a linear map was fitted.",
+    title=f"Among the first 10 of 100: {at_ten['as they are', 'cosine']:.0%} across two unrelated spaces, "
+    f"{at_ten['after a fitted map', 'cosine']:.0%} after a fitted map",
+)
+unit = F.normalize(queries["after a fitted map"], dim=-1), F.normalize(targets_space[tested], dim=-1)
+agree = float((ranks(*unit, "cosine") == ranks(*unit, "Euclidean")).float().mean())
+print(f"With all vectors scaled to length 1, cosine and Euclid give the same place for {agree:.0%} of the lines.")
+
+# %% [markdown]
+# **Correct, in a shared space**, and only there. A cosine between vectors that were never trained together is
+# noise, even if their sizes happen to fit. CLIP's two encoders are trained until image and caption point the same way
+# (Radford et al. 2021, [arXiv:2103.00020](https://arxiv.org/abs/2103.00020)). On vectors of length 1 the two measures
+# rank alike, since $\lVert a - b \rVert^2 = 2 - 2 \cos(a, b)$; on others they need not.
+#
+# ### A search engine of your own
+#
+# The same lines, inside one space: ask in today's English.
+
+# %% tags=["payoff"]
+asked = ["I am jealous of my friend", "the king is dead", "she is very beautiful", "give me some money"]
+likeness = cosine_similarity(encode(asked), in_minilm)
+for question, row in zip(asked, likeness, strict=True):
+    best = row.topk(2)
+    print(question)
+    for value, i in zip(best.values, best.indices, strict=True):
+        print(f"    {float(value):.2f}  {lines[int(i)]}")
+halves = [" ".join(line.split()[: len(line.split()) // 2]) for line in lines[:100]]
+again = cosine_similarity(encode(halves), in_minilm)
+for k in (1, 5, 20):
+    print(f"half a line finds its line among the first {k} of {len(lines)}: "
+          f"{float(top_k_accuracy(again, torch.arange(len(halves)), k)):.0%}")
+
+# %% [markdown]
+# ## What the list leaves out
+#
+# The usual list stems from the years before large models. Today's are mostly judged by other means: exact answers to
+# exams, code that must pass tests, verdicts of people or of other models. Three tools for that.
+#
+# **pass@k**: the probability that at least one of $k$ tries at a programming task passes its tests. You sample
+# $n \ge k$ programs a task, $c$ of them pass. The naive way puts $\hat p = c/n$ into
+# $1 - (1 - \hat p)^k$. Chen et al. (2021, [arXiv:2107.03374](https://arxiv.org/abs/2107.03374)) ask instead: if I
+# draw $k$ of my $n$ programs, how likely is it that none passes?
+#
+# $$\text{pass@}k = 1 - \binom{n-c}{k} \Big/ \binom{n}{k}$$
+#
+# **Confidence.** A score on 100 questions is a draw. The **bootstrap** draws the questions again, with replacement, a
+# thousand times, and looks how far the score moves.
+
+# %% tags=["demo"]
+dice = np.random.default_rng(1)
+TASKS, TRIES, REPEATS = 164, 10, 500
+hardness = dice.beta(0.4, 0.8, size=TASKS)  # most tasks are hard or easy, few in between
+passed = dice.binomial(TRIES, hardness, size=(REPEATS, TASKS))
+ks = range(1, TRIES + 1)
+true_rate = [np.mean(1 - (1 - hardness) ** k) for k in ks]
+naive = [(1 - (1 - passed / TRIES) ** k).mean(1) for k in ks]
+counted = np.array([[1 - math.comb(TRIES - c, k) / math.comb(TRIES, k) for c in range(TRIES + 1)] for k in ks])
+unbiased = [row[passed].mean(1) for row in counted]
+
+
+def answers(strength):
+    """Which test pictures a classifier of all ten digits gets right."""
+    classifier = LogisticRegression(C=strength, max_iter=300).fit(pictures[seen], digits[seen])
+    return classifier.predict(pictures[~seen]) == digits[~seen]
+
+
+right = np.stack([answers(1e-4), answers(1e-5)]).astype(float)
+
+
+def half_width(values):
+    """Half of the 95 % interval of the mean of `values` [questions], in points."""
+    means = values[dice.integers(len(values), size=(1000, len(values)))].mean(1)
+    return 50 * float(np.subtract(*np.quantile(means, [0.975, 0.025])))
+
+
+sizes = [50, 100, 200, 400]
+widths = {"one score": [], "two models, other questions": [], "two models, same questions": []}
+for size in sizes:
+    found = []
+    for _ in range(20):
+        one, other = dice.permutation(right.shape[1])[: 2 * size].reshape(2, size)
+        single = [half_width(right[0, one]), half_width(right[1, other])]
+        found.append((single[0], math.hypot(*single), half_width(right[0, one] - right[1, one])))
+    for values, width in zip(widths.values(), np.mean(found, axis=0), strict=True):
+        values.append(width)
+
+fig, axes = figure(1, 2, width=10.4, height=3.7)
+for values, name, color, mark in ((naive, "naive", COLORS[1], "s"), (unbiased, "unbiased", COLORS[0], "o")):
+    error = [100 * (each - t) for each, t in zip(values, true_rate, strict=True)]
+    axes[0].errorbar(ks, [each.mean() for each in error], [each.std() for each in error], color=color, marker=mark,
+                     capsize=3, label=name)
+axes[0].axhline(0, color="black", linewidth=1)
+axes[0].set(xlabel="k", ylabel="error of pass@k, points\n(mean ± standard deviation)", title=f"{TRIES} tries a task")
+axes[0].legend()
+for (name, values), color, style in zip(widths.items(), COLORS[2:], (":", "--", "-"), strict=False):
+    axes[1].plot(sizes, values, color=color, linestyle=style, marker="o", label=name)
+axes[1].set(xlabel="questions in the test", ylabel="± points (95 % interval)", xscale="log", ylim=(0, None),
+            title="How sure a score is")
+axes[1].set_xticks(sizes, sizes)
+axes[1].minorticks_off()
+axes[1].legend()
+show(
+    fig,
+    alt="Left: the error of naive and unbiased pass@k against k. Right: half the width of the bootstrap interval "
+    "against the number of questions: for one score, for two models on other questions, for two on the same ones.",
+    title=f"pass@{TRIES}: naive {100 * (naive[-1].mean() - true_rate[-1]):+.1f} points on average, unbiased "
+    f"{100 * (unbiased[-1].mean() - true_rate[-1]):+.1f}. A score on 100 questions: ± {widths['one score'][1]:.0f}",
+)
+
+# %% [markdown]
+# Compare two models on the *same* questions, and bootstrap the difference: what is hard for both cancels. And whoever
+# reports two models two points apart on a hundred questions has reported nothing. (Both models here are classifiers of
+# digits, about 90 % right; nearer to 50 % the intervals are wider.)
+#
+# ### The judge
+#
+# The third tool is another model that says which of two answers is better. It is cheap, and it has habits. Does the
+# list lack something that matters? If a judge were just a metric like the others, its verdict would depend on
+# the answers. So we ask SmolLM eight easy questions, each with a right and a wrong answer, and then **swap** the two.
+
+# %% claim="A09.1"
+QUESTIONS = [
+    ("What is the capital of France?", "Paris.", "Berlin."),
+    ("Which planet is closest to the sun?", "Mercury.", "Neptune."),
+    ("Who wrote Hamlet?", "William Shakespeare.", "Charles Darwin."),
+    ("What do bees make?", "Honey.", "Bread."),
+    ("How many days has a week?", "Seven.", "Nine."),
+    ("Which animal barks?", "A dog.", "A fish."),
+    ("What is frozen water called?", "Ice.", "Sand."),
+    ("In which city is the Eiffel Tower?", "Paris.", "Madrid."),
+]
+ASK = ("Question: {}\nAnswer A: {}\nAnswer B: {}\nWhich answer is better? Reply with the letter A or B only.")
+letters = [tokenizer(letter, add_special_tokens=False).input_ids[-1] for letter in "AB"]
+
+
+@torch.inference_mode()
+def prefers_first(question, first, second):
+    """The log-odds that the judge names answer A."""
+    chat = [{"role": "user", "content": ASK.format(question, first, second)}]
+    prompt = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    last = model.model(tokenizer(prompt, return_tensors="pt").input_ids).last_hidden_state[0, -1].float()
+    return float(last @ (model.lm_head.weight[letters[0]].float() - model.lm_head.weight[letters[1]].float()))
+
+
+good_first = np.array([prefers_first(question, good, bad) for question, good, bad in QUESTIONS])
+good_second = np.array([prefers_first(question, bad, good) for question, good, bad in QUESTIONS])
+consistent = (good_first > 0) != (good_second > 0)
+named_a = ((good_first > 0).sum() + (good_second > 0).sum()) / (2 * len(QUESTIONS))
+knows = (good_first - good_second) / 2  # what is left if the place is cancelled out
+fig, ax = figure(width=8.6, height=4.2)
+for i in range(len(QUESTIONS)):
+    ax.plot([good_first[i], good_second[i]], [i, i], color="#bbbbbb", zorder=1)
+ax.scatter(good_first, range(len(QUESTIONS)), color=COLORS[0], s=45, label="right answer is A", zorder=2)
+ax.scatter(good_second, range(len(QUESTIONS)), color=COLORS[1], s=45, marker="D", label="right answer is B", zorder=2)
+ax.axvline(0, color="black", linewidth=1)
+ax.set_yticks(range(len(QUESTIONS)), [question for question, *_ in QUESTIONS])
+ax.invert_yaxis()
+ax.set(xlabel="log-odds that the judge says A (left of 0 it says B)")
+ax.legend()
+show(
+    fig,
+    alt="For each question two dots: the judge's log-odds for answer A when the right answer is A, and when it is B. "
+    "A fair judge has them on both sides of 0.",
+    title=f"The judge names A in {named_a:.0%} of its verdicts; {consistent.sum()} of {len(QUESTIONS)} survive a swap",
+)
+print(f"Averaged over both orders it leans to the right answer {(knows > 0).sum()} times of {len(QUESTIONS)}.")
+
+# %% [markdown]
+# **Outdated**, the heading of the list: nothing in it would have shown you this. Our judge is very small, and large
+# ones are far better; but the bias towards a place is well known there, too, and so is one for length (Zheng et al.
+# 2023, [arXiv:2306.05685](https://arxiv.org/abs/2306.05685)). The remedy costs a factor of two: ask in both
+# orders, and count only verdicts that agree.
+#
+# What else belongs on a list of today: exact match and multiple choice (MMLU-Pro, GPQA), tasks in a real environment
+# (SWE-bench), pairwise votes turned into ratings (Bradley-Terry, "Elo"), calibration, faithfulness to sources, and
+# always the question whether the test was in the training data.
+#
+# ## What to remember
+#
+# * Say what you average over: classes, tokens, texts, batches. The same data give different numbers.
+# * Say what 0/0 is, how ties count, which tokenizer cut the text.
+# * Accuracy lies for rare classes, AUC about the top of the list, $R^2$ is not a square.
+# * BLEU and ROUGE see words, not meaning. Perplexity sees surprise, not quality. A cosine needs a shared space.
+# * A judge has habits: swap. A score has an error: bootstrap.
+#
+# **Sources.** Papineni et al. 2002 (BLEU); Lin 2004 (ROUGE); Post 2018,
+# [arXiv:1804.08771](https://arxiv.org/abs/1804.08771) (sacreBLEU); Hanley and McNeil 1982 (AUC); Saito and Rehmsmeier
+# 2015 (rare positives); Opitz and Burst 2019, [arXiv:1911.03347](https://arxiv.org/abs/1911.03347) (macro F1); Holtzman
+# et al. 2020, [arXiv:1904.09751](https://arxiv.org/abs/1904.09751); Chen et al. 2021,
+# [arXiv:2107.03374](https://arxiv.org/abs/2107.03374) (pass@k); Zheng et al. 2023,
+# [arXiv:2306.05685](https://arxiv.org/abs/2306.05685) (judges); Radford et al. 2021,
+# [arXiv:2103.00020](https://arxiv.org/abs/2103.00020) (CLIP).
