@@ -256,7 +256,7 @@ left.set(xlabel="layer", ylabel="head", title="Attention to the token that comes
 fig.colorbar(shown, ax=left, label="share of the head's attention, %")
 right.imshow(weights[layer, 0, head].sqrt(), cmap=SEQUENTIAL)
 right.axhline(ROUND + 0.5, color="white", linewidth=1, linestyle=":")
-right.set(xlabel="attends to", ylabel="token", title=f"Layer {layer}, head {head} (root of the weights)")
+right.set(xlabel="attends to (shade: root of the weight)", ylabel="token", title=f"Layer {layer}, head {head}")
 strong = int((induction > 0.25).sum())
 show(fig, "Left: a map of layers by heads with a few bright spots. Right: the attention of the brightest head, with a "
           "line parallel to the diagonal in the second round.",

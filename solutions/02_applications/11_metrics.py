@@ -131,7 +131,7 @@ show(
     fig,
     alt=f"The confusion matrix of ten digits. The largest number beside the diagonal: {errors.max()} times a {true} "
     f"was taken for a {called}.",
-    title=f"{float(matrix.diag().sum() / matrix.sum()):.0%} right. Most frequent error: a {true} is called a {called}",
+    title=f"{float(matrix.diag().sum() / matrix.sum()):.0%} right. Most frequent error: {true} is taken for {called}",
 )
 
 # %% [markdown]
@@ -635,7 +635,8 @@ falls = sum(b < a for a, b in zip(recall, recall[1:], strict=False))
 show(
     fig,
     alt="ROUGE-L recall, precision and F1 of the first n words of an article, against n. Recall never falls.",
-    title=f"Recall falls {falls} times on the way to the whole article, and ends at {recall[-1]:.0%}; "
+    title=f"Recall {f'falls {falls} times' if falls else 'never falls'} on the way to the whole article, "
+    f"and ends at {recall[-1]:.0%}; "
     f"F1 is best at {best} words",
 )
 

@@ -105,6 +105,10 @@ def bleu_penalty_by_sentence(candidates, references, max_n=4):
     return free * sum(each) / len(each)
 
 
+def bleu_as_short_as_the_shortest(candidates, references, max_n=4):
+    return bleu_right(candidates, references, max(1, min([max_n, *map(len, candidates)])))
+
+
 def bleu_in_percent(candidates, references, max_n=4):
     return 100 * bleu_right(candidates, references, max_n)
 

@@ -58,6 +58,8 @@ bleu = Exercise(
                       "The shorter one: min over (distance, length)."),
         Misconception("every text gets a BLEU of its own, and these are averaged", wrong.bleu_of_sentences,
                       "Add up hits, totals and lengths over all texts, and compute once."),
+        Misconception("n-grams longer than the shortest candidate are left out", wrong.bleu_as_short_as_the_shortest,
+                      "All max_n precisions count. A text without n-grams of some length adds none, and that is all."),
         Misconception("every text gets a brevity penalty of its own", wrong.bleu_penalty_by_sentence,
                       "Add up c and r over all texts first: a short answer may be made up for by a long one."),
         Misconception("it is given in percent", wrong.bleu_in_percent, "From 0 to 1 here."),
