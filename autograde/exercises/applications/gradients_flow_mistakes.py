@@ -228,7 +228,7 @@ def value_by_numpy(gradients, limit):
     """Through numpy, the cosine of unit vectors."""
     import numpy as np
 
-    out = [None if g is None else torch.from_numpy(np.clip(g.numpy(), -limit, limit)).to(g.dtype) for g in gradients]
+    out = [None if g is None else torch.as_tensor(np.clip(g.numpy(), -limit, limit)) for g in gradients]
     a, b = (np.concatenate([np.zeros(0), *(g.numpy().astype(np.float64).ravel() for g in _live(part))])
             for part in (gradients, out))
     if not a.any():
