@@ -248,10 +248,12 @@ show(
 )
 print(f"sigmoid under Xavier, 30 layers: {by_depth['sigmoid'][-1].median():.0e} of the gradient arrives")
 if window:
-    hidden = torch.randn(64, WIDTH, generator=torch.Generator().manual_seed(0)).sigmoid()
-    pushed = hidden @ torch.randn(WIDTH, WIDTH, generator=torch.Generator().manual_seed(1)) * XAVIER * window[0]
-    slope = pushed.sigmoid() * (1 - pushed.sigmoid())
-    print(f"at {window[0]:.0f} times: {(slope < 0.0025).float().mean():.0%} of the units have less than 1 % of the full slope")
+    g = torch.Generator().manual_seed(0)
+    inside = torch.rand(64, WIDTH, generator=g)
+    for _ in range(3):
+        inside = (inside @ torch.randn(WIDTH, WIDTH, generator=g) * XAVIER * window[0]).sigmoid()
+    flat_units = (inside * (1 - inside) < 0.01 * 0.25).float().mean()
+    print(f"at {window[0]:.0f} times: {flat_units:.0%} of the units have less than 1 % of the full slope")
 
 # %% [markdown]
 # For tanh the sentence holds, for sigmoid it doesn't, and the derivation says why. It needs slope 1 at zero; the
@@ -259,10 +261,9 @@ if window:
 # have the mean 1/2, which the next layer reads as a constant push.
 #
 # Can larger weights make up for the slope? Four times as large is not enough, since they also push the units to where
-# the slope is smaller still. There is a size at which the norm of the gradient comes through, far from Xavier's and on a
-# steep slope: see how narrow it is, and how many units are saturated there. A gradient that arrives through a few
-# units that happen to stand in the middle isn't a healthy network. Glorot and Bengio themselves warn of the sigmoid in
-# deep networks (section 3.1).
+# the slope is smaller still. The right panel shows where the norm of the gradient comes through: far from Xavier's, and
+# on a steep part of the curve. The line below the figure says how many units are saturated there. Glorot and Bengio
+# themselves warn of the sigmoid in deep networks (section 3.1).
 #
 # ## "He suits ReLU"
 #
@@ -583,7 +584,7 @@ try:
 finally:
     model.zero_grad()
     model.get_input_embeddings().requires_grad_(True)
-    del model
+del model
 
 fig, ax = figure(width=8.6, height=3.5)
 for (name, values), color, marker in zip(norms.items(), COLORS, "os^", strict=False):
@@ -641,7 +642,7 @@ show(
 )
 
 # %% [markdown]
-# Read it by columns. Plain networks are a lottery that only a matching pair wins. With BatchNorm the size of the weights
+# Read it by columns. Plain networks are a lottery that only a matching pair wins. With BatchNorm the weights' size
 # doesn't matter any more, and the lines rise towards the first layer. A residual connection alone rescues the sigmoid
 # and lets ReLU explode: every branch is as large as the stream, so the stream doubles its variance in each layer. The
 # last column hardly asks which activation and which size you chose.
@@ -985,11 +986,11 @@ show(
 print(f"after a single NaN in the gradient, the weight is NaN for good: {', '.join(lost) or 'nowhere'}")
 
 # %% [markdown]
-# **Imprecise.** The step stays bounded at the spike, that much is true. Then $v$ remembers the square of it: it falls by
-# a factor of $e$ in $1/(1-\beta_2)$ steps, a thousand by default, and the steps are tiny all the while. A shorter memory
-# ($\beta_2 = 0.95$, as language models are trained with) gets over it sooner. One NaN is for ever: it stands in $m$ and
-# $v$, and no later gradient washes it out. So large trainings clip before the optimizer, skip steps that aren't
-# finite, and keep checkpoints to go back to.
+# **Imprecise.** The step stays bounded at the spike, that much is true. Then $v$ remembers its square: it falls by
+# a factor of $e$ in $1/(1-\beta_2)$ steps, a thousand by default, and the steps are tiny all the while. With a shorter
+# memory ($\beta_2 = 0.95$, as language models are trained with) they recover sooner. One NaN is for ever: it stands in
+# $m$ and $v$, and no later gradient washes it out. So large trainings clip before the optimizer, skip steps that
+# aren't finite, and keep checkpoints to go back to.
 #
 # ## "BatchNorm" against explosion, and what language models use instead
 #
