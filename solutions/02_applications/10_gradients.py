@@ -409,8 +409,8 @@ show(
 # all, and stays so. It is **dead**.
 #
 # Two measurements. Left, at the first step: which share of all activations is flat (slope below 1 % of the steepest)?
-# Right, after training on digits at several learning rates: which share of the units is flat for *every* one of 600 images? Beside
-# ReLU we train a leaky ReLU, which keeps a slope of 0.1 on the negative side.
+# Right, after training on digits at several learning rates: which share of the units is flat for *every one* of 600
+# images? Beside ReLU we train a leaky ReLU, which keeps a slope of 0.1 on the negative side.
 #
 # `learn` trains many small networks at once, one beside the other: a weight is `[runs, in, out]`.
 
