@@ -1,0 +1,317 @@
+"""Right and wrong halves of the ring for the exercises of 03_data_parallel/02_all_reduce."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+
+
+def place():
+    """(rank, number of ranks)."""
+    return dist.get_rank(), dist.get_world_size()
+
+
+def swap(out, size, to=None, source=None):
+    """Send `out` to the right neighbour while `size` numbers come from the left one."""
+    rank, n = place()
+    came = torch.empty(size, dtype=out.dtype)
+    sending = dist.isend(out.contiguous(), (rank + 1) % n if to is None else to)
+    dist.recv(came, (rank - 1) % n if source is None else source)
+    sending.wait()
+    return came
+
+
+def swap_in_turns(out, size):
+    """As `swap`, with blocking calls: odd ranks receive first."""
+    rank, n = place()
+    came = torch.empty(size, dtype=out.dtype)
+    if rank % 2:
+        dist.recv(came, (rank - 1) % n)
+    dist.send(out.contiguous(), (rank + 1) % n)
+    if not rank % 2:
+        dist.recv(came, (rank - 1) % n)
+    return came
+
+
+def swap_in_a_batch(out, size):
+    """As `swap`, the way NCCL wants it."""
+    rank, n = place()
+    came, out = torch.empty(size, dtype=out.dtype), out.contiguous()
+    pair = [dist.P2POp(dist.isend, out, (rank + 1) % n), dist.P2POp(dist.irecv, came, (rank - 1) % n)]
+    for work in dist.batch_isend_irecv(pair):
+        work.wait()
+    return came
+
+
+def swap_both_send_first(out, size):
+    rank, n = place()
+    came = torch.empty(size, dtype=out.dtype)
+    dist.send(out.contiguous(), (rank + 1) % n)
+    dist.recv(came, (rank - 1) % n)
+    return came
+
+
+def swap_as_float32(out, size):
+    rank, n = place()
+    came = torch.empty(size)
+    sending = dist.isend(out.contiguous(), (rank + 1) % n)
+    dist.recv(came, (rank - 1) % n)
+    sending.wait()
+    return came
+
+
+def copies(x):
+    return [chunk.clone() for chunk in x.tensor_split(dist.get_world_size())]
+
+
+# ---- ring_reduce_scatter --------------------------------------------------------------------------------------------
+
+
+def scatter_chunks(x, swap=swap, chunks=None, late=1, partial=True, into_late=0, extra=0):
+    """Right as it stands. `late`: which chunk leaves first, counted back from the rank's own number.
+
+    The others say what a mistake does: sends what it has of its own only (`partial`), adds to a neighbouring chunk
+    (`into_late`), makes `extra` steps.
+    """
+    rank, n = place()
+    mine = copies(x) if chunks is None else chunks
+    fresh = [chunk.clone() for chunk in mine]
+    for step in range(n - 1 + extra):
+        out, into = (rank - late - step) % n, (rank - late - 1 - step) % n
+        came = swap((mine if partial else fresh)[out], len(mine[into]))
+        target = mine[(into + into_late) % n]
+        size = min(len(target), len(came))
+        target[:size] += came[:size]
+    return mine[rank]
+
+
+def scatter_in_turns(x):
+    """Right: blocking calls, odd ranks receive first."""
+    return scatter_chunks(x, swap_in_turns)
+
+
+def scatter_parcels(x):
+    """Right: only the chunk that is under way is kept, in batches of one send and one receive."""
+    rank, n = place()
+    own = list(x.tensor_split(n))
+    parcel = own[rank - 1]
+    for step in range(n - 1):
+        mine = own[(rank - 2 - step) % n]
+        parcel = swap_in_a_batch(parcel, len(mine)) + mine
+    return parcel
+
+
+def scatter_deadlock(x):
+    return scatter_chunks(x, swap_both_send_first)
+
+
+def scatter_as_float32(x):
+    return scatter_chunks(x, swap_as_float32)
+
+
+def scatter_in_place(x):
+    return scatter_chunks(x, chunks=list(x.tensor_split(dist.get_world_size())))
+
+
+def scatter_next_chunk(x):
+    """The textbook's own numbering: rank r starts with chunk r and ends with chunk r + 1."""
+    rank, n = place()
+    mine = copies(x)
+    scatter_chunks(x, chunks=mine, late=0)
+    return mine[(rank + 1) % n]
+
+
+def scatter_own_chunk_too_early(x):
+    return scatter_chunks(x, late=0)
+
+
+def scatter_without_partial_sums(x):
+    return scatter_chunks(x, partial=False)
+
+
+def scatter_into_wrong_chunk(x):
+    return scatter_chunks(x, into_late=1)
+
+
+def scatter_extra_step(x):
+    return scatter_chunks(x, extra=1)
+
+
+def scatter_short_of_a_step(x):
+    return scatter_chunks(x, extra=-1)
+
+
+def scatter_mean(x):
+    return scatter_chunks(x) / dist.get_world_size()
+
+
+def scatter_without_own(x):
+    rank, n = place()
+    return scatter_chunks(x) - (x.tensor_split(n)[rank] if n > 1 else 0)
+
+
+def scatter_with_chunk(x):
+    """torch.chunk may give fewer chunks than asked for."""
+    rank, n = place()
+    return scatter_chunks(x, chunks=[c.clone() for c in x.chunk(n)])
+
+
+def scatter_drops_the_rest(x):
+    n = dist.get_world_size()
+    return scatter_chunks(x[: len(x) // n * n])
+
+
+def scatter_whole_vectors(x):
+    """The whole vector goes round, and everybody adds all of it."""
+    rank, n = place()
+    total, passing = x.clone(), x
+    for _ in range(n - 1):
+        passing = swap(passing, len(x))
+        total += passing
+    return total.tensor_split(n)[rank]
+
+
+def scatter_directly(x):
+    """Every chunk goes straight to its owner."""
+    rank, n = place()
+    chunks = x.tensor_split(n)
+    total = chunks[rank].clone()
+    for step in range(1, n):
+        total += swap(chunks[(rank + step) % n], len(total), (rank + step) % n, (rank - step) % n)
+    return total
+
+
+def scatter_at_rank_0(x):
+    """Rank 0 gathers everything, adds, and deals out."""
+    rank, n = place()
+    if rank:
+        dist.send(x.contiguous(), 0)
+        mine = torch.empty_like(x.tensor_split(n)[rank])
+        dist.recv(mine, 0)
+        return mine
+    chunks = sum_at_rank_0(x).tensor_split(n)
+    for other in range(1, n):
+        dist.send(chunks[other].contiguous(), other)
+    return chunks[0]
+
+
+def sum_at_rank_0(x):
+    total, came = x.clone(), torch.empty_like(x)
+    for other in range(1, dist.get_world_size()):
+        dist.recv(came, other)
+        total += came
+    return total
+
+
+# ---- ring_all_gather ------------------------------------------------------------------------------------------------
+
+
+def gather_pieces(chunk, sizes, swap=swap, shift=0, own_again=False, extra=0, buffer=None):
+    """Right as it stands: the chunks of all ranks, in their order, as a list.
+
+    A mistake stores a chunk `shift` places off, sends its `own_again`, makes `extra` steps, or reuses one `buffer`.
+    """
+    rank, n = place()
+    pieces = [chunk.new_zeros(size) for size in sizes]
+    pieces[rank] = passing = chunk
+    for step in range(n - 1 + extra):
+        source = (rank - 1 - step) % n
+        passing = swap(chunk if own_again else passing, sizes[source] if not own_again else sizes[rank - 1])
+        if buffer is not None:
+            buffer[: len(passing)] = passing
+            passing = buffer[: len(passing)]
+        pieces[(source + shift) % n] = passing
+    return pieces
+
+
+def gather_cat(chunk, sizes):
+    """Right: a list of pieces, one after the other."""
+    return torch.cat(gather_pieces(chunk, sizes, swap_in_turns))
+
+
+def gather_into_place(chunk, sizes):
+    """Right: what arrives goes straight to its place in the result."""
+    rank, n = place()
+    result = chunk.new_empty(sum(sizes))
+    views = result.split(list(sizes))
+    views[rank].copy_(chunk)
+    for step in range(n - 1):
+        works = [
+            dist.irecv(views[(rank - 1 - step) % n], (rank - 1) % n),
+            dist.isend(views[(rank - step) % n], (rank + 1) % n),
+        ]
+        for work in works:
+            work.wait()
+    return result
+
+
+def gather_deadlock(chunk, sizes):
+    return torch.cat(gather_pieces(chunk, sizes, swap_both_send_first))
+
+
+def gather_one_place_off(chunk, sizes):
+    return torch.cat(gather_pieces(chunk, sizes, shift=1))
+
+
+def gather_own_again(chunk, sizes):
+    return torch.cat(gather_pieces(chunk, sizes, own_again=True))
+
+
+def gather_extra_step(chunk, sizes):
+    return torch.cat(gather_pieces(chunk, sizes, extra=1))
+
+
+def gather_short_of_a_step(chunk, sizes):
+    return torch.cat(gather_pieces(chunk, sizes, extra=-1))
+
+
+def gather_in_one_buffer(chunk, sizes):
+    return torch.cat(gather_pieces(chunk, sizes, buffer=chunk.new_empty(max(sizes))))
+
+
+def gather_in_order_of_arrival(chunk, sizes):
+    rank, n = place()
+    pieces = gather_pieces(chunk, sizes)
+    return torch.cat([pieces[(rank - step) % n] for step in range(n)])
+
+
+def gather_without_own(chunk, sizes):
+    pieces = gather_pieces(chunk, sizes)
+    pieces[dist.get_rank()] = torch.zeros_like(chunk)
+    return torch.cat(pieces)
+
+
+def gather_as_a_list(chunk, sizes):
+    return gather_pieces(chunk, sizes)
+
+
+def gather_sizes_like_own(chunk, sizes):
+    """Every chunk is taken to be as long as this rank's own."""
+    return torch.cat(gather_pieces(chunk, [len(chunk)] * len(sizes)))
+
+
+def gather_directly(chunk, sizes):
+    """Everybody sends its chunk to everybody."""
+    rank, n = place()
+    pieces = [chunk] * n
+    for step in range(1, n):
+        source = (rank - step) % n
+        pieces[source] = swap(chunk, sizes[source], (rank + step) % n, source)
+    return torch.cat(pieces)
+
+
+def gather_at_rank_0(chunk, sizes):
+    """Rank 0 gathers everything and sends all of it to everybody."""
+    rank, n = place()
+    result = chunk.new_empty(sum(sizes))
+    if rank:
+        dist.send(chunk.contiguous(), 0)
+        dist.recv(result, 0)
+        return result
+    views = result.split(list(sizes))
+    views[0].copy_(chunk)
+    for other in range(1, n):
+        dist.recv(views[other], other)
+    for other in range(1, n):
+        dist.send(result, other)
+    return result
