@@ -107,11 +107,14 @@ def _tried_on_ranks(exercise: Exercise, cases, got, judged, suspects: Sequence[t
     few = sorted(judged, key=lambda i: cases[i].ranks)
     few = [i for i in few if cases[i].ranks == cases[few[0]].ranks][:_FEW]
     tried = outcomes(suspects, [cases[i] for i in few])
-    likely = [
-        one
-        for one, theirs in zip(suspects, tried, strict=True)
-        if any(alike(got[i], t, exercise, cases[i]) for i, t in zip(few, theirs, strict=True))
-    ]
+    likely = []
+    for one, theirs in zip(suspects, tried, strict=True):
+        if not any(alike(got[i], t, exercise, cases[i]) for i, t in zip(few, theirs, strict=True)):
+            continue
+        if all(_is_deadlock(t) for t in theirs):  # another one would only be waited for again
+            yield *one, [theirs[0]] * len(cases)
+        else:
+            likely.append(one)
     for (suspect, running), theirs in zip(likely, outcomes(likely, cases), strict=True):
         yield suspect, running, theirs
 
@@ -122,6 +125,10 @@ def _suspects(exercise: Exercise, got: Sequence[Outcome], judged: Sequence[int])
         return list(exercise.misconceptions)
     failed = sum(got[i].failure is not None for i in judged)
     return [m for m in exercise.misconceptions if m.hangs == (2 * failed >= len(judged))]
+
+
+def _is_deadlock(outcome: Outcome) -> bool:
+    return outcome.failure is not None and outcome.failure.type == "deadlock"
 
 
 def _is_slow(outcome: Outcome) -> bool:

@@ -39,8 +39,7 @@ def reduce_cases(g):
         return case(torch.randn(n, *shape, generator=g), ranks=n, label=label, **options)
 
     k = pick(g, 2, 4)
-    yield some(2, (2 * k + 1,), "two ranks")
-    yield some(2, (k, 3), "the mean of two matrices", mean=True)
+    yield some(3, (k, 3), "the mean of three matrices", mean=True)
     yield some(3, (3 * k + 1,), "three ranks, one more than divides evenly")
     transposed = torch.randn(3, k, k + 1, generator=g).transpose(1, 2)
     yield case(transposed, ranks=3, mean=True, label="the mean of transposed matrices")
@@ -176,8 +175,6 @@ def broadcast_cases(g):
         return case(torch.randn(n, *shape, generator=g), ranks=n, label=label, **options)
 
     k = pick(g, 2, 4)
-    yield some(2, (k,), "two ranks")
-    yield some(2, (k,), "two ranks, from the second", root=1)
     yield some(3, (2, k), "three ranks")
     yield some(3, (), "a single number, from the last rank", root=2)
     yield some(4, (k + 2,), "four ranks")
@@ -263,12 +260,6 @@ tree_broadcast = Exercise(
             trees.broadcast_adds,
             "The values of x count on the root only.",
         ),
-        Misconception(
-            "messages go to ranks that don't exist, where n is no power of two or the root isn't rank 0",
-            trees.broadcast_beyond_the_last,
-            "Send to me + have only if that is below n, and count from the root, modulo n.",
-            hangs=True,
-        ),
     ],
     alternatives=[trees.tree_by_doubling, trees.tree_from_the_top],
     dtypes=[torch.float64],
@@ -276,8 +267,9 @@ tree_broadcast = Exercise(
     hints=[
         "At first one rank has it. In each round everybody who has it tells one who hasn't. Who tells whom?",
         "Count from the root: me = (rank - root) % n. After round k the ranks with me < 2**(k + 1) have it: me sends "
-        "to me + 2**k if that is below n.",
+        "to me + 2**k if that is below n (there is no rank n).",
         "have = 1; while have < n: if me < have and me + have < n: dist.send(result, (me + have + root) % n), elif "
-        "have <= me < 2 * have: dist.recv(result, (me - have + root) % n); have *= 2. Start with a contiguous copy of x.",
+        "have <= me < 2 * have: dist.recv(result, (me - have + root) % n); have *= 2. Start with result, a contiguous "
+        "copy of x.",
     ],
 )

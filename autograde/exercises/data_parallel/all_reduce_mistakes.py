@@ -106,19 +106,6 @@ def broadcast_one_round_short(x, root=0):
     return x
 
 
-def broadcast_beyond_the_last(x, root=0):
-    """Rank numbers beyond the last one, where n is no power of two or the root isn't 0."""
-    rank, n = place()
-    me, x, have = rank - root, x.contiguous().clone(), 1
-    while have < n:
-        if 0 <= me < have:
-            dist.send(x, me + have + root)
-        elif have <= me < 2 * have:
-            dist.recv(x, me - have + root)
-        have *= 2
-    return x
-
-
 def broadcast_adds(x, root=0):
     """Adds what arrives to its own instead of replacing it."""
     rank = dist.get_rank()

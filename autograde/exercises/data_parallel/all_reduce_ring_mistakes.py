@@ -67,21 +67,17 @@ def copies(x):
 # ---- ring_reduce_scatter --------------------------------------------------------------------------------------------
 
 
-def scatter_chunks(x, swap=swap, chunks=None, late=1, partial=True, into_late=0, extra=0):
+def scatter_chunks(x, swap=swap, chunks=None, late=1, partial=True, extra=0):
     """Right as it stands. `late`: which chunk leaves first, counted back from the rank's own number.
 
-    The others say what a mistake does: sends what it has of its own only (`partial`), adds to a neighbouring chunk
-    (`into_late`), makes `extra` steps.
+    The others say what a mistake does: sends only what it came with (not `partial`), makes `extra` steps.
     """
     rank, n = place()
     mine = copies(x) if chunks is None else chunks
     fresh = [chunk.clone() for chunk in mine]
-    for step in range(n - 1 + extra):
+    for step in range(n - 1 + extra * (n > 1)):
         out, into = (rank - late - step) % n, (rank - late - 1 - step) % n
-        came = swap((mine if partial else fresh)[out], len(mine[into]))
-        target = mine[(into + into_late) % n]
-        size = min(len(target), len(came))
-        target[:size] += came[:size]
+        mine[into] += swap((mine if partial else fresh)[out], len(mine[into]))
     return mine[rank]
 
 
@@ -90,14 +86,18 @@ def scatter_in_turns(x):
     return scatter_chunks(x, swap_in_turns)
 
 
-def scatter_parcels(x):
-    """Right: only the chunk that is under way is kept, in batches of one send and one receive."""
+def scatter_parcels(x, added=2, missing=0):
+    """Right as it stands: only the chunk that is under way is kept, in batches of one send and one receive.
+
+    A mistake adds another chunk to the one that arrives (`added` places back), or leaves out the last steps.
+    """
     rank, n = place()
-    own = list(x.tensor_split(n))
+    own = x.tensor_split(n)
     parcel = own[rank - 1]
-    for step in range(n - 1):
-        mine = own[(rank - 2 - step) % n]
-        parcel = swap_in_a_batch(parcel, len(mine)) + mine
+    for step in range(n - 1 - missing):
+        parcel = swap_in_a_batch(parcel, len(own[(rank - 2 - step) % n])).clone()
+        mine = own[(rank - added - step) % n][: len(parcel)]
+        parcel[: len(mine)] += mine
     return parcel
 
 
@@ -129,8 +129,8 @@ def scatter_without_partial_sums(x):
     return scatter_chunks(x, partial=False)
 
 
-def scatter_into_wrong_chunk(x):
-    return scatter_chunks(x, into_late=1)
+def scatter_adds_wrong_chunk(x):
+    return scatter_parcels(x, added=1)
 
 
 def scatter_extra_step(x):
@@ -138,7 +138,7 @@ def scatter_extra_step(x):
 
 
 def scatter_short_of_a_step(x):
-    return scatter_chunks(x, extra=-1)
+    return scatter_parcels(x, missing=1)
 
 
 def scatter_mean(x):
@@ -214,7 +214,7 @@ def gather_pieces(chunk, sizes, swap=swap, shift=0, own_again=False, extra=0, bu
     rank, n = place()
     pieces = [chunk.new_zeros(size) for size in sizes]
     pieces[rank] = passing = chunk
-    for step in range(n - 1 + extra):
+    for step in range(n - 1 + extra * (n > 1)):
         source = (rank - 1 - step) % n
         passing = swap(chunk if own_again else passing, sizes[source] if not own_again else sizes[rank - 1])
         if buffer is not None:

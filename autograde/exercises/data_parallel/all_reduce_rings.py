@@ -37,7 +37,6 @@ def sums(xs):
 
 def scatter_cases(g):
     k = pick(g, 2, 4)
-    yield vectors(g, 2, 2 * k + 1, "an odd length on two ranks")
     yield vectors(g, 3, 3 * k, "divides evenly")
     yield vectors(g, 3, 3 * k + 2, "two more than divides evenly", dtype=torch.float64)
     yield vectors(g, 3, 3 * k + 1, "whole numbers (int64)", dtype=torch.int64)
@@ -83,8 +82,8 @@ ring_reduce_scatter = Exercise(
             "What arrives is a partial sum. Add your own numbers to it, and pass on the sum.",
         ),
         Misconception(
-            "what arrives is added to the chunk next to the right one",
-            wrong.scatter_into_wrong_chunk,
+            "this rank adds the chunk that it has just sent to the one that arrives",
+            wrong.scatter_adds_wrong_chunk,
             "In the step in which you send chunk c, chunk c - 1 arrives: your left neighbour is one behind you.",
         ),
         Misconception(
@@ -182,7 +181,6 @@ def gather_cases(g):
         return case(chunks, sizes, ranks=len(sizes), label=label)
 
     k = pick(g, 2, 4)
-    yield some([k + 1, k], "two ranks")
     yield some([k, k, k], "equal chunks")
     yield some([k + 1, k + 1, k], "the last one is shorter")
     yield some([k, 1, k + 2], "very different sizes", dtype=torch.float64)
@@ -284,6 +282,7 @@ ring_all_gather = Exercise(
         "Nothing is added here: in every step each rank passes on what it received in the step before.",
         "In step s rank r sends chunk (r - s) % n and receives chunk (r - 1 - s) % n. How long is that one?",
         "pieces = [None] * n, pieces[rank] = chunk; in each of n - 1 steps: came = chunk.new_empty(sizes[source]), "
-        "work = dist.isend(pieces[out], right), dist.recv(came, left), work.wait(), pieces[source] = came. Then torch.cat.",
+        "work = dist.isend(pieces[out], right), dist.recv(came, left), work.wait(), pieces[source] = came. At the end "
+        "torch.cat(pieces).",
     ],
 )
