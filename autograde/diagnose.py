@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -9,7 +10,7 @@ import torch
 
 from autograde.compare import compare, describe, tensors
 from autograde.exercise import Case, Exercise, Misconception, tolerance
-from autograde.running import Local, Outcome, run_all
+from autograde.running import Failure, Local, Outcome, run_all
 
 _FEW = 3  # cases of a rank exercise on which every misconception is tried
 
@@ -26,11 +27,18 @@ class Diagnosis:
 def alike(a: Outcome, b: Outcome, exercise: Exercise, one: Case) -> bool:
     """Whether two outcomes are the same mistake: equal values (NaN included), or failures of one kind and type."""
     if a.failure or b.failure:
-        kinds = [(o.failure.kind, o.failure.type) for o in (a, b) if o.failure]
+        kinds = [(o.failure.kind, o.failure.type, _gist(o.failure, exercise)) for o in (a, b) if o.failure]
         return len(kinds) == 2 and kinds[0] == kinds[1] and "too slow" not in kinds[0]
     if a.changed != b.changed:
         return False
     return not disagreement(exercise, one, b.value, a.value, equal_nan=True)
+
+
+def _gist(failure: Failure, exercise: Exercise) -> str | list:
+    """What tells failures of one type apart on ranks: who waits in what, or an error's words without its numbers."""
+    if failure.type == "deadlock":
+        return re.findall(r"rank (\d+) waits in (\w+)", failure.message)
+    return re.sub(r"\d+", "", failure.message) if exercise.ranks and failure.kind == "raised" else ""
 
 
 def disagreement(exercise: Exercise, one: Case, expected, got, equal_nan: bool = False) -> str:

@@ -197,7 +197,8 @@ class _Pickler(cloudpickle.Pickler):
             return super().reducer_override(obj)
         tensor = (obj.to_local() if hasattr(obj, "to_local") else obj).detach()
         tensor = (tensor if tensor.layout == torch.strided else tensor.to_dense()).cpu().resolve_conj().resolve_neg()
-        data = tensor.reshape(-1).contiguous().view(torch.uint8).numpy().tobytes()
+        # An empty tensor may have any strides, and some can't be viewed as bytes.
+        data = tensor.reshape(-1).contiguous().view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
         return _plain_tensor, (data, tensor.dtype, tuple(tensor.shape))
 
 

@@ -56,14 +56,14 @@ def cost_cases(g):
 
 def _alone_for_nothing(out, one, call):
     algorithm, _, *rest = one.args
-    return call(algorithm, 1, *rest) == 0
+    return bool(call(algorithm, 1, *rest) == 0)
 
 
 def _ring_below_two(out, one, call):
     if one.args[0] != "ring":
         return None
     size, beta = one.args[2], one.args[4]
-    return all(call("ring", n, size, 0.0, beta) <= 2 * size / beta for n in (2, 5, 64, 1000))
+    return all(bool(call("ring", n, size, 0.0, beta) <= 2 * size / beta) for n in (2, 5, 64, 1000))
 
 
 def _log_rounds(out, one, call):

@@ -7,7 +7,7 @@ import math
 import torch
 import torch.distributed as dist
 
-from autograde.exercises.data_parallel.all_reduce_ring_mistakes import place
+from autograde.exercises.data_parallel.all_reduce_scatter_mistakes import place
 
 # ---- tree_broadcast -------------------------------------------------------------------------------------------------
 
