@@ -525,7 +525,7 @@ for (way, name), style, color in zip(WAYS.items(), styles, (COLORS[0], COLORS[1]
     ax.plot(torch.arange(10, 161, 10), apart[way], style, color=color, label=name)
 ax.set_yscale("symlog", linthresh=1e-9)
 ax.set(xlabel="step", ylabel="largest difference between\ntwo ranks' parameters", ylim=(-3e-10, 1), xlim=(0, None),
-       title=f"Replicas at most {worst[False]:.0e} apart with all_reduce, {worst[True]:.0e} each in its own order")
+       title=f"Replicas end up to {worst[False]:.1g} apart with all_reduce, {worst[True]:.1g} each in its own order")
 fig.legend(loc="outside lower center", ncols=2)
 show(fig, "Largest difference between ranks' parameters against training step, four lines: "
           + ", ".join(f"{name} ends at {float(apart[way][-1]):.0e}" for way, name in WAYS.items()) + ".")
@@ -533,7 +533,7 @@ show(fig, "Largest difference between ranks' parameters against training step, f
 # %% [markdown]
 # The claim holds, because an all-reduce gives **the same bits** to all. It is not enough that every rank gets "the
 # sum". Added up in its own order, each rank ends with a model of its own. In float32 the difference is small; in
-# bfloat16, with its three digits, it is a percent of a typical weight. And it never heals: the averaged gradient is the
+# bfloat16, with its three digits, it is not. And it never heals: the averaged gradient is the
 # same for all, so nothing pulls the replicas together again.
 #
 # That is why the check of your ring compares bits, and why an all-reduce isn't "collect everything, add it yourself",
@@ -577,9 +577,10 @@ BETA = SIZES[-1] / (seconds[-1] - ALPHA)
 
 fig, ax = figure(width=8, height=3.4)
 ax.loglog(SIZES, [1e6 * s for s in seconds], "o", color=COLORS[0], label="measured: gloo, two ranks on this computer")
-ax.loglog(SIZES, [1e6 * (ALPHA + m / BETA) for m in SIZES], color=COLORS[1], label="alpha + m / beta")
+dense = [2 ** (k / 4) for k in range(8, 89)]
+ax.loglog(dense, [1e6 * (ALPHA + m / BETA) for m in dense], color=COLORS[1], label="alpha + m / beta")
 ax.axvline(ALPHA * BETA, color="#999999", linestyle=":")
-ax.text(1.15 * ALPHA * BETA, 1e6 * max(seconds), f"alpha x beta\n= {ALPHA * BETA / 1e3:,.0f} kB", va="top",
+ax.text(1.15 * ALPHA * BETA, 1e6 * max(seconds), f"alpha · beta\n= {ALPHA * BETA / 1e3:,.0f} kB", va="top",
         color="#555555")
 ax.set(xlabel="bytes of the message", ylabel="microseconds",
        title=f"Here: alpha = {1e6 * ALPHA:.0f} µs, beta = {BETA / 1e9:.1f} GB/s")
@@ -737,12 +738,13 @@ few, many = (1e3 * all_reduce_cost("ring", n, 5e8, **NETWORK) for n in (8, world
 left.set(xlabel="bytes", ylabel="ms (model)", title="on 64 ranks")
 left.legend()
 middle.set(xlabel="ranks", title="one number (4 bytes)")
-right.set(xlabel="ranks", title=f"500 MB: ring {few:.0f} ms on 8, {many:.0f} on {worlds[-1]}")
+right.set(xlabel="ranks", title="500 MB of gradients")
 where = f"from {crossing / 1e6:.1f} MB on" if crossing else "nowhere"
 show(fig, "Three panels of modelled time. Against size on 64 ranks: the tree is lowest for small messages, the ring "
           "for large ones. Against ranks for one number: the tree grows slowly, ring and boss in step with the ranks. "
           "For 500 MB: the ring stays flat, the tree grows slowly, the boss in step with the ranks.",
-     title=f"On 64 ranks the ring beats the tree {where}")
+     title=f"On 64 ranks the ring beats the tree {where}; 500 MB take it {few:.0f} ms on 8 ranks, {many:.0f} ms on "
+           f"{worlds[-1]}")
 
 # %% [markdown]
 # So "which is fastest?" has no answer without a size.
