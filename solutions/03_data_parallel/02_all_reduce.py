@@ -533,8 +533,8 @@ show(fig, "Largest difference between ranks' parameters against training step, f
 # %% [markdown]
 # The claim holds, because an all-reduce gives **the same bits** to all. It is not enough that every rank gets "the
 # sum". Added up in its own order, each rank ends with a model of its own. In float32 the difference is small; in
-# bfloat16, with its three digits, it is not. And it never heals: the averaged gradient is the
-# same for all, so nothing pulls the replicas together again.
+# bfloat16, with its three digits, it is not. And it never heals: the averaged gradient is the same for all, so nothing
+# pulls the replicas together again.
 #
 # That is why the check of your ring compares bits, and why an all-reduce isn't "collect everything, add it yourself",
 # even for small tensors.
