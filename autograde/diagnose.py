@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -9,7 +10,7 @@ import torch
 
 from autograde.compare import compare, describe, tensors
 from autograde.exercise import Case, Exercise, Misconception, tolerance
-from autograde.running import Local, Outcome, run_all
+from autograde.running import Failure, Local, Outcome, run_all
 
 _FEW = 3  # cases of a rank exercise on which every misconception is tried
 
@@ -26,11 +27,18 @@ class Diagnosis:
 def alike(a: Outcome, b: Outcome, exercise: Exercise, one: Case) -> bool:
     """Whether two outcomes are the same mistake: equal values (NaN included), or failures of one kind and type."""
     if a.failure or b.failure:
-        kinds = [(o.failure.kind, o.failure.type) for o in (a, b) if o.failure]
+        kinds = [(o.failure.kind, o.failure.type, _gist(o.failure, exercise)) for o in (a, b) if o.failure]
         return len(kinds) == 2 and kinds[0] == kinds[1] and "too slow" not in kinds[0]
     if a.changed != b.changed:
         return False
     return not disagreement(exercise, one, b.value, a.value, equal_nan=True)
+
+
+def _gist(failure: Failure, exercise: Exercise) -> str | list:
+    """What tells failures of one type apart on ranks: who waits in what, or an error's words without its numbers."""
+    if failure.type == "deadlock":
+        return re.findall(r"rank (\d+) waits in (\w+)", failure.message)
+    return re.sub(r"\d+", "", failure.message) if exercise.ranks and failure.kind == "raised" else ""
 
 
 def disagreement(exercise: Exercise, one: Case, expected, got, equal_nan: bool = False) -> str:
@@ -107,11 +115,14 @@ def _tried_on_ranks(exercise: Exercise, cases, got, judged, suspects: Sequence[t
     few = sorted(judged, key=lambda i: cases[i].ranks)
     few = [i for i in few if cases[i].ranks == cases[few[0]].ranks][:_FEW]
     tried = outcomes(suspects, [cases[i] for i in few])
-    likely = [
-        one
-        for one, theirs in zip(suspects, tried, strict=True)
-        if any(alike(got[i], t, exercise, cases[i]) for i, t in zip(few, theirs, strict=True))
-    ]
+    likely = []
+    for one, theirs in zip(suspects, tried, strict=True):
+        if not any(alike(got[i], t, exercise, cases[i]) for i, t in zip(few, theirs, strict=True)):
+            continue
+        if all(_is_deadlock(t) for t in theirs):  # another one would only be waited for again
+            yield *one, [theirs[0]] * len(cases)
+        else:
+            likely.append(one)
     for (suspect, running), theirs in zip(likely, outcomes(likely, cases), strict=True):
         yield suspect, running, theirs
 
@@ -122,6 +133,10 @@ def _suspects(exercise: Exercise, got: Sequence[Outcome], judged: Sequence[int])
         return list(exercise.misconceptions)
     failed = sum(got[i].failure is not None for i in judged)
     return [m for m in exercise.misconceptions if m.hangs == (2 * failed >= len(judged))]
+
+
+def _is_deadlock(outcome: Outcome) -> bool:
+    return outcome.failure is not None and outcome.failure.type == "deadlock"
 
 
 def _is_slow(outcome: Outcome) -> bool:

@@ -33,17 +33,18 @@ def run_on_ranks(implementations: Sequence[Callable], exercise: Exercise, cases:
     outcomes: list[dict[int, Outcome]] = [{} for _ in implementations]
     for world in sorted({one.ranks for one in cases}):
         mine = [i for i, one in enumerate(cases) if one.ranks == world]
-        going = [k for k, known in enumerate(outcomes) if not _is_stuck(known)]
+        going = [k for k, known in enumerate(outcomes) if not _stuck(known)]
         for known in outcomes:
-            known.update(dict.fromkeys(mine, next(iter(known.values()), None)))
+            known.update(dict.fromkeys(mine, _stuck(known)))
         results = _launch([implementations[k] for k in going], exercise, [cases[i] for i in mine], world)
         for k, found in zip(going, results, strict=True):
             outcomes[k].update(zip(mine, found, strict=True))
     return [[known[i] for i in range(len(cases))] for known in outcomes]
 
 
-def _is_stuck(known: dict[int, Outcome]) -> bool:
-    return any(o.failure and o.failure.type in ("deadlock", "too slow") for o in known.values())
+def _stuck(known: dict[int, Outcome]) -> Outcome | None:
+    """The outcome in which the ranks got stuck, if there is one."""
+    return next((o for o in known.values() if o.failure and o.failure.type in ("deadlock", "too slow")), None)
 
 
 def _launch(implementations: Sequence[Callable], exercise: Exercise, cases: list[Case], world: int):

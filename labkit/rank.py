@@ -31,6 +31,7 @@ _LIBRARIES = tuple(
     {os.path.dirname(os.path.abspath(__file__)), *(sysconfig.get_path(p) for p in ("stdlib", "purelib", "platlib"))}
 )
 _MOST_PRINTED = 20_000  # characters a rank
+_LISTENERS = ("__torch_function__", "__torch_dispatch__")  # modes that stand between a caller and what it calls
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,8 @@ class _Lines(io.TextIOBase):
 
 def own_frames(frames) -> list[tuple[str, int, str]]:
     """(file, line, function) of the frames that belong neither to labkit nor to a library; all, if there are none."""
-    every = [(frame.f_code.co_filename, line, frame.f_code.co_name) for frame, line in frames]
+    codes = [(frame.f_code, line) for frame, line in frames if frame.f_code.co_name not in _LISTENERS]
+    every = [(code.co_filename, line, code.co_name) for code, line in codes]
     return [one for one in every if not one[0].startswith((*_LIBRARIES, "<frozen"))]
 
 
@@ -195,7 +197,8 @@ class _Pickler(cloudpickle.Pickler):
             return super().reducer_override(obj)
         tensor = (obj.to_local() if hasattr(obj, "to_local") else obj).detach()
         tensor = (tensor if tensor.layout == torch.strided else tensor.to_dense()).cpu().resolve_conj().resolve_neg()
-        data = tensor.reshape(-1).contiguous().view(torch.uint8).numpy().tobytes()
+        # An empty tensor may have any strides, and some can't be viewed as bytes.
+        data = tensor.reshape(-1).contiguous().view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
         return _plain_tensor, (data, tensor.dtype, tuple(tensor.shape))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import psutil
 import torch
 import torch.distributed as dist
@@ -117,3 +119,23 @@ def test_a_changed_input_and_prints_are_noticed():
     report = grade(MEAN, careless)
     assert "changes its input in place" in report.text()
     assert "hello from" in report.printed
+
+
+def test_a_deadlock_after_a_case_that_went_well_is_shown_as_one():
+    def cases(generator):
+        for ranks in (1, 2, 3):
+            yield case(torch.randn(ranks, 5, generator=generator), label=f"{ranks} ranks", ranks=ranks)
+
+    def sends_first(x):
+        rank, world = dist.get_rank(), dist.get_world_size()
+        x = x[rank].clone()
+        if world > 1:
+            dist.send(x, (rank + 1) % world)
+            dist.recv(x, (rank - 1) % world)
+        return x
+
+    report = grade(replace(MEAN, cases=cases), sends_first)
+    text = report.text().replace("\n", " ")
+    assert "(1 of 3 cases)" in text and "waits in send" in text
+    assert "a list of 1" not in text
+    assert "__torch_" not in text, "a mode's frame hides the learner's own line"
