@@ -1,0 +1,190 @@
+"""Exercises of 02_applications/04_prompts_and_tools: chats, few-shot prompts, tool schemas; the rest is in tools.py."""
+
+from __future__ import annotations
+
+from autograde.exercise import Exercise, Law, Misconception
+from autograde.exercises.applications import prompts_checks as checks
+from autograde.exercises.applications import prompts_mistakes as wrong
+from autograde.exercises.applications import tools
+from autograde.exercises.applications.tools_checks import agrees
+
+render_chat = Exercise(
+    name="render_chat",
+    points=2,
+    cases=checks.chat_cases,
+    oracle=checks.rendered,
+    forbid=["transformers"],
+    laws=[
+        Law("A conversation that isn't empty begins with a system turn", checks.starts_with_system),
+        Law("Every message is a turn, its content letter by letter", checks.contents_stand_in_turns),
+        Law("A conversation goes on where it stopped: without its last message it is the beginning of the whole",
+            checks.grows_at_the_end),
+        Law("The generation prompt is appended, and nothing else changes", checks.prompt_is_appended),
+    ],
+    misconceptions=[
+        Misconception("the default system message is left out", wrong.chat_without_default,
+                      "Without a system message of its own, a conversation gets the template's."),
+        Misconception("the default system message comes even before another one", wrong.chat_default_always,
+                      "Only if the first message isn't a system message."),
+        Misconception("a conversation without messages gets the default system message, too",
+                      wrong.chat_default_when_empty,
+                      "The template adds it inside its loop: no message, no system turn."),
+        Misconception("a system message anywhere replaces the default one", wrong.chat_default_if_no_system,
+                      "The template looks at the *first* message alone."),
+        Misconception("the model's turn is always opened", wrong.chat_open_always,
+                      "Only if add_generation_prompt is true."),
+        Misconception("the model's turn is never opened", wrong.chat_open_never,
+                      "With add_generation_prompt the text ends in '<|im_start|>assistant' and a line break."),
+        Misconception("the model's turn is opened only after a user's message", wrong.chat_open_after_user,
+                      "The template doesn't look at the last role: a tool's result is answered as well."),
+        Misconception("the line break after the opening 'assistant' is missing", wrong.chat_open_same_line,
+                      "In training a line break stood there; without it the model has to write it itself."),
+        Misconception("the opened turn is closed at once", wrong.chat_open_and_closed,
+                      "The model is to write the content, and the end mark itself."),
+        Misconception("the last turn is left open", wrong.chat_last_open,
+                      "Every message is closed; the open turn is a new one."),
+        Misconception("contents are stripped of white space", wrong.chat_stripped,
+                      "Some templates strip. This one inserts contents as they are."),
+        Misconception("there is no line break after the end mark", wrong.chat_no_new_line,
+                      "Each turn ends in <|im_end|> and a line break."),
+        Misconception("a space stands between role and content", wrong.chat_space_after_role,
+                      "A line break: that is what the model saw in training."),
+        Misconception("the end mark stands on a line of its own", wrong.chat_end_on_own_line,
+                      "<|im_end|> follows the content's last letter."),
+        Misconception("the turns are plain 'role: content' lines", wrong.chat_without_marks,
+                      "The marks <|im_start|> and <|im_end|> are single tokens: the model knows turns by them."),
+        Misconception("the text begins with a mark for the beginning", wrong.chat_with_beginning,
+                      "Llama's template has one, this one doesn't."),
+        Misconception("empty messages are left out", wrong.chat_skips_empty, "An empty content is a turn as well."),
+        Misconception("every other role becomes 'user'", wrong.chat_three_roles,
+                      "The template writes whatever role the message has, 'tool' for one."),
+        Misconception("marks inside a content are made harmless", wrong.chat_escaped,
+                      "A good idea, and not what the template does: it inserts contents as they are."),
+        Misconception("the default message is inserted into the caller's list", wrong.chat_inserted,
+                      "messages belongs to the caller: make a new list."),
+    ],
+    alternatives=[wrong.chat, wrong.chat_of_pieces, wrong.chat_by_jinja],
+    hints=[
+        "One turn looks like any other. Write a turn's text first, then say which turns there are.",
+        "If there is a first message and its role isn't 'system', one more turn comes before all: system, "
+        "DEFAULT_SYSTEM.",
+        "''.join(f\"<|im_start|>{m['role']}\\n{m['content']}<|im_end|>\\n\" for m in …), and at the end "
+        "'<|im_start|>assistant\\n' if it is asked for.",
+    ],
+)
+
+few_shot_prompt = Exercise(
+    name="few_shot_prompt",
+    points=2,
+    cases=checks.few_shot_cases,
+    oracle=checks.formatted,
+    laws=[
+        Law("The prompt ends where the answer begins, without white space", checks.ends_at_the_answer),
+        Law("Every example stands in it, in the order given, letter by letter", checks.keeps_every_example),
+        Law("The query comes last, and changes nothing before it", checks.examples_go_before_the_query),
+    ],
+    misconceptions=[
+        Misconception("white space at the end is kept", wrong.few_shot_trailing_space,
+                      "Tokens carry their space in front: ' yes' is one token. A space left behind makes it unlikely."),
+        Misconception("a space is left at the end", wrong.few_shot_space_at_end,
+                      "The answer's token brings its own space."),
+        Misconception("the texts are stripped", wrong.few_shot_stripped, "Only the end of the whole prompt is."),
+        Misconception("the examples come in reverse order", wrong.few_shot_reversed,
+                      "Order matters to the model, so the caller decides."),
+        Misconception("the examples are sorted", wrong.few_shot_sorted, "Order matters, so the caller decides."),
+        Misconception("an example that comes twice is written once", wrong.few_shot_distinct,
+                      "The caller's list is the caller's choice."),
+        Misconception("input and output are swapped", wrong.few_shot_swapped, "An example is (input, output)."),
+        Misconception("the query's block goes on after the answer's place", wrong.few_shot_query_whole,
+                      "Cut the template at {output}: what follows it comes after the answer."),
+        Misconception("the query's block still shows the place {output}", wrong.few_shot_place_kept,
+                      "The prompt ends where the answer is to be written."),
+        Misconception("the query's block lacks the words before the answer", wrong.few_shot_no_cue,
+                      "'Output:' belongs to the prompt: it is what the model completes."),
+        Misconception("the query stands there without the template", wrong.few_shot_bare_query,
+                      "The model has to see the same form once more, unfinished."),
+        Misconception("places are also looked for in the texts themselves", wrong.few_shot_replaced,
+                      "A text may hold the letters {output}. Fill a template in one step: template.format(...)."),
+        Misconception("the whole prompt is formatted once it is put together", wrong.few_shot_formatted_late,
+                      "Texts may hold braces: format the template, never a text."),
+        Misconception("the query stands before the examples", wrong.few_shot_query_first,
+                      "The model goes on at the end."),
+        Misconception("an empty instruction makes a block", wrong.few_shot_empty_first,
+                      "No instruction, no block and no separator."),
+        Misconception("the instruction is forgotten", wrong.few_shot_no_instruction, "It is the first block."),
+        Misconception("the blocks aren't separated", wrong.few_shot_glued, "separator.join(blocks)."),
+        Misconception("blocks are always separated by a blank line", wrong.few_shot_blank_lines,
+                      "Use the separator that you are given."),
+        Misconception("the default template is always used", wrong.few_shot_own_template,
+                      "Use the template that you are given."),
+    ],
+    alternatives=[wrong.few_shot, wrong.few_shot_by_loop],
+    hints=[
+        "The prompt is a list of blocks: the instruction, one block an example, and an unfinished one.",
+        "template.format(input=…, output=…) fills an example's block; the query's comes from the template up to "
+        "{output}.",
+        "template.partition('{output}')[0].format(input=query); then separator.join(blocks).rstrip().",
+    ],
+)
+
+tool_schema = Exercise(
+    name="tool_schema",
+    points=3,
+    cases=checks.schema_cases,
+    oracle=checks.hf_schema,
+    probe=checks.schema_of,
+    agrees=agrees,
+    forbid=["transformers"],
+    laws=[
+        Law("The parameters are a JSON Schema, by the standard's own rules", checks.is_a_schema),
+        Law("Every parameter is listed, and nothing else", checks.lists_every_parameter),
+        Law("Required is what has no default value", checks.requires_what_has_no_default),
+        Law("What isn't described is refused with a ValueError", checks.refuses_the_undescribed),
+    ],
+    misconceptions=[
+        Misconception("every parameter is required", wrong.tool_all_required,
+                      "A parameter with a default value may be left out of a call."),
+        Misconception("what may be None isn't required", wrong.tool_required_by_hint,
+                      "`x: int | None` without a default still has to be given. Look at the default."),
+        Misconception("an empty list of required parameters is written down", wrong.tool_required_empty,
+                      "Leave 'required' out where nothing is."),
+        Misconception("types have their Python names", wrong.tool_python_names,
+                      "JSON Schema says string, integer, number, boolean, array."),
+        Misconception("float is called float", wrong.tool_float, "JSON Schema calls it number."),
+        Misconception("bool is taken for an integer", wrong.tool_bool_is_int,
+                      "In Python bool is a kind of int; in JSON it is a boolean."),
+        Misconception("the choices of a Literal are lost", wrong.tool_no_choices,
+                      "typing.get_args(hint) are the choices: they are the enum."),
+        Misconception("what a list holds is lost", wrong.tool_no_items, "'items' is the schema of an element."),
+        Misconception("that a value may be None is lost", wrong.tool_not_nullable, "'nullable': True says so."),
+        Misconception("the return value is listed as a parameter", wrong.tool_with_return,
+                      "get_type_hints gives 'return' as well. Walk over the signature's parameters."),
+        Misconception("the description is the whole docstring", wrong.tool_whole_docstring,
+                      "It ends where 'Args:' begins; the rest goes to the parameters."),
+        Misconception("the description is the docstring's first line", wrong.tool_first_line,
+                      "All of the text before 'Args:' or 'Returns:'."),
+        Misconception("a description ends at its first colon", wrong.tool_cut_at_colon,
+                      "Split at the first colon only: that is the one after the name."),
+        Misconception("of a parameter's description only the first line is kept", wrong.tool_one_line_each,
+                      "Lines that are indented deeper go on with it: join them with a space."),
+        Misconception("annotations that are texts are not resolved", wrong.tool_raw_hints,
+                      "With `from __future__ import annotations` they are texts: typing.get_type_hints makes types."),
+        Misconception("the outer dict is missing", wrong.tool_unwrapped,
+                      "{'type': 'function', 'function': {…}}."),
+        Misconception("a missing hint or description is passed over", wrong.tool_tolerant,
+                      "The model knows nothing but the description: refuse with a ValueError."),
+    ],
+    alternatives=[wrong.tool, wrong.tool_by_spec],
+    hints=[
+        "Three sources: inspect.signature for names and defaults, typing.get_type_hints for types, inspect.getdoc for "
+        "the words.",
+        "A hint's schema calls itself: list[X] has the items X, and X | None is X with nullable. typing.get_origin and "
+        "get_args take a hint apart.",
+        "In the part after 'Args:\\n', a line that matches ' {4}(\\w+): (.*)' begins a parameter; other lines that "
+        "aren't blank go on with it.",
+    ],
+)
+
+parse_tool_call = tools.parse_tool_call
+constrain_json = tools.constrain_json
+dispatch = tools.dispatch
