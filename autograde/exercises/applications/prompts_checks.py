@@ -178,7 +178,8 @@ def hf_schema(source, name):
 
 def _source(name, parameters, doc, returns="", head=""):
     """The source text of a function with that signature and docstring."""
-    told = "".join(f"    {line}\n" if line else "\n" for line in ['"""' + doc[0], *doc[1:], '"""'] if doc)
+    lines = ['"""' + doc[0], *doc[1:], '"""'] if doc else []
+    told = "".join(f"    {line}".rstrip() + "\n" for line in lines)
     return f"{head}from typing import Literal\n\ndef {name}({parameters}){returns}:\n{told}    return None\n"
 
 

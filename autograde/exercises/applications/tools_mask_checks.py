@@ -157,12 +157,11 @@ def each_token_by_itself(out, one, call):
 def beginnings_are_allowed(out, one, call):
     """Of an allowed token every beginning is allowed as well."""
     text, vocabulary, schema = one.args
-    for fits, token in zip(out.tolist(), vocabulary, strict=True):
-        if fits and token and len(token) > 1:
-            parts = [token[:n] for n in range(1, len(token))]
-            if not bool(call(text, parts, schema).all()):
-                return f"{token!r} is allowed, and some beginning of it isn't"
-    return True
+    allowed = [token for fits, token in zip(out.tolist(), vocabulary, strict=True) if fits and token]
+    parts = sorted({token[:n] for token in allowed for n in range(1, len(token))})
+    fits = call(text, parts, schema).tolist() if parts else []
+    wrong = [part for part, fit in zip(parts, fits, strict=True) if not fit]
+    return f"{wrong[0]!r} is refused, and something that begins so isn't" if wrong else True
 
 
 def never_empty(out, one, call):
