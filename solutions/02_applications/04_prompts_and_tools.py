@@ -133,10 +133,10 @@ marks = ["<|im_start|>", "<|im_end|>", "<|im_begin|>"]
 print({mark: f"{len(tokenizer.tokenize(mark))} token(s)" for mark in marks})
 
 # %% [markdown]
-# The format is called ChatML. Each of the two marks is one token, which occurs nowhere else in the training text: that
-# is how the model knows a turn's end from a full stop. Read the template closely: it adds a *default system message*, under one condition; and it opens the model's turn only on
-# demand. A space or a line break that differs from what the model was trained on raises no error, it only makes the
-# answers a little worse. So nobody notices.
+# The format is called ChatML. Each of the two marks is one token, which occurs nowhere else in the training text:
+# that is how the model knows a turn's end from a full stop. Read the template closely: it adds a *default system
+# message*, under one condition; and it opens the model's turn only on demand. A space or a line break that differs
+# from what the model was trained on raises no error, it only makes the answers a little worse. So nobody notices.
 #
 # ### Your turn
 #
@@ -324,8 +324,8 @@ other.set(xlabel="template", title=f"One question, one order:\n{min(by_template)
 low = min(min(by_template), *(min(values) for values in right.values()))
 left.set_ylim(min(50, low - 4), 112)
 show(fig, f"Left: share of reviews judged rightly for three instructions and six orders of the same examples. The "
-          f"means differ by {by_clarity:.0f} points, the order alone makes up to {by_order:.0f}. Right: the same for four "
-          "templates.",
+          f"means differ by {by_clarity:.0f} points, the order alone makes up to {by_order:.0f}. Right: the same for "
+          "four templates.",
      title=f"Clarity moves the mean by {by_clarity:.0f} points, the order of the examples a single one by "
            f"{by_order:.0f}")
 for name, values in right.items():
@@ -641,14 +641,14 @@ for reason, times in reasons.most_common():
 # ## Make it impossible
 #
 # Refusing is one way. The other is not to let the model write a wrong call in the first place. It gives a score to
-# every token; we choose. So set the score of every token to $-\infty$ that would make the text something no call begins with,
-# and take the best of the rest:
+# every token; we choose. So set the score of every token to $-\infty$ that would make the text something no call
+# begins with, and take the best of the rest:
 #
 # $$\text{allowed}(t \mid x) \iff \text{there is a value } v \text{ of the schema whose text begins with } x + t.$$
 #
 # That is **constrained decoding** (Willard and Louf 2023, [arXiv:2307.09702](https://arxiv.org/abs/2307.09702),
-# compile the schema into a finite automaton to make it fast). How many of the 49,152 tokens are left? Here a regular expression,
-# matched by its beginning, says it for each step of one call.
+# compile the schema into a finite automaton to make it fast). How many of the 49,152 tokens are left? Here a regular
+# expression, matched by its beginning, says it for each step of one call.
 
 # %% tags=["demo"]
 import regex
@@ -861,10 +861,10 @@ show(fig, f"Bars: how often the tool ran ({', '.join(map(str, ran.values()))}) a
            f"{numbers[2]} of 8")
 
 # %% [markdown]
-# Writing a request makes nothing happen: it is text. The program around the model decides whether to run anything, runs
-# it, and writes the result back; and then the model still has to *use* what it reads: the last bar says how often this
-# small one does. "Calls external APIs" is **imprecise** in the way that matters most in practice: validation, permissions,
-# time-outs and secrets belong to your program, and no prompt can do their job.
+# Writing a request makes nothing happen: it is text. The program around the model decides whether to run anything,
+# runs it, and writes the result back; and then the model still has to *use* what it reads: the last bar says how
+# often this small one does. "Calls external APIs" is **imprecise** in the way that matters most in practice:
+# validation, permissions, time-outs and secrets belong to your program, and no prompt can do their job.
 #
 # ## Carry it out
 #

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 
 import torch
 
@@ -51,6 +52,7 @@ def chat_cases(g):
     yield case(_turns(g, "system", "user"), add_generation_prompt=True, label="a system message of our own")
     yield case(_turns(g, "user", "assistant", "user", "assistant"), label="two rounds")
     yield case(_turns(g, "system", "user", "assistant"), True, label="the model's turn again, after its own answer")
+    yield case(_turns(g, pick(g, ["assistant", "tool"]), "user"), label="the first message isn't the user's")
     yield case(_turns(g, "user", "system"), label="a system message that doesn't come first")
     yield case(_turns(g, "user", "assistant", "tool"), True, label="a tool's result")
     yield case([{"role": "user", "content": f"  {words(g)}\n\n"}], label="white space around the content")
@@ -192,6 +194,8 @@ def schema_cases(g):
     says, more = words(g), words(g)
     yield one("two required parameters", f"{a}: str, {b}: int", [f"{says}.", "", "Args:", f"    {a}: {more}",
                                                                   f"    {b}: {words(g)}"])
+    yield one("three required parameters", "m: int, z: str, a: bool", [says, "", "Args:", f"    m: {more}",
+                                                                       f"    z: {words(g)}", f"    a: {words(g)}"])
     yield one("a default value", f"{a}: str, {b}: float = 1.5", [says, "", "Args:", f"    {a}: {more}",
                                                                  f"    {b}: {words(g)}"])
     yield one("only default values", f"{a}: int = 3, {b}: bool = True", [says, "", "Args:", f"    {a}: {more}",
@@ -237,7 +241,7 @@ def requires_what_has_no_default(out, one, call):
         return None
     parameters = inspect.signature(_function(*one.args)).parameters.values()
     wanted = [parameter.name for parameter in parameters if parameter.default is parameter.empty]
-    return out["function"]["parameters"].get("required", []) == wanted
+    return list(out["function"]["parameters"].get("required", [])) == wanted
 
 
 def is_a_schema(out, one, call):
@@ -247,7 +251,7 @@ def is_a_schema(out, one, call):
     if _raised(out):
         return None
     try:
-        jsonschema.Draft202012Validator.check_schema(out["function"]["parameters"])
+        jsonschema.Draft202012Validator.check_schema(json.loads(json.dumps(out["function"]["parameters"])))
     except jsonschema.SchemaError as error:
         return f"{error.message}"
     return True

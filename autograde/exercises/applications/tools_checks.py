@@ -148,6 +148,8 @@ def words_around_are_ignored(out, one, call):
 
 
 def order_of_tools_is_free(out, one, call):
+    if isinstance(out, dict) and out.get("error") in ("not JSON", "not a call"):
+        return None  # then no tool has been looked at
     return isinstance(out, dict) and compare(out, call(one.args[0], one.args[1][::-1])) is None
 
 
