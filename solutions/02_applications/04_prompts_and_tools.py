@@ -245,6 +245,7 @@ check(few_shot_prompt)
 # templates which say the same. If clarity is what counts, the careful explanation wins, and the rest hardly matters.
 
 # %% claim="A01.2"
+import itertools
 import os
 
 GOOD = ["A warm and funny film that I could watch again.", "The acting is superb from start to finish.",
@@ -304,35 +305,44 @@ right = {name: [100 * share_right(prompts_for(text, order, TEMPLATES[0])) for or
          for name, text in WORDINGS.items()}
 by_template = [100 * share_right(prompts_for(WORDINGS["a question"], "PNPN", t)) for t in TEMPLATES]
 
+
+
+def apart(values):
+    """The mean difference between two of the values."""
+    pairs = list(itertools.combinations(values, 2))
+    return sum(abs(a - b) for a, b in pairs) / len(pairs)
+
+
 mean = {name: sum(values) / len(values) for name, values in right.items()}
-by_clarity = max(mean.values()) - min(mean.values())
-by_order = max(max(values) - min(values) for values in right.values())
-fig, (left, other) = figure(1, 2, width=10.5, height=3.8, sharey=True, width_ratios=[3, 2])
-for column, (name, values) in enumerate(right.items()):
-    for shift, (order, value) in enumerate(zip(ORDERS, values, strict=True)):
-        left.plot(column + (shift - 2.5) / 9, value, "o", color=COLORS[0])
-        left.annotate(order, (column + (shift - 2.5) / 9, value), rotation=60, fontsize=8, xytext=(0, 5),
-                      textcoords="offset points")
-    left.plot([column - 0.4, column + 0.4], [mean[name]] * 2, color=COLORS[1])
+by_clarity = sum(apart(values) for values in zip(*right.values(), strict=True)) / len(ORDERS)
+by_order = sum(apart(values) for values in right.values()) / len(WORDINGS)
+fig, (left, other) = figure(1, 2, width=10.5, height=3.9, sharey=True, width_ratios=[3, 2])
+for i, (order, color, mark) in enumerate(zip(ORDERS, COLORS, "osD^vP", strict=False)):
+    places = [column + (i - 2.5) / 9 for column in range(3)]
+    left.plot(places, [values[i] for values in right.values()], mark, color=color, label=order)
+for column, value in enumerate(mean.values()):
+    left.plot([column - 0.4, column + 0.4], [value] * 2, color="#777777", linewidth=1.2)
 left.set_xticks(range(3), WORDINGS)
-left.set(xlabel="instruction", ylabel="reviews judged rightly, %", ylim=(None, 112),
+left.set(xlabel="instruction", ylabel="reviews judged rightly, %", ylim=(30, 104),
          title=f"Six orders each (line: mean)\nbest mean: {max(mean, key=mean.get)}")
-left.set_yticks(range(50, 101, 10))
-other.bar(range(4), by_template, color=COLORS[2])
+left.legend(loc="lower center", ncols=6, columnspacing=0.8, handletextpad=0.1)
+other.plot(range(4), by_template, "o", color=COLORS[0])
 other.set_xticks(range(4), ["Review/\nSentiment", "Input/\nOutput", "=>", "Q/A"])
-other.set(xlabel="template", title=f"One question, one order:\n{min(by_template):.0f} to {max(by_template):.0f} %")
-low = min(min(by_template), *(min(values) for values in right.values()))
-left.set_ylim(min(50, low - 4), 112)
-show(fig, f"Left: share of reviews judged rightly for three instructions and six orders of the same examples. The "
-          f"means differ by {by_clarity:.0f} points, the order alone makes up to {by_order:.0f}. Right: the same for "
+other.set(xlabel="template", xlim=(-0.5, 3.5),
+          title=f"One question, one order:\n{min(by_template):.0f} to {max(by_template):.0f} %")
+for ax in (left, other):
+    ax.axhline(50, color="#777777", linestyle=":", linewidth=1)
+other.text(-0.4, 51, "guessing", color="#555555")
+show(fig, f"Left: share of reviews judged rightly for three instructions and six orders of the same examples. Two "
+          f"wordings differ by {by_clarity:.0f} points on average, two orders by {by_order:.0f}. Right: the same for "
           "four templates.",
-     title=f"Clarity moves the mean by {by_clarity:.0f} points, the order of the examples a single one by "
-           f"{by_order:.0f}")
+     title=f"Another wording changes the share by {by_clarity:.0f} points on average, another order by {by_order:.0f}")
 for name, values in right.items():
     print(f"instruction: {name:15} mean {mean[name]:3.0f} %, from {min(values):.0f} to {max(values):.0f} %")
 
 # %% [markdown]
-# Compare the two numbers in the title. An instruction says what a *reader* needs to know; the model also reacts to
+# Compare the two numbers in the title: the mean difference between two wordings of the instruction (in the same order),
+# and between two orders (of the same wording). An instruction says what a *reader* needs to know; the model reacts to
 # what means nothing to us: which label came last, how the field is called. Twenty reviews are few, and one
 # review is five points: differences of that size mean nothing, in either number.
 #
@@ -367,7 +377,7 @@ show(fig, f"Share of reviews judged rightly against the number of examples: {', 
 # function. So they are made from the function itself: names and defaults from its signature, types from its hints,
 # words from its docstring.
 #
-# Here are three tools. `STATION` stands for the service that one would ask in earnest.
+# Here are three tools. `STATION` stands for the service that one would ask in earnest; its numbers are ours.
 
 # %% tags=["demo"]
 STATION = dict(zip(CITIES, [17, -4, 26, 31, 9, 12, 38, 23], strict=True))
@@ -561,8 +571,9 @@ for shots, answers in free.items():
         print(f"   {request:52} {answer[:92]!r}")
 
 # %% [markdown]
-# Without an example it talks, and invents again. With examples it writes something like calls, and mixes the tools up:
-# arguments of one land in another. A program that trusts such an answer breaks, or worse, does something.
+# Valid JSON isn't a valid call, and a valid call isn't the right one: look for arguments of one tool in a call of
+# another, and for numbers that come from an example. A program that trusts such an answer breaks, or worse, does
+# something.
 #
 # ## Read a call, and trust nothing
 #
@@ -677,7 +688,7 @@ ax.bar(range(len(steps)), left_over, color=[COLORS[0] if few else COLORS[1] for 
 ax.set_xticks(range(len(steps)), [repr(step)[1:-1].replace(" ", "␣") for step in steps], rotation=50, ha="right",
               rotation_mode="anchor")
 for i, n in enumerate(left_over):
-    ax.text(i, n, f"{n:,}", ha="center", va="bottom", fontsize=9)
+    ax.text(i, n, f"{n / 1000:.0f}k" if n >= 1000 else n, ha="center", va="bottom", fontsize=9)
 ax.set(yscale="log", ylim=(0.7, 4 * max(left_over)), xlabel="token of the call", ylabel="tokens allowed there")
 show(fig, f"Bars: how many tokens are allowed at each of {len(steps)} steps of a call; at {sum(forced)} of them a "
           "dozen or fewer.",
