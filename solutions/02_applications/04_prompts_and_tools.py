@@ -342,9 +342,9 @@ for name, values in right.items():
 
 # %% [markdown]
 # Compare the two numbers in the title: the mean difference between two wordings of the instruction (in the same order),
-# and between two orders (of the same wording). An instruction says what a *reader* needs to know; the model reacts to
-# what means nothing to us: which label came last, how the field is called. Twenty reviews are few, and one
-# review is five points: differences of that size mean nothing, in either number.
+# and between two orders (of the same wording). An instruction says what a *reader* needs to know; the model also reacts
+# to what means nothing to us: which label came last, how the field is called. Twenty reviews are few, and one review
+# is five points: a single difference of that size means nothing.
 #
 # It is no quirk of small models. Lu et al. (2022, [arXiv:2104.08786](https://arxiv.org/abs/2104.08786)) found orders
 # that make the difference between near the state of the art and guessing, at every size they tried. Sclar et al. (2024,
