@@ -13,7 +13,7 @@
 # three ways to *write* that text, and a program around the model that reads what comes back.
 #
 # You will build that program: the chat template, a prompt with examples, the description of a tool, the parser of a
-# call, the mask that makes a wrong call impossible to write, and the dispatcher that carries a right one out. All of it
+# call, the mask that makes a malformed call impossible to write, and the dispatcher that carries a right one out. All of it
 # runs on a real model, which is small enough to make every mistake in the book.
 #
 # The interview question: **what are the six core techniques of building with large models?** Two of the six are here:
@@ -203,7 +203,7 @@ print(f"one message, and {turns} turns for the model; with the content encoded a
 # part of the text.
 #
 # Two details decide. The prompt has to end *exactly* where the answer begins: tokens carry their space in front, so
-# `" positive"` is a token, and a space left at the end of the prompt makes it impossible. And examples are foreign
+# `" positive"` is a token, and after a space left at the end of the prompt it would mean two spaces. And examples are foreign
 # text: if one of them holds a brace, the template must not stumble over it.
 
 # %% exercise="few_shot_prompt"
@@ -303,7 +303,8 @@ TEMPLATES = ["Review: {input}\nSentiment: {output}", "Input: {input}\nOutput: {o
              "Q: {input}\nA: {output}"]
 right = {name: [100 * share_right(prompts_for(text, order, TEMPLATES[0])) for order in ORDERS]
          for name, text in WORDINGS.items()}
-by_template = [100 * share_right(prompts_for(WORDINGS["a question"], "PNPN", t)) for t in TEMPLATES]
+by_template = [right["a question"][ORDERS.index("PNPN")]]
+by_template += [100 * share_right(prompts_for(WORDINGS["a question"], "PNPN", t)) for t in TEMPLATES[1:]]
 
 
 
@@ -649,7 +650,7 @@ for reason, times in reasons.most_common():
     print(f"{times:3} of {sum(reasons.values())} answers: {reason}")
 
 # %% [markdown]
-# ## Make it impossible
+# ## Make bad form impossible
 #
 # Refusing is one way. The other is not to let the model write a wrong call in the first place. It gives a score to
 # every token; we choose. So set the score of every token to $-\infty$ that would make the text something no call
