@@ -13,8 +13,8 @@
 # three ways to *write* that text, and a program around the model that reads what comes back.
 #
 # You will build that program: the chat template, a prompt with examples, the description of a tool, the parser of a
-# call, the mask that makes a malformed call impossible to write, and the dispatcher that carries a right one out. All of it
-# runs on a real model, which is small enough to make every mistake in the book.
+# call, the mask that makes a malformed call impossible to write, and the dispatcher that carries a right one out. All
+# of it runs on a real model, which is small enough to make every mistake in the book.
 #
 # The interview question: **what are the six core techniques of building with large models?** Two of the six are here:
 # prompt engineering ("the clearer, the better") and function calling ("calls external APIs"). We put both to the
@@ -203,8 +203,8 @@ print(f"one message, and {turns} turns for the model; with the content encoded a
 # part of the text.
 #
 # Two details decide. The prompt has to end *exactly* where the answer begins: tokens carry their space in front, so
-# `" positive"` is a token, and after a space left at the end of the prompt it would mean two spaces. And examples are foreign
-# text: if one of them holds a brace, the template must not stumble over it.
+# `" positive"` is a token, and after a space left at the end of the prompt it would mean two spaces. And examples are
+# foreign text: if one of them holds a brace, the template must not stumble over it.
 
 # %% exercise="few_shot_prompt"
 def few_shot_prompt(
