@@ -202,8 +202,8 @@ def network_layers_differ(out, one, call):
 
 @only("one layer", "no bias")
 def network_rest_stays(out, one, call):
-    kept = call([["embedding", 6, 3], ["bare", 3, 3], ["linear", 3, 2]], one.args[1], 1)["parameters"][:2]
-    return all(bool((p == 7).all()) for p in kept)
+    *kept, weight, _ = call([["embedding", 6, 3], ["bare", 3, 3], ["linear", 3, 2]], one.args[1], 1)["parameters"]
+    return all(bool((p == 7).all()) for p in kept) and not (weight == 7).any()
 
 
 def network_in_place(out, one, call):
