@@ -56,13 +56,19 @@ def _launch(implementations: Sequence[Callable], exercise: Exercise, cases: list
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
             limit = _LIMIT * exercise.limit
-            per_rank = launch(_on_rank, list(implementations), exercise, cases, ranks=world, limit=limit)
+            per_rank = launch(_on_rank, list(implementations), _bare(exercise), cases, ranks=world, limit=limit)
     except RankError as error:
         if len(implementations) > 1:  # one of them took the others along
             return [_launch([one], exercise, cases, world)[0] for one in implementations]
         return [[Outcome(failure=_failure(error), printed=out.getvalue())] * len(cases)]
     flat = [_together(results, out.getvalue()) for results in zip(*per_rank, strict=True)]
     return [flat[i : i + len(cases)] for i in range(0, len(flat), len(cases))]
+
+
+def _bare(exercise: Exercise) -> Exercise:
+    """What a rank needs of an exercise. With oracle and laws it would import every library that they judge by."""
+    kept = {name: getattr(exercise, name) for name in ("name", "points", "probe", "ranks", "forbid", "mutates", "limit")}
+    return Exercise(cases=tuple, **kept)
 
 
 def _together(results: Sequence[tuple[Outcome, list]], printed: str) -> Outcome:
