@@ -187,20 +187,20 @@ def network_sizes(out, one, call):
     return abs(float(weight.std()) / wanted - 1) < 0.05 or f"std {float(weight.std()):.3g}, wanted {wanted:.3g}"
 
 
-@only("one layer", "no bias")
+@only("one layer")
 def network_biases_and_norms(out, one, call):
     """Biases 0; a norm multiplies by 1 and adds 0."""
     _, bias, gain, shift, _, second, *_ = _large(call, one.args[1])["parameters"]
     return not (bias.any() or shift.any() or second.any()) and bool((gain == 1).all())
 
 
-@only("one layer", "no bias")
+@only("one layer")
 def network_layers_differ(out, one, call):
     weights = [p for p in _large(call, one.args[1])["parameters"] if p.shape == (90, 90)]
     return not same(*weights) or "two layers got the same numbers"
 
 
-@only("one layer", "no bias")
+@only("one layer")
 def network_rest_stays(out, one, call):
     *kept, weight, _ = call([["embedding", 6, 3], ["bare", 3, 3], ["linear", 3, 2]], one.args[1], 1)["parameters"]
     return all(bool((p == 7).all()) for p in kept) and not (weight == 7).any()
