@@ -99,7 +99,7 @@ def stays_on_the_main_road(out, one, call):
 @only("one layer: two branches", "a large stream")
 def branches_see_a_norm(out, one, call):
     """The first branch says the same to 20 + 3x as to x."""
-    x = torch.tensor([[1.0, -2.0, 3.0, 0.5], [0.0, 4.0, -1.0, 2.0]])
+    x = torch.tensor([[1.0, -2.0, 3.0, 0.5], [0.0, 4.0, -1.0, 2.0]], dtype=one.args[0].dtype)
     said = [call(y, one.args[1])["streams"][:2] for y in (x, 20 + 3 * x)]
     return same(said[0][1] - said[0][0], said[1][1] - said[1][0], rtol=1e-3, atol=1e-3)
 
