@@ -67,8 +67,8 @@ def _launch(implementations: Sequence[Callable], exercise: Exercise, cases: list
 
 def _bare(exercise: Exercise) -> Exercise:
     """What a rank needs of an exercise. With oracle and laws it would import every library that they judge by."""
-    kept = {name: getattr(exercise, name) for name in ("name", "points", "probe", "ranks", "forbid", "mutates", "limit")}
-    return Exercise(cases=tuple, **kept)
+    needed = ("name", "points", "probe", "ranks", "forbid", "mutates", "limit")
+    return Exercise(cases=tuple, **{name: getattr(exercise, name) for name in needed})
 
 
 def _together(results: Sequence[tuple[Outcome, list]], printed: str) -> Outcome:
