@@ -205,7 +205,6 @@ tree_broadcast = Exercise(
     laws=[
         Law("Everybody has it after ⌈log2 n⌉ rounds", _few_rounds),
         Law("Everybody but the root receives exactly once", _once_each),
-        Law("Gives back the dtype of x", keeps_dtype),
     ],
     misconceptions=[
         Misconception(
