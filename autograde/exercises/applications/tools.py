@@ -58,6 +58,8 @@ parse_tool_call = Exercise(
                       "Don't guess: a text is no number."),
         Misconception("true passes for a number", wrong.parse_truth_is_whole,
                       "In Python isinstance(True, int) is true. Ask for bool first."),
+        Misconception("a float without a fraction passes for an integer", wrong.parse_point_is_whole,
+                      "5.0 has a point, and json.loads gives a float."),
         Misconception("an integer is no number", wrong.parse_whole_is_no_number, "In JSON 3 is a number like 3.5."),
         Misconception("choices aren't looked at", wrong.parse_choices_pass, "Look at 'enum'."),
         Misconception("unknown arguments are reported before missing ones", wrong.parse_unknown_first,

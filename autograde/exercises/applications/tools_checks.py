@@ -64,7 +64,7 @@ def _fault(arguments, schema):
     import jsonschema
 
     def fails(value, part):
-        return not jsonschema.Draft202012Validator(part).is_valid(value)
+        return not jsonschema.Draft4Validator(part).is_valid(value)  # there 5.0 is no integer; later drafts allow it
 
     missing = (name for name in schema.get("required", []) if fails(arguments, {"required": [name]}))
     unknown = (name for name in arguments if name not in schema["properties"])
@@ -122,6 +122,7 @@ def parse_cases(g):
     yield one(wrote("get_weather", place=city, unit=3), "several mistakes")
     yield one(wrote("set_timer", minutes=str(n)), "a number given as a text")
     yield one(wrote("set_timer", minutes=n + 0.5), "a fraction for an integer")
+    yield one(wrote("set_timer", minutes=float(n)), "a whole number with a point for an integer")
     yield one(wrote("set_timer", minutes=True), "true for an integer")
     yield one(wrote("convert", amount=True, rate=1), "true for a number")
     yield one(wrote("set_timer", minutes=n, loud=1), "1 for a boolean")
@@ -140,7 +141,7 @@ def accepted_calls_fit(out, one, call):
     if out["name"] not in known:
         return f"there is no tool {out['name']!r}"
     strict = known[out["name"]] | {"additionalProperties": False}
-    return jsonschema.Draft202012Validator(strict).is_valid(out["arguments"])
+    return jsonschema.Draft4Validator(strict).is_valid(out["arguments"])
 
 
 def words_around_are_ignored(out, one, call):

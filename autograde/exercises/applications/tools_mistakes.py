@@ -124,6 +124,8 @@ parse_unknown_passes = _parser(unknown=False)
 parse_types_pass = _parser(types=False)
 parse_choices_pass = _parser(choices=False)
 parse_all_required = _parser(require=lambda schema: list(schema["properties"]))
+parse_point_is_whole = _parser(fits=lambda value, kind: _strict(value, kind) or (
+    kind == "integer" and isinstance(value, float) and value.is_integer()))
 parse_truth_is_whole = _parser(fits=lambda value, kind: isinstance(value, _KINDS[kind]))
 parse_whole_is_no_number = _parser(fits=lambda value, kind: _strict(value, kind) and not (
     kind == "number" and isinstance(value, int)))
