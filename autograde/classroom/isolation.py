@@ -17,6 +17,8 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from autograde.classroom.spaces import SCRATCH
+
 PACKAGE = pathlib.Path(__file__).parents[1]
 _LABKIT = PACKAGE.with_name("labkit")
 # What of `autograde` is inside, by its path there. No exercise, no grading, no misconception.
@@ -182,7 +184,7 @@ def bubblewrap_command(limits: Limits, *, for_all: bool = False) -> list[str]:
     if for_all and os.geteuid() == 0:
         command += _kept("SYS_ADMIN", "KILL")
     command += [*_system_binds(), "--proc", "/proc", "--dev", "/dev"]
-    for folder in ("/dev/shm", "/tmp"):  # before the binds: Python itself may live below /tmp
+    for folder in SCRATCH:  # before the binds: Python itself may live below /tmp
         command += ["--perms", "1777", *sized, "--tmpfs", folder]
     binds = [(folder, folder) for folder in python_folders()] + _own_files()
     for folder in _parents(there for _, there in binds):

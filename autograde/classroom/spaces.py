@@ -12,6 +12,7 @@ import ctypes
 import os
 import struct
 
+SCRATCH = ("/tmp", "/dev/shm")  # where learners' code may write
 _NEWNS, _NEWIPC, _NEWUSER, _NEWPID = 0x00020000, 0x08000000, 0x10000000, 0x20000000
 _RDONLY, _NOSUID, _NODEV, _NOEXEC, _REMOUNT, _BIND, _REC, _SLAVE = 1, 2, 4, 8, 32, 4096, 16384, 1 << 19
 _SET_SECCOMP, _SECCOMP_FILTER, _BOUNDING_DROP, _NO_NEW_PRIVS, _AMBIENT, _AMBIENT_CLEAR = 22, 2, 24, 38, 47, 4
@@ -40,7 +41,7 @@ def furnish(kept: list[str], size: int) -> None:
     _mounted(None, "/", None, _REC | _SLAVE)
     _mounted("proc", "/proc", "proc", _NOSUID | _NODEV | _NOEXEC)
     handles = {folder: os.open(folder, os.O_PATH | os.O_CLOEXEC) for folder in kept}
-    for place in ("/tmp", "/dev/shm"):
+    for place in SCRATCH:
         _mounted("tmpfs", place, "tmpfs", _NOSUID | _NODEV, f"mode=1777,size={size}")
     for folder, handle in handles.items():
         before = os.umask(0o022)

@@ -28,6 +28,7 @@ from autograde.classroom.isolation import (
     environment,
     python_folders,
 )
+from autograde.classroom.spaces import SCRATCH
 
 _START = 180  # seconds that a zygote's imports may take
 _ANSWER = 30
@@ -121,7 +122,7 @@ class Zygote:
             pipes = {"stdin": theirs, "stdout": subprocess.DEVNULL, "stderr": self._log}
             self._process = _bubblewrapped(limits, for_all=True, **pipes)
         self.pid, self._busy = self._process.pid, False
-        kept = [folder for folder in python_folders() if folder.startswith(("/tmp/", "/dev/shm/"))]
+        kept = [folder for folder in python_folders() if folder.startswith(tuple(f"{place}/" for place in SCRATCH))]
         self._ask({"imports": imports, "kept": kept, "size": limits.disk * 2**20}, (), _START)
 
     def begin(self, theirs_in: int, theirs_out: int) -> None:
@@ -147,14 +148,15 @@ class Zygote:
         self._process.kill()
         self._process.wait()
         self._control.close()
+        self._log.close()
 
     def _ask(self, order: dict, handles: tuple[int, ...], seconds: float) -> dict:
         try:
             socket.send_fds(self._control, [json.dumps(order).encode()], handles)
             ready = select.select([self._control], [], [], seconds)[0]
             said = self._control.recv(2**16) if ready else b""
-        except OSError as error:
-            said, ready = b"", str(error)
+        except OSError:
+            said = b""
         if not said:
             told = _last_line(self._log) or "it does not answer"
             self.close()

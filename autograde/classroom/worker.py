@@ -114,7 +114,7 @@ def _clear_away(settings: dict) -> None:
     if settings["alone"] and os.getpid() <= 2:  # only in a process namespace of our own
         with contextlib.suppress(ProcessLookupError):
             os.kill(-1, signal.SIGKILL)
-        for folder in ("/tmp", "/dev/shm"):
+        for folder in spaces.SCRATCH:
             with contextlib.suppress(OSError):
                 for entry in os.scandir(folder):
                     _remove(entry)

@@ -102,7 +102,3 @@ def _become_worker(settings: dict, handles: list[int], tell: int) -> None:
             os.write(tell, str(error).encode())
     finally:
         os._exit(70)
-
-
-if __name__ == "__main__":
-    main()
