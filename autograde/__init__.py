@@ -4,7 +4,7 @@ import importlib
 import sys
 import types
 
-from autograde.unsolved import install
+from labkit.unsolved import install
 
 __all__ = ["check"]
 

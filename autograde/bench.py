@@ -109,7 +109,7 @@ def measure(names: list[str]) -> tuple[list[Notebook], list[Check]]:
 def grading():
     """nbgrader's autograde and ours on the same submissions, or None where there is no sandbox."""
     from autograde.classroom import pair
-    from autograde.classroom.isolation import NoSandbox, engine
+    from autograde.classroom.sandbox.isolation import NoSandbox, engine
 
     try:
         engine()

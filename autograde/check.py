@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from autograde.exercise import Exercise
 from autograde.exercises import find, names
-from autograde.grading import grade, public_seed
+from autograde.judging.grading import grade, public_seed
 from autograde.report import Report
 
 __all__ = ["check", "grade", "public_seed"]

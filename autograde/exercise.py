@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from autograde.compare import compare, tensors
+from autograde.judging.comparing import compare, tensors
 
 __all__ = ["Case", "Exercise", "Law", "Misconception", "PerRank", "case", "keeps_dtype", "same", "tolerance"]
 

@@ -105,7 +105,7 @@ def _results(options) -> tuple[Course, str, dict[str, dict]]:
 
 
 def _feedback(options) -> int:
-    from autograde.classroom.pages import write_feedback
+    from autograde.classroom.reports.pages import write_feedback
 
     course, section, results = _results(options)
     count = write_feedback(course, section, results)
@@ -114,14 +114,14 @@ def _feedback(options) -> int:
 
 
 def _report(options) -> int:
-    from autograde.classroom.classreport import write_report
+    from autograde.classroom.reports.classreport import write_report
 
     print(f"Open {write_report(*_results(options))} in a browser.")
     return 0
 
 
 def _export(options) -> int:
-    from autograde.classroom.export import write_exports
+    from autograde.classroom.reports.export import write_exports
 
     course, section, results = _results(options)
     paths = write_exports(course, section, results)

@@ -14,9 +14,10 @@ from concurrent.futures.process import BrokenProcessPool
 
 from autograde.classroom.folder import Course, digests_of
 from autograde.classroom.gradebook import Book, opened
-from autograde.classroom.isolation import Limits, engine
+from autograde.classroom.handout import grade_task
 from autograde.classroom.journal import Journal, earned, most, summary_of
-from autograde.classroom.task import STAMP, Task, failed_result, grade_task, seeds_of
+from autograde.classroom.sandbox.isolation import Limits, engine
+from autograde.classroom.task import STAMP, Task, failed_result, seeds_of
 
 NOTHING: dict = {"notebooks": {}}
 

@@ -11,16 +11,16 @@ import threading
 import time
 from collections.abc import Sequence
 
-from autograde.classroom.isolation import NoSandbox, engine
-from autograde.classroom.sandbox import SandboxFailed
-from autograde.classroom.session import Session
+from autograde.classroom.sandbox.isolation import NoSandbox, engine
+from autograde.classroom.sandbox.process import SandboxFailed
+from autograde.classroom.sandbox.session import Session
 from autograde.classroom.submission import Outline, Unreadable, cells_of, take
 from autograde.classroom.task import STAMP, Task, worthless
 from autograde.exercise import Exercise
 from autograde.exercises import find, names
-from autograde.grading import grade
+from autograde.judging.calls import Failure, Outcome
+from autograde.judging.grading import grade
 from autograde.report import Report
-from autograde.running import Failure, Outcome
 
 _MOST_HAPPENED = 600
 _MOST_SECONDS = 900.0  # for all notebooks of one student

@@ -12,8 +12,8 @@ import math
 import torch
 from transformers import MinPLogitsWarper, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from autograde.compare import compare
 from autograde.exercise import Law, case, same
+from autograde.judging.comparing import compare
 
 INF = math.inf
 

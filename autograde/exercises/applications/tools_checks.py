@@ -6,9 +6,9 @@ import json
 
 import torch
 
-from autograde.compare import compare
 from autograde.exercise import case
 from autograde.exercises.applications.prompts_checks import pick, words
+from autograde.judging.comparing import compare
 
 
 def agrees(expected, got, one):

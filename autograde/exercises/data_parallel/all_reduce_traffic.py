@@ -9,8 +9,8 @@ import re
 
 import torch
 
-from autograde.compare import compare, tensors
 from autograde.exercise import PerRank
+from autograde.judging.comparing import compare, tensors
 
 
 def _collectives(out):

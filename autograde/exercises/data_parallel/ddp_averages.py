@@ -10,11 +10,11 @@ import re
 import torch
 from torch import nn
 
-from autograde.compare import compare
 from autograde.exercise import Exercise, Law, Misconception, PerRank, case
 from autograde.exercises.data_parallel import ddp_mistakes as wrong
 from autograde.exercises.data_parallel import ddp_probes as probes
 from autograde.exercises.data_parallel.ddp_plan import pick
+from autograde.judging.comparing import compare
 
 
 def randn(generator, *shape):

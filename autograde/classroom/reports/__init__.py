@@ -1,0 +1,1 @@
+"""What teachers and learners get to read, and the files for learning management systems."""

@@ -1,0 +1,1 @@
+"""The sandbox from outside: how it is shut, started and talked to."""

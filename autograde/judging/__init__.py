@@ -1,0 +1,1 @@
+"""From an implementation to a report: run it, compare, ask the laws, name the mistake."""

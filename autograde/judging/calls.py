@@ -1,0 +1,175 @@
+"""Call a learner's implementation on one case, so that nothing it does can hurt the check.
+
+Whatever happens inside (an exception, a print flood, an endless loop, a changed input, an exotic return value), the
+caller gets an `Outcome` made of plain values.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import linecache
+import pathlib
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from autograde.exercise import Case, Exercise
+from autograde.judging.comparing import compare, describe, rebuild, tensors
+from autograde.judging.forbidding import Watch
+from autograde.judging.limits import TimeLimit, time_limit
+
+_HERE = str(pathlib.Path(__file__).parents[1])
+_LABKIT = str(pathlib.Path(__file__).parents[2] / "labkit")
+_MOST_PRINTED = 2_000
+_MOST_NUMBERS = 50_000_000
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a call gave no value. `kind`: not implemented, raised, too slow, forbidden, too large, ranks."""
+
+    kind: str
+    message: str
+    type: str = ""
+    trace: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one call gave: a plain value, or a failure; the inputs that it changed; what it printed."""
+
+    value: Any = None
+    failure: Failure | None = None
+    changed: tuple[str, ...] = ()
+    printed: str = ""
+
+
+def run_once(implementation: Callable, exercise: Exercise, one: Case) -> Outcome:
+    """Call the implementation (through the probe, if there is one) on a copy of the case's inputs."""
+    args, kwargs = copied(one.args), copied(one.kwargs)
+    target = (implementation, *args) if exercise.probe else args
+    function = exercise.probe or implementation
+    out = Bounded()
+    value, failure, watch = None, None, Watch(exercise.forbid)
+    try:
+        with _surroundings(exercise, out, watch):
+            value = function(*target, **kwargs)
+        value = plain(value)
+    except TimeLimit:
+        failure = Failure("too slow", f"The call did not return within {exercise.limit:g} s.", "TimeLimit")
+    except NotImplementedError:
+        failure = Failure("not implemented", "Not implemented yet.", "NotImplementedError")
+    except _TooLarge as error:
+        failure = Failure("too large", str(error))
+    except (Exception, SystemExit) as error:
+        failure = Failure("raised", _one_line(error), type(error).__name__, short_traceback(error))
+    if watch.used:
+        told = f"This exercise asks you to build what `{watch.used}` does, so don't call it."
+        failure = Failure("forbidden", told)
+    changed = () if exercise.mutates or failure else _changed(one, args, kwargs)
+    return Outcome(None if failure else value, failure, changed, out.getvalue())
+
+
+@contextlib.contextmanager
+def _surroundings(exercise: Exercise, out, watch: Watch):
+    """A fixed random state, captured output, a time limit, and a watch on forbidden calls."""
+    grad = torch.is_grad_enabled()
+    with fixed_randomness(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+        try:
+            with time_limit(None if exercise.ranks else exercise.limit), watch:
+                yield
+        finally:
+            torch.set_grad_enabled(grad)
+
+
+@contextlib.contextmanager
+def fixed_randomness():
+    """torch's global generator starts from 0 inside, and is as it was afterwards."""
+    before = torch.get_rng_state()
+    torch.default_generator.manual_seed(0)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(before)
+
+
+def copied(value: Any) -> Any:
+    """A deep copy that keeps each tensor's strides, so that a non-contiguous input stays one."""
+    return copy.deepcopy(value)
+
+
+def plain(value: Any) -> Any:
+    """A value as plain tensors, numbers, texts and containers: no subclass, no graph, no shared memory."""
+    if isinstance(value, torch.Tensor):
+        return _plain_tensor(value)
+    if isinstance(value, (list, tuple, dict)):
+        return rebuild(value, _plain_tensor)
+    return value
+
+
+def _plain_tensor(value: torch.Tensor) -> torch.Tensor:
+    if value.numel() > _MOST_NUMBERS:
+        raise _TooLarge(f"The result holds {value.numel():,} numbers: far more than the task needs.")
+    with torch._C.DisableTorchFunctionSubclass(), torch.no_grad():
+        tensor = value.detach().as_subclass(torch.Tensor)
+        tensor = tensor.to_dense() if tensor.layout is not torch.strided else tensor
+        return tensor.resolve_conj().resolve_neg().to("cpu", copy=True).contiguous()
+
+
+class _TooLarge(Exception):
+    pass
+
+
+def _changed(one: Case, args, kwargs) -> tuple[str, ...]:
+    """Which inputs are no longer what they were, as "argument 1" or the keyword."""
+    before = {**{f"argument {i + 1}": value for i, value in enumerate(one.args)}, **one.kwargs}
+    after = {**{f"argument {i + 1}": value for i, value in enumerate(args)}, **kwargs}
+    return tuple(name for name in before if not _untouched(before[name], after[name]))
+
+
+def _untouched(before: Any, after: Any) -> bool:
+    pairs = list(zip(tensors(before), tensors(after), strict=False))
+    if any(b.shape != a.shape or not torch.equal(b.nan_to_num(), a.nan_to_num()) for b, a in pairs if b.numel()):
+        return False
+    if pairs or isinstance(before, torch.nn.Module) or callable(before) or isinstance(before, torch.Generator):
+        return True
+    return compare(before, after, equal_nan=True) is None
+
+
+class Bounded(io.StringIO):
+    """Keeps the first part of what is printed and forgets the rest."""
+
+    def write(self, text: str) -> int:
+        room = _MOST_PRINTED - self.tell()
+        super().write(text[: max(room, 0)])
+        return len(text)
+
+
+def _one_line(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0][:300]}" if text else type(error).__name__
+
+
+def short_traceback(error: BaseException) -> str:
+    """The learner's own frames, at most the last four, and the error; nothing of the checker or of libraries."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not _is_ours(f.filename)]
+    own = [f for f in frames if "site-packages" not in f.filename] or frames
+    lines = []
+    for frame in own[-4:]:
+        source = (frame.line or linecache.getline(frame.filename, frame.lineno or 0)).strip()
+        lines.append(f"line {frame.lineno}, in {frame.name}:  {source}".rstrip())
+    return "\n".join([*lines, _one_line(error)])
+
+
+def _is_ours(filename: str) -> bool:
+    return filename.startswith((_HERE, _LABKIT)) and "exercises" not in filename
+
+
+def told(outcome: Outcome) -> str:
+    """An outcome in a few words."""
+    return outcome.failure.message if outcome.failure else describe(outcome.value)

@@ -1,0 +1,51 @@
+"""Run a learner's implementation on all cases of an exercise: in this process, or on ranks started from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from autograde.exercise import Case, Exercise
+from autograde.judging.calls import Failure, Outcome, run_once
+from autograde.judging.ranks import run_on_ranks
+
+
+class CallFailed(Exception):
+    """A law called the implementation and got no value."""
+
+    def __init__(self, failure: Failure):
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+class Local:
+    """Runs an implementation in this process (or, for a rank exercise, on ranks started from it)."""
+
+    def __init__(self, implementation: Callable, exercise: Exercise):
+        self.implementation, self.exercise = implementation, exercise
+
+    def run(self, cases: Sequence[Case]) -> list[Outcome]:
+        """One outcome a case. After a call that was too slow the rest are not tried: they would be, too."""
+        if self.exercise.ranks:
+            return run_all([self.implementation], self.exercise, cases)[0]
+        outcomes: list[Outcome] = []
+        for one in cases:
+            if outcomes and outcomes[-1].failure and outcomes[-1].failure.kind == "too slow":
+                outcomes.append(Outcome(failure=outcomes[-1].failure))
+            else:
+                outcomes.append(run_once(self.implementation, self.exercise, one))
+        return outcomes
+
+    def call(self, *args, ranks: int | None = None, **kwargs) -> Any:
+        """The value for other inputs, for use in laws; raises CallFailed."""
+        outcome = self.run([Case(args, kwargs, ranks=ranks)])[0]
+        if outcome.failure:
+            raise CallFailed(outcome.failure)
+        return outcome.value
+
+
+def run_all(implementations: Sequence[Callable], exercise: Exercise, cases: Sequence[Case]) -> list[list[Outcome]]:
+    """The outcomes of several implementations on the same cases; on ranks, all of them in one go."""
+    if not exercise.ranks:
+        return [Local(implementation, exercise).run(cases) for implementation in implementations]
+    return run_on_ranks(implementations, exercise, cases)

@@ -1,0 +1,174 @@
+"""Students take turns in one sandbox: none finds, leaves or harms anything, and a sandbox that ends is made anew."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+from class_of_one import MASK, QUICK
+
+from autograde.classroom.sandbox import starting
+from autograde.classroom.sandbox.isolation import NoSandbox, engine, python_folders
+from autograde.classroom.sandbox.session import Session
+from autograde.classroom.submission import Step
+from autograde.exercises import find
+from autograde.judging.grading import grade
+
+pytestmark = pytest.mark.slow
+
+LEAVES = """
+import os, socket, subprocess, sys
+from multiprocessing import shared_memory
+for folder in ("/tmp", "/dev/shm"):
+    open(f"{folder}/left-behind", "w").write("x")
+shared_memory.SharedMemory("left-behind-too", create=True, size=10)
+server = socket.socket(socket.AF_UNIX)
+server.bind("\\0left-behind")
+server.listen()
+if not os.fork():
+    os.setsid()
+    while True:
+        pass
+"""
+EATS = """
+import os
+for _ in range(6):
+    if not os.fork():
+        break
+x = []
+while True:
+    x.append(b"1" * 2**24)
+"""
+LOOKS = """
+import os, socket
+pid = os.fork()
+if not pid:
+    os._exit(0)
+os.waitpid(pid, 0)
+found = {"files": os.listdir("/tmp") + os.listdir("/dev/shm"), "numbers": []}
+found["numbers"] = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+found["own"], found["sockets"] = [os.getpid(), os.getppid()], []
+for number in range(256):
+    try:
+        socket.socket(fileno=os.dup(number))
+        found["sockets"].append(number)
+    except OSError:
+        pass
+try:
+    socket.socket(socket.AF_UNIX).connect("\\0left-behind")
+    found["reached"] = True
+except OSError:
+    found["reached"] = False
+status = dict(line.split(":", 1) for line in open("/proc/self/status").read().splitlines() if ":" in line)
+found["rights"] = [int(status[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")]
+found["filter"] = [int(status[name]) for name in ("NoNewPrivs", "Seccomp")]
+raise ValueError(repr(found))
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def sandboxed():
+    try:
+        assert engine() == "bubblewrap"
+    except (NoSandbox, AssertionError):
+        pytest.skip("needs bubblewrap")
+    yield
+    starting._end_shared()
+
+
+@pytest.fixture
+def session():
+    made = Session("bubblewrap", limits=QUICK)
+    yield made
+    made.close()
+
+
+def run(session: Session, source: str) -> str:
+    """What the first cell of a notebook with that code tells."""
+    softmax = find("scaled_dot_product_attention")
+    steps = [Step("setup", "setup", "import torch"), Step("exercise", softmax.name, source)]
+    told = session.begin([*steps, Step("check", softmax.name, "")], {softmax.name: softmax})
+    return told[0][1] if told else ""
+
+
+def zygote() -> starting.Zygote:
+    (known,) = starting._shared.values()
+    return known
+
+
+def test_a_student_finds_nothing_of_another_and_has_no_rights(session):
+    assert run(session, LEAVES) == ""
+    first = zygote()
+    session.close()
+    found = eval(run(session, LOOKS).rpartition("ValueError: ")[2])
+    assert zygote() is first and type(session.sandbox._started) is starting.Turn
+    lent = {Path(folder).parts[2] for folder in python_folders() if folder.startswith("/tmp/")}
+    assert set(found["files"]) == lent and not found["reached"] and found["sockets"] == []
+    assert set(found["numbers"]) == {1, *found["own"]}, "only its own processes"
+    assert found["rights"] == [0] * 5 and found["filter"] == [1, 2]
+
+
+def test_one_that_starts_alone_has_no_rights_either(session, monkeypatch):
+    monkeypatch.setattr(starting, "_refused", True)
+    found = eval(run(session, LOOKS).rpartition("ValueError: ")[2])
+    assert type(session.sandbox._started) is starting.Alone
+    assert found["rights"] == [0] * 5 and found["filter"] == [1, 2]
+
+
+def test_a_turn_that_eats_memory_or_ends_itself_ends_alone(session):
+    assert "memory" in run(session, EATS)
+    first = zygote()
+    run(session, "import os\nos.kill(-1, 9)")
+    run(session, "import os\nos.kill(1, 9)\nos._exit(3)")
+    assert zygote() is first and first.usable
+    assert run(session, "x = 1") == ""
+
+
+def test_no_process_of_a_turn_is_left(session):
+    run(session, LEAVES)
+    below = psutil.Process(zygote().pid).children(recursive=True)
+    session.close()
+    gone, alive = psutil.wait_procs(below, timeout=5)
+    assert len(gone) >= 3 and len(alive) <= 2, "bubblewrap's own and the zygote"
+
+
+def test_a_zygote_that_is_killed_is_made_anew(session):
+    assert run(session, "x = 1") == ""
+    old = zygote()
+    os.kill(old.pid, signal.SIGKILL)
+    assert run(session, "x = 2") == ""
+    assert zygote() is not old
+
+
+@pytest.mark.parametrize("where", ["leave", "furnish"])
+def test_where_namespaces_are_forbidden_each_starts_alone(session, monkeypatch, where, tmp_path):
+    (tmp_path / "spaces.py").write_text(
+        f"from autograde.classroom._spaces import *\ndef {where}(*args):\n    raise OSError(1, 'forbidden')\n"
+    )
+    inside = starting.COURSE + "/autograde/classroom/"
+    command = starting.bubblewrap_command
+
+    def changed(*args, **options):
+        made = command(*args, **options)
+        at = made.index(inside + "spaces.py")
+        made[at + 1 : at + 1] = ["--ro-bind", made[at - 1], inside + "_spaces.py"]
+        made[at - 1] = str(tmp_path / "spaces.py")
+        return made
+
+    starting._end_shared()
+    monkeypatch.setattr(starting, "bubblewrap_command", changed)
+    monkeypatch.setattr(starting, "_refused", False)
+    assert run(session, "x = 1") == ""
+    assert type(session.sandbox._started) is starting.Alone and not starting._shared
+
+
+def test_a_solution_is_graded_in_a_turn(session):
+    exercise = find("causal_mask")
+
+    steps = [Step("setup", "setup", "import torch"), Step("exercise", exercise.name, MASK)]
+    session.begin([*steps, Step("check", exercise.name, "")], {exercise.name: exercise})
+    assert grade(exercise, None, 7, runner=session.runner).earned == exercise.points
+    assert type(session.sandbox._started) is starting.Turn
