@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from autograde.judging.comparing import compare, tensors
 
-__all__ = ["Case", "Exercise", "Law", "Misconception", "PerRank", "case", "keeps_dtype", "same", "tolerance"]
+__all__ = ["Case", "Draft", "Exercise", "Law", "Misconception", "PerRank", "case", "keeps_dtype", "same", "tolerance"]
+
+Function = TypeVar("Function", bound=Callable)
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class Misconception:
 
 @dataclass(frozen=True)
 class Exercise:
-    """One graded function or class.
+    """One graded function or class. It can't be changed; a `Draft` writes it.
 
     name:           the name of the learner's function, unique in the course.
     points:         full marks. Agreement with the oracle is worth half, the laws share the other half.
@@ -113,19 +115,24 @@ class Exercise:
     points: int
     cases: Callable[[torch.Generator], Iterable[Case]]
     oracle: Callable | None = None
-    laws: Sequence[Law] = ()
-    misconceptions: Sequence[Misconception] = ()
-    alternatives: Sequence[Callable] = ()
+    laws: tuple[Law, ...] = ()
+    misconceptions: tuple[Misconception, ...] = ()
+    alternatives: tuple[Callable, ...] = ()
     probe: Callable | None = None
     ranks: bool = False
-    forbid: Sequence[str] = ()
-    hints: Sequence[str] = ()
+    forbid: tuple[str, ...] = ()
+    hints: tuple[str, ...] = ()
     rtol: float = 1e-4
     atol: float = 1e-5
-    dtypes: Sequence[torch.dtype] = ()
+    dtypes: tuple[torch.dtype, ...] = ()
     mutates: bool = False
     limit: float = 5.0
     agrees: Callable[[Any, Any, Case], bool | str] | None = None
+
+    def __post_init__(self):
+        """Any sequence will do; what is kept can't be changed from outside."""
+        for name in ("laws", "misconceptions", "alternatives", "forbid", "hints", "dtypes"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
 
     def draw(self, seed: int) -> list[Case]:
         """The cases of one seed, always the same ones."""
@@ -134,6 +141,85 @@ class Exercise:
         if not drawn:
             raise ValueError(f"exercise {self.name}: cases() drew no case")
         return drawn
+
+
+class Draft:
+    """An exercise while its file is read, from top to bottom: each part is taken where it is defined.
+
+        exercise = Draft("causal_mask", points=2, hints=["…", "…", "…"])
+
+        @exercise.mistake("no token sees itself", hint="The token itself may be read.")
+        def without_itself(n, past=0): ...
+
+    `settings` are the fields of `Exercise` that are no functions: points, forbid, hints, rtol, atol, dtypes, ranks,
+    mutates, limit. Every decorator gives its function back as it was, so that one can serve in several places. Laws,
+    mistakes and alternatives keep the order of the file. `finished()` gives the `Exercise`; after that a Draft takes
+    nothing more (RuntimeError).
+    """
+
+    def __init__(self, name: str, **settings):
+        self.name, self._settings = name, settings
+        self._laws: list[Law] = []
+        self._mistakes: list[Misconception] = []
+        self._alternatives: list[Callable] = []
+        self._parts: dict[str, Callable] = {}
+        self._finished: Exercise | None = None
+
+    def finished(self) -> Exercise:
+        """The exercise, the same value at every call."""
+        if self._finished is None:
+            many = {"laws": self._laws, "misconceptions": self._mistakes, "alternatives": self._alternatives}
+            self._finished = Exercise(self.name, **self._settings, **self._parts, **many)
+        return self._finished
+
+    def cases(self, function: Function) -> Function:
+        """Decorates `cases(generator)`, see `Exercise`."""
+        return self._part("cases", function)
+
+    def oracle(self, function: Function) -> Function:
+        """Decorates the right answer, see `Exercise`."""
+        return self._part("oracle", function)
+
+    def probe(self, function: Function) -> Function:
+        """Decorates what builds and uses the learner's object, see `Exercise`."""
+        return self._part("probe", function)
+
+    def agrees(self, function: Function) -> Function:
+        """Decorates what replaces the comparison with the oracle, see `Exercise`."""
+        return self._part("agrees", function)
+
+    def law(self, name: str | Law) -> Callable[[Function], Function] | Law:
+        """Decorates a property `holds(out, case, call)` that every correct solution has, or takes a whole `Law`."""
+        if isinstance(name, Law):
+            return self._listed(self._laws, lambda law: law)(name)
+        return self._listed(self._laws, lambda function: Law(name, function))
+
+    def mistake(self, says: str, *, hint: str, hangs: bool = False) -> Callable[[Function], Function]:
+        """Decorates a complete wrong implementation, see `Misconception`."""
+        return self._listed(self._mistakes, lambda function: Misconception(says, function, hint, hangs))
+
+    def alternative(self, function: Function) -> Function:
+        """Decorates a correct implementation that looks different, see `Exercise`."""
+        return self._listed(self._alternatives, lambda function: function)(function)
+
+    def _part(self, what: str, function: Function) -> Function:
+        if what in self._parts:
+            raise ValueError(f"exercise {self.name} has two of {what}: keep one.")
+        self._open()
+        self._parts[what] = function
+        return function
+
+    def _listed(self, items: list, made: Callable[[Callable], Any]) -> Callable[[Function], Function]:
+        def take(function: Function) -> Function:
+            self._open()
+            items.append(made(function))
+            return function
+
+        return take
+
+    def _open(self) -> None:
+        if self._finished is not None:
+            raise RuntimeError(f"exercise {self.name} is finished: its parts stand in its own file.")
 
 
 def same(a: Any, b: Any, rtol: float = 1e-4, atol: float = 1e-5) -> bool:

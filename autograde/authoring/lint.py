@@ -10,7 +10,8 @@ from autograde.authoring import scopes
 from autograde.authoring.bank import Bank
 from autograde.authoring.chapter import Cell, Chapter, solution_regions, stubbed
 from autograde.exercise import Exercise
-from autograde.exercises import names, of_module
+from autograde.exercises import chapters as known_chapters
+from autograde.exercises import find, order
 
 # Words by which nbgrader finds regions of its own. The build writes those that are needed.
 _RESERVED = ("HIDDEN TESTS", "MARK SCHEME", "### AUTOTEST", "### HASHED AUTOTEST")
@@ -27,8 +28,8 @@ def problems(chapters: list[Chapter], bank: Bank) -> list[str]:
 
 
 def exercises_of(chapter: Chapter) -> dict[str, Exercise]:
-    """The exercises of the chapter's module, by name."""
-    return {e.name: e for e in of_module(chapter.exercises)} if chapter.exercises else {}
+    """The exercises of the chapter's folder, by name."""
+    return {name: find(name) for name in order(chapter.exercises)} if chapter.exercises else {}
 
 
 def _same_name(chapters: list[Chapter]) -> list[str]:
@@ -64,10 +65,12 @@ def _pairs(chapter: Chapter) -> list[str]:
 
 
 def _known(chapter: Chapter) -> list[str]:
-    if chapter.exercises and chapter.exercises not in names().values():
-        return [f"{chapter.file}: there is no exercise in autograde.exercises.{chapter.exercises}."]
+    if chapter.exercises and chapter.exercises not in known_chapters():
+        return [f"{chapter.file}: there is no folder autograde.exercises.{chapter.exercises} with exercises."]
     known, used = exercises_of(chapter), {c.name: c for c in chapter.of("exercise")}
-    module = f"autograde.exercises.{chapter.exercises}" if chapter.exercises else "the header, which names no module"
+    if list(used) != list(known) and sorted(used) == sorted(known):
+        return [f"{chapter.file}: its exercises stand in another order than in autograde.exercises.{chapter.exercises}."]
+    module = f"autograde.exercises.{chapter.exercises}" if chapter.exercises else "the header, which names no folder"
     found = [
         f"{chapter.at(cell)}: exercise {name} is unknown in {module}."
         for name, cell in used.items()

@@ -1,8 +1,11 @@
-"""The exercises, one module a chapter. `find` gets one by name and imports only the module that it stands in."""
+"""The exercises: one file an exercise, in a folder for its chapter. `find` imports one of them and what it needs.
+
+`SECTION/CHAPTER/EXERCISE.py` holds `exercise`, a `Draft`; the chapter's `__init__.py` holds `ORDER`, its exercises in
+the order of the notebook. What several exercises of a chapter share is in its `shared.py`; what chapters share, above.
+"""
 
 from __future__ import annotations
 
-import ast
 import functools
 import importlib
 import pathlib
@@ -12,36 +15,34 @@ from autograde.exercise import Exercise
 _HERE = pathlib.Path(__file__).parent
 
 
-@functools.lru_cache
+@functools.cache
 def names() -> dict[str, str]:
-    """Every exercise's name -> its module ("transformer.rope"), read from the sources without importing them.
+    """Every exercise's name -> its chapter ("transformer.rope"), without importing any of them.
 
     Raises ValueError where two exercises share a name.
     """
     found: dict[str, str] = {}
-    for path in sorted(_HERE.rglob("*.py")):
-        module = ".".join(path.relative_to(_HERE).with_suffix("").parts)
-        for name in _names_in(path):
+    for chapter in chapters():
+        for name in order(chapter):
             if name in found:
-                raise ValueError(f"two exercises are called {name}: in {found[name]} and in {module}. Rename one.")
-            found[name] = module
+                raise ValueError(f"two exercises are called {name}: in {found[name]} and in {chapter}. Rename one.")
+            found[name] = chapter
     return found
 
 
+def chapters() -> list[str]:
+    """The chapters that have exercises ("transformer.rope"): the folders that hold no other folder."""
+    folders = {path.parent for path in _HERE.rglob("__init__.py")} - {_HERE}
+    leaves = folders - {folder.parent for folder in folders}
+    return sorted(".".join(leaf.relative_to(_HERE).parts) for leaf in leaves)
+
+
+def order(chapter: str) -> tuple[str, ...]:
+    """The names of a chapter's exercises, in the order of its notebook. ModuleNotFoundError where there is no such."""
+    return tuple(importlib.import_module(f"{__name__}.{chapter}").ORDER)
+
+
+@functools.cache
 def find(name: str) -> Exercise:
     """The exercise of that name. Raises KeyError where there is none."""
-    return next(e for e in of_module(names()[name]) if e.name == name)
-
-
-def of_module(module: str) -> list[Exercise]:
-    """The exercises of one module ("transformer.rope"), in the order in which they are defined."""
-    contents = vars(importlib.import_module(f"{__name__}.{module}"))
-    return [value for value in contents.values() if isinstance(value, Exercise)]
-
-
-def _names_in(path: pathlib.Path) -> list[str]:
-    calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
-    made = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "Exercise"]
-    return [
-        k.value.value for call in made for k in call.keywords if k.arg == "name" and isinstance(k.value, ast.Constant)
-    ]
+    return importlib.import_module(f"{__name__}.{names()[name]}.{name}").exercise.finished()

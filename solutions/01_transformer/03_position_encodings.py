@@ -2,7 +2,7 @@
 # jupyter:
 #   course:
 #     title: "Position encodings"
-#     exercises: transformer.positions
+#     exercises: transformer.position_encodings
 #     questions: [T03, T04]
 # ---
 

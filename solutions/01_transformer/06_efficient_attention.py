@@ -2,7 +2,7 @@
 # jupyter:
 #   course:
 #     title: "Efficient attention"
-#     exercises: transformer.efficient
+#     exercises: transformer.efficient_attention
 #     questions: [T07]
 # ---
 

@@ -2,7 +2,7 @@
 # jupyter:
 #   course:
 #     title: "The training recipe"
-#     exercises: transformer.training
+#     exercises: transformer.training_recipe
 #     questions: [T07, T08]
 # ---
 

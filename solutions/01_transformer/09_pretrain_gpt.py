@@ -2,7 +2,7 @@
 # jupyter:
 #   course:
 #     title: "Pretrain your own GPT"
-#     exercises: transformer.pretraining
+#     exercises: transformer.pretrain_gpt
 #     questions: [T08]
 # ---
 

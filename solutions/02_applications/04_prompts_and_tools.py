@@ -2,7 +2,7 @@
 # jupyter:
 #   course:
 #     title: "Prompts and tools: what the model is given, and what it may ask for"
-#     exercises: applications.prompts
+#     exercises: applications.prompts_and_tools
 #     questions: [A01]
 # ---
 

@@ -116,7 +116,7 @@ WRONG = {
     "a name twice": (GOOD + EXERCISE + CHECK, "exercise softmax also stands in", 5),
     "an unknown exercise": (GOOD.replace("softmax", "softmix"), "softmix is unknown in autograde.exercises.start_", 3),
     "an unknown module": (GOOD.replace("start_here", "nowhere"), "no exercise in autograde.exercises.nowhere", 0),
-    "no module": (GOOD.replace("start_here", ""), "which names no module", 3),
+    "no module": (GOOD.replace("start_here", ""), "which names no folder", 3),
     "an exercise under another name": (GOOD.replace("def softmax", "def mysoftmax"), "never defines softmax", 3),
     "an unclosed region": (GOOD.replace(CLOSE, ""), "a solution region is never closed", 3),
     "an unopened region": (GOOD.replace(OPEN, ""), "closes that was never opened", 3),

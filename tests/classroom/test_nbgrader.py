@@ -15,12 +15,12 @@ import pytest
 from toy_course import feedback, nbgrader_class, score, scores
 
 from autograde.authoring.chapter import all_chapters
-from autograde.exercises import of_module
+from autograde.exercises import find, order
 from autograde.repository import ROOT
 
 pytestmark = pytest.mark.slow
-SECTION, CHAPTER, MODULE = "01_transformer", "04_rope", "transformer.rope"
-EXERCISES = {e.name: e for e in of_module(MODULE)}
+SECTION, CHAPTER = "01_transformer", "04_rope"
+EXERCISES = {name: find(name) for name in order("transformer.rope")}
 TOTAL = sum(e.points for e in EXERCISES.values())
 MOST = max(len(e.misconceptions) for e in EXERCISES.values())
 SOLUTIONS = {

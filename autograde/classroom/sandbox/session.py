@@ -238,7 +238,8 @@ def probe_source(exercise: Exercise) -> list[str] | None:
     """[name, source] of an exercise's probe, which stands alone so that it can be sent to the sandbox."""
     if exercise.probe is None:
         return None
-    return [exercise.probe.__name__, textwrap.dedent(inspect.getsource(exercise.probe))]
+    source = textwrap.dedent(inspect.getsource(exercise.probe))
+    return [exercise.probe.__name__, source[source.index("def ") :]]  # without the decorator, which knows the exercise
 
 
 # From here on everything that came out of the sandbox is looked at before it is used.

@@ -1,0 +1,1 @@
+"""Section 02_applications."""

@@ -1,0 +1,1 @@
+"""Section 03_data_parallel."""

@@ -1,0 +1,1 @@
+"""Section 01_transformer."""

@@ -1,0 +1,219 @@
+"""`accumulate(ddp, loss_fn, batches)`
+
+Leave in .grad the gradient of this rank's mean loss over all rows of `batches`, averaged over the ranks once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+import torch
+from torch import nn
+
+from autograde.exercise import Draft, case
+from autograde.exercises.data_parallel.ddp.shared import agree_first_on
+from autograde.exercises.shared import pick, randn
+from autograde.judging.comparing import compare
+
+exercise = Draft(
+    "accumulate",
+    points=3,
+    ranks=True,
+    limit=4.0,
+    dtypes=[torch.float64],
+    hints=[
+        "Only the last micro-batch may average. Which context do the others need?",
+        "Weight each micro-batch's loss by its share of the rows before backward(); the shares add up to 1.",
+        "for i, (x, y): enter ddp.no_sync() unless i is the last (contextlib.nullcontext() there); inside it run "
+        "loss = loss_fn(ddp(x), y) * len(x) / rows and loss.backward(); add loss.item() to the total.",
+    ],
+)
+
+
+@exercise.cases
+def accumulate_cases(g):
+    def some(world, rows, label):
+        d, k = pick(g, 2, 4), pick(g, 1, 3)
+        x, y = randn(g, world, sum(rows), d), randn(g, world, sum(rows), k)
+        return case(randn(g, k, d), x, y, rows, ranks=world, label=label)
+
+    yield some(2, [4, 4, 4], "three equal micro-batches")
+    yield some(2, [5, 1], "the last one is smaller")
+    yield some(2, [6], "a single one")
+    yield some(3, [2, 2], "two, on three ranks")
+    yield some(3, [1, 4, 2, 3], "four of different sizes")
+
+
+@exercise.oracle
+def one_big_batch(weight, x, y, rows):
+    weight = weight.clone().requires_grad_()
+    losses = [nn.functional.mse_loss(x[r] @ weight.T, y[r]) for r in range(len(x))]
+    torch.stack(losses).mean().backward()
+    passes = ["local"] * (len(rows) - 1) + ["averaged"]
+    return [{"loss": loss.item(), "gradient": weight.grad, "passes": passes} for loss in losses]
+
+
+@exercise.probe
+def accumulate_on_rank(accumulate, weight, x, y, rows):
+    """Let `accumulate` work through micro-batches of `rows` rows, on a wrapper that averages as torch's DDP does."""
+    import contextlib
+
+    import torch.distributed as dist
+    from torch import nn
+
+    passes = []
+
+    class Averaging(nn.Module):
+        def __init__(self, module):
+            super().__init__()
+            self.module, self.quiet, self.armed = module, False, True
+            module.weight.register_post_accumulate_grad_hook(self.ready)
+
+        def forward(self, x):
+            self.armed = not self.quiet  # as in torch, the forward pass decides
+            return self.module(x)
+
+        def ready(self, p):
+            if self.armed:
+                dist.all_reduce(p.grad)
+                p.grad /= dist.get_world_size()
+            passes.append(("averaged inside no_sync" if self.quiet else "averaged") if self.armed else "local")
+
+        @contextlib.contextmanager
+        def no_sync(self):
+            before, self.quiet = self.quiet, True
+            try:
+                yield
+            finally:
+                self.quiet = before
+
+    rank = dist.get_rank()
+    module = nn.Linear(*weight.shape[::-1], bias=False).to(weight.dtype)
+    module.weight.data.copy_(weight)
+    batches = list(zip(x[rank].split(rows), y[rank].split(rows), strict=True))
+    loss = accumulate(Averaging(module), nn.functional.mse_loss, batches)
+    return {"loss": loss, "gradient": module.weight.grad, "passes": passes}
+
+
+exercise.agrees(agree_first_on(["loss", "gradient"], one_big_batch))
+
+
+@exercise.law("The ranks talk once, after the last micro-batch")
+def _averaged_once(out, one, call):
+    for r, (result, messages) in enumerate(zip(out, out.traffic, strict=True)):
+        if result["passes"][-1:] != ["averaged"] or len(messages) != 1:
+            return f"rank {r} sends {len(messages)} messages; its backward passes are {', '.join(result['passes'])}"
+    return True
+
+
+@exercise.law("All ranks end with the same gradient")
+def _ranks_agree(out, one, call):
+    if out[0]["gradient"] is None:
+        return "there is no gradient"
+    return all(compare(out[0]["gradient"], r["gradient"], rtol=1e-6, atol=0) is None for r in out)
+
+
+def _accumulate(ddp, loss_fn, batches, weight=None, quiet=None, forward_inside=True, only_last=False):
+    """One loop for the mistakes: `weight(i)` of a micro-batch's loss, `quiet(i)`: whether it runs under no_sync."""
+    rows, total = sum(len(x) for x, _ in batches), 0.0
+    for i, (x, y) in enumerate(batches):
+        share = weight(i) if weight else len(x) / rows
+        silent = quiet(i) if quiet else i < len(batches) - 1
+        early = None if forward_inside else ddp(x)
+        with ddp.no_sync() if silent else contextlib.nullcontext():
+            loss = loss_fn(ddp(x) if forward_inside else early, y)
+            (loss * share).backward()
+        total += loss.item() * share
+    return loss.item() if only_last else total
+
+
+@exercise.mistake(
+    "the micro-batches' losses are summed instead of averaged",
+    hint="k micro-batches give k times the gradient of one batch, unless each loss is weighted.",
+)
+def accumulate_sums(ddp, loss_fn, batches):
+    return _accumulate(ddp, loss_fn, batches, weight=lambda i: 1.0)
+
+
+@exercise.mistake(
+    "every micro-batch counts the same, whatever its number of rows",
+    hint="A mean of means is the overall mean only for equal sizes. Weight by len(x) / all rows.",
+)
+def accumulate_mean_of_means(ddp, loss_fn, batches):
+    return _accumulate(ddp, loss_fn, batches, weight=lambda i: 1 / len(batches))
+
+
+@exercise.mistake(
+    "the loss is divided by the number of micro-batches on top of the weighting by rows",
+    hint="The weights len(x) / all rows already add up to 1.",
+)
+def accumulate_divides_twice(ddp, loss_fn, batches):
+    rows = sum(len(x) for x, _ in batches)
+    return _accumulate(ddp, loss_fn, batches, weight=lambda i: len(batches[i][0]) / rows / len(batches))
+
+
+@exercise.mistake(
+    "every backward pass averages over the ranks, because no_sync() is never entered",
+    hint="Right numbers, too many messages: run all but the last micro-batch inside ddp.no_sync().",
+)
+def accumulate_syncs_always(ddp, loss_fn, batches):
+    return _accumulate(ddp, loss_fn, batches, quiet=lambda i: False)
+
+
+@exercise.mistake(
+    "the last micro-batch runs under no_sync() as well, so that the ranks never talk",
+    hint="The last backward pass has to run outside no_sync().",
+)
+def accumulate_never_syncs(ddp, loss_fn, batches):
+    return _accumulate(ddp, loss_fn, batches, quiet=lambda i: True)
+
+
+@exercise.mistake(
+    "the first micro-batch is averaged and the later ones stay local",
+    hint="The pass that averages is the last one: only then is everything in .grad.",
+)
+def accumulate_syncs_first(ddp, loss_fn, batches):
+    return _accumulate(ddp, loss_fn, batches, quiet=lambda i: i > 0)
+
+
+@exercise.mistake(
+    "the forward pass runs outside no_sync() and only the backward pass inside",
+    hint="torch's DDP decides in the forward pass whether the backward pass will average. Put both inside.",
+)
+def accumulate_forward_outside(ddp, loss_fn, batches):
+    return _accumulate(ddp, loss_fn, batches, forward_inside=False)
+
+
+@exercise.mistake(
+    "the loss of the last micro-batch is returned instead of the mean over all rows", hint="Add up the weighted losses."
+)
+def accumulate_returns_last(ddp, loss_fn, batches):
+    return _accumulate(ddp, loss_fn, batches, only_last=True)
+
+
+@exercise.alternative
+def accumulate_by_rows(ddp, loss_fn, batches):
+    """Right: each micro-batch counts by its rows."""
+    rows, total = sum(len(x) for x, _ in batches), 0.0
+    for i, (x, y) in enumerate(batches):
+        with contextlib.nullcontext() if i == len(batches) - 1 else ddp.no_sync():
+            loss = loss_fn(ddp(x), y) * (len(x) / rows)
+            loss.backward()
+        total += loss.item()
+    return total
+
+
+@exercise.alternative
+def accumulate_then_last(ddp, loss_fn, batches):
+    """Right: all but the last in one no_sync block; the loss stays a tensor."""
+    rows, losses = sum(len(x) for x, _ in batches), []
+
+    def back(x, y):
+        losses.append(loss_fn(ddp(x), y) * len(x) / rows)
+        losses[-1].backward()
+
+    with ddp.no_sync():
+        for x, y in batches[:-1]:
+            back(x, y)
+    back(*batches[-1])
+    return torch.stack(losses).sum().detach()

@@ -1,0 +1,24 @@
+"""What exercises of several sections share."""
+
+from __future__ import annotations
+
+import torch
+
+
+def integer(g, low, high):
+    """A random whole number from low to high - 1."""
+    return int(torch.randint(low, high, (), generator=g))
+
+
+def randn(g, *shape):
+    """Standard normal numbers, float32."""
+    return torch.randn(shape, generator=g)
+
+
+def value_keeps_dtypes(out, one, call):
+    return all(a is None or a.dtype == b.dtype for a, b in zip(out[0], one.args[0], strict=True))
+
+
+def pick(g, low, high):
+    """A random whole number from low to high, both included."""
+    return int(torch.randint(low, high + 1, (), generator=g))
