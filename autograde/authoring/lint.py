@@ -66,11 +66,11 @@ def _pairs(chapter: Chapter) -> list[str]:
 
 def _known(chapter: Chapter) -> list[str]:
     if chapter.exercises and chapter.exercises not in known_chapters():
-        return [f"{chapter.file}: there is no folder autograde.exercises.{chapter.exercises} with exercises."]
+        return [f"{chapter.file}: there is no exercise in autograde.exercises.{chapter.exercises}."]
     known, used = exercises_of(chapter), {c.name: c for c in chapter.of("exercise")}
     if list(used) != list(known) and sorted(used) == sorted(known):
-        return [f"{chapter.file}: its exercises stand in another order than in autograde.exercises.{chapter.exercises}."]
-    module = f"autograde.exercises.{chapter.exercises}" if chapter.exercises else "the header, which names no folder"
+        return [f"{chapter.file}: its exercises stand in another order than in autograde.exercises.{chapter.exercises}"]
+    module = f"autograde.exercises.{chapter.exercises}" if chapter.exercises else "the header, which names no module"
     found = [
         f"{chapter.at(cell)}: exercise {name} is unknown in {module}."
         for name, cell in used.items()

@@ -17,24 +17,23 @@ _HERE = pathlib.Path(__file__).parent
 
 @functools.cache
 def names() -> dict[str, str]:
-    """Every exercise's name -> its chapter ("transformer.rope"), without importing any of them.
+    """Every exercise's name -> its chapter ("transformer.rope"), from the names of the files: nothing is imported.
 
     Raises ValueError where two exercises share a name.
     """
     found: dict[str, str] = {}
-    for chapter in chapters():
-        for name in order(chapter):
-            if name in found:
-                raise ValueError(f"two exercises are called {name}: in {found[name]} and in {chapter}. Rename one.")
+    for path in sorted(_HERE.rglob("*.py")):
+        name, chapter = path.stem, ".".join(path.relative_to(_HERE).parts[:-1])
+        if name in found:
+            raise ValueError(f"two exercises are called {name}: in {found[name]} and in {chapter}. Rename one.")
+        if name not in ("__init__", "shared"):
             found[name] = chapter
     return found
 
 
 def chapters() -> list[str]:
-    """The chapters that have exercises ("transformer.rope"): the folders that hold no other folder."""
-    folders = {path.parent for path in _HERE.rglob("__init__.py")} - {_HERE}
-    leaves = folders - {folder.parent for folder in folders}
-    return sorted(".".join(leaf.relative_to(_HERE).parts) for leaf in leaves)
+    """The chapters that have exercises ("transformer.rope"), sorted."""
+    return sorted(set(names().values()))
 
 
 def order(chapter: str) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ import yaml
 from toy_course import CHECK, DEMO, EXERCISE, GOOD, HEADER, course, nbgrader_class
 
 from autograde import cli
-from autograde.authoring import build
+from autograde.authoring import build, lint
 from autograde.authoring.chapter import AuthoringError, all_chapters, stubbed
 from autograde.authoring.lint import exercises_of
 from autograde.repository import ROOT
@@ -116,7 +116,7 @@ WRONG = {
     "a name twice": (GOOD + EXERCISE + CHECK, "exercise softmax also stands in", 5),
     "an unknown exercise": (GOOD.replace("softmax", "softmix"), "softmix is unknown in autograde.exercises.start_", 3),
     "an unknown module": (GOOD.replace("start_here", "nowhere"), "no exercise in autograde.exercises.nowhere", 0),
-    "no module": (GOOD.replace("start_here", ""), "which names no folder", 3),
+    "no module": (GOOD.replace("start_here", ""), "which names no module", 3),
     "an exercise under another name": (GOOD.replace("def softmax", "def mysoftmax"), "never defines softmax", 3),
     "an unclosed region": (GOOD.replace(CLOSE, ""), "a solution region is never closed", 3),
     "an unopened region": (GOOD.replace(OPEN, ""), "closes that was never opened", 3),
@@ -172,6 +172,13 @@ WRONG = {
     "a broken header": (GOOD.replace("course:", "course: ["), "needs a header", 0),
     "an unused exercise": (HEADER, "no cell has the exercise softmax", 0),
 }
+
+
+def test_exercises_in_another_order_than_their_folder_says_are_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(lint, "exercises_of", lambda chapter: dict.fromkeys(["second", "softmax"]))
+    second = (EXERCISE + CHECK).replace("softmax", "second")
+    with pytest.raises(AuthoringError, match="stand in another order than in autograde.exercises.start_here"):
+        build.build(course(tmp_path, GOOD + second))
 
 
 @pytest.mark.parametrize(("text", "told", "cell"), WRONG.values(), ids=list(WRONG))

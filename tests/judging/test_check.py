@@ -361,9 +361,11 @@ def test_a_traceback_shows_the_learners_frames_only():
     assert "running.py" not in text and "run_once" not in text
 
 
-def test_two_exercises_of_one_name_are_an_error(monkeypatch):
-    monkeypatch.setattr(exercises, "chapters", lambda: ["a", "b"])
-    monkeypatch.setattr(exercises, "order", lambda chapter: ("twice",))
+def test_two_exercises_of_one_name_are_an_error(tmp_path, monkeypatch):
+    for chapter in "ab":
+        (tmp_path / chapter).mkdir()
+        (tmp_path / chapter / "twice.py").touch()
+    monkeypatch.setattr(exercises, "_HERE", tmp_path)
     with pytest.raises(ValueError, match="two exercises are called twice: in a and in b"):
         exercises.names.__wrapped__()
 

@@ -1,0 +1,85 @@
+"""Where things stand: one exercise a file, in its chapter's order; no import runs in a circle or out of its room."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import graphlib
+import subprocess
+import sys
+
+import pytest
+
+from autograde import exercises
+from autograde.authoring.chapter import all_chapters
+from autograde.exercise import Exercise
+from autograde.repository import ROOT
+
+CHAPTERS = {chapter.exercises: chapter for chapter in all_chapters(ROOT)}
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for package in ("autograde", "labkit")
+    for path in (ROOT / package).rglob("*.py")
+}
+
+
+@functools.cache
+def imports_of(module: str) -> frozenset[str]:
+    """The course's own modules that a module imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return frozenset(found & MODULES.keys()) - {module}
+
+
+@pytest.mark.parametrize("chapter", exercises.chapters())
+def test_a_chapters_folder_holds_its_exercises_in_order_and_what_they_share(chapter):
+    source = CHAPTERS[chapter]
+    assert [cell.name for cell in source.of("exercise")] == list(exercises.order(chapter))
+    without_numbers = ".".join(part.split("_", 1)[1] for part in source.path.split("/"))
+    assert chapter == without_numbers
+    folder = ROOT.joinpath("autograde", "exercises", *chapter.split("."))
+    files = {path.stem for path in folder.glob("*.py")} - {"__init__", "shared"}
+    assert files == set(exercises.order(chapter))
+
+
+@pytest.mark.parametrize("name", exercises.names())
+def test_a_file_holds_the_exercise_of_its_name(name):
+    exercise = exercises.find(name)
+    assert isinstance(exercise, Exercise) and exercise.name == name
+    assert exercises.find(name) is exercise
+
+
+def test_finding_an_exercise_imports_it_and_what_it_needs_and_no_other():
+    asked = "import sys; from autograde.exercises import find; find('padding_mask'); print(*sys.modules)"
+    told = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, cwd=ROOT, check=True).stdout
+    own = {name for name in told.split() if name.startswith("autograde.exercises.")}
+    section = "autograde.exercises.transformer"
+    chapter = f"{section}.attention"
+    assert own == {section, chapter, f"{chapter}.shared", f"{chapter}.padding_mask"}
+
+
+def test_no_import_runs_in_a_circle():
+    graphlib.TopologicalSorter({module: imports_of(module) for module in MODULES}).prepare()
+
+
+@pytest.mark.parametrize(
+    ("room", "never"),
+    [
+        ("labkit", ["autograde"]),
+        ("autograde.exercises", ["autograde.authoring", "autograde.classroom", "autograde.judging.grading"]),
+        ("autograde.judging", ["autograde.exercises", "autograde.authoring", "autograde.classroom"]),
+        ("autograde.authoring", ["autograde.classroom"]),
+        ("autograde.classroom.inside", ["autograde.exercises", "autograde.judging.grading", "autograde.report"]),
+        ("autograde.classroom.sandbox", ["autograde.exercises", "autograde.classroom.reports"]),
+        ("autograde.classroom.reports", ["autograde.exercises", "autograde.judging", "autograde.classroom.sandbox"]),
+    ],
+)
+def test_no_import_leaves_its_room_for(room, never):
+    inside = [module for module in MODULES if f"{module}.".startswith(f"{room}.")]
+    assert inside
+    leaving = {(m, i) for m in inside for i in imports_of(m) for n in never if f"{i}.".startswith(f"{n}.")}
+    assert not leaving
