@@ -1,4 +1,4 @@
-"""Which tests may run at the same time: `python course.py test` spreads them over the processors."""
+"""Which tests may run at the same time, for `python course.py test` spreads them, and which need a sandbox."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: the processors have other work
 
+INSIST = "AUTOGRADE_TESTS_INSIST"  # set where a missing sandbox is a failure, as in .ci/run
 APART = ("test_exercises", "test_notebooks")  # their exercises and chapters share nothing with each other
 
 
@@ -20,3 +21,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             shared = item.callspec.params
             group += f"/{shared['path'] if 'path' in shared else shared['exercise'].name}"
         item.add_marker(pytest.mark.xdist_group(group))
+
+
+@pytest.fixture(scope="session")
+def sandbox() -> str:
+    """What learners' code is shut in here, bubblewrap or another. Where nothing works, what asks for it is skipped.
+
+    All of that is skipped here and for one reason, so the summary has one line of it, with their number.
+    """
+    from autograde.classroom.sandbox.isolation import NoSandbox, engine
+
+    try:
+        return engine()
+    except NoSandbox as error:
+        if os.environ.get(INSIST):
+            pytest.fail(str(error), pytrace=False)
+        pytest.skip(str(error))
