@@ -317,13 +317,15 @@ def test_a_container_lends_the_same_files_and_no_more():
         (["collect", "01", "/nowhere.zip"], "/nowhere.zip is neither a folder nor a zip file"),
     ],
 )
-def test_a_teacher_s_mistake_is_answered_by_a_sentence(released, capsys, arguments, says):
+def test_a_teacher_s_mistake_is_answered_by_a_sentence(released, capsys, monkeypatch, arguments, says):
+    monkeypatch.setattr(run_module, "engine", bool)  # none of them gets as far as a sandbox
     given = [] if "--course" in arguments else ["--course", str(released.root)]
     code, _, said = run(capsys, *arguments, *given)
     assert code == 1 and says in said and len(said.strip().splitlines()) == 1
 
 
-def test_a_lost_secret_a_lost_gradebook_and_an_unreleased_section_are_told(course, capsys):
+def test_a_lost_secret_a_lost_gradebook_and_an_unreleased_section_are_told(course, capsys, monkeypatch):
+    monkeypatch.setattr(run_module, "engine", bool)
     hand_in(course, "ada", Notebook(course).text())
     (course.root / "secret").rename(course.root / "elsewhere")
     assert "Put it back" in run(capsys, "grade", "01", "--course", course.root)[2]
