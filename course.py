@@ -25,10 +25,11 @@ HELP = """usage: python course.py COMMAND [options]
   lab     open the course in JupyterLab       (--no-browser, --port 8890, and all else JupyterLab takes)
   test    run every check and every test      (options go to pytest: test -k rope)
   build   make notebooks/ from solutions/     (--check: only say whether notebooks/ is up to date)
-  bench   time and memory of every notebook   (--json FILE)
+  bench   time and memory of every notebook   (--json FILE, and parts of chapters' names)
   setup   only make the environment
 
-The first run makes .venv beside this file; later runs start in seconds."""
+The first run makes .venv beside this file; later runs start in seconds. All options of JupyterLab and of pytest:
+.venv/bin/jupyter lab --help-all and .venv/bin/pytest --help."""
 
 START = "00_start_here.ipynb"
 
@@ -99,7 +100,7 @@ def end(signum, frame):
 
 def main(arguments):
     commands = {"lab": lab, "test": test, "build": build, "bench": bench, "setup": setup}
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
+    if not arguments or arguments[0] == "help" or {"-h", "--help"} & set(arguments):
         say(HELP)
         return 0
     if arguments[0] not in commands:

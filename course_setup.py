@@ -24,7 +24,8 @@ BIN = os.path.join(VENV, "Scripts" if os.name == "nt" else "bin")
 PYTHON = os.path.join(BIN, "python.exe" if os.name == "nt" else "python")
 STAMP = os.path.join(VENV, "course.json")
 LOG = os.path.join(VENV, "setup.log")
-PINS = ["requirements.txt", "requirements-models.txt", "pyproject.toml"]
+HOME = os.path.join(ROOT, ".home")  # where the user's own can't be written
+PINS = ["requirements.txt", "requirements-models.txt", "requirements-sandbox.txt", "pyproject.toml"]
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 PATIENCE = 3.0  # seconds that PyTorch's own index may take to answer
 SPACE = {"cpu": 3, "cuda": 9}  # free gigabytes that an installation takes, with pip's cache and the model
@@ -32,6 +33,9 @@ SPACE = {"cpu": 3, "cuda": 9}  # free gigabytes that an installation takes, with
 AGAIN = "then run the same command again"
 FULL = f"The disk is full: free some space here or in the folder for temporary files, {AGAIN}"
 READ_ONLY = f"Can't write in {ROOT}: copy the course into a folder of your own, {AGAIN}"
+NOT_OURS = f"{VENV} was not made by this course, which leaves it as it is: move it away or delete it, {AGAIN}"
+LINK = (f"{VENV} is a link, and the course only works in a folder of its own there: move the link away or delete it, "
+        f"{AGAIN}")
 NO_VENV = ("This Python can't make environments: install its venv module "
            f"(Debian and Ubuntu: sudo apt install python3-venv), {AGAIN}")
 # What pip says, and what it means. The first pattern found at the end of its output wins.
@@ -69,6 +73,7 @@ def setup() -> None:
     with lock() as holder:
         if is_ready():
             return
+        check_ours()
         say("Setting up the course. This takes a few minutes, once.")
         kind = "cuda" if sys.platform == "linux" and has_gpu() else "cpu"
         if not read_stamp():
@@ -127,7 +132,15 @@ def environment() -> dict[str, str]:
     env = {name: value for name, value in os.environ.items() if name not in outside}
     path = BIN + os.pathsep + env.get("PATH", os.defpath)
     env.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while they wait slow down the other processes
-    return env | {"VIRTUAL_ENV": VENV, "PATH": path, "PIP_USER": "0", "PYTHONUTF8": "1"}
+    return env | {"VIRTUAL_ENV": VENV, "PATH": path, "PIP_USER": "0", "PYTHONUTF8": "1"} | home()
+
+
+def home() -> dict[str, str]:
+    """A home in the course's folder where the user's can't be written, for what Jupyter, Matplotlib and labkit keep."""
+    if os.name == "nt" or os.access(os.path.expanduser("~"), os.W_OK) or not os.access(ROOT, os.W_OK):
+        return {}
+    os.makedirs(HOME, exist_ok=True)
+    return {"HOME": HOME}
 
 
 def digest() -> str:
@@ -197,6 +210,15 @@ def drop_half_installed() -> None:
                 shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)
 
 
+def check_ours() -> None:
+    """Stop before a .venv that the course didn't make: nothing in there is its to change or to delete."""
+    if os.path.realpath(VENV) != VENV:
+        raise Stop(LINK)
+    empty = os.path.isdir(VENV) and not os.listdir(VENV)
+    if os.path.exists(VENV) and not empty and not os.path.isfile(STAMP):
+        raise Stop(NOT_OURS)
+
+
 def make_venv() -> None:
     if os.path.isdir(VENV) and os.listdir(VENV):
         say("The environment in .venv is damaged or was moved: making it anew.")
@@ -204,11 +226,21 @@ def make_venv() -> None:
         raise Stop(NO_VENV)
     # A Python that lives in .venv would delete itself.
     base = sys._base_executable if os.path.realpath(sys.prefix) == VENV else sys.executable
-    made = subprocess.run([base, "-m", "venv", "--clear", VENV], stdin=subprocess.DEVNULL, capture_output=True)
+    clear_venv()
+    made = subprocess.run([base, "-m", "venv", VENV], stdin=subprocess.DEVNULL, capture_output=True)
     if made.returncode:
         told = (made.stdout + made.stderr).decode(errors="replace")
         raise Stop(NO_VENV if "python3-venv" in told else explain(told))
     write_stamp()
+
+
+def clear_venv() -> None:
+    """Leave nothing in .venv but its stamp: with that first, whatever is killed half-way is still known as ours."""
+    os.makedirs(VENV, exist_ok=True)
+    write_stamp()
+    for entry in os.scandir(VENV):
+        if entry.path != STAMP:
+            shutil.rmtree(entry.path) if entry.is_dir(follow_symlinks=False) else os.remove(entry.path)
 
 
 @contextlib.contextmanager
@@ -269,6 +301,10 @@ def install(kind: str, holder) -> None:
         code, told = pip(heading, arguments, holder)
         if code:
             raise Stop(explain(told))
+    if sys.platform == "linux":
+        code, _ = pip("Sandbox", [*quick, "--only-binary", ":all:", "-r", "requirements-sandbox.txt"], holder)
+        if code:
+            say("There is no sandbox in the environment. Only who grades needs one: docs/teaching.md says what helps.")
 
 
 def torch_pin() -> str:

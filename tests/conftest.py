@@ -1,4 +1,4 @@
-"""Which tests may run at the same time: `python course.py test` spreads them over the processors."""
+"""Which tests may run at the same time, for `python course.py test` spreads them, and which need a sandbox."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import os
 
 import pytest
 
+from autograde.classroom.sandbox.isolation import NoSandbox, engine
+
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: the processors have other work
 
+INSIST = "AUTOGRADE_TESTS_INSIST"  # set where a missing sandbox is a failure, as in .ci/run
 APART = ("test_exercises", "test_notebooks")  # their exercises and chapters share nothing with each other
 
 
@@ -20,3 +23,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             shared = item.callspec.params
             group += f"/{shared['path'] if 'path' in shared else shared['exercise'].name}"
         item.add_marker(pytest.mark.xdist_group(group))
+
+
+@pytest.fixture(scope="session")
+def sandbox() -> str:
+    """What learners' code is shut in here, such as bubblewrap. Where nothing works, what asks for it is skipped."""
+    return engine()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs a sandbox where there is none: from here, and not from the fixture, it is one line at the end."""
+    if "sandbox" in item.fixturenames:
+        try:
+            engine()
+        except NoSandbox as error:
+            if os.environ.get(INSIST):
+                pytest.fail(str(error), pytrace=False)
+            pytest.skip(str(error))

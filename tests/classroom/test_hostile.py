@@ -107,7 +107,7 @@ def header(path: Path, what: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def classroom(tmp_path_factory):
+def classroom(tmp_path_factory, sandbox):
     """The course after a whole class of hostile and honest learners was graded, and what was seen meanwhile."""
     folder = tmp_path_factory.mktemp("hostile")
     course = make(folder)

@@ -140,6 +140,7 @@ def test_a_probe_stands_alone(name):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("sandbox")
 @pytest.mark.parametrize("section", ["01_transformer", "02_applications", "03_data_parallel"])
 def test_every_solution_of_the_course_earns_all_points_in_the_sandbox(section):
     found = {path.split("/")[1]: nb for path, nb in sources().items() if path.startswith(section)}

