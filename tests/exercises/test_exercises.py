@@ -21,6 +21,7 @@ from autograde.judging.grading import Judgement, public_seed, right_answer
 from autograde.judging.running import Local, run_all
 
 SEEDS = [*range(19), 2**40 + 7]
+TOGETHER = 5  # seeds whose cases share a launch of ranks
 EXERCISES = {name: find(name) for name in names()}
 
 
@@ -30,8 +31,8 @@ class Replay:
     Each is worked out once: diagnosis holds what one mistake gives against what all others give, on the same cases.
     """
 
-    def __init__(self, exercise: Exercise, seeds: Sequence[int] = SEEDS):
-        self.exercise = exercise
+    def __init__(self, exercise: Exercise, seeds: Sequence[int], implementations: Sequence[Callable]):
+        self.exercise, self._implementations = exercise, implementations
         self.cases = {seed: exercise.draw(seed) for seed in seeds}
         self._drawn = {id(one) for cases in self.cases.values() for one in cases}
         self._answers: dict[int, object] = {}
@@ -50,13 +51,25 @@ class Replay:
         return self._answers[id(one)]
 
     def outcomes(self, local: Local, cases: Sequence[Case]) -> list[Outcome]:
-        if not all(id(one) in self._drawn for one in cases):  # inputs that a law made up: they are seen once
+        if not all(id(one) in self._drawn for one in cases):  # inputs that a law made up: nobody asks for them again
             return Local.run(local, cases)
+        if self.exercise.ranks and not self._outcomes:
+            self._run_on_ranks()
         keys = [(local.implementation, id(one)) for one in cases]
         new = [i for i, key in enumerate(keys) if not self._knows(key)]
-        found = Local.run(local, [cases[i] for i in new])
+        found = Local.run(local, [cases[i] for i in new]) if new else []
         self._outcomes.update((keys[i], outcome) for i, outcome in zip(new, found, strict=True))
         return [self._outcomes[key] for key in keys]
+
+    def _run_on_ranks(self) -> None:
+        """Starting ranks is what costs, so all implementations that give values share a few launches."""
+        drawn = list(self.cases.values())
+        for start in range(0, len(drawn), TOGETHER):
+            cases = [one for some in drawn[start : start + TOGETHER] for one in some]
+            found = run_all(self._implementations, self.exercise, cases)
+            for implementation, outcomes in zip(self._implementations, found, strict=True):
+                keys = [(implementation, id(one)) for one in cases]
+                self._outcomes.update(zip(keys, outcomes, strict=True))
 
     def _knows(self, key: tuple) -> bool:
         """Diagnosis runs misconceptions with nothing forbidden, so what was forbidden before has to be run again."""
@@ -73,14 +86,24 @@ class _Replayed(Local):
         return self.replay.outcomes(self, cases)
 
 
-@lru_cache(maxsize=1)  # tests come exercise by exercise, and what one needs to remember is large
-def replay_of(name: str) -> Replay:
-    return Replay(EXERCISES[name])
+@lru_cache(maxsize=1)  # tests come exercise by exercise, and what one of them needs to remember is large
+def _replays_of(name: str) -> dict[torch.dtype | None, Replay]:
+    return {}
+
+
+def replay_of(exercise: Exercise, dtype: torch.dtype | None = None) -> Replay:
+    """The exercise on all seeds, or with its inputs in another precision on some of them."""
+    replays = _replays_of(exercise.name)
+    if dtype not in replays:
+        correct, mistakes = exercise.alternatives, [m.implementation for m in exercise.misconceptions if not m.hangs]
+        cast = replace(exercise, cases=_cast_cases(exercise, dtype)) if dtype else exercise
+        replays[dtype] = Replay(cast, SEEDS[:5], correct) if dtype else Replay(exercise, SEEDS, [*mistakes, *correct])
+    return replays[dtype]
 
 
 def judgements(exercise: Exercise, implementation: Callable, seeds: Sequence[int] = SEEDS):
     for seed in seeds:
-        yield seed, replay_of(exercise.name).judge(implementation, seed)
+        yield seed, replay_of(exercise).judge(implementation, seed)
 
 
 def every(attribute: str) -> list:
@@ -108,7 +131,7 @@ def test_alternative_gets_full_marks(exercise, alternative):
 @pytest.mark.parametrize(("exercise", "alternative"), every("alternatives"))
 def test_alternative_gets_full_marks_in_other_precisions(exercise, alternative):
     for dtype in exercise.dtypes:
-        replay = Replay(replace(exercise, cases=_cast_cases(exercise, dtype)), SEEDS[:5])
+        replay = replay_of(exercise, dtype)
         for seed in replay.cases:
             judgement = replay.judge(alternative, seed)
             assert judgement.solved, f"{dtype}, seed {seed}:\n{judgement.report().text()}"
@@ -162,9 +185,8 @@ def test_doing_nothing_earns_nothing(exercise):
         return None
 
     def judge(implementation):
-        return replay.judge(implementation, public_seed(exercise))
+        return Judgement(exercise, exercise.draw(public_seed(exercise)), Local(implementation, exercise))
 
-    replay = Replay(exercise, [public_seed(exercise)])
     assert judge(unsolved).report().status == "not implemented"
     assert judge(returns_none).earned == 0
     if not exercise.probe:
