@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import numbers
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -170,7 +169,7 @@ def tensors(value: Any) -> Iterator[torch.Tensor]:
 
 
 def rebuild(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
-    """The same structure with `change` applied to every tensor. Namedtuples, dicts and lists come back as plain ones."""
+    """The same structure with `change` applied to every tensor. Namedtuples, dicts and lists become plain ones."""
     if isinstance(value, torch.Tensor):
         return change(value)
     if isinstance(value, dict):

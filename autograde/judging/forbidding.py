@@ -64,7 +64,7 @@ class Watch:
         self.used = self.used or forbidden
 
     def _hook(self) -> Callable:
-        """What `sys.setprofile` takes. It runs many times for each of torch's calls, so what is known leaves at once."""
+        """What `sys.setprofile` takes. It runs at each of many calls, so what is known leaves at once."""
         rules, codes, compiled = self._rules, self._rules.harmless_codes, self._rules.harmless_compiled
 
         def hook(frame, event: str, arg) -> None:
