@@ -135,7 +135,10 @@ class _Functions(TorchFunctionMode):
         self._note, self._rules, self._harmless = note, rules, rules.harmless_functions
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        name = getattr(func, "__name__", "")
+        try:
+            name = func.__name__
+        except AttributeError:  # getattr with a default would be one more call for the hook to look at
+            name = ""
         if name not in self._harmless:
             self._note(self._rules.function(name))
         return func(*args, **(kwargs or {}))
