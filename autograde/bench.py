@@ -59,8 +59,13 @@ class Check:
 
 def main(argv: list[str] | None = None) -> int:
     """Measure, show the table, write --json. Gives 1 where a notebook fails or a solution lacks points, else 0."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["tests"]:
+        from autograde import bench_tests
+
+        return bench_tests.main(argv[1:])
     parser = argparse.ArgumentParser(prog="python course.py bench", description=__doc__)
-    told = "measure only chapters with this in their name; `classroom` measures grading"
+    told = "only chapters with this in their name; `classroom` measures grading, `tests` (before all else) the tests"
     parser.add_argument("names", nargs="*", metavar="CHAPTER", help=told)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here as well")
     parser.add_argument("--run", nargs=3, metavar=("KIND", "NOTEBOOK", "RESULT"), help=argparse.SUPPRESS)

@@ -17,12 +17,19 @@ APART = ("test_exercises", "test_notebooks")  # their exercises and chapters sha
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that share costly results stay together: those of a module, an exercise, a chapter."""
-    for item in items:
-        group = item.module.__name__
-        if group in APART:
-            shared = item.callspec.params
-            group += f"/{shared['path'] if 'path' in shared else shared['exercise'].name}"
+    groups = {item: _group(item) for item in items}
+    for item, group in groups.items():
         item.add_marker(pytest.mark.xdist_group(group))
+    first = {group: place for place, group in reversed(list(enumerate(groups.values())))}
+    items.sort(key=lambda item: first[groups[item]])
+
+
+def _group(item: pytest.Item) -> str:
+    module = item.module.__name__
+    if module not in APART:
+        return module
+    shared = item.callspec.params
+    return f"{module}/{shared['path'] if 'path' in shared else shared['exercise'].name}"
 
 
 @pytest.fixture(scope="session")

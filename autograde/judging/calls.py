@@ -99,8 +99,19 @@ def fixed_randomness():
 
 
 def copied(value: Any) -> Any:
-    """A deep copy that keeps each tensor's strides, so that a non-contiguous input stays one."""
+    """A deep copy that keeps each tensor's strides, so that a non-contiguous input stays one.
+
+    Tensors that share memory share it in the copy, too.
+    """
+    held = list(tensors(value))
+    if all(map(_is_simple, held)) and len({x.untyped_storage().data_ptr() for x in held}) == len(held):
+        return copy.deepcopy(value, {id(x): x.clone() for x in held})  # clone takes a fifth of the time
     return copy.deepcopy(value)
+
+
+def _is_simple(x: torch.Tensor) -> bool:
+    """Whether nothing is lost when the tensor is cloned."""
+    return type(x) is torch.Tensor and x.layout is torch.strided and x.is_contiguous() and not x.requires_grad
 
 
 def plain(value: Any) -> Any:
@@ -133,12 +144,20 @@ def _changed(one: Case, args, kwargs) -> tuple[str, ...]:
 
 
 def _untouched(before: Any, after: Any) -> bool:
+    if before is after:  # copying gives back a number or a text itself: nobody can change one
+        return True
     pairs = list(zip(tensors(before), tensors(after), strict=False))
-    if any(b.shape != a.shape or not torch.equal(b.nan_to_num(), a.nan_to_num()) for b, a in pairs if b.numel()):
+    if not all(_holds_the_same(b, a) for b, a in pairs if b.numel()):
         return False
     if pairs or isinstance(before, torch.nn.Module) or callable(before) or isinstance(before, torch.Generator):
         return True
     return compare(before, after, equal_nan=True) is None
+
+
+def _holds_the_same(before: torch.Tensor, after: torch.Tensor) -> bool:
+    if before.shape != after.shape or before.dtype != after.dtype:
+        return False
+    return torch.equal(before, after) or torch.equal(before.nan_to_num(), after.nan_to_num())
 
 
 class Bounded(io.StringIO):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 
@@ -32,7 +33,12 @@ def alike(a: Outcome, b: Outcome, exercise: Exercise, one: Case) -> bool:
         return len(kinds) == 2 and kinds[0] == kinds[1] and "too slow" not in kinds[0]
     if a.changed != b.changed:
         return False
-    return not disagreement(exercise, one, b.value, a.value, equal_nan=True)
+    try:
+        if exercise.agrees:
+            return exercise.agrees(b.value, a.value, one) is True
+        return compare(b.value, a.value, *tolerance(exercise, one), equal_nan=True) is None
+    except Exception:  # values that can't even be compared
+        return False
 
 
 def _gist(failure: Failure, exercise: Exercise) -> str | list:
@@ -42,16 +48,16 @@ def _gist(failure: Failure, exercise: Exercise) -> str | list:
     return re.sub(r"\d+", "", failure.message) if exercise.ranks and failure.kind == "raised" else ""
 
 
-def disagreement(exercise: Exercise, one: Case, expected, got, equal_nan: bool = False) -> str:
-    """How a value differs from another one, as the exercise compares them, or an empty text."""
+def disagreement(exercise: Exercise, one: Case, expected, got) -> str:
+    """How a value differs from the expected one, as the exercise compares them, or an empty text."""
     try:
         if exercise.agrees:
             verdict = exercise.agrees(expected, got, one)
             return "" if verdict is True else verdict or "is not what was expected"
-        mismatch = compare(expected, got, *tolerance(exercise, one), equal_nan=equal_nan)
+        mismatch = compare(expected, got, *tolerance(exercise, one))
+        return mismatch.message if mismatch else ""
     except Exception:  # a value of such a kind or size that it can't even be compared
         return f"the result is {describe(got)}"
-    return mismatch.message if mismatch else ""
 
 
 def match(
@@ -59,81 +65,126 @@ def match(
     cases: Sequence[Case],
     got: Sequence[Outcome],
     right: Sequence[bool],
-    kept: Sequence[bool] = (),
-    laws_kept: Callable[[Sequence[Outcome], Local], Sequence[bool]] | None = None,
+    breaks_alike: Callable[[Sequence[Outcome], Local], bool],
     runner: Callable = Local,
 ) -> Diagnosis | None:
     """The misconception whose outcomes explain most of the wrong cases, if it explains more than half of them.
 
     Ties go to the one that also agrees with the solution where the solution is right, then to the first in the list.
-    Where every case is right and only laws are broken (`kept` says which hold), a misconception explains that only
-    if it keeps and breaks the same laws, which `laws_kept(its outcomes, its runner)` tells.
+    Where every case is right and only laws are broken, a misconception explains that only if it keeps and breaks the
+    same laws, which `breaks_alike(its outcomes, its runner)` tells.
     """
     wrong = [i for i, ok in enumerate(right) if not ok]
-    judged = wrong or list(range(len(cases)))
-    best: tuple[float, float, Misconception] | None = None
-    for suspect, running, theirs in _tried(exercise, cases, got, judged, runner):
-        same = [alike(g, t, exercise, c) for g, t, c in zip(got, theirs, cases, strict=True)]
-        explained = sum(same[i] for i in judged) / len(judged)
-        if explained <= 0.5 or (best and (explained, sum(same)) <= best[:2]):
-            continue
-        if wrong or laws_kept is None or list(laws_kept(theirs, running)) == list(kept):
-            best = (explained, sum(same), suspect)
-    if best is None:
+    evidence = _Evidence(replace(exercise, forbid=()), cases, got, wrong or list(range(len(cases))))
+    best, found = (0, 0, 0), None
+    for suspect in _suspects(evidence, runner):
+        score = suspect.score(best)
+        if score and (wrong or breaks_alike(suspect.outcomes(), suspect.running)):
+            best, found = score, suspect.misconception
+    if found is None:
         return None
-    sometimes = "" if best[0] == 1 else "On most of the cases that fail, "
+    sometimes = "" if best[0] == len(evidence.judged) else "On most of the cases that fail, "
     start = "your result is exactly" if sometimes else "Your result is exactly"
-    return Diagnosis(f"{sometimes}{start} what comes out when {best[2].says}.", best[2].hint, best[2])
+    return Diagnosis(f"{sometimes}{start} what comes out when {found.says}.", found.hint, found)
 
 
-def _tried(exercise: Exercise, cases, got, judged: Sequence[int], runner: Callable) -> Iterator[tuple]:
-    """(misconception, its runner, its outcomes on all cases) of those that may explain more than half of `judged`."""
-    free = replace(exercise, forbid=())
-    suspects = [(one, runner(one.implementation, free)) for one in _suspects(exercise, got, judged)]
+@dataclass(frozen=True)
+class _Evidence:
+    """What is to be explained: what a solution gave on every case, and the cases whose explanation counts most."""
+
+    exercise: Exercise  # with nothing forbidden: the misconceptions are its own
+    cases: Sequence[Case]
+    got: Sequence[Outcome]
+    judged: Sequence[int]
+
+    @cached_property
+    def order(self) -> list[int]:
+        """The judged cases, then all others."""
+        return [*self.judged, *sorted(set(range(len(self.cases))) - set(self.judged))]
+
+
+class _Suspect:
+    """A misconception, run and compared with the evidence case by case, and only as far as it takes to decide."""
+
+    def __init__(self, evidence: _Evidence, place: int, misconception: Misconception, running: Local):
+        self.evidence, self.place, self.misconception, self.running = evidence, place, misconception, running
+        self.learn({})
+
+    def learn(self, outcomes: dict[int, Outcome]) -> None:
+        """What it gives on these cases is known from elsewhere."""
+        self._known, self._alike = outcomes, {}
+
+    def outcome(self, i: int) -> Outcome:
+        if i not in self._known:
+            self._known[i] = self.running.run([self.evidence.cases[i]])[0]
+        return self._known[i]
+
+    def outcomes(self) -> list[Outcome]:
+        return [self.outcome(i) for i in range(len(self.evidence.cases))]
+
+    def explains(self, i: int) -> bool:
+        """Whether what the solution gave on case `i` is what the misconception gives."""
+        if i not in self._alike:
+            e = self.evidence
+            self._alike[i] = alike(e.got[i], self.outcome(i), e.exercise, e.cases[i])
+        return self._alike[i]
+
+    def score(self, best: tuple) -> tuple[int, int, int] | None:
+        """How many judged cases are explained, how many cases in all, and how early in the list the misconception is.
+
+        None as soon as that can't be more than `best`, or half of the judged cases aren't explained.
+        """
+        judged, everything = len(self.evidence.judged), len(self.evidence.cases)
+        for i in self.evidence.order:
+            if not self.explains(i):
+                judged, everything = judged - (i in self.evidence.judged), everything - 1
+            score = judged, everything, -self.place
+            if score <= best or 2 * judged <= len(self.evidence.judged) or _is_slow(self.outcome(i)):
+                return None
+        return score
+
+
+def _suspects(evidence: _Evidence, runner: Callable) -> list[_Suspect]:
+    """The misconceptions that may explain the evidence, the likeliest first."""
+    exercise = evidence.exercise
+    suspects = [
+        _Suspect(evidence, place, one, runner(one.implementation, exercise))
+        for place, one in enumerate(exercise.misconceptions)
+    ]
     if exercise.ranks:
-        yield from _tried_on_ranks(free, cases, got, judged, suspects, runner)
-        return
-    order = [*judged, *sorted(set(range(len(cases))) - set(judged))]
-    for suspect, running in suspects:
-        theirs, missed = {}, 0
-        for i in order:
-            theirs[i] = running.run([cases[i]])[0]
-            missed += i in judged and not alike(got[i], theirs[i], exercise, cases[i])
-            if 2 * missed >= len(judged) or _is_slow(theirs[i]):
-                break
+        return _pursued_on_ranks(evidence, suspects, runner)
+    # One that fails the first judged case can hardly beat one that doesn't, and then need not be run any further.
+    return sorted(suspects, key=lambda suspect: not suspect.explains(evidence.order[0]))
+
+
+def _pursued_on_ranks(evidence: _Evidence, suspects: Sequence[_Suspect], runner: Callable) -> list[_Suspect]:
+    """The suspects to pursue, with their outcomes.
+
+    Only those that give no value are worth running if the solution gave none, and only the others if it gave some.
+    Starting ranks is what costs, so all suspects share a launch; a few cases say which to pursue.
+    """
+
+    def run(some: Sequence[_Suspect], on: Sequence[int]) -> None:
+        drawn = [cases[i] for i in on]
+        if runner is Local and not any(one.misconception.hangs for one in some):
+            found = run_all([one.misconception.implementation for one in some], evidence.exercise, drawn)
         else:
-            yield suspect, running, [theirs[i] for i in range(len(cases))]
+            found = [one.running.run(drawn) for one in some]
+        for one, outcomes in zip(some, found, strict=True):
+            one.learn(dict(zip(on, outcomes, strict=True)))
 
-
-def _tried_on_ranks(exercise: Exercise, cases, got, judged, suspects: Sequence[tuple], runner: Callable):
-    """As `_tried`. Starting ranks is what costs, so all suspects share a launch; a few cases say which to pursue."""
-
-    def outcomes(of: Sequence[tuple], on: Sequence[Case]) -> list[list[Outcome]]:
-        if runner is Local and not any(suspect.hangs for suspect, _ in of):
-            return run_all([suspect.implementation for suspect, _ in of], exercise, on)
-        return [running.run(on) for _, running in of]
-
+    cases, judged = evidence.cases, evidence.judged
+    failed = sum(evidence.got[i].failure is not None for i in judged)
+    suspects = [one for one in suspects if one.misconception.hangs == (2 * failed >= len(judged))]
     few = sorted(judged, key=lambda i: cases[i].ranks)
     few = [i for i in few if cases[i].ranks == cases[few[0]].ranks][:_FEW]
-    tried = outcomes(suspects, [cases[i] for i in few])
-    likely = []
-    for one, theirs in zip(suspects, tried, strict=True):
-        if not any(alike(got[i], t, exercise, cases[i]) for i, t in zip(few, theirs, strict=True)):
-            continue
-        if all(_is_deadlock(t) for t in theirs):  # another one would only be waited for again
-            yield *one, [theirs[0]] * len(cases)
-        else:
-            likely.append(one)
-    for (suspect, running), theirs in zip(likely, outcomes(likely, cases), strict=True):
-        yield suspect, running, theirs
-
-
-def _suspects(exercise: Exercise, got: Sequence[Outcome], judged: Sequence[int]) -> list[Misconception]:
-    """The misconceptions worth running: on ranks, those that give no value if the solution gave none."""
-    if not exercise.ranks:
-        return list(exercise.misconceptions)
-    failed = sum(got[i].failure is not None for i in judged)
-    return [m for m in exercise.misconceptions if m.hangs == (2 * failed >= len(judged))]
+    run(suspects, few)
+    likely = [one for one in suspects if any(one.explains(i) for i in few)]
+    stuck = [one for one in likely if all(_is_deadlock(one.outcome(i)) for i in few)]
+    for one in stuck:  # it would only be waited for again
+        one.learn(dict.fromkeys(range(len(cases)), one.outcome(few[0])))
+    run([one for one in likely if one not in stuck], range(len(cases)))
+    return likely
 
 
 def _is_deadlock(outcome: Outcome) -> bool:

@@ -12,7 +12,8 @@ import functools
 import importlib.util
 import inspect
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from types import CodeType
 
 import torch
 from torch.overrides import TorchFunctionMode
@@ -30,6 +31,8 @@ _OPERATORS = {
     "clip_grad_norm_": ("clip_grads_with_norm",),
 }
 
+_MOST_CODES = 10_000
+
 
 class Watch:
     """A context manager; afterwards `used` is the first forbidden name that was called inside, or None."""
@@ -37,76 +40,88 @@ class Watch:
     def __init__(self, names: Sequence[str]):
         self.used: str | None = None
         self._rules = _rules(tuple(names))
-        self._functions, self._operators = _Functions(self), _Operators(self)
 
     def __enter__(self) -> Watch:
-        if not self._rules.names:
-            return self
-        self._before, self._depth = sys.getprofile(), torch._C._len_torch_function_stack()
-        self._functions.__enter__()
-        self._operators.__enter__()
-        sys.setprofile(self._profile)
+        if self._rules.names:
+            self._before, self._depth = sys.getprofile(), torch._C._len_torch_function_stack()
+            self._modes = _Functions(self._note, self._rules), _Operators(self._note, self._rules)
+            for mode in self._modes:
+                mode.__enter__()
+            sys.setprofile(self._hook())
         return self
 
     def __exit__(self, *error) -> None:
         if not self._rules.names:
             return
         sys.setprofile(self._before)
-        self._operators.__exit__(*error)
-        self._functions.__exit__(*error)
+        for mode in reversed(self._modes):
+            mode.__exit__(*error)
+        del self._modes  # they know this watch: no circle is left for the garbage collector
         while torch._C._len_torch_function_stack() > self._depth:  # a mode that an interruption left behind
             torch._C._pop_torch_function_stack()
 
-    def saw(self, called: str) -> None:
-        """Takes note of a torch function or operator by its bare name."""
-        self.used = self.used or self._rules.function(called)
+    def _note(self, forbidden: str | None) -> None:
+        self.used = self.used or forbidden
 
-    def _profile(self, frame, event: str, arg) -> None:
-        if event == "c_call":
-            self.used = self.used or self._rules.compiled(arg)
-        elif event == "call":
-            self.used = self.used or self._rules.code(frame.f_code, frame.f_globals.get("__name__", ""))
+    def _hook(self) -> Callable:
+        """What `sys.setprofile` takes. It runs at each of many calls, so what is known leaves at once."""
+        rules, codes, compiled = self._rules, self._rules.harmless_codes, self._rules.harmless_compiled
+
+        def hook(frame, event: str, arg) -> None:
+            if event == "call":
+                if codes.get(frame.f_code) is not frame.f_globals:
+                    self._note(rules.code(frame.f_code, frame.f_globals))
+            elif event == "c_call" and (type(arg.__self__), arg.__name__) not in compiled:
+                self._note(rules.compiled(type(arg.__self__), arg.__name__))
+
+        return hook
 
 
 class _Rules:
-    """What a list of forbidden names forbids. Answers are remembered: a watch asks at every call."""
+    """What a list of forbidden names forbids. Whoever asks at every call remembers in `harmless_…` what isn't."""
 
     def __init__(self, names: Sequence[str]):
         self.names = names
         self._short = {name.rpartition(".")[2]: name for name in names if name.startswith("torch.")}
         self._modules = tuple(name for name in names if _is_module(name))
         self._codes = {code: name for name in names for code in _codes(name)}
-        self._functions: dict[str, str | None] = {}
-        self._inside: dict[str, str | None] = {}
+        self.harmless_codes: dict[CodeType, dict] = {}  # and the globals with which they are
+        self.harmless_compiled: set[tuple[type, str]] = set()
+        self.harmless_functions: set[str] = set()
+        self.harmless_operators: set[str] = set()
 
-    def function(self, called: str) -> str | None:
-        """The forbidden name that a torch function or operator of this bare name stands for, or None."""
-        if called not in self._functions:
-            self._functions[called] = self._judge(called.strip("_"))
-        return self._functions[called]
+    def function(self, name: str) -> str | None:
+        """The forbidden name that a torch function of this bare name stands for, or None."""
+        return self._judge(name) or self.harmless_functions.add(name)
 
-    def _judge(self, bare: str) -> str | None:
+    def operator(self, name: str) -> str | None:
+        """As `function`, for an operator under torch's functions; `name` has its overload's behind a dot."""
+        return self._judge(name.partition(".")[0]) or self.harmless_operators.add(name)
+
+    def code(self, code: CodeType, space: dict) -> str | None:
+        """The forbidden name behind a Python function with these globals: its own, or that of its module."""
+        found = self._codes.get(code) or self._module(space.get("__name__", ""))
+        if not found:
+            if len(self.harmless_codes) > _MOST_CODES:  # a long session makes functions without end
+                self.harmless_codes.clear()
+            self.harmless_codes[code] = space
+        return found
+
+    def compiled(self, kind: type, name: str) -> str | None:
+        """The forbidden name behind a method of a compiled class, or None. Functions are methods of their module."""
+        # A parameter is of torch.nn, and its methods are any tensor's.
+        other = self._module(kind.__module__) if not kind.__module__.startswith("torch") else None
+        return self._judge(name) or other or self.harmless_compiled.add((kind, name))
+
+    def _judge(self, called: str) -> str | None:
+        bare = called.strip("_")
         for short, name in self._short.items():
             if bare == short.strip("_") or bare.startswith(_OPERATORS.get(short, ("\0",))):
                 return name
         return None
 
-    def code(self, code, module: str) -> str | None:
-        """The forbidden name behind a Python function: its own, or that of the module it lives in."""
-        return self._codes.get(code) or self._module(module)
-
-    def compiled(self, function) -> str | None:
-        """The forbidden name behind a compiled function: torch's by its bare name, others by their object's module."""
-        home = type(getattr(function, "__self__", None)).__module__
-        # A parameter is of torch.nn, and its methods are any tensor's.
-        other = self._module(home) if not home.startswith("torch") else None
-        return self.function(getattr(function, "__name__", "")) or other
-
     def _module(self, module: str) -> str | None:
-        if module not in self._inside:
-            inside = (name for name in self._modules if f"{module}.".startswith(f"{name}."))
-            self._inside[module] = next(inside, None)
-        return self._inside[module]
+        return next((name for name in self._modules if f"{module}.".startswith(f"{name}.")), None)
 
 
 @functools.lru_cache(maxsize=64)
@@ -115,22 +130,28 @@ def _rules(names: tuple[str, ...]) -> _Rules:
 
 
 class _Functions(TorchFunctionMode):
-    def __init__(self, watch: Watch):
+    def __init__(self, note: Callable, rules: _Rules):
         super().__init__()
-        self._watch = watch
+        self._note, self._rules, self._harmless = note, rules, rules.harmless_functions
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        self._watch.saw(getattr(func, "__name__", ""))
+        try:
+            name = func.__name__
+        except AttributeError:  # getattr with a default would be one more call for the hook to look at
+            name = ""
+        if name not in self._harmless:
+            self._note(self._rules.function(name))
         return func(*args, **(kwargs or {}))
 
 
 class _Operators(Listener):
-    def __init__(self, watch: Watch):
+    def __init__(self, note: Callable, rules: _Rules):
         super().__init__()
-        self._watch = watch
+        self._note, self._rules, self._harmless = note, rules, rules.harmless_operators
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self._watch.saw(func._schema.name.partition("::")[2])
+        if func.__name__ not in self._harmless:
+            self._note(self._rules.operator(func.__name__))
         return func(*args, **(kwargs or {}))
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
 
 import torch
 
@@ -35,52 +37,135 @@ def grade(
     runs, `own_runner` where the exercise's own misconceptions do. Nothing that the implementation does raises here.
     """
     cases = exercise.draw(public_seed(exercise) if seed is None else seed)
-    running = runner(implementation, exercise)
-    got = running.run(cases)
-    stopped = _no_points(exercise, got)
-    if stopped:
-        return stopped
-    expected = [_expected(exercise, one, outcome) for one, outcome in zip(cases, got, strict=True)]
-    notes = [_disagreement(exercise, *each) for each in zip(cases, got, expected, strict=True)]
-    unfit = _unfit(exercise, got, expected)
-    verdicts = [unfit or _broken(law, cases, got, running) for law in exercise.laws]
-    if not any(notes) and not any(verdicts):
+    return Judgement(exercise, cases, runner(implementation, exercise), own_runner).report(attempt)
+
+
+def right_answer(exercise: Exercise, one: Case) -> Any:
+    """What the oracle gives for a case."""
+    with fixed_randomness():
+        return plain(exercise.oracle(*copied(one.args), **copied(one.kwargs)))
+
+
+class Judgement:
+    """All there is to say about one implementation on some cases; each part is worked out when it is first asked for.
+
+    So the tests of the grader, which want to know of thousands of wrong solutions whether they are rejected and as
+    what, don't pay for the laws that nobody looks at. A learner's report looks at everything.
+    """
+
+    def __init__(
+        self,
+        exercise: Exercise,
+        cases: Sequence[Case],
+        running: Local,
+        own_runner: Callable = Local,
+        answer: Callable[[Exercise, Case], Any] = right_answer,
+    ):
+        self.exercise, self.cases, self.running, self.own_runner = exercise, cases, running, own_runner
+        self._answer, self._verdicts = answer, {}
+
+    @cached_property
+    def got(self) -> list[Outcome]:
+        return self.running.run(self.cases)
+
+    @cached_property
+    def expected(self) -> list:
+        """The oracle's answers; without an oracle, whatever the implementation gave."""
+        if self.exercise.oracle is None:
+            return [outcome.value for outcome in self.got]
+        return [self._answer(self.exercise, one) for one in self.cases]
+
+    @cached_property
+    def notes(self) -> list[str]:
+        """For each case what is wrong with its outcome, or an empty text."""
+        each = zip(self.cases, self.got, self.expected, strict=True)
+        return [_disagreement(self.exercise, one, outcome, right) for one, outcome, right in each]
+
+    def broken(self, law: Law) -> str:
+        """Why a law does not hold, or an empty text."""
+        if law not in self._verdicts:
+            self._verdicts[law] = self._unfit or _broken(law, self.cases, self.got, self.running)
+        return self._verdicts[law]
+
+    @cached_property
+    def _unfit(self) -> str:
+        return _unfit(self.exercise, self.got, self.expected)
+
+    @cached_property
+    def stopped(self) -> Report | None:
+        """The report for what isn't worth looking at further."""
+        return _no_points(self.exercise, self.got)
+
+    @property
+    def solved(self) -> bool:
+        return not self.stopped and not any(self.notes) and not any(map(self.broken, self.exercise.laws))
+
+    @property
+    def rejected(self) -> bool:
+        """Whether points are lost. Asks no more laws than it takes to know."""
+        if self.stopped or (self.exercise.oracle and any(self.notes)):
+            return True
+        return any(map(self.broken, self.exercise.laws))
+
+    @cached_property
+    def nothing(self) -> Diagnosis | None:
+        """What a solution that does nothing does. Such a solution earns nothing, whatever laws it keeps."""
+        return does_nothing(self.cases, self.got, self.expected) if self.exercise.oracle else None
+
+    def breaks(self, law: Law) -> bool:
+        """Whether the law's line in the report would be crossed."""
+        return bool(not self.stopped and self.broken(law))
+
+    @property
+    def earned(self) -> float:
+        if self.solved:
+            return float(self.exercise.points)
+        if self.stopped or self.nothing:
+            return 0.0
+        return round(sum(line.earned for line in self.lines), 4)
+
+    @property
+    def lines(self) -> list[Line]:
+        verdicts = [self.broken(law) for law in self.exercise.laws]
+        return _lines(self.exercise, self.notes, verdicts, self.nothing is not None)
+
+    @cached_property
+    def diagnosis(self) -> Diagnosis:
+        """The misconception behind what is wrong, or what else can be said about it."""
+        if self.stopped:
+            return Diagnosis(self.stopped.diagnosis)
+        right = [not note for note in self.notes]
+        return (
+            match(self.exercise, self.cases, self.got, right, self._breaks_alike, self.own_runner)
+            or self.nothing
+            or (generic(self.exercise, self.cases, self.got, self.expected) if self.exercise.oracle else None)
+            or Diagnosis("")
+        )
+
+    def _breaks_alike(self, outcomes: Sequence[Outcome], running: Local) -> bool:
+        """Whether another implementation keeps the laws that this one keeps, and breaks those that it breaks."""
+        laws = self.exercise.laws
+        return all(bool(self.broken(law)) == bool(_broken(law, self.cases, outcomes, running)) for law in laws)
+
+    def report(self, attempt: int = 1) -> Report:
+        """Everything, for the learner."""
+        if self.stopped:
+            return self.stopped
+        exercise, printed = self.exercise, _printed(self.got)
+        if self.solved:
+            return Report(exercise.name, exercise.points, self.earned, "solved", self.lines, printed=printed)
         return Report(
             exercise.name,
             exercise.points,
-            float(exercise.points),
-            "solved",
-            _lines(exercise, notes, verdicts),
-            printed=_printed(got),
+            self.earned,
+            "wrong",
+            self.lines,
+            _smallest(self.cases, self.got, self.expected, self.notes, exercise),
+            self.diagnosis.says,
+            self.diagnosis.hint or _next_hint(exercise, attempt),
+            self.diagnosis.misconception.says if self.diagnosis.misconception else "",
+            printed,
         )
-    nothing = does_nothing(cases, got, expected) if exercise.oracle else None
-    lines = _lines(exercise, notes, verdicts, nothing is not None)
-    diagnosis = (
-        match(
-            exercise,
-            cases,
-            got,
-            [not note for note in notes],
-            [not verdict for verdict in verdicts],
-            lambda outcomes, its: [not _broken(law, cases, outcomes, its) for law in exercise.laws],
-            runner=own_runner,
-        )
-        or nothing
-        or (generic(exercise, cases, got, expected) if exercise.oracle else None)
-        or Diagnosis("")
-    )
-    return Report(
-        exercise.name,
-        exercise.points,
-        round(sum(line.earned for line in lines), 4),
-        "wrong",
-        lines,
-        _smallest(cases, got, expected, notes, exercise),
-        diagnosis.says,
-        diagnosis.hint or _next_hint(exercise, attempt),
-        diagnosis.misconception.says if diagnosis.misconception else "",
-        _printed(got),
-    )
 
 
 def _no_points(exercise: Exercise, got: Sequence[Outcome]) -> Report | None:
@@ -92,13 +177,6 @@ def _no_points(exercise: Exercise, got: Sequence[Outcome]) -> Report | None:
     if forbidden:
         return Report(exercise.name, exercise.points, 0.0, "no points", diagnosis=forbidden.message)
     return None
-
-
-def _expected(exercise: Exercise, one: Case, outcome: Outcome):
-    if exercise.oracle is None:
-        return outcome.value
-    with fixed_randomness():
-        return plain(exercise.oracle(*copied(one.args), **copied(one.kwargs)))
 
 
 def _disagreement(exercise: Exercise, one: Case, outcome: Outcome, expected) -> str:

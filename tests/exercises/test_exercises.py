@@ -5,87 +5,105 @@ Every misconception must lose points and be diagnosed as itself, every alternati
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import ClassVar
+from functools import lru_cache
 
 import pytest
 import torch
 
-from autograde.exercise import Exercise
+from autograde.exercise import Case, Exercise
 from autograde.exercises import find, names
+from autograde.judging.calls import Outcome
 from autograde.judging.comparing import rebuild
 from autograde.judging.diagnosing import _TRIVIAL
-from autograde.judging.grading import grade
-from autograde.judging.running import Local
+from autograde.judging.grading import Judgement, public_seed, right_answer
+from autograde.judging.running import Local, run_all
 
 SEEDS = [*range(19), 2**40 + 7]
-
-
-class Drawn(Exercise):
-    """An exercise that always draws the same case objects for a seed, so that outcomes can be remembered by case."""
-
-    _cases: ClassVar[dict] = {}
-
-    def draw(self, seed):
-        key = self.name, self.cases, seed
-        if key not in self._cases:
-            self._cases[key] = super().draw(seed)
-        return self._cases[key]
-
-
-EXERCISES = {name: Drawn(**vars(find(name))) for name in names()}
+TOGETHER = 5  # seeds whose cases share a launch of ranks
+EXERCISES = {name: find(name) for name in names()}
 
 
 class Replay:
-    """Runs an implementation once on the cases of all seeds, and remembers what came out.
+    """The cases of an exercise on some seeds, and what the oracle and every implementation gave on them.
 
-    Diagnosis runs every misconception on the same cases again and again; and starting ranks is expensive.
+    Each is worked out once: diagnosis holds what one mistake gives against what all others give, on the same cases.
     """
 
-    def __init__(self, exercise: Exercise, seeds=SEEDS):
-        self.drawn = [one for seed in seeds for one in exercise.draw(seed)]
-        self._known: dict = {}
+    def __init__(self, exercise: Exercise, seeds: Sequence[int], implementations: Sequence[Callable]):
+        self.exercise, self._implementations = exercise, implementations
+        self.cases = {seed: exercise.draw(seed) for seed in seeds}
+        self._drawn = {id(one) for cases in self.cases.values() for one in cases}
+        self._answers: dict[int, object] = {}
+        self._outcomes: dict[tuple, Outcome] = {}
 
-    def __call__(self, implementation, exercise):
+    def judge(self, implementation: Callable, seed: int) -> Judgement:
+        running = self.runner(implementation, self.exercise)
+        return Judgement(self.exercise, self.cases[seed], running, self.runner, self._answer)
+
+    def runner(self, implementation: Callable, exercise: Exercise) -> Local:
         return _Replayed(self, implementation, exercise)
 
-    def outcomes(self, local: Local, cases) -> list:
-        known = self._known.setdefault(local.implementation, {})
-        if not known and len(self.drawn) > len(cases):
-            # On ranks, one case that fails takes all that were launched with it along: then they run by seed.
-            first = Local.run(local, self.drawn)
-            if not local.exercise.ranks or not any(outcome.failure for outcome in first):
-                known.update(_by_case(self.drawn, first))
-        new = [one for one in cases if id(one) not in known or _is_forbidden(known[id(one)][1])]
-        known.update(_by_case(new, Local.run(local, new)))
-        return [known[id(one)][1] for one in cases]
+    def _answer(self, exercise: Exercise, one: Case):
+        if id(one) not in self._answers:
+            self._answers[id(one)] = right_answer(exercise, one)
+        return self._answers[id(one)]
 
+    def outcomes(self, local: Local, cases: Sequence[Case]) -> list[Outcome]:
+        if not all(id(one) in self._drawn for one in cases):  # inputs that a law made up: nobody asks for them again
+            return Local.run(local, cases)
+        if self.exercise.ranks and not self._outcomes:
+            self._run_on_ranks()
+        keys = [(local.implementation, id(one)) for one in cases]
+        new = [i for i, key in enumerate(keys) if not self._knows(key)]
+        found = Local.run(local, [cases[i] for i in new]) if new else []
+        self._outcomes.update((keys[i], outcome) for i, outcome in zip(new, found, strict=True))
+        return [self._outcomes[key] for key in keys]
 
-def _is_forbidden(outcome) -> bool:
-    """Diagnosis runs misconceptions with nothing forbidden, so what was forbidden before has to be run again."""
-    return outcome.failure is not None and outcome.failure.kind == "forbidden"
+    def _run_on_ranks(self) -> None:
+        """Starting ranks is what costs, so all implementations that give values share a few launches."""
+        drawn = list(self.cases.values())
+        for start in range(0, len(drawn), TOGETHER):
+            cases = [one for some in drawn[start : start + TOGETHER] for one in some]
+            found = run_all(self._implementations, self.exercise, cases)
+            for implementation, outcomes in zip(self._implementations, found, strict=True):
+                keys = [(implementation, id(one)) for one in cases]
+                self._outcomes.update(zip(keys, outcomes, strict=True))
 
-
-def _by_case(cases, outcomes) -> dict:
-    return {id(one): (one, outcome) for one, outcome in zip(cases, outcomes, strict=True)}
+    def _knows(self, key: tuple) -> bool:
+        """Diagnosis runs misconceptions with nothing forbidden, so what was forbidden before has to be run again."""
+        known = self._outcomes.get(key)
+        return known is not None and not (known.failure and known.failure.kind == "forbidden")
 
 
 class _Replayed(Local):
-    def __init__(self, replay: Replay, implementation, exercise):
+    def __init__(self, replay: Replay, implementation: Callable, exercise: Exercise):
         super().__init__(implementation, exercise)
         self.replay = replay
 
-    def run(self, cases):
+    def run(self, cases: Sequence[Case]) -> list[Outcome]:
         return self.replay.outcomes(self, cases)
 
 
-REPLAYS = {name: Replay(exercise) for name, exercise in EXERCISES.items()}
+@lru_cache(maxsize=1)  # tests come exercise by exercise, and what one of them needs to remember is large
+def _replays_of(name: str) -> dict[torch.dtype | None, Replay]:
+    return {}
 
 
-def reports(exercise: Exercise, implementation, seeds=SEEDS):
-    replay = REPLAYS[exercise.name]
+def replay_of(exercise: Exercise, dtype: torch.dtype | None = None) -> Replay:
+    """The exercise on all seeds, or with its inputs in another precision on some of them."""
+    replays = _replays_of(exercise.name)
+    if dtype not in replays:
+        correct, mistakes = exercise.alternatives, [m.implementation for m in exercise.misconceptions if not m.hangs]
+        cast = replace(exercise, cases=_cast_cases(exercise, dtype)) if dtype else exercise
+        replays[dtype] = Replay(cast, SEEDS[:5], correct) if dtype else Replay(exercise, SEEDS, [*mistakes, *correct])
+    return replays[dtype]
+
+
+def judgements(exercise: Exercise, implementation: Callable, seeds: Sequence[int] = SEEDS):
     for seed in seeds:
-        yield seed, grade(exercise, implementation, seed, runner=replay, own_runner=replay)
+        yield seed, replay_of(exercise).judge(implementation, seed)
 
 
 def every(attribute: str) -> list:
@@ -98,25 +116,25 @@ def every(attribute: str) -> list:
 
 @pytest.mark.parametrize(("exercise", "misconception"), every("misconceptions"))
 def test_misconception_is_rejected_and_diagnosed_as_itself(exercise, misconception):
-    for seed, report in reports(exercise, misconception.implementation, SEEDS[: 1 if misconception.hangs else None]):
-        assert report.earned < report.points, f"seed {seed}: full marks although {misconception.says}"
-        assert report.misconception == misconception.says, f"seed {seed}:\n{report.text()}"
+    seeds = SEEDS[: 1 if misconception.hangs else None]
+    for seed, judgement in judgements(exercise, misconception.implementation, seeds):
+        assert judgement.rejected, f"seed {seed}: full marks although {misconception.says}"
+        assert judgement.diagnosis.misconception is misconception, f"seed {seed}:\n{judgement.report().text()}"
 
 
 @pytest.mark.parametrize(("exercise", "alternative"), every("alternatives"))
 def test_alternative_gets_full_marks(exercise, alternative):
-    for seed, report in reports(exercise, alternative):
-        assert report.solved, f"seed {seed}:\n{report.text()}"
+    for seed, judgement in judgements(exercise, alternative):
+        assert judgement.solved, f"seed {seed}:\n{judgement.report().text()}"
 
 
 @pytest.mark.parametrize(("exercise", "alternative"), every("alternatives"))
 def test_alternative_gets_full_marks_in_other_precisions(exercise, alternative):
     for dtype in exercise.dtypes:
-        cast = replace(exercise, cases=_cast_cases(exercise, dtype))
-        replay = Replay(cast, SEEDS[:5])
-        for seed in SEEDS[:5]:
-            report = grade(cast, alternative, seed, runner=replay)
-            assert report.solved, f"{dtype}, seed {seed}:\n{report.text()}"
+        replay = replay_of(exercise, dtype)
+        for seed in replay.cases:
+            judgement = replay.judge(alternative, seed)
+            assert judgement.solved, f"{dtype}, seed {seed}:\n{judgement.report().text()}"
 
 
 def _cast_cases(exercise: Exercise, dtype: torch.dtype):
@@ -137,8 +155,9 @@ def test_every_law_can_break(exercise):
     wrong = [m.implementation for m in exercise.misconceptions if not m.hangs]
     if not exercise.probe:
         wrong += [lambda x, *_, make=make, **__: make(x) for _, make in _TRIVIAL.values()]
-    broken = {line.name for one in wrong for _, r in reports(exercise, one, [0]) for line in r.lines if not line.passed}
-    assert {law.name for law in exercise.laws} <= broken
+    found = [judgement for one in wrong for _, judgement in judgements(exercise, one, [0])]
+    kept = [law.name for law in exercise.laws if not any(judgement.breaks(law) for judgement in found)]
+    assert not kept, "no wrong solution breaks these"
 
 
 @pytest.mark.parametrize("exercise", EXERCISES.values(), ids=list(EXERCISES))
@@ -165,8 +184,11 @@ def test_doing_nothing_earns_nothing(exercise):
     def returns_none(*args, **kwargs):
         return None
 
-    assert grade(exercise, unsolved).status == "not implemented"
-    assert grade(exercise, returns_none).earned == 0
+    def judge(implementation):
+        return Judgement(exercise, exercise.draw(public_seed(exercise)), Local(implementation, exercise))
+
+    assert judge(unsolved).report().status == "not implemented"
+    assert judge(returns_none).earned == 0
     if not exercise.probe:
         for _, make in _TRIVIAL.values():
-            assert grade(exercise, lambda x, *_, make=make, **__: make(x)).earned == 0
+            assert judge(lambda x, *_, make=make, **__: make(x)).earned == 0
