@@ -6,8 +6,8 @@ is asked for, and of what it leans on only what is really reached.
 """
 
 from __future__ import annotations
-
 import __future__
+
 import ast
 import builtins
 import functools

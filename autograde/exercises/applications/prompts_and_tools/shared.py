@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import inspect
 import json
 import re
+import sys
 import types
 import typing
 
 import torch
 
+from autograde.borrowed import borrowed
 from autograde.judging.comparing import compare
 
 WORDS = ["river", "seven", "Ünder", "map", "42", "why", "the", "blue", "cat", "天气", "soon", "tea", "a", "it's"]
@@ -33,11 +37,11 @@ def function(source, name):
 
 def hf_schema(source, name):
     """What transformers' get_json_schema says, without the return value; its own errors count as ValueError."""
-    from transformers.utils import chat_template_utils as hf
-
+    module = "transformers.utils.chat_template_utils"
+    errors = tuple(borrowed(module, f"{part}ParsingException") for part in ("Docstring", "TypeHint"))
     try:
-        schema = hf.get_json_schema(function(source, name))
-    except (hf.DocstringParsingException, hf.TypeHintParsingException):
+        schema = borrowed(module, "get_json_schema")(function(source, name))
+    except errors:
         return {"raised": "ValueError"}
     schema["function"].pop("return", None)
     return schema
@@ -117,12 +121,25 @@ def agrees(expected, got, one):
     return True if mismatch is None and type(expected) is type(got) else mismatch.message if mismatch else "is no dict"
 
 
+@functools.cache
+def jsonschema():
+    """The library. Its check of IRIs compiles a grammar for a second; no schema here has one, so that is put off."""
+    late = types.ModuleType("rfc3987_syntax")
+    late.is_valid_syntax = lambda *asked: importlib.import_module(late.__name__).is_valid_syntax(*asked)
+    if importlib.util.find_spec(late.__name__):
+        sys.modules.setdefault(late.__name__, late)
+    try:
+        return importlib.import_module("jsonschema")
+    finally:
+        if sys.modules.get(late.__name__) is late:
+            del sys.modules[late.__name__]
+
+
 def fault(arguments, schema):
     """The first error that jsonschema finds, missing ones first; None where there is none."""
-    import jsonschema
 
     def fails(value, part):
-        return not jsonschema.Draft4Validator(part).is_valid(value)  # there 5.0 is no integer; later drafts allow it
+        return not jsonschema().Draft4Validator(part).is_valid(value)  # there 5.0 is no integer; later drafts allow it
 
     missing = (name for name in schema.get("required", []) if fails(arguments, {"required": [name]}))
     unknown = (name for name in arguments if name not in schema["properties"])
