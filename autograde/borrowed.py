@@ -59,34 +59,38 @@ class _Names(dict):
             raise ModuleNotFoundError(f"{module} has no source file", name=module)
         package = module if path.stem == "__init__" else module.rpartition(".")[0]
         super().__init__(__name__=module, __package__=package, __file__=str(path), __builtins__=builtins)
-        self._bindings = dict(_bindings(ast.parse(path.read_bytes())))
+        self._bindings = _bindings(ast.parse(path.read_bytes()))
 
     def __missing__(self, name: str) -> Any:
-        statement = self._bindings[name]  # a KeyError sends Python on to the builtins
+        statements = self._bindings[name]  # a KeyError sends Python on to the builtins
         try:
-            self[name] = self._made(name, statement)
+            self[name] = self._made(name, statements)
         except Exception:
             self[name] = _imported(self["__name__"], name)
         return self[name]
 
-    def _made(self, name: str, statement: ast.stmt | None) -> Any:
-        if statement is None:
+    def _made(self, name: str, statements: list[ast.stmt]) -> Any:
+        if not statements:
             raise LookupError(f"{name} may be one thing or another")
-        if isinstance(statement, ast.ImportFrom):
-            origin = importlib.util.resolve_name("." * statement.level + (statement.module or ""), self["__package__"])
-            wanted = statement.names[0].name
-            if origin.partition(".")[0] == self["__name__"].partition(".")[0] and not _file(f"{origin}.{wanted}"):
-                return borrowed(origin, wanted)
-        if isinstance(statement, (ast.FunctionDef, ast.ClassDef)):
-            statement.decorator_list = [each for each in statement.decorator_list if not _is_offer(each)]
+        origin = self._origin(statements[-1])
+        if origin:
+            return borrowed(*origin)
         # Annotations stay texts: what they name need not be had.
         flags = __future__.annotations.compiler_flag
-        code = compile(ast.Module([statement], []), self["__file__"], "exec", flags, dont_inherit=True)
+        code = compile(ast.Module(statements, []), self["__file__"], "exec", flags, dont_inherit=True)
         for used in _used_by_classes(code):
             if used in self._bindings and used != name:
                 self[used]
         exec(code, self)
         return self[name]
+
+    def _origin(self, statement: ast.stmt) -> tuple[str, str] | None:
+        """Module and name of what comes from another module of the same library."""
+        if not isinstance(statement, ast.ImportFrom):
+            return None
+        module = importlib.util.resolve_name("." * statement.level + (statement.module or ""), self["__package__"])
+        name, libraries = statement.names[0].name, {each.partition(".")[0] for each in (module, self["__name__"])}
+        return (module, name) if len(libraries) == 1 and not _file(f"{module}.{name}") else None
 
 
 def _file(module: str) -> pathlib.Path | None:
@@ -101,12 +105,21 @@ def _file(module: str) -> pathlib.Path | None:
     return None
 
 
-def _bindings(tree: ast.Module) -> Iterator[tuple[str, ast.stmt | None]]:
-    """The names that a module binds, with the one statement that does; None where there is more than one, or an if."""
-    seen = set()
+def _bindings(tree: ast.Module) -> dict[str, list[ast.stmt]]:
+    """The names that a module binds, with the statements to run for each: none where it isn't clear which."""
+    found: dict[str, list[ast.stmt | None]] = {}
     for name, statement in _bound(tree.body):
-        yield name, None if name in seen else statement
-        seen.add(name)
+        found.setdefault(name, []).append(statement)
+    return {name: _settled(statements) for name, statements in found.items()}
+
+
+def _settled(statements: list[ast.stmt | None]) -> list[ast.stmt]:
+    if None in statements:
+        return []
+    if all(isinstance(each, ast.FunctionDef) for each in statements):
+        return statements[-1:]
+    together = all(isinstance(each, ast.Import) and not each.names[0].asname for each in statements)  # a.b and a.c
+    return statements if together or len(statements) == 1 else []
 
 
 def _bound(body: list[ast.stmt], sure: bool = True) -> Iterator[tuple[str, ast.stmt | None]]:
@@ -115,6 +128,7 @@ def _bound(body: list[ast.stmt], sure: bool = True) -> Iterator[tuple[str, ast.s
             for alias in statement.names:
                 yield alias.asname or alias.name.partition(".")[0], _import_of(statement, alias)
         elif isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            statement.decorator_list = [each for each in statement.decorator_list if not _is_offer(each)]
             yield statement.name, statement if sure else None
         elif isinstance(statement, (ast.If, ast.Try, ast.With, ast.For, ast.While)):
             for part in ("body", "handlers", "orelse", "finalbody"):
@@ -141,8 +155,8 @@ def _is_offer(decorator: ast.expr) -> bool:
 
 
 def _used_by_classes(code: types.CodeType) -> Iterator[str]:
-    """The names that the bodies of classes look up while they run: these, Python reads past `__missing__`."""
+    """The names that bodies of classes look up, within functions too: these Python reads past `__missing__`."""
     for inner in code.co_consts:
-        if isinstance(inner, types.CodeType) and not inner.co_flags & inspect.CO_OPTIMIZED:
-            yield from inner.co_names
+        if isinstance(inner, types.CodeType):
+            yield from () if inner.co_flags & inspect.CO_OPTIMIZED else inner.co_names
             yield from _used_by_classes(inner)
