@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 
-from autograde.borrowed import borrowed
 from autograde.exercise import Draft, case
 from autograde.exercises.applications.prompts_and_tools.shared import pick, words
 
@@ -62,7 +61,8 @@ TEMPLATE = (
 @exercise.oracle
 def rendered(messages, add_generation_prompt=False):
     """What transformers makes of the model's own template."""
-    render_jinja_template = borrowed("transformers.utils.chat_template_utils", "render_jinja_template")
+    from transformers.utils.chat_template_utils import render_jinja_template
+
     texts = render_jinja_template([messages], chat_template=TEMPLATE, add_generation_prompt=add_generation_prompt)
     return texts[0][0] if isinstance(texts, tuple) else texts[0]
 

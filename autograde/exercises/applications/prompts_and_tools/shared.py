@@ -13,7 +13,6 @@ import typing
 
 import torch
 
-from autograde.borrowed import borrowed
 from autograde.judging.comparing import compare
 
 WORDS = ["river", "seven", "Ünder", "map", "42", "why", "the", "blue", "cat", "天气", "soon", "tea", "a", "it's"]
@@ -37,11 +36,11 @@ def function(source, name):
 
 def hf_schema(source, name):
     """What transformers' get_json_schema says, without the return value; its own errors count as ValueError."""
-    module = "transformers.utils.chat_template_utils"
-    errors = tuple(borrowed(module, f"{part}ParsingException") for part in ("Docstring", "TypeHint"))
+    from transformers.utils import chat_template_utils as hf
+
     try:
-        schema = borrowed(module, "get_json_schema")(function(source, name))
-    except errors:
+        schema = hf.get_json_schema(function(source, name))
+    except (hf.DocstringParsingException, hf.TypeHintParsingException):
         return {"raised": "ValueError"}
     schema["function"].pop("return", None)
     return schema

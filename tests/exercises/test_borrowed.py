@@ -17,25 +17,17 @@ from autograde.judging.calls import copied, fixed_randomness, plain
 from autograde.judging.comparing import compare
 
 HEAVY = ("transformers.modeling_utils", "torch._dynamo", "sympy", "rfc3987_syntax")
-SHARED = {
-    "rope": ("apply_rope", "rope_angles", "rope_attention_scores", "scale_rope"),
-    "prompts_and_tools": ("tool_schema", "dispatch"),
-    "exercises": (
-        *("apply_temperature", "top_k_filter", "top_p_filter", "min_p_filter", "sample"),
-        *("repetition_penalty", "no_repeat_ngram"),
-    ),
-}
+# What an exercise's file says if its oracle borrows; all but the first are helpers in a shared.py.
+MARKS = ("borrowed(", "logits_processor", "hf_rotation", "rotary")
 # Fast for another reason: their oracles make no optimizer of torch's, and jsonschema puts off what it does not need.
-LIGHT = ("adam_with_decay", "grad_scaler_step", "EarlyStopping", "constrain_json", "parse_tool_call")
+LIGHT = ("adam_with_decay", "grad_scaler_step", "EarlyStopping", "parse_tool_call", "tool_schema", "dispatch")
 
 
 def borrowers() -> list[str]:
-    """The exercises whose oracle borrows, itself or in its chapter's shared.py."""
-    files = pathlib.Path(sys.modules["autograde.exercises"].__file__).parent.rglob("*.py")
-    using = [path for path in files if "import borrowed" in path.read_text("utf-8")]
-    return sorted(
-        {name for path in using for name in ((path.stem,) if path.stem in names() else SHARED[path.parent.name])}
-    )
+    """The exercises whose oracle borrows."""
+    home = pathlib.Path(sys.modules["autograde.exercises"].__file__).parent
+    files = {name: home.joinpath(*chapter.split("."), f"{name}.py") for name, chapter in names().items()}
+    return [name for name, path in files.items() if any(mark in path.read_text("utf-8") for mark in MARKS)]
 
 
 def answers(wanted: list[str]) -> dict:
@@ -59,8 +51,8 @@ import test_borrowed as test
 found = test.answers([*test.borrowers(), *test.LIGHT])
 sys.stdout.buffer.write(pickle.dumps((found, [name for name in test.HEAVY if name in sys.modules])))
 """
-    root = pathlib.Path(__file__).parents[1]
-    path = [str(root), str(root / "tests")]
+    here = pathlib.Path(__file__)
+    path = [str(here.parents[2]), str(here.parent)]
     command = [sys.executable, "-c", f"import sys; sys.path[:0] = {path}\n{script}"]
     return pickle.loads(subprocess.run(command, capture_output=True, check=True).stdout)
 
