@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from autograde.borrowed import borrowed
+
 
 def integer(g, low, high):
     """A random whole number from low to high - 1."""
@@ -22,3 +24,8 @@ def value_keeps_dtypes(out, one, call):
 def pick(g, low, high):
     """A random whole number from low to high, both included."""
     return int(torch.randint(low, high + 1, (), generator=g))
+
+
+def logits_processor(name):
+    """One of the classes that transformers' generate() makes logits ready with."""
+    return borrowed("transformers.generation.logits_process", name)

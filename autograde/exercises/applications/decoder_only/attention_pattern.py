@@ -9,6 +9,7 @@ import math
 
 import torch
 
+from autograde.borrowed import borrowed
 from autograde.exercise import Draft, case, same
 
 exercise = Draft(
@@ -47,12 +48,8 @@ def pattern_cases(g):
 @exercise.oracle
 def transformers_pattern(kind, n_source, n_target):
     """What transformers' mask functions say: BERT's, GPT's, PaliGemma's, and T5's three."""
-    from transformers.masking_utils import (
-        bidirectional_mask_function,
-        blockwise_overlay,
-        causal_mask_function,
-        or_masks,
-    )
+    module = "transformers.masking_utils"
+    everything, causal = (borrowed(module, f"{kind}_mask_function") for kind in ("bidirectional", "causal"))
 
     def asked(sees, rows, columns):
         answers = sees(0, 0, torch.arange(rows)[:, None], torch.arange(columns)[None])
@@ -63,14 +60,14 @@ def transformers_pattern(kind, n_source, n_target):
     n = n_source + n_target
     if kind == "encoder-decoder":
         return {
-            "encoder": asked(bidirectional_mask_function, n_source, n_source),
-            "decoder": asked(causal_mask_function, n_target, n_target),
-            "cross": asked(bidirectional_mask_function, n_target, n_source),
+            "encoder": asked(everything, n_source, n_source),
+            "decoder": asked(causal, n_target, n_target),
+            "cross": asked(everything, n_target, n_source),
         }
     # PaliGemma marks what belongs to the prefix with 0 and everything else with -1.
     blocks = torch.where(torch.arange(n) < n_source, 0, -1)[None]
-    functions = {"encoder": bidirectional_mask_function, "decoder": causal_mask_function}
-    return asked(functions.get(kind) or or_masks(causal_mask_function, blockwise_overlay(blocks)), n, n)
+    prefix = borrowed(module, "or_masks")(causal, borrowed(module, "blockwise_overlay")(blocks))
+    return asked({"encoder": everything, "decoder": causal}.get(kind, prefix), n, n)
 
 
 @exercise.probe

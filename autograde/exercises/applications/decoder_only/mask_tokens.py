@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import torch
 from torch.overrides import TorchFunctionMode
-from transformers import DataCollatorForLanguageModeling
 
 from autograde.exercise import Draft, case
 from autograde.exercises.applications.decoder_only.shared import IGNORED, VOCABULARY, token_ids
@@ -81,6 +80,8 @@ class _Tokenizer:
 @exercise.oracle
 def transformers_masking(ids, special, pick, act, random_ids, mask_id, share=0.15):
     """DataCollatorForLanguageModeling. Its coins: picked or not; if so, the mask or not; if not, random or not."""
+    from transformers import DataCollatorForLanguageModeling
+
     collator = DataCollatorForLanguageModeling(_Tokenizer(mask_id), mlm_probability=share)
     with _Dealt((pick, act, (act - 0.8) / 0.2), random_ids):
         return collator.torch_mask_tokens(ids.clone(), special)

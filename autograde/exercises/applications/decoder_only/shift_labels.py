@@ -6,9 +6,8 @@ What a decoder reads, and on which token each of its positions is scored.
 from __future__ import annotations
 
 import torch
-from transformers.loss.loss_utils import ForCausalLMLoss
-from transformers.models.bart.modeling_bart import shift_tokens_right
 
+from autograde.borrowed import borrowed
 from autograde.exercise import Draft, case
 from autograde.exercises.applications.decoder_only.shared import IGNORED, VOCABULARY, token_ids
 
@@ -51,12 +50,14 @@ def transformers_shift(ids, real, kind, start, pad):
     """What transformers' own loss scores each position on, read off its gradient; BART's shift for what is read."""
     labels = ids.masked_fill(~real, IGNORED)
     if kind == "encoder-decoder":
+        shift_tokens_right = borrowed("transformers.models.bart.modeling_bart", "shift_tokens_right")
         return shift_tokens_right(labels, pad, start), labels
     if kind != "decoder":
         return "ValueError"
+    loss = borrowed("transformers.loss.loss_utils", "ForCausalLMLoss")
     with torch.enable_grad():
         logits = torch.zeros(*ids.shape, VOCABULARY, requires_grad=True)
-        ForCausalLMLoss(logits, labels, VOCABULARY, num_items_in_batch=1).backward()
+        loss(logits, labels, VOCABULARY, num_items_in_batch=1).backward()
     steepest = logits.grad.min(-1)  # softmax - one-hot is negative at the label alone, and 0 where nothing is scored
     return ids.clone(), steepest.indices.masked_fill(steepest.values >= 0, IGNORED)
 

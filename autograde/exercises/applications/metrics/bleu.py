@@ -6,8 +6,6 @@ import functools
 import math
 from collections import Counter
 
-from sacrebleu.metrics.bleu import BLEU
-
 from autograde.exercise import Draft, case, same
 from autograde.exercises.applications.metrics.shared import edited, sentence, share
 
@@ -65,6 +63,8 @@ def bleu_cases(g):
 @exercise.oracle
 def sacre_bleu(candidates, references, max_n=4):
     """Tokens as they are, nothing smoothed, a share instead of percent."""
+    from sacrebleu.metrics.bleu import BLEU
+
     judge = BLEU(tokenize="none", smooth_method="none", effective_order=False, max_ngram_order=max_n, force=True)
     most = max(map(len, references))
     streams = [[" ".join(r[i]) if i < len(r) else None for r in references] for i in range(most)]

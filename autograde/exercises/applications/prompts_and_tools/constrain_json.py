@@ -12,7 +12,7 @@ import re
 import torch
 
 from autograde.exercise import Draft, case
-from autograde.exercises.applications.prompts_and_tools.shared import pick, words
+from autograde.exercises.applications.prompts_and_tools.shared import jsonschema, pick, words
 
 exercise = Draft(
     "constrain_json",
@@ -182,15 +182,13 @@ def matched(text, vocabulary, schema):
 @exercise.law("Where the text may end, json and jsonschema accept it")
 def ends_in_a_value(out, one, call):
     """Where the text may end, it is JSON, and jsonschema accepts it."""
-    import jsonschema
-
     text, vocabulary, schema = one.args
     if not any(bool(fits) for fits, token in zip(out, vocabulary, strict=True) if token is None):
         return None
     try:
         value = json.loads(text)
-        jsonschema.validate(value, schema)
-    except (json.JSONDecodeError, jsonschema.ValidationError):
+        jsonschema().validate(value, schema)
+    except (json.JSONDecodeError, jsonschema().ValidationError):
         return f"the text may end after {text!r}"
     return True
 

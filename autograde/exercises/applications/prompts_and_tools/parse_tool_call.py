@@ -12,6 +12,7 @@ from autograde.exercise import Draft, case
 from autograde.exercises.applications.prompts_and_tools.shared import (
     KINDS,
     agrees,
+    jsonschema,
     judged,
     parse,
     parse_by_steps,
@@ -123,15 +124,13 @@ exercise.agrees(agrees)
 @exercise.law("What is accepted satisfies the tool's schema, says jsonschema")
 def accepted_calls_fit(out, one, call):
     """What is accepted satisfies the tool's schema, with nothing added."""
-    import jsonschema
-
     if "error" in out:
         return None
     known = {each["function"]["name"]: each["function"]["parameters"] for each in one.args[1]}
     if out["name"] not in known:
         return f"there is no tool {out['name']!r}"
     strict = known[out["name"]] | {"additionalProperties": False}
-    return jsonschema.Draft4Validator(strict).is_valid(out["arguments"])
+    return jsonschema().Draft4Validator(strict).is_valid(out["arguments"])
 
 
 @exercise.law("Text before and after the call changes nothing")

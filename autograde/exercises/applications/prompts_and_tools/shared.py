@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import inspect
 import json
 import re
+import sys
 import types
 import typing
 
@@ -117,12 +120,25 @@ def agrees(expected, got, one):
     return True if mismatch is None and type(expected) is type(got) else mismatch.message if mismatch else "is no dict"
 
 
+@functools.cache
+def jsonschema():
+    """The library. Its check of IRIs compiles a grammar for a second; no schema here has one, so that is put off."""
+    late = types.ModuleType("rfc3987_syntax")
+    late.is_valid_syntax = lambda *asked: importlib.import_module(late.__name__).is_valid_syntax(*asked)
+    if importlib.util.find_spec(late.__name__):
+        sys.modules.setdefault(late.__name__, late)
+    try:
+        return importlib.import_module("jsonschema")
+    finally:
+        if sys.modules.get(late.__name__) is late:
+            del sys.modules[late.__name__]
+
+
 def fault(arguments, schema):
     """The first error that jsonschema finds, missing ones first; None where there is none."""
-    import jsonschema
 
     def fails(value, part):
-        return not jsonschema.Draft4Validator(part).is_valid(value)  # there 5.0 is no integer; later drafts allow it
+        return not jsonschema().Draft4Validator(part).is_valid(value)  # there 5.0 is no integer; later drafts allow it
 
     missing = (name for name in schema.get("required", []) if fails(arguments, {"required": [name]}))
     unknown = (name for name in arguments if name not in schema["properties"])

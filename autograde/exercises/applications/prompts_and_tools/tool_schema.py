@@ -19,6 +19,7 @@ from autograde.exercises.applications.prompts_and_tools.shared import (
     function,
     hf_schema,
     hint_schema,
+    jsonschema,
     needed,
     pick,
     right_tool,
@@ -160,13 +161,11 @@ def _raised(out):
 @exercise.law("The parameters are a JSON Schema, by the standard's own rules")
 def is_a_schema(out, one, call):
     """The parameters form a JSON Schema by the standard's own meta-schema."""
-    import jsonschema
-
     if _raised(out):
         return None
     try:
-        jsonschema.Draft202012Validator.check_schema(json.loads(json.dumps(out["function"]["parameters"])))
-    except jsonschema.SchemaError as error:
+        jsonschema().Draft202012Validator.check_schema(json.loads(json.dumps(out["function"]["parameters"])))
+    except jsonschema().SchemaError as error:
         return f"{error.message}"
     return True
 

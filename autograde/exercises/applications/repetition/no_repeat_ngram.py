@@ -6,10 +6,10 @@ Forbid every token that would complete an n-gram which stands in the text alread
 from __future__ import annotations
 
 import torch
-from transformers import NoRepeatNGramLogitsProcessor
 
 from autograde.exercise import Draft, case, keeps_dtype, same
 from autograde.exercises.applications.repetition.shared import INF, by_row, randn, rows_alone
+from autograde.exercises.shared import logits_processor
 
 exercise = Draft(
     "no_repeat_ngram",
@@ -60,7 +60,7 @@ def ngram_cases(g):
 
 @exercise.oracle
 def hf_no_repeat(logits, ids, n):
-    processor = NoRepeatNGramLogitsProcessor(n)
+    processor = logits_processor("NoRepeatNGramLogitsProcessor")(n)
     return by_row(lambda rows, texts: processor(texts, rows), logits, ids)
 
 

@@ -6,7 +6,6 @@ Make every token that occurred less likely: divide its logit if positive, multip
 from __future__ import annotations
 
 import torch
-from transformers import RepetitionPenaltyLogitsProcessor
 
 from autograde.exercise import Draft, case, same
 from autograde.exercises.applications.repetition.shared import (
@@ -27,6 +26,7 @@ from autograde.exercises.applications.repetition.shared import (
     tells,
     texts,
 )
+from autograde.exercises.shared import logits_processor
 
 exercise = Draft(
     "repetition_penalty",
@@ -55,7 +55,7 @@ def penalty_cases(g):
 
 @exercise.oracle
 def hf_penalty(logits, ids, penalty):
-    processor = RepetitionPenaltyLogitsProcessor(float(penalty))
+    processor = logits_processor("RepetitionPenaltyLogitsProcessor")(float(penalty))
     return by_row(lambda rows, texts: processor(texts, rows), logits, ids)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from transformers import TemperatureLogitsWarper
 
 from autograde.exercise import Draft, case, same
 from autograde.exercises.applications.sampling.shared import (
@@ -17,6 +16,7 @@ from autograde.exercises.applications.sampling.shared import (
     shuffled,
     warp,
 )
+from autograde.exercises.shared import logits_processor
 
 exercise = Draft(
     "apply_temperature",
@@ -55,7 +55,7 @@ def temperature_cases(g):
 @exercise.oracle
 def hf_temperature(logits, temperature):
     if temperature > 0:
-        return warp(TemperatureLogitsWarper(float(temperature)), logits)
+        return warp(logits_processor("TemperatureLogitsWarper")(float(temperature)), logits)
     best = logits.argmax(-1, keepdim=True)  # the first of equals
     return torch.full_like(logits, -INF).scatter(-1, best, logits.gather(-1, best))
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 
 import torch
-from transformers import MinPLogitsWarper
 
 from autograde.exercise import Draft, case
 from autograde.exercises.applications.sampling.shared import (
@@ -27,6 +26,7 @@ from autograde.exercises.applications.sampling.shared import (
     strided,
     warp,
 )
+from autograde.exercises.shared import logits_processor
 
 exercise = Draft(
     "min_p_filter",
@@ -77,7 +77,7 @@ def min_p_cases(g):
 
 @exercise.oracle
 def hf_min_p(logits, min_p):
-    return warp(MinPLogitsWarper(min_p), logits)
+    return warp(logits_processor("MinPLogitsWarper")(min_p), logits)
 
 
 exercise.agrees(agrees)

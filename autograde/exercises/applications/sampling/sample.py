@@ -8,16 +8,10 @@ from __future__ import annotations
 import math
 
 import torch
-from transformers import (
-    LogitsProcessorList,
-    MinPLogitsWarper,
-    TemperatureLogitsWarper,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
-)
 
 from autograde.exercise import Draft, case, same
 from autograde.exercises.applications.sampling.shared import INF, right_greedy, right_min_p, right_top_k, right_top_p
+from autograde.exercises.shared import logits_processor
 
 exercise = Draft(
     "sample",
@@ -67,11 +61,12 @@ def hf_distribution(logits, draws, seed, temperature=1.0, top_k=None, top_p=1.0,
     if temperature == 0:
         best = rows.argmax(-1)
         return {"probabilities": torch.nn.functional.one_hot(best, rows.shape[-1]).double().reshape(logits.shape)}
-    warpers = [TemperatureLogitsWarper(float(temperature))]
-    warpers += [TopKLogitsWarper(top_k)] if top_k else []
-    warpers += [TopPLogitsWarper(top_p)] if top_p < 1 else []
-    warpers += [MinPLogitsWarper(min_p)] if min_p else []
-    return {"probabilities": LogitsProcessorList(warpers)(None, rows).softmax(-1).reshape(logits.shape)}
+    warpers = [logits_processor("TemperatureLogitsWarper")(float(temperature))]
+    warpers += [logits_processor("TopKLogitsWarper")(top_k)] if top_k else []
+    warpers += [logits_processor("TopPLogitsWarper")(top_p)] if top_p < 1 else []
+    warpers += [logits_processor("MinPLogitsWarper")(min_p)] if min_p else []
+    warped = logits_processor("LogitsProcessorList")(warpers)(None, rows)
+    return {"probabilities": warped.softmax(-1).reshape(logits.shape)}
 
 
 @exercise.probe

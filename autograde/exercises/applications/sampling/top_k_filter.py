@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from transformers import TopKLogitsWarper
 
 from autograde.exercise import Draft, case
 from autograde.exercises.applications.sampling.shared import (
@@ -21,6 +20,7 @@ from autograde.exercises.applications.sampling.shared import (
     shuffled,
     warp,
 )
+from autograde.exercises.shared import logits_processor
 
 exercise = Draft(
     "top_k_filter",
@@ -54,7 +54,7 @@ def top_k_cases(g):
 
 @exercise.oracle
 def hf_top_k(logits, k):
-    return warp(TopKLogitsWarper(k), logits)
+    return warp(logits_processor("TopKLogitsWarper")(k), logits)
 
 
 exercise.agrees(agrees)

@@ -6,7 +6,6 @@ Keep the nucleus of each row: the smallest set of likeliest tokens that holds at
 from __future__ import annotations
 
 import torch
-from transformers import TopPLogitsWarper
 
 from autograde.exercise import Draft, case, same
 from autograde.exercises.applications.sampling.shared import (
@@ -28,6 +27,7 @@ from autograde.exercises.applications.sampling.shared import (
     strided,
     warp,
 )
+from autograde.exercises.shared import logits_processor
 
 exercise = Draft(
     "top_p_filter",
@@ -77,7 +77,7 @@ def top_p_cases(g):
 @exercise.oracle
 def hf_top_p(logits, p):
     # generate() leaves the warper out at p = 1; the warper itself would drop probabilities that round to 0.
-    return logits.clone() if p >= 1 else warp(TopPLogitsWarper(p), logits)
+    return logits.clone() if p >= 1 else warp(logits_processor("TopPLogitsWarper")(p), logits)
 
 
 @exercise.agrees

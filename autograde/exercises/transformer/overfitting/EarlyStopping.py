@@ -8,6 +8,7 @@ import torch
 
 from autograde.exercise import Draft, case
 from autograde.exercises.shared import randn
+from autograde.exercises.transformer.shared import Still
 
 exercise = Draft(
     "EarlyStopping",
@@ -42,9 +43,8 @@ def torch_plateau(losses, patience, min_delta=0.0):
     """torch's ReduceLROnPlateau lowers the learning rate where we stop."""
     said = []
     for upto in range(1, len(losses) + 1):
-        optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
         plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
-            optimizer, factor=0.5, patience=10**6, threshold=min_delta, threshold_mode="abs"
+            Still(), factor=0.5, patience=10**6, threshold=min_delta, threshold_mode="abs"
         )
         best_step = -1
         for i, loss in enumerate(losses[:upto]):

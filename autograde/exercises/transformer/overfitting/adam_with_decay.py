@@ -43,13 +43,17 @@ def adam_cases(g):
 
 @exercise.oracle
 def torch_adam(weight, gradients, lr=1e-3, weight_decay=0.0, decoupled=True, betas=(0.9, 0.999), eps=1e-8):
-    w = weight.clone().requires_grad_()
-    kind = torch.optim.AdamW if decoupled else torch.optim.Adam
-    optimizer = kind([w], lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
+    """The functions in torch's Adam and AdamW. Their classes import torch._dynamo, a second's work, when first made."""
+    from torch.optim.adam import adam
+    from torch.optim.adamw import adamw
+
+    w, mean, square, step = weight.clone(), torch.zeros_like(weight), torch.zeros_like(weight), torch.tensor(0.0)
+    update = adamw if decoupled else adam
+    rates = {"lr": lr, "beta1": betas[0], "beta2": betas[1], "eps": eps, "weight_decay": weight_decay}
     for gradient in gradients:
-        w.grad = gradient.clone()
-        optimizer.step()
-    return w.detach()
+        state = [w], [gradient], [mean], [square], [], [step]
+        update(*state, foreach=False, amsgrad=False, maximize=False, **rates)
+    return w
 
 
 @exercise.law("Without gradients, decoupled decay shrinks by 1 - lr * weight_decay a step")

@@ -9,6 +9,7 @@ import math
 
 import torch
 
+from autograde.borrowed import borrowed
 from autograde.exercise import Draft, case, same
 from autograde.exercises.transformer.rope.shared import BASE, config_of, option, speeds
 
@@ -44,12 +45,11 @@ def scaling_cases(g):
 
 @exercise.oracle
 def hf_scaling(kind, factor, d, trained_length, base=BASE):
-    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
-
+    functions = borrowed("transformers.modeling_rope_utils", "ROPE_INIT_FUNCTIONS")
     if kind == "ntk":
         # transformers has the dynamic form only; with factor 1 at factor * trained_length it is the fixed form.
         config = config_of(d, trained_length, rope_type="dynamic", rope_theta=base, factor=1.0)
-        return ROPE_INIT_FUNCTIONS["dynamic"](config, seq_len=factor * trained_length)
+        return functions["dynamic"](config, seq_len=factor * trained_length)
     config = config_of(
         d,
         trained_length,
@@ -58,7 +58,7 @@ def hf_scaling(kind, factor, d, trained_length, base=BASE):
         factor=factor,
         **({"original_max_position_embeddings": trained_length} if kind == "yarn" else {}),
     )
-    return ROPE_INIT_FUNCTIONS[kind](config)
+    return functions[kind](config)
 
 
 def _close(got, expected):

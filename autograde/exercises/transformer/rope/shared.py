@@ -7,28 +7,28 @@ import math
 
 import torch
 
+from autograde.borrowed import borrowed
+
 BASE = 10_000.0
 
 
 def config_of(d, length=2048, **rope):
-    from transformers import LlamaConfig
-
-    return LlamaConfig(
-        hidden_size=d, num_attention_heads=1, head_dim=d, max_position_embeddings=length, rope_parameters=rope
-    )
+    """What transformers' rotary code reads of a model's config, on the library's own base class for it."""
+    config = borrowed("transformers.modeling_rope_utils", "RotaryEmbeddingConfigMixin")()
+    config.hidden_size, config.num_attention_heads, config.head_dim = d, 1, d
+    config.max_position_embeddings, config.rope_parameters = length, rope
+    return config
 
 
 @functools.lru_cache(maxsize=64)
 def rotary(d, base):
     """transformers' LLaMA rotary module for one head of d dimensions."""
-    from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
-
-    return LlamaRotaryEmbedding(config_of(d, rope_type="default", rope_theta=base))
+    embedding = borrowed("transformers.models.llama.modeling_llama", "LlamaRotaryEmbedding")
+    return embedding(config_of(d, rope_type="default", rope_theta=base))
 
 
 def hf_rotation(x, positions, base=BASE):
-    from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
-
+    apply_rotary_pos_emb = borrowed("transformers.models.llama.modeling_llama", "apply_rotary_pos_emb")
     rows = x.float().reshape(1, 1, -1, x.shape[-1])
     places = positions.expand(x.shape[:-1]).reshape(1, -1)
     cos, sin = rotary(x.shape[-1], float(base))(rows, places)

@@ -11,6 +11,7 @@ import torch
 
 from autograde.exercise import Draft, case, same
 from autograde.exercises.shared import randn
+from autograde.exercises.transformer.shared import Still
 
 exercise = Draft(
     "grad_scaler_step",
@@ -66,7 +67,7 @@ def torch_scaler(scaled, scale, good_steps, growth_factor=2.0, backoff_factor=0.
     parameters = [torch.zeros(gradient.shape, requires_grad=True) for gradient in scaled]
     for parameter, gradient in zip(parameters, scaled, strict=True):
         parameter.grad = gradient.float().clone()
-    optimizer = torch.optim.SGD(parameters, lr=1.0)
+    optimizer = Still(parameters)
     scaler.unscale_(optimizer)
     scaler.step(optimizer)
     scaler.update()

@@ -5,9 +5,12 @@ The feed-forward part of LLaMA: a gated linear unit with SiLU, silu(s) = s * sig
 
 from __future__ import annotations
 
+import types
+
 import torch
 import torch.nn.functional as F
 
+from autograde.borrowed import borrowed
 from autograde.exercise import Draft, case, keeps_dtype, same
 from autograde.exercises.shared import randn
 
@@ -49,14 +52,11 @@ def swiglu_cases(g):
 
 @exercise.oracle
 def llama_mlp(x, w_gate, w_up, w_down):
-    from transformers import LlamaConfig
-    from transformers.models.llama.modeling_llama import LlamaMLP
-
     hidden, d = w_gate.shape
     with torch.no_grad():
-        # The config insists on attention heads that fit, though an MLP has none.
-        config = LlamaConfig(hidden_size=d, intermediate_size=hidden, num_attention_heads=1, head_dim=2)
-        mlp = LlamaMLP(config).to(x.dtype)
+        # What an MLP reads of LLaMA's config, with the config's defaults.
+        config = types.SimpleNamespace(hidden_size=d, intermediate_size=hidden, mlp_bias=False, hidden_act="silu")
+        mlp = borrowed("transformers.models.llama.modeling_llama", "LlamaMLP")(config).to(x.dtype)
         for layer, weight in ((mlp.gate_proj, w_gate), (mlp.up_proj, w_up), (mlp.down_proj, w_down)):
             layer.weight.copy_(weight)
         return mlp(x)

@@ -9,8 +9,10 @@ import math
 
 import torch
 
+from autograde.borrowed import borrowed
 from autograde.exercise import Draft, case, same
 from autograde.exercises.shared import integer
+from autograde.exercises.transformer.shared import Still
 
 exercise = Draft(
     "warmup_cosine_lr",
@@ -42,10 +44,8 @@ def rate_cases(g):
 
 @exercise.oracle
 def hf_rates(steps, peak, warmup, total, floor=0.0):
-    from transformers import get_cosine_with_min_lr_schedule_with_warmup
-
-    optimizer = torch.optim.SGD([torch.zeros(1)], lr=peak)
-    schedule = get_cosine_with_min_lr_schedule_with_warmup(optimizer, warmup, total, min_lr=floor)
+    schedule_of = borrowed("transformers.optimization", "get_cosine_with_min_lr_schedule_with_warmup")
+    schedule = schedule_of(Still(lr=peak), warmup, total, min_lr=floor)
     # Past `total` the library's cosine would rise again.
     return [peak * schedule.lr_lambdas[0](min(step, total)) for step in steps]
 
