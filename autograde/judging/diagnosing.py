@@ -163,6 +163,7 @@ def _pursued_on_ranks(evidence: _Evidence, suspects: Sequence[_Suspect], runner:
     Only those that give no value are worth running if the solution gave none, and only the others if it gave some.
     Starting ranks is what costs, so all suspects share a launch; a few cases say which to pursue.
     """
+    cases, judged = evidence.cases, evidence.judged
 
     def run(some: Sequence[_Suspect], on: Sequence[int]) -> None:
         drawn = [cases[i] for i in on]
@@ -173,7 +174,6 @@ def _pursued_on_ranks(evidence: _Evidence, suspects: Sequence[_Suspect], runner:
         for one, outcomes in zip(some, found, strict=True):
             one.learn(dict(zip(on, outcomes, strict=True)))
 
-    cases, judged = evidence.cases, evidence.judged
     failed = sum(evidence.got[i].failure is not None for i in judged)
     suspects = [one for one in suspects if one.misconception.hangs == (2 * failed >= len(judged))]
     few = sorted(judged, key=lambda i: cases[i].ranks)

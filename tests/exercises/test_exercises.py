@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import pytest
 import torch
@@ -56,7 +56,7 @@ class Replay:
         if self.exercise.ranks and not self._outcomes:
             self._run_on_ranks()
         keys = [(local.implementation, id(one)) for one in cases]
-        new = [i for i, key in enumerate(keys) if not self._knows(key)]
+        new = [i for i, key in enumerate(keys) if key not in self._outcomes]
         found = Local.run(local, [cases[i] for i in new]) if new else []
         self._outcomes.update((keys[i], outcome) for i, outcome in zip(new, found, strict=True))
         return [self._outcomes[key] for key in keys]
@@ -71,11 +71,6 @@ class Replay:
                 keys = [(implementation, id(one)) for one in cases]
                 self._outcomes.update(zip(keys, outcomes, strict=True))
 
-    def _knows(self, key: tuple) -> bool:
-        """Diagnosis runs misconceptions with nothing forbidden, so what was forbidden before has to be run again."""
-        known = self._outcomes.get(key)
-        return known is not None and not (known.failure and known.failure.kind == "forbidden")
-
 
 class _Replayed(Local):
     def __init__(self, replay: Replay, implementation: Callable, exercise: Exercise):
@@ -86,24 +81,32 @@ class _Replayed(Local):
         return self.replay.outcomes(self, cases)
 
 
+class Replays:
+    """Those of one exercise. Its mistakes run with nothing forbidden, as in a diagnosis: watching takes its time."""
+
+    def __init__(self, exercise: Exercise):
+        self.exercise = exercise
+        self._cast: dict[torch.dtype, Replay] = {}
+
+    @cached_property
+    def mistakes(self) -> Replay:
+        mistakes = [m.implementation for m in self.exercise.misconceptions if not m.hangs]
+        return Replay(replace(self.exercise, forbid=()), SEEDS, mistakes)
+
+    @cached_property
+    def alternatives(self) -> Replay:
+        return Replay(self.exercise, SEEDS, self.exercise.alternatives)
+
+    def alternatives_on(self, dtype: torch.dtype) -> Replay:
+        if dtype not in self._cast:
+            cast = replace(self.exercise, cases=_cast_cases(self.exercise, dtype))
+            self._cast[dtype] = Replay(cast, SEEDS[:5], self.exercise.alternatives)
+        return self._cast[dtype]
+
+
 @lru_cache(maxsize=1)  # tests come exercise by exercise, and what one of them needs to remember is large
-def _replays_of(name: str) -> dict[torch.dtype | None, Replay]:
-    return {}
-
-
-def replay_of(exercise: Exercise, dtype: torch.dtype | None = None) -> Replay:
-    """The exercise on all seeds, or with its inputs in another precision on some of them."""
-    replays = _replays_of(exercise.name)
-    if dtype not in replays:
-        correct, mistakes = exercise.alternatives, [m.implementation for m in exercise.misconceptions if not m.hangs]
-        cast = replace(exercise, cases=_cast_cases(exercise, dtype)) if dtype else exercise
-        replays[dtype] = Replay(cast, SEEDS[:5], correct) if dtype else Replay(exercise, SEEDS, [*mistakes, *correct])
-    return replays[dtype]
-
-
-def judgements(exercise: Exercise, implementation: Callable, seeds: Sequence[int] = SEEDS):
-    for seed in seeds:
-        yield seed, replay_of(exercise).judge(implementation, seed)
+def replays_of(name: str) -> Replays:
+    return Replays(EXERCISES[name])
 
 
 def every(attribute: str) -> list:
@@ -116,22 +119,32 @@ def every(attribute: str) -> list:
 
 @pytest.mark.parametrize(("exercise", "misconception"), every("misconceptions"))
 def test_misconception_is_rejected_and_diagnosed_as_itself(exercise, misconception):
-    seeds = SEEDS[: 1 if misconception.hangs else None]
-    for seed, judgement in judgements(exercise, misconception.implementation, seeds):
+    for seed in SEEDS[: 1 if misconception.hangs else None]:
+        judgement = replays_of(exercise.name).mistakes.judge(misconception.implementation, seed)
         assert judgement.rejected, f"seed {seed}: full marks although {misconception.says}"
         assert judgement.diagnosis.misconception is misconception, f"seed {seed}:\n{judgement.report().text()}"
 
 
+@pytest.mark.parametrize("exercise", [e for e in EXERCISES.values() if e.forbid], ids=lambda exercise: exercise.name)
+def test_misconceptions_call_nothing_forbidden(exercise):
+    mistakes = [m for m in exercise.misconceptions if not m.hangs]
+    found = run_all([m.implementation for m in mistakes], exercise, exercise.draw(SEEDS[0]))
+    for misconception, outcomes in zip(mistakes, found, strict=True):
+        told = [o.failure.message for o in outcomes if o.failure and o.failure.kind == "forbidden"]
+        assert not told, f"who makes the mistake that {misconception.says} would hear {told[0]}"
+
+
 @pytest.mark.parametrize(("exercise", "alternative"), every("alternatives"))
 def test_alternative_gets_full_marks(exercise, alternative):
-    for seed, judgement in judgements(exercise, alternative):
+    for seed in SEEDS:
+        judgement = replays_of(exercise.name).alternatives.judge(alternative, seed)
         assert judgement.solved, f"seed {seed}:\n{judgement.report().text()}"
 
 
 @pytest.mark.parametrize(("exercise", "alternative"), every("alternatives"))
 def test_alternative_gets_full_marks_in_other_precisions(exercise, alternative):
     for dtype in exercise.dtypes:
-        replay = replay_of(exercise, dtype)
+        replay = replays_of(exercise.name).alternatives_on(dtype)
         for seed in replay.cases:
             judgement = replay.judge(alternative, seed)
             assert judgement.solved, f"{dtype}, seed {seed}:\n{judgement.report().text()}"
@@ -155,7 +168,7 @@ def test_every_law_can_break(exercise):
     wrong = [m.implementation for m in exercise.misconceptions if not m.hangs]
     if not exercise.probe:
         wrong += [lambda x, *_, make=make, **__: make(x) for _, make in _TRIVIAL.values()]
-    found = [judgement for one in wrong for _, judgement in judgements(exercise, one, [0])]
+    found = [replays_of(exercise.name).mistakes.judge(one, SEEDS[0]) for one in wrong]
     kept = [law.name for law in exercise.laws if not any(judgement.breaks(law) for judgement in found)]
     assert not kept, "no wrong solution breaks these"
 
