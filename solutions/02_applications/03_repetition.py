@@ -53,16 +53,15 @@ def write(prompts, choosers, steps, mask=None, may_end=False):
 
     A chooser turns the ids so far, the logits and the prompt's length into one token a row. `mask` is False where a
     prompt is padded on the left. Returns the tokens and the model's own surprise at them, in nats, both
-    [choosers, rows, steps]. Texts don't end before `steps` unless `may_end`.
+    [choosers, rows, steps]. Texts don't end before `steps` unless `may_end`; what follows an end means nothing.
     """
     ways, start, cache = len(choosers), prompts.shape[1], DynamicCache()
     mask = torch.ones_like(prompts, dtype=torch.bool) if mask is None else mask
     logits = model(prompts, attention_mask=mask, past_key_values=cache, logits_to_keep=1).logits
     cache.batch_repeat_interleave(ways)
-    logits, ids, mask = (x.repeat_interleave(ways, 0) for x in (logits, prompts, mask))
-    nats = []
+    logits, ids, mask = (x.repeat_interleave(ways, 0) for x in (logits[:, -1].float(), prompts, mask))
+    nats, going = [], torch.arange(len(ids))
     for step in range(steps):
-        logits = logits[:, -1].float()
         if not may_end:
             logits[:, END] = -torch.inf
         token = torch.empty(len(ids), 1, dtype=torch.int64)
@@ -70,8 +69,12 @@ def write(prompts, choosers, steps, mask=None, may_end=False):
             token[way::ways, 0] = choose(ids[way::ways], logits[way::ways], start)
         nats.append(logits.logsumexp(-1, keepdim=True) - logits.gather(-1, token))
         ids, mask = torch.cat([ids, token], 1), torch.cat([mask, torch.ones_like(mask[:, :1])], 1)
-        if step < steps - 1:
-            logits = model(token, attention_mask=mask, past_key_values=cache).logits
+        if (ended := token[going, 0] == END).any():  # the model needn't read on there
+            going = going[~ended]
+            cache.batch_select_indices((~ended).nonzero()[:, 0])
+        if step < steps - 1 and len(going):
+            read_on = model(token[going], attention_mask=mask[going], past_key_values=cache)
+            logits[going] = read_on.logits[:, -1].float()
     written, nats = ids[:, start:], torch.cat(nats, 1)
     return [torch.stack([x[way::ways] for way in range(ways)]) for x in (written, nats)]
 
@@ -340,24 +343,22 @@ show(fig, f"Left: probability of a sentence's tokens against its repetitions, fo
 # it sees everything, and gets a longer or shorter piece of Shakespeare to start from.
 
 # %% claim="A12.9"
-NARROW, WIDE = [1, 2, 4], [12]
-
-
 @torch.inference_mode()
-def write_through(windows, steps):
-    """Greedy texts of writers who see only the last w tokens, for each w: [windows, rows, steps]."""
-    ids, seen = prompts.repeat(len(windows), 1), torch.tensor(windows).repeat_interleave(len(prompts))
+def write_through(window, steps):
+    """Greedy texts of a writer who sees only the last few tokens: [rows, steps]. After the same few comes the same."""
+    texts, follows = prompts.tolist(), {}
     for _ in range(steps):
-        last = ids[:, -max(windows) :]
-        mask = torch.arange(last.shape[1], 0, -1) <= seen[:, None]
-        logits = model(last, attention_mask=mask, logits_to_keep=1).logits[:, -1].float()
-        logits[:, END] = -torch.inf
-        ids = torch.cat([ids, logits.argmax(-1, keepdim=True)], 1)
-    return ids[:, prompts.shape[1] :].unflatten(0, (len(windows), -1))
+        seen = [tuple(text[-window:]) for text in texts]
+        if new := sorted(set(seen) - follows.keys()):
+            logits = model(torch.tensor(new), logits_to_keep=1).logits[:, -1].float()
+            logits[:, END] = -torch.inf
+            follows |= dict(zip(new, logits.argmax(-1).tolist(), strict=True))
+        texts = [[*text, follows[tokens]] for text, tokens in zip(texts, seen, strict=True)]
+    return torch.tensor(texts)[:, prompts.shape[1] :]
 
 
-windows = [*NARROW, *WIDE, "all"]
-limited = torch.cat([write_through(some, SHORT) for some in (NARROW, WIDE)])
+windows = [1, 2, 4, 12, "all"]
+limited = [write_through(window, SHORT) for window in windows[:-1]]
 through = [share(texts) for texts in [*limited, loops[:, :SHORT]]]
 LONG = [8, 32, 128]
 reading = torch.tensor([tokenizer(plays[at : at + 2_000]).input_ids[-max(LONG) :] for at in places[:4]])
