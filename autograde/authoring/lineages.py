@@ -20,15 +20,16 @@ class Lineages:
     """What a released and a solved run have each for itself: names, and what `labkit.unsolved` remembers.
 
     A cell of one run sees the names of that run. A cell of both sees what the two agree on, and what it binds or
-    deletes is so in both. The objects themselves are shared: what a cell changes in place, the other run sees. The
-    random states are those of the solved run, since a stub may raise at any point of a stream.
+    deletes is so in both. The objects themselves are shared, so what a solved cell was seen to change in place is no
+    longer agreed on: no cell of both finds it. The random states are those of the solved run, since a stub may raise at
+    any point of a stream.
     """
 
     def __init__(self, shell):
         self.shell, self.now = shell, "both"
         self.names = {"released": self._visible(), "solved": self._visible()}
         self.unmade = {"released": set(), "solved": set(), "both": set()}
-        self.shown, self.undo = self._visible(), []
+        self.shown, self.undo, self.before, self.touched = self._visible(), [], [], []
 
     def switch(self, whose: str) -> None:
         """The cells below are of `whose` run: released, solved or both."""
@@ -47,16 +48,22 @@ class Lineages:
             self.names[self.now] = seen
         for restore, state in self.undo:
             restore(state)
+        self.touched += [value for value, state in self.before if _state(value) != state]
 
     def _show(self) -> None:
         released, solved = self.names["released"], self.names["solved"]
-        agreed = {name: value for name, value in released.items() if solved.get(name, _ABSENT) is value}
+        agreed = {
+            name: value
+            for name, value in released.items()
+            if solved.get(name, _ABSENT) is value and not any(value is touched for touched in self.touched)
+        }
         for name in self._visible():
             del self.shell.user_ns[name]
         self.shown = self.names.get(self.now, agreed)
         self.shell.user_ns.update(self.shown)
         unsolved._unmade = self.unmade[self.now]
         self.undo = _random_states(self.shown.values()) if self.now == "released" else []
+        self.before = [(value, _state(value)) for value in agreed.values()] if self.now == "solved" else []
 
     def _visible(self) -> dict:
         """What cells have bound, without the names that IPython keeps for itself."""
@@ -74,6 +81,17 @@ def _random_states(values) -> list[tuple]:
             source = value.bit_generator
             states.append((functools.partial(setattr, source, "state"), source.state))
     return states
+
+
+def _state(value):
+    """What a change in place would change, of the kinds of values that chapters share: models, tensors, containers."""
+    if isinstance(value, torch.nn.Module):
+        weights = [_state(tensor) for tensor in (*value.parameters(), *value.buffers())]
+        hooks = sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in value.modules())
+        return value.training, hooks, weights, getattr(getattr(value, "config", None), "_attn_implementation", None)
+    if isinstance(value, torch.Tensor):
+        return None if value.is_inference() else value._version
+    return len(value) if isinstance(value, list | dict | set) else None
 
 
 def load_ipython_extension(shell) -> None:

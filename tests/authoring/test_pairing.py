@@ -122,6 +122,13 @@ def test_a_demo_that_leans_on_a_payoff_fails(tmp_path):
         together(tmp_path, GOOD + payoff("best = softmax(torch.ones(2))") + demo("print(globals()['best'])"))
 
 
+def test_a_demo_that_leans_on_what_a_payoff_changed_fails(tmp_path):
+    text = HEADER + demo("net = torch.nn.Linear(2, 2)") + EXERCISE + CHECK
+    text += payoff("softmax(torch.ones(2))\nnet.eval()") + demo("print(net)")
+    with pytest.raises(CellExecutionError, match="net"):
+        together(tmp_path, text)
+
+
 def test_an_error_with_everything_solved_fails_though_the_cell_may_raise(tmp_path):
     with pytest.raises(CellExecutionError, match="ZeroDivisionError"):
         together(tmp_path, GOOD + payoff("softmax(torch.ones(2))\n1 / 0"))
