@@ -615,9 +615,11 @@ def trial(settings):
 
 
 def drawn_at(temperature, seed=0):
-    chance = torch.Generator().manual_seed(seed)
+    chance = torch.Generator()
 
     def choose(ids, logits, start):
+        if ids.shape[1] == start:  # whatever was drawn for other texts, these begin alike
+            chance.manual_seed(seed)
         return torch.multinomial((logits / temperature).softmax(-1), 1, generator=chance)[:, 0]
     return choose
 
