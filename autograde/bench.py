@@ -17,7 +17,7 @@ from autograde.files import replace
 from autograde.processes import memory
 from autograde.repository import ROOT
 
-WALL, MEMORY, FIGURE, CHECK, RANK_CHECK, ALL = 60.0, 1.3, 10.0, 1.0, 3.0, 20 * 60.0
+WALL, MEMORY, FIGURE, CHECK, RANK_CHECK, ALL = 45.0, 1.3, 10.0, 1.0, 3.0, 20 * 60.0
 SAMPLE = 0.05  # seconds between two looks at the memory
 REPEATS = 3
 TIMING = """

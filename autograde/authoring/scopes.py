@@ -46,13 +46,27 @@ def used_and_defined(source: str) -> tuple[set[str], set[str]]:
     top = symtable.symtable(source, "cell", "exec")
     defined = {s.get_name() for s in top.get_symbols() if s.is_assigned() or s.is_imported() or s.is_namespace()}
     used = {s.get_name() for s in top.get_symbols() if s.is_referenced()}
-    tables = list(top.get_children())
-    while tables:
-        table = tables.pop()
-        used |= {s.get_name() for s in table.get_symbols() if s.is_global() and s.is_referenced()}
+    for table in _below(top):
+        used |= _globals(table)
         defined |= {s.get_name() for s in table.get_symbols() if s.is_declared_global() and s.is_assigned()}
-        tables += table.get_children()
     return used - defined, defined
+
+
+def read_inside(source: str) -> dict[str, set[str]]:
+    """The global names that each function or class of a cell reads when it is used, by its name."""
+    found: dict[str, set[str]] = {}
+    for table in symtable.symtable(source, "cell", "exec").get_children():
+        found[table.get_name()] = _globals(table).union(*map(_globals, _below(table)))
+    return found
+
+
+def _below(table: symtable.SymbolTable) -> list[symtable.SymbolTable]:
+    """The tables of everything inside, at any depth."""
+    return [inner for child in table.get_children() for inner in (child, *_below(child))]
+
+
+def _globals(table: symtable.SymbolTable) -> set[str]:
+    return {s.get_name() for s in table.get_symbols() if s.is_global() and s.is_referenced()}
 
 
 def _list(names: set[str]) -> str:

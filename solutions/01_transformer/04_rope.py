@@ -734,7 +734,7 @@ show(
 # %% tags=["demo"]
 ENCODINGS, SEEDS, TRAINED, LONG = ("RoPE", "sinusoid", "ALiBi"), 3, 48, 384
 VOCAB, WIDTH, HEADS, STEPS = 8, 64, 4, 300
-MODELS_AT_ONCE, HEAD = len(ENCODINGS) * SEEDS, WIDTH // HEADS
+HEAD = WIDTH // HEADS
 
 
 def plain_speeds(d, base=10_000.0):
@@ -765,18 +765,21 @@ def strings(generator, count, n):
 
 
 def small_models(weights, text, tools):
-    """Two layers of causal attention, nine models side by side: text [9, batch, n] -> logits [9, batch, n, vocab]."""
-    count, n = text.shape[1:]
+    """Two layers of causal attention, models side by side: text [models, batch, n] -> logits [models, batch, n, vocab].
+
+    `weights` and `tools` are those of as many models, of all nine or of some.
+    """
+    models, count, n = text.shape
     cos, sin, added, bias = tools
     cos, sin, bias = (x.expand(-1, count, *x.shape[2:]).flatten(0, 1) for x in (cos, sin, bias))
-    own_row = text + VOCAB * torch.arange(MODELS_AT_ONCE)[:, None, None]
+    own_row = text + VOCAB * torch.arange(models)[:, None, None]
     x = weights["embedding"].flatten(0, 1)[own_row] + added
     for layer in range(2):
         h = F.rms_norm(x, (WIDTH,)).flatten(1, 2) @ weights[f"qkv{layer}"]
-        q, k, v = h.view(MODELS_AT_ONCE * count, n, 3, HEADS, HEAD).permute(2, 0, 3, 1, 4)
+        q, k, v = h.view(models * count, n, 3, HEADS, HEAD).permute(2, 0, 3, 1, 4)
         q, k = rotate_as_trained(q, k, cos, sin)
         seen = F.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2)
-        x = x + (seen.reshape(MODELS_AT_ONCE, -1, WIDTH) @ weights[f"out{layer}"]).view_as(x)
+        x = x + (seen.reshape(models, -1, WIDTH) @ weights[f"out{layer}"]).view_as(x)
     return (F.rms_norm(x, (WIDTH,)).flatten(1, 2) @ weights["logits"]).view(*text.shape, VOCAB)
 
 
@@ -809,10 +812,15 @@ def train_small_models(batch=14, rate=8e-3):
 
 
 @torch.no_grad()
-def long_loss(weights, speeds=None, attention_factor=1.0, count=12):
-    """Mean loss of each model at each position of long strings: [9, LONG]."""
-    tools = position_tools(LONG, speeds, attention_factor)
-    text, _ = strings(torch.Generator().manual_seed(1), count, LONG)
+def long_loss(weights, *scaling, count=12):
+    """Mean loss of each model at each position of long strings: [9, LONG]; where RoPE is scaled, of its three only.
+
+    `scaling` is the speeds [HEAD/2] and the attention factor, or nothing.
+    """
+    models = slice(SEEDS if scaling else None)
+    weights = {name: of_all[models] for name, of_all in weights.items()}
+    tools = [of_all[models] for of_all in position_tools(LONG, *scaling)]
+    text = strings(torch.Generator().manual_seed(1), count, LONG)[0][models]
     return torch.stack([token_losses(weights, text[:, i : i + 1], tools)[:, 0] for i in range(count)]).mean(0)
 
 
@@ -824,7 +832,7 @@ CENTRES = torch.arange(24, LONG, 12)
 
 
 def smoothed(loss):
-    """The mean over windows of 24 positions, for each model: [9, windows]."""
+    """The mean over windows of 24 positions, for each model: [models, windows]."""
     return torch.stack([loss[:, c - 12 : c + 12].mean(1) for c in CENTRES.tolist()], 1)
 
 
@@ -960,8 +968,8 @@ fig, axes = figure(1, 2, width=10.5, height=4.0, sharey=True)
 for ax, factor in zip(axes, (4, 8), strict=True):
     plot_seeds(ax, by_encoding["RoPE"], COLORS[0], "unscaled", ":")
     for kind, (style, color) in KINDS.items():
-        speeds, attention_factor = library_scaling(kind, float(factor), HEAD, TRAINED, 10_000.0)
-        plot_seeds(ax, smoothed(long_loss(weights, speeds, attention_factor))[:SEEDS], color, kind, style)
+        scaling = library_scaling(kind, float(factor), HEAD, TRAINED, 10_000.0)
+        plot_seeds(ax, smoothed(long_loss(weights, *scaling)), color, kind, style)
     frame(ax, 3.6)
     ax.set_title(f"factor {factor}")
 fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)

@@ -586,7 +586,8 @@ knobs(turn, context=["unsure", "sure"], temperature=(0.1, 2.5, 0.1), top_k=(0, 1
 # ## What the knobs do to text
 #
 # One token is not a text. So let the model write: five beginnings under five temperatures and three values of top-p,
-# 48 tokens each, 25 texts in one batch: that takes far less time than one after the other. Four numbers a setting:
+# 48 tokens each, all texts in one batch: that takes far less time than one after the other. (Greedy decoding writes
+# once for the three top-p: the best token is in every nucleus.) Four numbers a setting:
 #
 # * **entropy** of the model's own distribution along the way, in bits: how open did it find its own text?
 # * **perplexity** of the text under the model, without any knob: $\exp$ of the mean surprise. 1 is a text without
@@ -600,18 +601,25 @@ openings = ["When the two robots met for the first", "On the first day of the ex
             "I have a dream that one day we"]
 opening_ids = torch.tensor([tokenizer(text).input_ids[:8] for text in openings])
 heats, ps, STEPS = [0.0, 0.3, 0.7, 1.0, 1.5], [0.5, 0.9, 1.0], 48
-heat = torch.tensor(heats).repeat_interleave(len(openings)).unsqueeze(-1)  # a temperature for each row
+settings = [(0.0, 1.0), *((t, p) for t in heats[1:] for p in ps)]
+heat, nucleus = (torch.tensor(column).repeat_interleave(len(openings)).unsqueeze(-1)
+                 for column in zip(*settings, strict=True))  # the temperature and the top-p of each row
 dice = torch.Generator().manual_seed(11)
 
 
-def drawn_with(p):
-    """Draws one token for each row, under the row's own temperature and top-p; temperature 0 is greedy."""
-    def choose(scores):
-        warm = scores / heat.clamp(min=1e-9)
-        sums = (TopPLogitsWarper(p)(None, warm) if p < 1 else warm).softmax(-1).cumsum(-1)
+def draw(scores):
+    """One token for each row, under the row's own temperature and top-p; temperature 0 is greedy.
+
+    A token is in the nucleus if the likelier ones hold less than p. So draw until it is: that is faster than to sort.
+    """
+    probs = (scores / heat.clamp(min=1e-9)).softmax(-1)
+    sums, tokens, outside = probs.cumsum(-1), scores.argmax(-1, keepdim=True), heat > 0
+    while outside.any():
         drawn = torch.searchsorted(sums, torch.rand(len(sums), 1, generator=dice) * sums[:, -1:])
-        return torch.where(heat == 0, scores.argmax(-1, keepdim=True), drawn)[:, 0]
-    return choose
+        tokens = torch.where(outside, drawn, tokens)
+        likelier = torch.where(probs > probs.gather(-1, tokens), probs, 0).sum(-1, keepdim=True)
+        outside = outside & (likelier >= nucleus) & (nucleus < 1)
+    return tokens[:, 0]
 
 
 def measure(tokens, log_probs, entropies):
@@ -622,12 +630,10 @@ def measure(tokens, log_probs, entropies):
                         100 * torch.tensor([repeated(row) for row in rows])], dim=1)
 
 
-by_cell, stories = {}, {}  # (temperature, p) -> the numbers of each text [texts, 4]; the tokens of the first text
-for p in ps:
-    written = write(opening_ids.repeat(len(heats), 1), drawn_with(p), STEPS)
-    for t, numbers, texts in zip(heats, measure(*written).split(len(openings)), written[0].split(len(openings)),
-                                 strict=True):
-        by_cell[t, p], stories[t, p] = numbers, texts[0]
+written = write(opening_ids.repeat(len(settings), 1), draw, STEPS)
+by_cell = dict(zip(settings, measure(*written).split(len(openings)), strict=True))  # the numbers of each text
+stories = dict(zip(settings, written[0][:: len(openings)], strict=True))  # the tokens of the first text
+by_cell |= {(0.0, p): by_cell[0.0, 1.0] for p in ps}
 
 fig, axes = figure(1, 4, width=10.5, height=3.9)
 names = ["entropy, bits", "perplexity", "distinct-2, %", "repeated 4-grams, %"]

@@ -53,16 +53,15 @@ def write(prompts, choosers, steps, mask=None, may_end=False):
 
     A chooser turns the ids so far, the logits and the prompt's length into one token a row. `mask` is False where a
     prompt is padded on the left. Returns the tokens and the model's own surprise at them, in nats, both
-    [choosers, rows, steps]. Texts don't end before `steps` unless `may_end`.
+    [choosers, rows, steps]. Texts don't end before `steps` unless `may_end`; what follows an end means nothing.
     """
     ways, start, cache = len(choosers), prompts.shape[1], DynamicCache()
     mask = torch.ones_like(prompts, dtype=torch.bool) if mask is None else mask
     logits = model(prompts, attention_mask=mask, past_key_values=cache, logits_to_keep=1).logits
     cache.batch_repeat_interleave(ways)
-    logits, ids, mask = (x.repeat_interleave(ways, 0) for x in (logits, prompts, mask))
-    nats = []
+    logits, ids, mask = (x.repeat_interleave(ways, 0) for x in (logits[:, -1].float(), prompts, mask))
+    nats, going = [], torch.arange(len(ids))
     for step in range(steps):
-        logits = logits[:, -1].float()
         if not may_end:
             logits[:, END] = -torch.inf
         token = torch.empty(len(ids), 1, dtype=torch.int64)
@@ -70,8 +69,12 @@ def write(prompts, choosers, steps, mask=None, may_end=False):
             token[way::ways, 0] = choose(ids[way::ways], logits[way::ways], start)
         nats.append(logits.logsumexp(-1, keepdim=True) - logits.gather(-1, token))
         ids, mask = torch.cat([ids, token], 1), torch.cat([mask, torch.ones_like(mask[:, :1])], 1)
-        if step < steps - 1:
-            logits = model(token, attention_mask=mask, past_key_values=cache).logits
+        if (ended := token[going, 0] == END).any():  # the model needn't read on there
+            going = going[~ended]
+            cache.batch_select_indices((~ended).nonzero()[:, 0])
+        if step < steps - 1 and len(going):
+            read_on = model(token[going], attention_mask=mask[going], past_key_values=cache)
+            logits[going] = read_on.logits[:, -1].float()
     written, nats = ids[:, start:], torch.cat(nats, 1)
     return [torch.stack([x[way::ways] for way in range(ways)]) for x in (written, nats)]
 
@@ -91,7 +94,7 @@ def share(texts, n=4):
     return float(torch.tensor([stale(text, n) for text in texts]).float().mean())
 
 
-loops = write(prompts, [greedy], STEPS)[0][0]
+loops, loops_nats = (found[0] for found in write(prompts, [greedy], STEPS))
 both = [*loops, *passages[:2]]
 dark = torch.tensor([[False] * 3 + stale(text) for text in both])
 fig, ax = figure(width=10, height=3.3)
@@ -340,24 +343,22 @@ show(fig, f"Left: probability of a sentence's tokens against its repetitions, fo
 # it sees everything, and gets a longer or shorter piece of Shakespeare to start from.
 
 # %% claim="A12.9"
-NARROW, WIDE = [1, 2, 4], [12]
-
-
 @torch.inference_mode()
-def write_through(windows, steps):
-    """Greedy texts of writers who see only the last w tokens, for each w: [windows, rows, steps]."""
-    ids, seen = prompts.repeat(len(windows), 1), torch.tensor(windows).repeat_interleave(len(prompts))
+def write_through(window, steps):
+    """Greedy texts of a writer who sees only the last few tokens: [rows, steps]. After the same few comes the same."""
+    texts, follows = prompts.tolist(), {}
     for _ in range(steps):
-        last = ids[:, -max(windows) :]
-        mask = torch.arange(last.shape[1], 0, -1) <= seen[:, None]
-        logits = model(last, attention_mask=mask, logits_to_keep=1).logits[:, -1].float()
-        logits[:, END] = -torch.inf
-        ids = torch.cat([ids, logits.argmax(-1, keepdim=True)], 1)
-    return ids[:, prompts.shape[1] :].unflatten(0, (len(windows), -1))
+        seen = [tuple(text[-window:]) for text in texts]
+        if new := sorted(set(seen) - follows.keys()):
+            logits = model(torch.tensor(new), logits_to_keep=1).logits[:, -1].float()
+            logits[:, END] = -torch.inf
+            follows |= dict(zip(new, logits.argmax(-1).tolist(), strict=True))
+        texts = [[*text, follows[tokens]] for text, tokens in zip(texts, seen, strict=True)]
+    return torch.tensor(texts)[:, prompts.shape[1] :]
 
 
-windows = [*NARROW, *WIDE, "all"]
-limited = torch.cat([write_through(some, SHORT) for some in (NARROW, WIDE)])
+windows = [1, 2, 4, 12, "all"]
+limited = [write_through(window, SHORT) for window in windows[:-1]]
 through = [share(texts) for texts in [*limited, loops[:, :SHORT]]]
 LONG = [8, 32, 128]
 reading = torch.tensor([tokenizer(plays[at : at + 2_000]).input_ids[-max(LONG) :] for at in places[:4]])
@@ -558,7 +559,7 @@ check(contrastive_search_step)
 # ## What does a cure cost?
 #
 # That all of them break loops is no news: a random generator breaks loops. So let us measure the price as well. Each
-# setting writes the six texts, and does 22 small tasks:
+# setting writes the six texts, and does 22 small tasks, all settings side by side in one batch:
 #
 # * **surprise**: nats a token that the model itself finds its text strange by, before any knob;
 # * **capitals**: 16 questions for a capital, some of which the model knows;
@@ -567,6 +568,8 @@ check(contrastive_search_step)
 # The claim first in line: "temperature". Does it break loops? At which price?
 
 # %% claim="A12.13"
+from transformers import NoRepeatNGramLogitsProcessor, RepetitionPenaltyLogitsProcessor
+
 CAPITALS = {"France": "Paris", "Japan": "Tokyo", "Kenya": "Nairobi", "Australia": "Canberra", "Canada": "Ottawa",
             "Egypt": "Cairo", "Norway": "Oslo", "Ghana": "Accra", "Brazil": "Bras", "Turkey": "Ankara",
             "Mongolia": "Ulaan", "Kazakhstan": "Astana", "Vietnam": "Hanoi", "Nepal": "Kathmandu",
@@ -588,21 +591,22 @@ def chat(questions):
     return padded, torch.tensor([[False] * (length - len(row)) + [True] * len(row) for row in ids])
 
 
-def answer(tokens):
-    """What was said before the end, as a list of tokens."""
-    tokens = tokens.tolist()
-    return tokens[: tokens.index(END)] if END in tokens else tokens
+def said_by(choosers, questions):
+    """What each chooser answers, up to the end: a list of tokens for each question."""
+    ids, mask = chat(questions)
+    replies = write(ids, choosers, 20, mask=mask, may_end=True)[0].tolist()
+    return [[reply[: reply.index(END)] if END in reply else reply for reply in of] for of in replies]
 
 
 def trial(settings):
-    """What each setting, a name and a chooser, writes and answers: name -> a dict of measures."""
-    texts, nats = write(prompts, list(settings.values()), STEPS)
-    replies = write(*asked[:1], list(settings.values()), 20, mask=asked[1], may_end=True)[0]
-    results = {}
-    for name, its_texts, its_nats, its_replies in zip(settings, texts, nats, replies, strict=True):
-        said = [answer(reply) for reply in its_replies]
+    """What each setting, a name and a chooser, writes and answers after greedy decoding: name -> a dict of measures."""
+    written = write(prompts, list(settings.values()), STEPS)
+    choosers, wanted, results = [greedy, *settings.values()], [*CAPITALS.values(), *COPIES], {}
+    facts, copies = (said_by(choosers, questions) for questions in (ASKED[: len(CAPITALS)], ASKED[len(CAPITALS) :]))
+    texts, nats = (torch.stack([known, *found]) for known, found in zip((loops, loops_nats), written, strict=True))
+    for name, its_texts, its_nats, *replies in zip(["greedy", *settings], texts, nats, facts, copies, strict=True):
+        said = sum(replies, [])
         words = [tokenizer.decode(tokens) for tokens in said]
-        wanted = [*CAPITALS.values(), *COPIES]
         right = [want.lower() in got.lower() for want, got in zip(wanted, words, strict=True)]
         results[name] = {"repeated": 100 * share(its_texts), "surprise": float(its_nats.mean()), "said": said,
                          "words": words, "right": right, "capitals": sum(right[: len(CAPITALS)]),
@@ -611,16 +615,36 @@ def trial(settings):
 
 
 def drawn_at(temperature, seed=0):
-    chance = torch.Generator().manual_seed(seed)
+    chance = torch.Generator()
 
     def choose(ids, logits, start):
+        if ids.shape[1] == start:  # whatever was drawn for other texts, these begin alike
+            chance.manual_seed(seed)
         return torch.multinomial((logits / temperature).softmax(-1), 1, generator=chance)[:, 0]
     return choose
 
 
-asked = chat(ASKED)
+def processed(processor):
+    return lambda ids, logits, start: processor(ids, logits).argmax(-1)
+
+
+def counted(frequency, presence):
+    """OpenAI's penalties. They count what was sampled: the prompt doesn't take part."""
+    def choose(ids, logits, start):
+        said = ids[:, start:]
+        counts = torch.zeros_like(logits).scatter_add(-1, said, torch.ones(said.shape))
+        return (logits - frequency * counts - presence * (counts > 0)).argmax(-1)
+    return choose
+
+
 HEATS = [0.5, 0.7, 1.0]
-by_heat = trial({"greedy": greedy} | {f"temperature {heat}": drawn_at(heat) for heat in HEATS})
+PENALTIES = {"repetition penalty 1.2": processed(RepetitionPenaltyLogitsProcessor(1.2)),
+             "presence 1": counted(0.0, 1.0),
+             "frequency 1": counted(1.0, 0.0),
+             "no 4-gram twice": processed(NoRepeatNGramLogitsProcessor(4))}
+results = trial({f"temperature {heat}": drawn_at(heat) for heat in HEATS} | PENALTIES)
+by_cure = {name: results[name] for name in PENALTIES}
+by_heat = {name: result for name, result in results.items() if name not in PENALTIES}
 ground = by_heat["greedy"]
 human = 100 * share(passages)
 
@@ -661,28 +685,6 @@ for name in ("temperature 0.5", "temperature 1.0"):
 # frequency?
 
 # %% claim="A12.14"
-from transformers import NoRepeatNGramLogitsProcessor, RepetitionPenaltyLogitsProcessor
-
-
-def processed(processor):
-    return lambda ids, logits, start: processor(ids, logits).argmax(-1)
-
-
-def counted(frequency, presence):
-    """OpenAI's penalties. They count what was sampled: the prompt doesn't take part."""
-    def choose(ids, logits, start):
-        said = ids[:, start:]
-        counts = torch.zeros_like(logits).scatter_add(-1, said, torch.ones(said.shape))
-        return (logits - frequency * counts - presence * (counts > 0)).argmax(-1)
-    return choose
-
-
-by_cure = trial({
-    "repetition penalty 1.2": processed(RepetitionPenaltyLogitsProcessor(1.2)),
-    "presence 1": counted(0.0, 1.0),
-    "frequency 1": counted(1.0, 0.0),
-    "no 4-gram twice": processed(NoRepeatNGramLogitsProcessor(4)),
-})
 table = {"greedy": ground, "temperature 0.7": by_heat["temperature 0.7"], "temperature 1.0": hot} | by_cure
 fig, axes = figure(1, 4, width=10.5, height=4.1, sharey=True)
 shades = ["#777777"] + [COLORS[1]] * 2 + [COLORS[0]] * len(by_cure)
@@ -778,22 +780,32 @@ class Yours(LogitsProcessor):
         return self.function(scores, input_ids[:, self.after :], **self.knobs)
 
 
-def generated(steps, processors=(), **options):
-    """What generate() adds to the six prompts, greedily: [6, steps]."""
-    ids = model.generate(prompts, attention_mask=torch.ones_like(prompts), max_new_tokens=steps, min_new_tokens=steps,
-                         do_sample=False, logits_processor=list(processors), **options)
-    return ids[:, prompts.shape[1] :]
+class SideBySide(LogitsProcessor):
+    """Several processors in one batch, each for as many rows as there are prompts."""
+
+    def __init__(self, processors):
+        self.processors = list(processors)
+
+    def __call__(self, input_ids, scores):
+        parts = zip(self.processors, input_ids.split(len(prompts)), scores.split(len(prompts)), strict=True)
+        return torch.cat([process(ids, logits) for process, ids, logits in parts])
 
 
 start = prompts.shape[1]
 CURES = {"repetition_penalty 1.2": Yours(repetition_penalty, penalty=1.2),
          "frequency 0.5, presence 0.2": Yours(frequency_presence_penalty, after=start, frequency=0.5, presence=0.2),
          "no_repeat_ngram 4": Yours(no_repeat_ngram, n=4)}
-mine = {name: generated(SHORT, [cure]) for name, cure in CURES.items()}
-for name, option in (("repetition_penalty 1.2", {"repetition_penalty": 1.2}),
-                     ("no_repeat_ngram 4", {"no_repeat_ngram_size": 4})):
-    theirs = generated(12, **option)
-    print(f"{name}: {int((theirs == mine[name][:, :12]).sum())} of {theirs.numel()} tokens as in the library")
+LIBRARY = {"repetition_penalty 1.2": RepetitionPenaltyLogitsProcessor(1.2),
+           "no_repeat_ngram 4": NoRepeatNGramLogitsProcessor(4)}
+together = SideBySide([*CURES.values(), *LIBRARY.values()])
+ids = prompts.repeat(len(together.processors), 1)
+ids = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=SHORT, min_new_tokens=SHORT,
+                     do_sample=False, logits_processor=[together])
+blocks = ids[:, start:].split(len(prompts))
+mine = dict(zip(CURES, blocks, strict=False))
+theirs = dict(zip(LIBRARY, blocks[len(CURES) :], strict=True))
+for name, its in theirs.items():
+    print(f"{name}: {int((its == mine[name]).sum())} of {its.numel()} tokens as in the library")
 
 # %% [markdown]
 # Contrastive search needs a loop of its own, since the model has to try out the candidates. They share the cache of
@@ -828,9 +840,8 @@ every = {"greedy": loops[:, :SHORT]} | mine
 @torch.inference_mode()
 def surprise(texts):
     """Nats a token of each text, under the model itself."""
-    rows = torch.cat([prompts, texts], 1)[:, None]
-    scores = (model(row).logits[0, start - 1 : -1].float() for row in rows)  # text by text: logits are large
-    return torch.stack([F.cross_entropy(x, text) for x, text in zip(scores, texts, strict=True)])
+    scores = model(torch.cat([prompts, texts], 1)).logits[:, start - 1 : -1].float()
+    return F.cross_entropy(scores.mT, texts, reduction="none").mean(1)
 
 
 fig, axes = figure(1, 3, width=10.5, height=3.4, sharey=True)

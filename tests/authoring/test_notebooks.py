@@ -1,8 +1,14 @@
-"""Every notebook runs: the solved ones without an error, the released ones with nothing solved but the payoffs."""
+"""Every notebook runs: the solved ones without an error, the released ones with nothing solved but the payoffs.
+
+A chapter's two notebooks have most of their cells in common, so they run as one: autograde/authoring/pairing.py says
+which cells run once and which once for each. With AUTOGRADE_APART=1 in the environment each runs on its own, from top
+to bottom, in twice the time: the same tests on what a learner's kernel does.
+"""
 
 from __future__ import annotations
 
 import functools
+import os
 
 import nbformat
 import papermill
@@ -11,25 +17,30 @@ from nbclient import NotebookClient
 
 from autograde.authoring.build import solution_notebooks
 from autograde.authoring.chapter import all_chapters
+from autograde.authoring.pairing import paired, split
 from autograde.repository import ROOT
 
 pytestmark = pytest.mark.slow
 CHAPTERS = [chapter.path for chapter in all_chapters(ROOT)]
 HANGS = 600  # seconds a cell: against a hang, not a measure
+APART = os.environ.get("AUTOGRADE_APART", "0") not in ("", "0")
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """`runs(path, "solved")` or `runs(path, "released")` gives that notebook, run once for all tests of the chapter."""
+    """`runs(path)["solved"]` and `["released"]` are a chapter's notebooks, run once for all tests of the chapter."""
     folder = tmp_path_factory.mktemp("notebooks")
     solution_notebooks(folder / "solved")
 
     @functools.cache
-    def runs(path: str, kind: str):
-        place = folder / f"{path.replace('/', '-')}-{kind}"
+    def runs(path: str) -> dict:
+        place = folder / path.replace("/", "-")
         place.mkdir()
-        source = folder / "solved" if kind == "solved" else ROOT / "notebooks"
-        return run(source / f"{path}.ipynb", place, kind == "released")
+        released = nbformat.read(ROOT / "notebooks" / f"{path}.ipynb", as_version=4)
+        solved = nbformat.read(folder / "solved" / f"{path}.ipynb", as_version=4)
+        if APART:
+            return {"released": past_payoffs(released, place), "solved": without_error(solved, place)}
+        return split(past_payoffs(paired(released, solved), place))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LABKIT_NO_PROGRESS", "1")
@@ -38,12 +49,14 @@ def runs(tmp_path_factory):
         yield runs
 
 
-def run(source, place, unsolved: bool):
-    """Run a notebook: a solved one with papermill, an unsolved one past the errors that its payoff cells may raise."""
-    if not unsolved:
-        options = {"cwd": place, "kernel_name": "python3", "progress_bar": False, "execution_timeout": HANGS}
-        return papermill.execute_notebook(source, place / "out.ipynb", **options)
-    notebook = nbformat.read(source, as_version=4)
+def without_error(notebook, place):
+    """Run a notebook with papermill, which stops at any error."""
+    options = {"cwd": place, "kernel_name": "python3", "progress_bar": False, "execution_timeout": HANGS}
+    return papermill.execute_notebook(notebook, place / "out.ipynb", **options)
+
+
+def past_payoffs(notebook, place):
+    """Run a notebook past the errors of cells that may raise; papermill would call these errors, too."""
     client = NotebookClient(notebook, timeout=HANGS, kernel_name="python3", resources={"metadata": {"path": place}})
     return client.execute()
 
@@ -60,30 +73,30 @@ def points(notebook) -> list[tuple[float, float]]:
 
 @pytest.mark.parametrize("path", CHAPTERS)
 def test_the_solution_runs_and_gets_all_points(runs, path):
-    notebook = runs(path, "solved")
+    notebook = runs(path)["solved"]
     assert points(notebook)
     assert all(earned == possible for earned, possible in points(notebook)), points(notebook)
 
 
 @pytest.mark.parametrize("path", CHAPTERS)
 def test_the_release_runs_with_nothing_solved_and_gets_none(runs, path):
-    notebook = runs(path, "released")
+    notebook = runs(path)["released"]
     assert points(notebook)
     assert all(earned == 0.0 for earned, _ in points(notebook))
 
 
 @pytest.mark.parametrize("path", CHAPTERS)
 def test_an_unsolved_payoff_says_so_in_one_sentence(runs, path):
-    outputs = [output for cell in runs(path, "released").cells for output in cell.get("outputs", [])]
-    unsolved = [output for output in outputs if output.get("ename") == "NotImplementedError"]
-    assert unsolved
-    assert all(len(o.traceback) == 1 and "isn't solved yet" in o.traceback[0] for o in unsolved), unsolved
+    outputs = [output for cell in runs(path)["released"].cells for output in cell.get("outputs", [])]
+    errors = [output for output in outputs if output.output_type == "error"]
+    assert any(error.ename == "NotImplementedError" for error in errors)
+    assert all(len(e.traceback) == 1 and "isn't solved yet" in e.traceback[0] for e in errors), errors
 
 
 @pytest.mark.parametrize("path", CHAPTERS)
 def test_every_figure_says_in_words_what_it_shows(runs, path):
     pictures = []
-    for cell in runs(path, "solved").cells:
+    for cell in runs(path)["solved"].cells:
         for output in cell.get("outputs", []):
             data = output.get("data", {})
             assert "image/png" not in data, "a figure without alt text: use labkit.show"
