@@ -131,13 +131,17 @@ def _bound(body: list[ast.stmt], sure: bool = True) -> Iterator[tuple[str, ast.s
             statement.decorator_list = [each for each in statement.decorator_list if not _is_offer(each)]
             yield statement.name, statement if sure else None
         elif isinstance(statement, (ast.If, ast.Try, ast.With, ast.For, ast.While)):
+            yield from ((name, None) for name in _assigned(statement))
             for part in ("body", "handlers", "orelse", "finalbody"):
                 for inner in getattr(statement, part, []):
                     yield from _bound(inner.body if isinstance(inner, ast.ExceptHandler) else [inner], sure=False)
         else:
-            for node in ast.walk(statement):
-                if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-                    yield node.id, statement if sure else None
+            yield from ((name, statement if sure else None) for name in _assigned(statement))
+
+
+def _assigned(statement: ast.stmt) -> Iterator[str]:
+    nodes = (node for node in ast.walk(statement) if isinstance(node, ast.Name))
+    return (node.id for node in nodes if isinstance(node.ctx, ast.Store))
 
 
 def _import_of(statement: ast.Import | ast.ImportFrom, alias: ast.alias) -> ast.stmt:

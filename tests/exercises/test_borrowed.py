@@ -143,6 +143,7 @@ def test_one_module_gives_one_class(library):
     [
         "try:\n    wanted = 1\nexcept ImportError:\n    wanted = 2\n",
         "wanted = 0\nwanted += 1\n",
+        "for wanted in (0, 1):\n    pass\n",
         "if True:\n    import math as wanted\nelse:\n    import json as wanted\nwanted = 1\n",
         "from math import *\nwanted = 1\n",
         "globals()['wanted'] = 1\n",
