@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 
 import pytest
 
@@ -10,6 +12,10 @@ from autograde.classroom.sandbox.isolation import NoSandbox, engine
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: the processors have other work
+
+# A shell that starts tests in the background lets everything below ignore interruptions, and some tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 INSIST = "AUTOGRADE_TESTS_INSIST"  # set where a missing sandbox is a failure, as in .ci/run
 APART = ("test_exercises", "test_notebooks")  # their exercises and chapters share nothing with each other

@@ -315,10 +315,11 @@ def test_a_signal_ends_pip_too_and_the_next_run_goes_on(home, sign, code, says):
     command = [sys.executable, str(home / "course.py"), "setup"]
     running = subprocess.Popen(command, env=environ(FAKE_SLEEP="600"), stdout=subprocess.PIPE, text=True)
     while not calls(home):
+        assert running.poll() is None
         time.sleep(0.02)
     pip = int((home / ".venv.lock").read_text())
     running.send_signal(signal.Signals[sign])
-    told, _ = running.communicate()
+    told, _ = running.communicate(timeout=100)
     assert running.returncode == code and says in told
     with pytest.raises(ProcessLookupError):
         os.kill(pip, 0)
