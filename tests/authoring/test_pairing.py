@@ -39,18 +39,24 @@ def together(folder, text: str) -> dict:
     return split(run(paired(**notebooks(folder, text)), folder))
 
 
-def told(cell) -> list[dict]:
-    """What a cell gave, without what differs from run to run: its number, paths in warnings and tracebacks."""
-    return [
-        {key: output[key] for key in output if key not in ("execution_count", "traceback")}
-        for output in cell.outputs
-        if output.get("name") != "stderr"
+def told(cell) -> list:
+    """What a cell gave, without what differs from run to run: its number, paths in warnings and tracebacks.
+
+    What it printed is one text, since a busy kernel may send it in pieces.
+    """
+    shown = [output for output in cell.outputs if output.output_type != "stream"]
+    return [printed_by(cell)] + [
+        {key: output[key] for key in output if key not in ("execution_count", "traceback")} for output in shown
     ]
+
+
+def printed_by(cell) -> str:
+    return "".join(output.text for output in cell.get("outputs", []) if output.get("name") == "stdout").strip()
 
 
 def printed(notebook) -> list[str]:
     """What the cells printed, one after the other."""
-    return [o.text.strip() for cell in notebook.cells for o in cell.get("outputs", []) if o.get("name") == "stdout"]
+    return [text for text in map(printed_by, notebook.cells) if text]
 
 
 FULL = (

@@ -1,5 +1,5 @@
 # does: turns signals off, stops and kills whom it can
-# says: ended|Operation not permitted
+# says: ended|Operation not permitted|off by
 import os
 import signal
 
