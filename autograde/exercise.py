@@ -14,9 +14,11 @@ from typing import Any, TypeVar
 
 import torch
 
-from autograde.judging.comparing import compare, tensors
+from autograde.judging.comparing import compare, slack, tensors
+from autograde.judging.gradients import flows
+from autograde.judging.widening import widened
 
-__all__ = ["Case", "Draft", "Exercise", "Law", "Misconception", "PerRank", "case", "keeps_dtype", "same", "tolerance"]
+__all__ = ["Case", "Draft", "Exercise", "Law", "Misconception", "PerRank", "case", "keeps_dtype", "same", "tolerances"]
 
 Function = TypeVar("Function", bound=Callable)
 
@@ -27,19 +29,23 @@ class Case:
 
     `args` and `kwargs` hold tensors, numbers, strings, None, and lists, tuples and dicts of those. `label` says in a
     few words what is special here ("one head", "odd length"). `ranks` is the number of processes the call runs on, and
-    None for an ordinary call.
+    None for an ordinary call. `trained` marks the cases on which gradients are compared, too, `made` those that
+    were made from others (widening.py). `backward` asks for gradients instead of the result: the numbers of the
+    result's tensors that something is trained through.
     """
 
     args: tuple
     kwargs: dict[str, Any] = field(default_factory=dict)
     label: str = ""
     ranks: int | None = None
+    trained: bool = False
+    made: bool = False
+    backward: tuple[int, ...] | None = None
 
     @cached_property
     def slack(self) -> float:
         """The least tolerance there is, since the inputs themselves may carry few digits."""
-        kinds = {x.dtype for x in tensors([list(self.args), self.kwargs])}
-        return 4e-2 if torch.bfloat16 in kinds else 5e-3 if torch.float16 in kinds else 0.0
+        return max((slack(x.dtype) for x in tensors([list(self.args), self.kwargs])), default=0.0)
 
 
 def case(*args, label: str = "", ranks: int | None = None, **kwargs) -> Case:
@@ -64,11 +70,15 @@ class Law:
 
     `holds(out, case, call)` is asked on every case. `out` is what the solution gave for `case`; `call(*args, **kwargs)`
     runs the solution on other inputs (with `ranks=n` for a rank exercise). It answers True; False, or a sentence that
-    says what is wrong; or None where the law does not apply to this case.
+    says what is wrong; or None where the law does not apply to this case. An `essential` law is what the task is about
+    (the memory of an online softmax, the messages of a ring): it is worth as much as all values together. Only one that
+    is asked `everywhere` meets the cases in bfloat16 and float16 that were made from others: most reckon with digits.
     """
 
     name: str
     holds: Callable[[Any, Case, Callable], bool | str | None]
+    essential: bool = False
+    everywhere: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,9 +102,10 @@ class Exercise:
     """One graded function or class. It can't be changed; a `Draft` writes it.
 
     name:           the name of the learner's function, unique in the course.
-    points:         full marks. Agreement with the oracle is worth half, the laws share the other half.
+    points:         full marks. Agreement with the oracle, every essential law, and the other laws together are worth
+                    the same.
     cases:          `cases(generator)` draws the inputs from a seeded `torch.Generator`; one seed always gives the
-                    same cases.
+                    same cases. More are made of them, see `dtypes` and `strides`.
     oracle:         `oracle(*case.args, **case.kwargs)`: the right answer, from an implementation nobody here wrote
                     where one exists. None for an exercise that only laws can judge.
     laws:           properties, see `Law`.
@@ -110,7 +121,12 @@ class Exercise:
                     ("torch.nn.functional.softmax", "transformers"). Caught at run time, however they are spelled.
     hints:          three, from a nudge to nearly the answer.
     rtol, atol:     tolerance for float32 and float64; bfloat16 and float16 inputs widen it.
-    dtypes:         further dtypes on which the tests of the grader run the alternatives.
+    dtypes:         the first cases are also drawn in these dtypes, where they have float32 tensors.
+    precise:        True where the docstring promises that few digits (bfloat16, float16) are only lost at the end.
+    strict:         True where 3 and 3.0 differ, as in JSON.
+    strides:        False where inputs are contiguous, as the docstring says: else a case is drawn in which none is.
+    no_gradient:    why nobody trains through it, or an empty text: then a law compares gradients, too.
+    fresh:          True where the docstring promises a new object, which shares no memory with an input.
     mutates:        True where changing the inputs in place is part of the task.
     limit:          seconds that one call may take.
     agrees:         replaces the comparison with the oracle: `agrees(expected, got, case)` gives True, or a sentence.
@@ -131,7 +147,12 @@ class Exercise:
     hints: tuple[str, ...] = ()
     rtol: float = 1e-4
     atol: float = 1e-5
-    dtypes: tuple[torch.dtype, ...] = ()
+    dtypes: tuple[torch.dtype, ...] = (torch.float64, torch.bfloat16)
+    precise: bool = False
+    strict: bool = False
+    strides: bool = True
+    no_gradient: str = ""
+    fresh: bool = False
     mutates: bool = False
     limit: float = 5.0
     agrees: Callable[[Any, Any, Case], bool | str] | None = None
@@ -147,7 +168,7 @@ class Exercise:
         drawn = list(self.cases(generator))
         if not drawn:
             raise ValueError(f"exercise {self.name}: cases() drew no case")
-        return drawn
+        return widened(drawn, self.dtypes, self.strides, bool(self.no_gradient))
 
 
 class Draft:
@@ -158,10 +179,10 @@ class Draft:
         @exercise.mistake("no token sees itself", hint="The token itself may be read.")
         def without_itself(n, past=0): ...
 
-    `settings` are the fields of `Exercise` that are no functions: points, forbid, hints, rtol, atol, dtypes, ranks,
-    mutates, limit. Every decorator gives its function back as it was, so that one can serve in several places. Laws,
-    mistakes and alternatives keep the order of the file. `finished()` gives the `Exercise`; after that a Draft takes
-    nothing more (RuntimeError).
+    `settings` are the fields of `Exercise` that are no functions: points, forbid, hints, rtol, dtypes, ranks … Every
+    decorator gives its function back as it was, so that one can serve in several places. Laws, mistakes and
+    alternatives keep the order of the file. `finished()` gives the `Exercise`; after that a Draft takes nothing more
+    (RuntimeError).
     """
 
     def __init__(self, name: str, **settings):
@@ -175,9 +196,14 @@ class Draft:
     def finished(self) -> Exercise:
         """The exercise, the same value at every call."""
         if self._finished is None:
+            if self._is_trained_through():
+                self._laws.append(flows(self._parts["oracle"]))
             many = {"laws": self._laws, "misconceptions": self._mistakes, "alternatives": self._alternatives}
             self._finished = Exercise(self.name, **self._settings, **self._parts, **many)
         return self._finished
+
+    def _is_trained_through(self) -> bool:
+        return "oracle" in self._parts and not self._settings.get("no_gradient") and not self._settings.get("ranks")
 
     def cases(self, function: Function) -> Function:
         """Decorates `cases(generator)`, see `Exercise`."""
@@ -195,11 +221,11 @@ class Draft:
         """Decorates what replaces the comparison with the oracle, see `Exercise`."""
         return self._part("agrees", function)
 
-    def law(self, name: str | Law) -> Callable[[Function], Function] | Law:
+    def law(self, name: str | Law, *, essential: bool = False) -> Callable[[Function], Function] | Law:
         """Decorates a property `holds(out, case, call)` that every correct solution has, or takes a whole `Law`."""
         if isinstance(name, Law):
             return self._listed(self._laws, lambda law: law)(name)
-        return self._listed(self._laws, lambda function: Law(name, function))
+        return self._listed(self._laws, lambda function: Law(name, function, essential, function is keeps_dtype))
 
     def mistake(self, says: str, *, hint: str, hangs: bool = False) -> Callable[[Function], Function]:
         """Decorates a complete wrong implementation, see `Misconception`."""
@@ -234,12 +260,20 @@ def same(a: Any, b: Any, rtol: float = 1e-4, atol: float = 1e-5) -> bool:
     return compare(b, a, rtol=rtol, atol=atol) is None
 
 
-def keeps_dtype(out: torch.Tensor, one: Case, call: Callable) -> bool | str:
-    """A law for functions whose result has the dtype of their first argument, which the comparison doesn't ask for."""
-    x = one.args[0]
-    return out.dtype == x.dtype or f"{x.dtype} went in, {out.dtype} came out"
+def keeps_dtype(out: Any, one: Case, call: Callable) -> bool | str | None:
+    """A law for functions whose results have the dtype of their first floating-point input: comparing doesn't ask."""
+    given = next((x.dtype for x in tensors([list(one.args), one.kwargs]) if x.is_floating_point()), None)
+    other = next((x.dtype for x in tensors(out) if x.is_floating_point() and x.dtype != given), None)
+    return None if given is None else other is None or f"{given} went in, {other} came out"
 
 
-def tolerance(exercise: Exercise, one: Case) -> tuple[float, float]:
-    """The exercise's rtol and atol, widened where the inputs themselves carry few digits."""
-    return max(exercise.rtol, one.slack), max(exercise.atol, one.slack)
+def tolerances(exercise: Exercise, one: Case) -> dict[str, Any]:
+    """How `compare` has to compare: the exercise's rtol and atol, widened where the inputs carry few digits.
+
+    Where these may only be lost at the end, that is two roundings (the weight of a norm may be multiplied after one).
+    """
+    if not exercise.precise:
+        return {"rtol": max(exercise.rtol, one.slack), "atol": max(exercise.atol, one.slack), "strict": exercise.strict}
+    digits = [2 * torch.finfo(x.dtype).eps for x in tensors([list(one.args), one.kwargs]) if x.is_floating_point()]
+    rtol = max([exercise.rtol, *digits])
+    return {"rtol": rtol, "atol": exercise.atol, "strict": exercise.strict, "precise": True}

@@ -142,5 +142,3 @@ def _imports(outlines: Sequence[Outline]) -> str:
                 tree = ast.parse(step.source)
                 found |= {ast.unparse(n): None for n in tree.body if isinstance(n, (ast.Import, ast.ImportFrom))}
     return "\n".join(found)
-
-

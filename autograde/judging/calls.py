@@ -21,6 +21,7 @@ import torch
 from autograde.exercise import Case, Exercise
 from autograde.judging.comparing import compare, describe, rebuild, tensors
 from autograde.judging.forbidding import Watch
+from autograde.judging.gradients import gradients
 from autograde.judging.limits import TimeLimit, time_limit
 
 _HERE = str(pathlib.Path(__file__).parents[1])
@@ -41,12 +42,16 @@ class Failure:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one call gave: a plain value, or a failure; the inputs that it changed; what it printed."""
+    """What one call gave: a plain value, or a failure; the inputs that it changed; what it printed.
+
+    `shared` are the inputs in whose memory the value lay.
+    """
 
     value: Any = None
     failure: Failure | None = None
     changed: tuple[str, ...] = ()
     printed: str = ""
+    shared: tuple[str, ...] = ()
 
 
 def run_once(implementation: Callable, exercise: Exercise, one: Case) -> Outcome:
@@ -55,10 +60,14 @@ def run_once(implementation: Callable, exercise: Exercise, one: Case) -> Outcome
     target = (implementation, *args) if exercise.probe else args
     function = exercise.probe or implementation
     out = Bounded()
-    value, failure, watch = None, None, Watch(exercise.forbid)
+    value, failure, shared, watch = None, None, (), Watch(exercise.forbid)
     try:
         with _surroundings(exercise, out, watch):
-            value = function(*target, **kwargs)
+            if one.backward is None:
+                value = function(*target, **kwargs)
+            else:
+                value, _ = gradients(function, target, kwargs, one.backward)
+        shared = _shared(value, args, kwargs)
         value = plain(value)
     except TimeLimit:
         failure = Failure("too slow", f"The call did not return within {exercise.limit:g} s.", "TimeLimit")
@@ -72,7 +81,7 @@ def run_once(implementation: Callable, exercise: Exercise, one: Case) -> Outcome
         told = f"This exercise asks you to build what `{watch.used}` does, so don't call it."
         failure = Failure("forbidden", told)
     changed = () if exercise.mutates or failure else _changed(one, args, kwargs)
-    return Outcome(None if failure else value, failure, changed, out.getvalue())
+    return Outcome(None if failure else value, failure, changed, out.getvalue(), () if failure else shared)
 
 
 @contextlib.contextmanager
@@ -136,10 +145,25 @@ class _TooLarge(Exception):
     pass
 
 
+def _named(args, kwargs) -> dict[str, Any]:
+    """The inputs by "argument 1" or the keyword."""
+    return {**{f"argument {i + 1}": value for i, value in enumerate(args)}, **kwargs}
+
+
+def _shared(value: Any, args, kwargs) -> tuple[str, ...]:
+    """The inputs that the value is, or shares memory with."""
+    places = {x.untyped_storage().data_ptr() for x in tensors(value) if x.layout is torch.strided and x.numel()}
+    return tuple(
+        name
+        for name, given in _named(args, kwargs).items()
+        if (given is value and isinstance(given, (list, dict)))
+        or any(x.untyped_storage().data_ptr() in places for x in tensors(given) if x.layout is torch.strided)
+    )
+
+
 def _changed(one: Case, args, kwargs) -> tuple[str, ...]:
-    """Which inputs are no longer what they were, as "argument 1" or the keyword."""
-    before = {**{f"argument {i + 1}": value for i, value in enumerate(one.args)}, **one.kwargs}
-    after = {**{f"argument {i + 1}": value for i, value in enumerate(args)}, **kwargs}
+    """Which inputs are no longer what they were."""
+    before, after = _named(one.args, one.kwargs), _named(args, kwargs)
     return tuple(name for name in before if not _untouched(before[name], after[name]))
 
 

@@ -10,8 +10,21 @@ from typing import Any
 import numpy as np
 import torch
 
-# How far a result may be off when the inputs themselves carry fewer digits.
-_LOOSE = {torch.bfloat16: 4e-2, torch.float16: 5e-3}
+_SLACK = {torch.bfloat16: 4e-2, torch.float16: 5e-3}
+
+
+def slack(dtype: torch.dtype) -> float:
+    """How far a result may be off, relatively and absolutely, where numbers of this dtype carry few digits."""
+    return _SLACK.get(dtype, 0.0)
+
+
+@dataclass(frozen=True)
+class _How:
+    rtol: float
+    atol: float
+    equal_nan: bool
+    strict: bool
+    precise: bool
 
 
 @dataclass(frozen=True)
@@ -34,27 +47,47 @@ def compare(
     atol: float = 1e-5,
     where: str = "the result",
     equal_nan: bool = False,
+    strict: bool = False,
+    precise: bool = False,
 ) -> Mismatch | None:
     """None where `got` agrees with `expected`, else the first `Mismatch`.
 
     Tensors must agree in shape, in kind of dtype (bool, integer, floating, complex; not in precision) and in value.
-    Infinities agree with themselves, NaN with nothing (unless `equal_nan`). Python numbers and tensors of no
-    dimension are interchangeable, and so are lists and tuples.
+    What is a whole number agrees with itself alone; floating-point numbers up to rtol and atol, which are widened for
+    bfloat16 and float16 unless `precise`. Infinities agree with themselves, NaN with nothing (unless `equal_nan`).
+    Python numbers and tensors of no dimension are interchangeable, whole numbers and equal floats as well (unless
+    `strict`, as in JSON), and so are lists and tuples.
     """
-    how = (rtol, atol, equal_nan)
+    return _compare(expected, got, _How(rtol, atol, equal_nan, strict, precise), where)
+
+
+def _compare(expected, got, how: _How, where: str) -> Mismatch | None:
     if isinstance(expected, torch.Tensor) or isinstance(got, torch.Tensor):
         return _compare_tensors(expected, got, how, where)
     if isinstance(expected, bool) or expected is None or isinstance(expected, str):
         return _compare_exactly(expected, got, where)
     if isinstance(expected, numbers.Number):
-        if isinstance(got, bool) or not isinstance(got, numbers.Number):
-            return Mismatch("type", lambda: f"{where} should be a number, and is {describe(got)}")
-        return _compare_tensors(torch.tensor(expected), torch.tensor(got), how, where, kinds=False)
+        return _compare_numbers(expected, got, how, where)
     if isinstance(expected, (list, tuple)):
         return _compare_sequences(expected, got, how, where)
     if isinstance(expected, dict):
         return _compare_dicts(expected, got, how, where)
     return _compare_exactly(expected, got, where)
+
+
+def _compare_numbers(expected, got, how, where) -> Mismatch | None:
+    if isinstance(got, bool) or not isinstance(got, numbers.Number):
+        return Mismatch("type", lambda: f"{where} should be a number, and is {describe(got)}")
+    if how.strict and isinstance(expected, int) != isinstance(got, int):
+        return Mismatch("type", lambda: f"{where} should be {expected!r}, and is {got!r}")
+    if isinstance(expected, numbers.Integral):  # of any size, so no tensor's
+        return None if got == expected else Mismatch("value", lambda: f"{where} should be {expected}, and is {got}")
+    wide = torch.complex128 if isinstance(expected, complex) or isinstance(got, complex) else torch.float64
+    try:
+        pair = torch.tensor(expected, dtype=wide), torch.tensor(got, dtype=wide)
+    except (OverflowError, RuntimeError):  # a whole number beyond all floats
+        return Mismatch("value", lambda: f"{where} should be {expected}, and is a whole number beyond all floats")
+    return _compare_values(*pair, how, where)
 
 
 def _of_type(expected, got, where) -> Mismatch:
@@ -73,7 +106,7 @@ def _compare_sequences(expected, got, how, where) -> Mismatch | None:
     if len(got) != len(expected):
         return Mismatch("length", lambda: f"{where} should have {len(expected)} items, and has {len(got)}")
     pairs = enumerate(zip(expected, got, strict=True))
-    return next(filter(None, (compare(e, g, *how[:2], f"item {i} of {where}", how[2]) for i, (e, g) in pairs)), None)
+    return next(filter(None, (_compare(e, g, how, f"item {i} of {where}") for i, (e, g) in pairs)), None)
 
 
 def _compare_dicts(expected, got, how, where) -> Mismatch | None:
@@ -81,7 +114,7 @@ def _compare_dicts(expected, got, how, where) -> Mismatch | None:
         return Mismatch("type", lambda: f"{where} should be a dict, and is {describe(got)}")
     if got.keys() != expected.keys():
         return Mismatch("keys", lambda: f"{where} {_other_keys(expected, got)}")
-    found = (compare(e, got[k], *how[:2], f"{where}[{k!r}]", how[2]) for k, e in expected.items())
+    found = (_compare(e, got[k], how, f"{where}[{k!r}]") for k, e in expected.items())
     return next(filter(None, found), None)
 
 
@@ -91,15 +124,16 @@ def _other_keys(expected: dict, got: dict) -> str:
     return " and ".join(told)
 
 
-def _compare_tensors(expected, got, how, where, kinds=True) -> Mismatch | None:
+def _compare_tensors(expected, got, how, where) -> Mismatch | None:
+    kinds = isinstance(got, torch.Tensor)
     if not isinstance(expected, torch.Tensor):
         if got.dim() or not isinstance(expected, numbers.Number):
             return _of_type(expected, got, where)
-        expected = torch.tensor(expected)
+        expected = torch.tensor(expected, dtype=None if isinstance(expected, (bool, int)) else torch.float64)
     if not isinstance(got, torch.Tensor):
         if expected.dim() or not isinstance(got, numbers.Number):
             return _of_type(expected, got, where)
-        got, kinds = torch.tensor(got), False
+        got = torch.tensor(got, dtype=None if isinstance(got, (bool, int)) else torch.float64)
     if got.shape != expected.shape:
         told = tuple(expected.shape), tuple(got.shape)
         return Mismatch("shape", lambda: "{} should have shape {}, and has {}".format(where, *told))
@@ -109,13 +143,21 @@ def _compare_tensors(expected, got, how, where, kinds=True) -> Mismatch | None:
 
 
 def _compare_values(expected, got, how, where) -> Mismatch | None:
-    rtol, atol, equal_nan = how
+    if not expected.is_floating_point() and not expected.is_complex():
+        return None if bool((got == expected).all()) else Mismatch("value", lambda: f"{where} {_unlike(expected, got)}")
     wide = torch.complex128 if expected.is_complex() or got.is_complex() else torch.float64
     e, g = expected.to(wide), got.to(wide)
-    loose = _LOOSE.get(expected.dtype, 0.0)
-    if torch.allclose(g, e, rtol=max(rtol, loose), atol=max(atol, loose), equal_nan=equal_nan):
+    loose = 0.0 if how.precise else slack(expected.dtype)
+    if torch.allclose(g, e, rtol=max(how.rtol, loose), atol=max(how.atol, loose), equal_nan=how.equal_nan):
         return None
     return Mismatch("value", lambda: f"{where} {_apart(e, g)}")
+
+
+def _unlike(e: torch.Tensor, g: torch.Tensor) -> str:
+    """Where whole numbers or truth values first differ."""
+    at = (e != g).nonzero()[0].tolist()
+    place = f" at {at}" if at else ""
+    return f"is {g[tuple(at)].item()}{place} instead of {e[tuple(at)].item()}"
 
 
 def _apart(e: torch.Tensor, g: torch.Tensor) -> str:

@@ -6,10 +6,9 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
-import torch
-
-from autograde.exercise import Case, Exercise, Misconception, tolerance
+from autograde.exercise import Case, Exercise, Misconception, tolerances
 from autograde.judging.calls import Failure, Outcome
 from autograde.judging.comparing import compare, describe, tensors
 from autograde.judging.running import Local, run_all
@@ -26,26 +25,35 @@ class Diagnosis:
     misconception: Misconception | None = None
 
 
+@dataclass(frozen=True)
+class Tried:
+    """What a solution gave on some cases, and the numbers of those that are wrong."""
+
+    cases: Sequence[Case] = ()
+    got: Sequence[Outcome] = ()
+    wrong: Sequence[int] = ()
+
+
 def alike(a: Outcome, b: Outcome, exercise: Exercise, one: Case) -> bool:
     """Whether two outcomes are the same mistake: equal values (NaN included), or failures of one kind and type."""
     if a.failure or b.failure:
-        kinds = [(o.failure.kind, o.failure.type, _gist(o.failure, exercise)) for o in (a, b) if o.failure]
+        kinds = [(o.failure.kind, o.failure.type, _gist(o.failure)) for o in (a, b) if o.failure]
         return len(kinds) == 2 and kinds[0] == kinds[1] and "too slow" not in kinds[0]
     if a.changed != b.changed:
         return False
     try:
         if exercise.agrees:
             return exercise.agrees(b.value, a.value, one) is True
-        return compare(b.value, a.value, *tolerance(exercise, one), equal_nan=True) is None
+        return compare(b.value, a.value, equal_nan=True, **tolerances(exercise, one)) is None
     except Exception:  # values that can't even be compared
         return False
 
 
-def _gist(failure: Failure, exercise: Exercise) -> str | list:
-    """What tells failures of one type apart on ranks: who waits in what, or an error's words without its numbers."""
+def _gist(failure: Failure) -> str | list:
+    """What tells failures of one type apart: on ranks who waits in what, else an error's words without its numbers."""
     if failure.type == "deadlock":
         return re.findall(r"rank (\d+) waits in (\w+)", failure.message)
-    return re.sub(r"\d+", "", failure.message) if exercise.ranks and failure.kind == "raised" else ""
+    return re.sub(r"\d+", "", failure.message) if failure.kind == "raised" else ""
 
 
 def disagreement(exercise: Exercise, one: Case, expected, got) -> str:
@@ -54,7 +62,7 @@ def disagreement(exercise: Exercise, one: Case, expected, got) -> str:
         if exercise.agrees:
             verdict = exercise.agrees(expected, got, one)
             return "" if verdict is True else verdict or "is not what was expected"
-        mismatch = compare(expected, got, *tolerance(exercise, one))
+        mismatch = compare(expected, got, **tolerances(exercise, one))
         return mismatch.message if mismatch else ""
     except Exception:  # a value of such a kind or size that it can't even be compared
         return f"the result is {describe(got)}"
@@ -62,30 +70,48 @@ def disagreement(exercise: Exercise, one: Case, expected, got) -> str:
 
 def match(
     exercise: Exercise,
-    cases: Sequence[Case],
-    got: Sequence[Outcome],
-    right: Sequence[bool],
+    tried: Tried,
+    further: Callable[[], Tried],
     breaks_alike: Callable[[Sequence[Outcome], Local], bool],
     runner: Callable = Local,
 ) -> Diagnosis | None:
-    """The misconception whose outcomes explain most of the wrong cases, if it explains more than half of them.
+    """The misconception whose outcomes explain the wrong cases, if it explains more than four in five of them.
 
     Ties go to the one that also agrees with the solution where the solution is right, then to the first in the list.
-    Where every case is right and only laws are broken, a misconception explains that only if it keeps and breaks the
-    same laws, which `breaks_alike(its outcomes, its runner)` tells.
+    A few cases may agree by chance, so the best one has to explain `further()` cases as well. Where every case is right
+    and only laws are broken, a misconception explains that only if it keeps and breaks the same laws in the same way,
+    which `breaks_alike(its outcomes, its runner)` tells.
     """
-    wrong = [i for i, ok in enumerate(right) if not ok]
-    evidence = _Evidence(replace(exercise, forbid=()), cases, got, wrong or list(range(len(cases))))
+    evidence = _Evidence(replace(exercise, forbid=()), tried.cases, tried.got, tried.wrong or range(len(tried.cases)))
     best, found = (0, 0, 0), None
     for suspect in _suspects(evidence, runner):
         score = suspect.score(best)
-        if score and (wrong or breaks_alike(suspect.outcomes(), suspect.running)):
-            best, found = score, suspect.misconception
+        if score and suspect.is_proof() and (tried.wrong or breaks_alike(suspect.outcomes(), suspect.running)):
+            best, found = score, suspect
     if found is None:
         return None
-    sometimes = "" if best[0] == len(evidence.judged) else "On most of the cases that fail, "
-    start = "your result is exactly" if sometimes else "Your result is exactly"
-    return Diagnosis(f"{sometimes}{start} what comes out when {found.says}.", found.hint, found)
+    if not tried.wrong:
+        return _named("Your result is exactly", found.misconception)
+    more = further()
+    explained = found.explained_of(more)
+    failing = len(tried.wrong) + len(more.wrong)
+    if not _is_most(best[0] + len(set(explained) & set(more.wrong)), failing):
+        return None
+    if best[0] < len(tried.wrong) or set(more.wrong) - set(explained):
+        return _named("On most of the cases that fail, your result is", found.misconception)
+    if failing < _FEW:
+        return _named("On the cases that fail, your result is", found.misconception)
+    if best[1] < len(tried.cases) or len(explained) < len(more.cases):
+        return _named("Wherever your result is wrong, it is exactly", found.misconception)
+    return _named("Your result is exactly", found.misconception)
+
+
+def _is_most(some: int, of: int) -> bool:
+    return 5 * some > 4 * of
+
+
+def _named(start: str, misconception: Misconception) -> Diagnosis:
+    return Diagnosis(f"{start} what comes out when {misconception.says}.", misconception.hint, misconception)
 
 
 @dataclass(frozen=True)
@@ -132,16 +158,29 @@ class _Suspect:
     def score(self, best: tuple) -> tuple[int, int, int] | None:
         """How many judged cases are explained, how many cases in all, and how early in the list the misconception is.
 
-        None as soon as that can't be more than `best`, or half of the judged cases aren't explained.
+        None as soon as that can't be more than `best`, or too few of the judged cases are explained.
         """
         judged, everything = len(self.evidence.judged), len(self.evidence.cases)
         for i in self.evidence.order:
             if not self.explains(i):
                 judged, everything = judged - (i in self.evidence.judged), everything - 1
             score = judged, everything, -self.place
-            if score <= best or 2 * judged <= len(self.evidence.judged) or _is_slow(self.outcome(i)):
+            if score <= best or not _is_most(judged, len(self.evidence.judged)) or _is_slow(self.outcome(i)):
                 return None
         return score
+
+    def is_proof(self) -> bool:
+        """Whether what it explains is more than nothing but NaN, which many roads lead to: numbers, or where it is NaN."""
+        judged, everything = self.evidence.judged, self.evidence.order
+        if any(self.explains(i) and not _is_all_nan(self.outcome(i).value) for i in judged):
+            return True
+        return len(judged) < len(everything) and all(map(self.explains, everything))
+
+    def explained_of(self, tried: Tried) -> list[int]:
+        """Which of other cases it explains, right ones included."""
+        outcomes = self.running.run(tried.cases) if tried.cases else []
+        exercise, each = self.evidence.exercise, zip(tried.cases, tried.got, outcomes, strict=True)
+        return [i for i, (one, got, own) in enumerate(each) if alike(got, own, exercise, one)]
 
 
 def _suspects(evidence: _Evidence, runner: Callable) -> list[_Suspect]:
@@ -191,92 +230,10 @@ def _is_deadlock(outcome: Outcome) -> bool:
     return outcome.failure is not None and outcome.failure.type == "deadlock"
 
 
+def _is_all_nan(value: Any) -> bool:
+    held = list(tensors(value))
+    return bool(held) and all(x.is_floating_point() and bool(x.isnan().all()) for x in held)
+
+
 def _is_slow(outcome: Outcome) -> bool:
     return outcome.failure is not None and outcome.failure.kind == "too slow"
-
-
-def generic(exercise: Exercise, cases: Sequence[Case], got: Sequence[Outcome], expected: Sequence) -> Diagnosis | None:
-    """A diagnosis that needs no knowledge of the exercise: a common factor, a sign, a transpose, a forgotten return."""
-    values = [(g.value, e) for g, e in zip(got, expected, strict=True) if g.failure is None]
-    wrong = [(g, e) for g, e in values if compare(e, g, exercise.rtol, exercise.atol)]
-    if not wrong or any(e is None for _, e in wrong):
-        return None
-    if all(g is None for g, _ in wrong):
-        return Diagnosis("Your function returns None: is a `return` missing?")
-    if not all(isinstance(e, torch.Tensor) for _, e in wrong):
-        return None
-    other = [g for g, _ in wrong if not isinstance(g, torch.Tensor)]
-    if other:
-        got_one = "a text" if isinstance(other[0], str) else describe(other[0])  # a text could say the inputs
-        return Diagnosis(f"Your function returns {got_one}, where a torch.Tensor is asked for.")
-    return _tensor_pattern(exercise, wrong)
-
-
-def _tensor_pattern(exercise: Exercise, wrong: Sequence[tuple]) -> Diagnosis | None:
-    def always(change: Callable) -> bool:
-        return all(_fits(exercise, change, g, e) for g, e in wrong)
-
-    if always(lambda g: -g):
-        return Diagnosis("Every number has the right size and the wrong sign.")
-    if always(lambda g: g.transpose(-1, -2)):
-        return Diagnosis("Your result is the transpose of the right one: the last two dimensions are swapped.")
-    if any(e.shape != g.shape for g, e in wrong):
-        if all(e.numel() == g.numel() and _fits(exercise, lambda g, e=e: g.reshape(e.shape), g, e) for g, e in wrong):
-            return Diagnosis(
-                "The numbers are right and the shape is not: "
-                f"{tuple(wrong[0][1].shape)} is asked for, you return {tuple(wrong[0][0].shape)}."
-            )
-        return None
-    factors = [_factor(g, e) for g, e in wrong]
-    if (
-        None not in factors
-        and max(factors) - min(factors) < 1e-3 * abs(factors[0])
-        and always(lambda g: g / factors[0])
-    ):
-        return Diagnosis(f"Every number is {factors[0]:.4g} times the right one.")
-    return None
-
-
-def _fits(exercise: Exercise, change: Callable, got: torch.Tensor, expected: torch.Tensor) -> bool:
-    try:
-        return compare(expected, change(got), exercise.rtol, exercise.atol) is None
-    except (RuntimeError, IndexError):
-        return False
-
-
-def _factor(got: torch.Tensor, expected: torch.Tensor) -> float | None:
-    """The number that `got` is of `expected`, read off where `expected` is largest; None where there is none."""
-    if not expected.is_floating_point() or not expected.numel() or not torch.isfinite(expected).all():
-        return None
-    at = int(expected.abs().argmax())
-    base = float(expected.reshape(-1)[at])
-    ratio = float(got.reshape(-1)[at]) / base if base else 0.0
-    return ratio if ratio and torch.isfinite(torch.tensor(ratio)) else None
-
-
-def does_nothing(cases: Sequence[Case], got: Sequence[Outcome], expected: Sequence) -> Diagnosis | None:
-    """Whether every result is an input handed back, its negative or double, or a constant, where that isn't right."""
-    if any(g.failure for g in got):
-        return None
-    wrong = [(c, g.value) for c, g, e in zip(cases, got, expected, strict=True) if compare(e, g.value) is not None]
-    for name, (of_input, make) in _TRIVIAL.items():
-        if wrong and all(_is_trivial(of_input, make, c, value) for c, value in wrong):
-            return Diagnosis(f"Your function {name}.")
-    return None
-
-
-# What a solution that does nothing gives: name -> (from an input or from the shape of the result, the value).
-_TRIVIAL = {
-    "gives back its input": (True, lambda x: x),
-    "gives back its input with the other sign": (True, lambda x: -x),
-    "gives back twice its input": (True, lambda x: 2 * x),
-    "gives back zeros": (False, torch.zeros_like),
-    "gives back ones": (False, torch.ones_like),
-}
-
-
-def _is_trivial(of_input: bool, make: Callable, one: Case, value) -> bool:
-    if not isinstance(value, torch.Tensor):
-        return False
-    sources = tensors([list(one.args), one.kwargs]) if of_input else [value]
-    return any(x.dtype is not torch.bool and compare(make(x), value) is None for x in sources)

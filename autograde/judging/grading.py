@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -12,9 +13,14 @@ import torch
 from autograde.exercise import Case, Exercise, Law
 from autograde.judging.calls import Outcome, copied, fixed_randomness, plain, told
 from autograde.judging.comparing import compare, describe, tensors
-from autograde.judging.diagnosing import Diagnosis, disagreement, does_nothing, generic, match
+from autograde.judging.conditioning import within_rounding
+from autograde.judging.diagnosing import Diagnosis, Tried, disagreement, match
+from autograde.judging.gradients import FLOWS
+from autograde.judging.patterns import does_nothing, generic, without_influence
 from autograde.judging.running import CallFailed, Local
 from autograde.report import Line, Report
+
+FURTHER = 3  # draws that a misconception has to explain as well before it is named
 
 
 def public_seed(exercise: Exercise) -> int:
@@ -36,8 +42,13 @@ def grade(
     `attempt` counts the learner's tries and picks the hint. `runner(implementation, exercise)` decides where the code
     runs, `own_runner` where the exercise's own misconceptions do. Nothing that the implementation does raises here.
     """
-    cases = exercise.draw(public_seed(exercise) if seed is None else seed)
-    return Judgement(exercise, cases, runner(implementation, exercise), own_runner).report(attempt)
+    seed = public_seed(exercise) if seed is None else seed
+
+    def more() -> list[Case]:
+        return [one for k in range(1, FURTHER + 1) for one in exercise.draw(seed + k)]
+
+    running = runner(implementation, exercise)
+    return Judgement(exercise, exercise.draw(seed), running, own_runner, more=more).report(attempt)
 
 
 def right_answer(exercise: Exercise, one: Case) -> Any:
@@ -60,9 +71,10 @@ class Judgement:
         running: Local,
         own_runner: Callable = Local,
         answer: Callable[[Exercise, Case], Any] = right_answer,
+        more: Callable[[], Sequence[Case]] = tuple,
     ):
         self.exercise, self.cases, self.running, self.own_runner = exercise, cases, running, own_runner
-        self._answer, self._verdicts = answer, {}
+        self._answer, self._more, self._verdicts = answer, more, {}
 
     @cached_property
     def got(self) -> list[Outcome]:
@@ -71,15 +83,36 @@ class Judgement:
     @cached_property
     def expected(self) -> list:
         """The oracle's answers; without an oracle, whatever the implementation gave."""
+        return self._answers(self.cases, self.got)
+
+    def _answers(self, cases: Sequence[Case], got: Sequence[Outcome]) -> list:
         if self.exercise.oracle is None:
-            return [outcome.value for outcome in self.got]
-        return [self._answer(self.exercise, one) for one in self.cases]
+            return [outcome.value for outcome in got]
+        return [self._answer(self.exercise, one) for one in cases]
 
     @cached_property
     def notes(self) -> list[str]:
         """For each case what is wrong with its outcome, or an empty text."""
-        each = zip(self.cases, self.got, self.expected, strict=True)
-        return [_disagreement(self.exercise, one, outcome, right) for one, outcome, right in each]
+        return self._notes(self.cases, self.got, self.expected)
+
+    def _notes(self, cases: Sequence[Case], got: Sequence[Outcome], expected: Sequence) -> list[str]:
+        each = zip(cases, got, expected, strict=True)
+        return [_disagreement(self.exercise, one, outcome, right, self._answer) for one, outcome, right in each]
+
+    @cached_property
+    def tried(self) -> Tried:
+        return _tried(self.cases, self.got, self.notes)
+
+    def _further(self) -> Tried:
+        """What comes out on more cases than the report tells of; none where calls are slow, or start ranks."""
+        if self.exercise.ranks or any(o.failure and o.failure.kind == "too slow" for o in self.got):
+            return Tried()
+        cases = self._more()
+        got = self.running.run(cases) if cases else []
+        expected = (
+            [self._answer(self.exercise, one) for one in cases] if self.exercise.oracle else [o.value for o in got]
+        )
+        return _tried(cases, got, self._notes(cases, got, expected))
 
     def broken(self, law: Law) -> str:
         """Why a law does not hold, or an empty text."""
@@ -110,7 +143,7 @@ class Judgement:
     @cached_property
     def nothing(self) -> Diagnosis | None:
         """What a solution that does nothing does. Such a solution earns nothing, whatever laws it keeps."""
-        return does_nothing(self.cases, self.got, self.expected) if self.exercise.oracle else None
+        return does_nothing(self.tried, self.expected) if self.exercise.oracle else None
 
     def breaks(self, law: Law) -> bool:
         """Whether the law's line in the report would be crossed."""
@@ -134,18 +167,38 @@ class Judgement:
         """The misconception behind what is wrong, or what else can be said about it."""
         if self.stopped:
             return Diagnosis(self.stopped.diagnosis)
-        right = [not note for note in self.notes]
+        exercise, tried = self.exercise, self.tried
+        found = match(exercise, tried, self._further, self._breaks_alike, self.own_runner) or self.nothing
+        if found or not exercise.oracle:
+            return found or Diagnosis("")
+        if not tried.wrong:
+            return self._only_gradients or Diagnosis("")
         return (
-            match(self.exercise, self.cases, self.got, right, self._breaks_alike, self.own_runner)
-            or self.nothing
-            or (generic(self.exercise, self.cases, self.got, self.expected) if self.exercise.oracle else None)
+            generic(exercise, tried, self.expected)
+            or without_influence(exercise, tried, self.expected, self.running, self._answer)
             or Diagnosis("")
         )
 
+    @property
+    def _only_gradients(self) -> Diagnosis | None:
+        """What to say where a result is right and can't be trained through."""
+        told = {law.name: self.broken(law) for law in self.exercise.laws if self.broken(law)}
+        if set(told) != {FLOWS}:
+            return None
+        cut = "cut off from the graph" in told[FLOWS]
+        if not cut:
+            return Diagnosis("The result is right, but learning through it goes wrong: its gradients differ.")
+        return Diagnosis(
+            "The result is right, but cut off from the graph, so that nothing can be learned through it.",
+            "What leads away from autograd: torch.no_grad, .detach(), .data, .item(), .numpy(), a new torch.tensor(…).",
+        )
+
     def _breaks_alike(self, outcomes: Sequence[Outcome], running: Local) -> bool:
-        """Whether another implementation keeps the laws that this one keeps, and breaks those that it breaks."""
-        laws = self.exercise.laws
-        return all(bool(self.broken(law)) == bool(_broken(law, self.cases, outcomes, running)) for law in laws)
+        """Whether another implementation keeps the laws that this one keeps, and breaks the others in the same way."""
+        if [_dtypes(o) for o in outcomes] != [_dtypes(o) for o in self.got]:
+            return False
+        verdicts = ((self.broken(law), _broken(law, self.cases, outcomes, running)) for law in self.exercise.laws)
+        return all(_gist(mine) == _gist(other) for mine, other in verdicts)
 
     def report(self, attempt: int = 1) -> Report:
         """Everything, for the learner."""
@@ -179,15 +232,31 @@ def _no_points(exercise: Exercise, got: Sequence[Outcome]) -> Report | None:
     return None
 
 
-def _disagreement(exercise: Exercise, one: Case, outcome: Outcome, expected) -> str:
+def _tried(cases: Sequence[Case], got: Sequence[Outcome], notes: Sequence[str]) -> Tried:
+    return Tried(cases, got, [i for i, note in enumerate(notes) if note])
+
+
+def _dtypes(outcome: Outcome) -> list[torch.dtype]:
+    return [x.dtype for x in tensors(outcome.value)]
+
+
+def _gist(verdict: str) -> str:
+    """A law's words without the numbers in them: those of a dtype are part of a word."""
+    return re.sub(r"(?<![a-z])\d[\d.,]*(e-?\d+)?", "", verdict)
+
+
+def _disagreement(exercise: Exercise, one: Case, outcome: Outcome, expected, answer: Callable) -> str:
     """What is wrong with one outcome, or an empty text."""
     if outcome.failure:
         return outcome.failure.message
     if outcome.changed:
         return f"changes its input in place ({', '.join(outcome.changed)})"
+    if exercise.fresh and outcome.shared:
+        return f"hands back memory of its input ({', '.join(outcome.shared)}), where a new object is asked for"
     if exercise.oracle is None:
         return ""
-    return disagreement(exercise, one, expected, outcome.value)
+    told = disagreement(exercise, one, expected, outcome.value)
+    return "" if told and within_rounding(exercise, one, expected, outcome.value, answer) else told
 
 
 def _unfit(exercise: Exercise, got: Sequence[Outcome], expected: Sequence) -> str:
@@ -204,6 +273,8 @@ def _broken(law: Law, cases: Sequence[Case], got: Sequence[Outcome], running) ->
     for one, outcome in zip(cases, got, strict=True):
         if outcome.failure:
             return outcome.failure.message
+        if one.made and one.slack and not law.everywhere:
+            continue
         try:
             verdict = law.holds(outcome.value, one, running.call)
         except CallFailed as error:
@@ -220,17 +291,20 @@ def _named(one: Case) -> str:
 
 
 def _lines(exercise: Exercise, notes: Sequence[str], verdicts: Sequence[str], worthless: bool = False) -> list[Line]:
-    """Half for agreement with the oracle, half for the laws; where one of them is missing, all for the other."""
+    """Agreement with the oracle, each essential law, and the other laws together are worth the same."""
     laws = list(exercise.laws)
-    agreement = exercise.points * (0.5 if laws and exercise.oracle else 1.0 if exercise.oracle else 0.0)
-    share = (exercise.points - agreement) / len(laws) if laws else 0.0
+    essential = sum(law.essential for law in laws)
+    whole = exercise.points / (bool(exercise.oracle) + essential + (essential < len(laws)))
+    agreement = whole if exercise.oracle else 0.0
+    share = whole / max(len(laws) - essential, 1)
     good = sum(not note for note in notes)
     lines = []
     if exercise.oracle or any(notes):
         first = next(filter(None, notes), "")
         name = "gives the right result" if exercise.oracle else "runs and leaves its inputs alone"
         lines.append(_line(f"{name} ({good} of {len(notes)} cases)", first, agreement, worthless))
-    lines += [_line(law.name, broken, share, worthless) for law, broken in zip(laws, verdicts, strict=True)]
+    for law, broken in zip(laws, verdicts, strict=True):
+        lines.append(_line(law.name, broken, whole if law.essential else share, worthless))
     return lines
 
 

@@ -18,6 +18,13 @@ class CallFailed(Exception):
         self.failure = failure
 
 
+def value_of(outcome: Outcome) -> Any:
+    """What a call gave; raises CallFailed where it gave nothing."""
+    if outcome.failure:
+        raise CallFailed(outcome.failure)
+    return outcome.value
+
+
 class Local:
     """Runs an implementation in this process (or, for a rank exercise, on ranks started from it)."""
 
@@ -36,12 +43,9 @@ class Local:
                 outcomes.append(run_once(self.implementation, self.exercise, one))
         return outcomes
 
-    def call(self, *args, ranks: int | None = None, **kwargs) -> Any:
-        """The value for other inputs, for use in laws; raises CallFailed."""
-        outcome = self.run([Case(args, kwargs, ranks=ranks)])[0]
-        if outcome.failure:
-            raise CallFailed(outcome.failure)
-        return outcome.value
+    def call(self, *args, ranks: int | None = None, backward: Sequence[int] | None = None, **kwargs) -> Any:
+        """The value for other inputs, for use in laws, or with `backward` (see `Case`) gradients; raises CallFailed."""
+        return value_of(self.run([Case(args, kwargs, ranks=ranks, backward=backward)])[0])
 
 
 def run_all(implementations: Sequence[Callable], exercise: Exercise, cases: Sequence[Case]) -> list[list[Outcome]]:

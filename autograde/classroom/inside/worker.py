@@ -233,7 +233,7 @@ class _Check:
             order = self.channel.receive()
             if order["do"] != "run":
                 os._exit(0)
-            cases = [Case(tuple(args), kwargs, ranks=ranks) for args, kwargs, ranks in order["cases"]]
+            cases = [Case(tuple(a), k, ranks=ranks, backward=back) for a, k, ranks, back in order["cases"]]
             for outcome in self._outcomes(cases):
                 self._tell(outcome)
 
@@ -260,6 +260,7 @@ def _message(outcome: Outcome) -> dict:
         "value": outcome.value,
         "failure": failure and [failure.kind, failure.message, failure.type, failure.trace],
         "changed": list(outcome.changed),
+        "shared": list(outcome.shared),
         "printed": outcome.printed,
         "traffic": traffic,
     }

@@ -31,9 +31,7 @@ def class_page(section: str, results: dict[str, dict]) -> str:
     parts += ["<h2>Exercise by exercise</h2>", _exercises(results)]
     parts += ["<h2>Misconceptions that the class holds</h2>", *_misconceptions(results)]
     parts += ["<h2>Submissions that resemble each other</h2>", *_alike(results)]
-    rows = [
-        (s, earned(r), most(r), r["graded"], r["seconds"], summary_of(r)[:300]) for s, r in sorted(results.items())
-    ]
+    rows = [(s, earned(r), most(r), r["graded"], r["seconds"], summary_of(r)[:300]) for s, r in sorted(results.items())]
     parts += ["<h2>Everybody</h2>", table(["student", "points", "of", "graded", "seconds", "what happened"], rows)]
     return page(f"Class report: {section}", parts)
 
@@ -105,9 +103,7 @@ def _alike(results: dict[str, dict]) -> list[str]:
     found = pairs(results)
     if not found:
         return ["<p>No two submissions resemble each other more than short solutions do anyway.</p>"]
-    rows = [
-        (p.notebook, p.one, p.other, f"{p.ratio:.0%}", f"{p.usual:.0%}", "same text" * p.same_text) for p in found
-    ]
+    rows = [(p.notebook, p.one, p.other, f"{p.ratio:.0%}", f"{p.usual:.0%}", "same text" * p.same_text) for p in found]
     told = (
         "Names, comments and layout are left out of the comparison. A high number is a reason to look, and no proof: "
         "short functions have few shapes, and people learn together."

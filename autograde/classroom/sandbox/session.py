@@ -19,7 +19,7 @@ from autograde.classroom.sandbox.process import Sandbox
 from autograde.classroom.submission import Step
 from autograde.exercise import Case, Exercise, PerRank
 from autograde.judging.calls import Failure, Outcome
-from autograde.judging.running import CallFailed
+from autograde.judging.running import value_of
 from labkit.traffic import Message
 
 _LOAD = 120.0  # seconds for all cells of a notebook
@@ -125,7 +125,7 @@ class Session:
             if number in self.failed:
                 raise _Stopped(None, "")
             self._serve(number)
-            message = [[list(one.args), dict(one.kwargs), one.ranks] for one in cases]
+            message = [[list(one.args), dict(one.kwargs), one.ranks, one.backward] for one in cases]
             self.sandbox.channel.send({"do": "run", "cases": message}, 30)
             for one in cases:
                 if found and found[-1].failure and found[-1].failure.kind == "too slow" and not exercise.ranks:
@@ -204,12 +204,9 @@ class Remote:
             return [Outcome(failure=Failure("raised", "The release has no check for this exercise."))] * len(cases)
         return self.session.outcomes(self.number, self.exercise, cases, self.end)
 
-    def call(self, *args, ranks: int | None = None, **kwargs) -> Any:
-        """The value for other inputs, for use in laws; raises CallFailed."""
-        outcome = self.run([Case(args, kwargs, ranks=ranks)])[0]
-        if outcome.failure:
-            raise CallFailed(outcome.failure)
-        return outcome.value
+    def call(self, *args, ranks: int | None = None, backward: Sequence[int] | None = None, **kwargs) -> Any:
+        """As that of Local."""
+        return value_of(self.run([Case(args, kwargs, ranks=ranks, backward=backward)])[0])
 
 
 def _checks(steps: Sequence[Step], exercises: dict[str, Exercise]) -> list[dict]:
@@ -257,12 +254,12 @@ def _text(said: Any) -> str:
 
 
 def _outcome(said: dict, one: Case, exercise: Exercise) -> Outcome:
-    if set(said) != {"value", "failure", "changed", "printed", "traffic"}:
+    if set(said) != {"value", "failure", "changed", "shared", "printed", "traffic"}:
         if {"died", "ended", "served"} & set(said):
             why = said.get("died") or said.get("ended")
             raise Closed(_text(why) if isinstance(why, str) else "ended itself with the exit status 0")
         raise BadFrame("something that is no message")
-    changed = tuple(map(_text, said["changed"])) if isinstance(said["changed"], list) else ()
+    changed, shared = _texts(said["changed"]), _texts(said["shared"])
     if said["failure"] is not None:
         return Outcome(None, _failure(said["failure"], exercise), changed, _text(said["printed"]))
     value = said["value"]
@@ -270,7 +267,11 @@ def _outcome(said: dict, one: Case, exercise: Exercise) -> Outcome:
         if not isinstance(value, list) or len(value) != one.ranks:
             raise BadFrame("values that are not one a rank")
         value = PerRank(value, _traffic(said["traffic"], one.ranks))
-    return Outcome(value, None, changed, _text(said["printed"]))
+    return Outcome(value, None, changed, _text(said["printed"]), shared)
+
+
+def _texts(said: Any) -> tuple[str, ...]:
+    return tuple(map(_text, said)) if isinstance(said, list) else ()
 
 
 def _failure(said: Any, exercise: Exercise) -> Failure:

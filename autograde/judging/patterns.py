@@ -1,0 +1,231 @@
+"""What can be said about a wrong result without knowing the exercise: a sign, an order, an argument without influence.
+
+Each pattern has to hold on every case that fails.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from autograde.exercise import Case, Exercise
+from autograde.judging.calls import Outcome
+from autograde.judging.comparing import compare, describe, tensors
+from autograde.judging.diagnosing import Diagnosis, Tried, alike
+from autograde.judging.running import Local
+
+_TRIES = 3  # cases on which an argument is changed, to see whether the result follows
+
+
+def generic(exercise: Exercise, tried: Tried, expected: Sequence) -> Diagnosis | None:
+    """The first pattern that all wrong results show, or None. `expected` holds the right answer of every case."""
+    wrong = [(tried.got[i].value, expected[i]) for i in tried.wrong if tried.got[i].failure is None]
+    wrong = [(g, e) for g, e in wrong if compare(e, g, exercise.rtol, exercise.atol)]
+    if not wrong or any(e is None for _, e in wrong):
+        return None
+    if all(g is None for g, _ in wrong):
+        return Diagnosis("Your function returns None: is a `return` missing?")
+    wrong = [(_as_tensor(g), _as_tensor(e)) for g, e in wrong]
+    if not all(isinstance(e, torch.Tensor) for _, e in wrong):
+        return None
+    other = [g for g, _ in wrong if not isinstance(g, torch.Tensor)]
+    if other:
+        got_one = "a text" if isinstance(other[0], str) else describe(other[0])  # a text could say the inputs
+        return Diagnosis(f"Your function returns {got_one}, where a torch.Tensor is asked for.")
+    return _tensor_pattern(exercise, wrong) or _first_alone(tried)
+
+
+def _as_tensor(value: Any) -> Any:
+    """A list of plain numbers as a tensor, everything else as it is."""
+    if isinstance(value, (list, tuple)) and value and all(type(x) in (int, float) for x in value):
+        return torch.tensor(value, dtype=torch.float64)
+    return value
+
+
+def _tensor_pattern(exercise: Exercise, wrong: Sequence[tuple]) -> Diagnosis | None:
+    def always(change: Callable) -> bool:
+        return all(_fits(exercise, change, g, e) for g, e in wrong)
+
+    if always(lambda g: -g):
+        return Diagnosis("Every number has the right size and the wrong sign.")
+    if always(lambda g: g.transpose(-1, -2)):
+        return Diagnosis("Your result is the transpose of the right one: the last two dimensions are swapped.")
+    if any(e.shape != g.shape for g, e in wrong):
+        if all(e.numel() == g.numel() and _fits(exercise, lambda g, e=e: g.reshape(e.shape), g, e) for g, e in wrong):
+            return Diagnosis(
+                "The numbers are right and the shape is not: "
+                f"{tuple(wrong[0][1].shape)} is asked for, you return {tuple(wrong[0][0].shape)}."
+            )
+        return None
+    factors = [_factor(g, e) for g, e in wrong]
+    if (
+        None not in factors
+        and max(factors) - min(factors) < 1e-3 * abs(factors[0])
+        and always(lambda g: g / factors[0])
+    ):
+        return Diagnosis(f"Every number is {factors[0]:.4g} times the right one.")
+    return next((Diagnosis(says) for holds, says in _ORDERS if _throughout(exercise, holds, wrong)), None)
+
+
+def _throughout(exercise: Exercise, holds: Callable, wrong: Sequence[tuple]) -> bool:
+    """Whether `holds(result, right, same)` on all wrong results that are large enough to show it, at least one."""
+
+    def same(a: torch.Tensor, b: torch.Tensor) -> bool:
+        return compare(b, a, exercise.rtol, exercise.atol) is None
+
+    answers = [holds(g, e, same) for g, e in wrong]
+    return True in answers and False not in answers
+
+
+def _first_for_all(got: torch.Tensor, right: torch.Tensor, same: Callable) -> bool | None:
+    if got.dim() == 0 or len(got) < 2 or all(same(row, right[0]) for row in right):
+        return None
+    return all(same(row, right[0]) for row in got)
+
+
+def _moved(by: int, dim: int) -> Callable:
+    """Whether everything stands `by` places too far along a dimension, counted from the end."""
+
+    def holds(got: torch.Tensor, right: torch.Tensor, same: Callable) -> bool | None:
+        n = right.shape[dim] if right.dim() >= -dim else 0
+        if n < 3 or len(right.unique()) < 3:
+            return None
+        late, early = (x.narrow(dim, max(by * sign, 0), n - 1) for x, sign in ((got, 1), (right, -1)))
+        return same(late, early)
+
+    return holds
+
+
+def _reordered(got: torch.Tensor, right: torch.Tensor, same: Callable) -> bool | None:
+    return None if right.numel() < 3 else same(got.flatten().sort().values, right.flatten().sort().values)
+
+
+_ORDERS = [
+    (_first_for_all, "Every row of your result is the right first row: the others need numbers of their own."),
+    *(
+        (_moved(by, dim), f"Every number stands one place too {side} along dimension {dim}.")
+        for dim, (by, side) in itertools.product((-1, -2), ((1, "late"), (-1, "early")))
+    ),
+    (_reordered, "Your result has the right numbers in another order."),
+]
+
+
+def _first_alone(tried: Tried) -> Diagnosis | None:
+    if len(tried.cases) > 3 and list(tried.wrong) == list(range(1, len(tried.cases))):
+        return Diagnosis("Only the first call is right: does something stay from it, or hang on its sizes?")
+    return None
+
+
+def _fits(exercise: Exercise, change: Callable, got: torch.Tensor, expected: torch.Tensor) -> bool:
+    try:
+        return compare(expected, change(got), exercise.rtol, exercise.atol) is None
+    except (RuntimeError, IndexError):
+        return False
+
+
+def _factor(got: torch.Tensor, expected: torch.Tensor) -> float | None:
+    """The number that `got` is of `expected`, read off where `expected` is largest; None where there is none."""
+    if not expected.is_floating_point() or not expected.numel() or not torch.isfinite(expected).all():
+        return None
+    at = int(expected.abs().argmax())
+    base = float(expected.reshape(-1)[at])
+    ratio = float(got.reshape(-1)[at]) / base if base else 0.0
+    return ratio if ratio and torch.isfinite(torch.tensor(ratio)) else None
+
+
+def without_influence(
+    exercise: Exercise, tried: Tried, expected: Sequence, running: Local, answer: Callable[[Exercise, Case], Any]
+) -> Diagnosis | None:
+    """Arguments that the right result follows and this one doesn't, found by changing one at a time."""
+    ignored = []
+    for name in dict.fromkeys(name for one in tried.cases for name in _given(exercise, one)):
+        verdicts = _follows(exercise, name, tried, expected, running, answer)
+        if verdicts and not any(verdicts):
+            ignored.append(f"`{name}`")
+    if not ignored:
+        return None
+    return Diagnosis(f"{' and '.join(ignored)} {'has' if len(ignored) == 1 else 'have'} no influence on your result.")
+
+
+def _follows(exercise, name, tried, expected, running, answer) -> list[bool]:
+    """For the first cases in which the right result follows a change of the argument: whether this one does."""
+    verdicts: list[bool] = []
+    for one, got, right in zip(tried.cases, tried.got, expected, strict=True):
+        if len(verdicts) == _TRIES or got.failure:
+            break
+        for other in _with_another(exercise, one, name):
+            try:
+                moves = not alike(Outcome(answer(exercise, other)), Outcome(right), exercise, one)
+            except Exception:  # the argument can't be that
+                continue
+            if moves:
+                verdicts.append(not alike(running.run([other])[0], got, exercise, one))
+                break
+    return verdicts
+
+
+def _given(exercise: Exercise, one: Case) -> dict[str, Any]:
+    parameters = list(inspect.signature(exercise.oracle).parameters)
+    return dict(zip(parameters, one.args, strict=False)) | one.kwargs
+
+
+def _with_another(exercise: Exercise, one: Case, name: str) -> Iterator[Case]:
+    """The case with other values of one argument."""
+    given = _given(exercise, one)
+    for value in _others(given.get(name)):
+        if name in one.kwargs:
+            yield replace(one, kwargs=one.kwargs | {name: value})
+        else:
+            at = list(given).index(name)
+            yield replace(one, args=(*one.args[:at], value, *one.args[at + 1 :]))
+
+
+def _others(value: Any) -> Iterator[Any]:
+    if isinstance(value, bool):
+        yield not value
+    elif isinstance(value, int):
+        yield from (value + 1, value - 1, 2 * value)
+    elif isinstance(value, float):
+        yield from (1.5 * value + 0.1, value / 2)
+    elif isinstance(value, tuple) and all(isinstance(x, float) for x in value):
+        yield tuple(x / 2 for x in value)
+    elif isinstance(value, torch.Tensor) and value.numel():
+        noise = torch.randn(value.shape, generator=torch.Generator().manual_seed(0))
+        if value.is_floating_point():
+            yield value + (noise * (1 + value.abs().double().mean())).to(value.dtype)
+        else:
+            yield ~value if value.dtype is torch.bool else value.flip(-1) if value.dim() else value + 1
+
+
+def does_nothing(tried: Tried, expected: Sequence) -> Diagnosis | None:
+    """Whether every result is an input handed back, its negative or double, or a constant, where that isn't right."""
+    if any(g.failure for g in tried.got):
+        return None
+    each = zip(tried.cases, tried.got, expected, strict=True)
+    wrong = [(c, g.value) for c, g, e in each if compare(e, g.value) is not None]
+    for name, (of_input, make) in _TRIVIAL.items():
+        if wrong and all(_is_trivial(of_input, make, c, value) for c, value in wrong):
+            return Diagnosis(f"Your function {name}.")
+    return None
+
+
+# What a solution that does nothing gives: name -> (from an input or from the shape of the result, the value).
+_TRIVIAL = {
+    "gives back its input": (True, lambda x: x),
+    "gives back its input with the other sign": (True, lambda x: -x),
+    "gives back twice its input": (True, lambda x: 2 * x),
+    "gives back zeros": (False, torch.zeros_like),
+    "gives back ones": (False, torch.ones_like),
+}
+
+
+def _is_trivial(of_input: bool, make: Callable, one: Case, value) -> bool:
+    if not isinstance(value, torch.Tensor):
+        return False
+    sources = tensors([list(one.args), one.kwargs]) if of_input else [value]
+    return any(x.dtype is not torch.bool and compare(make(x), value) is None for x in sources)
