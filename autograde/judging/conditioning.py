@@ -6,7 +6,7 @@ the fourth one of the result, in whatever order somebody computes. Nobody is to 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from autograde.judging.comparing import compare, rebuild
 _TRIES = 3
 _ROUNDINGS = 8  # how many roundings of an input a computation may be worth
 _COARSE = 2  # the same where these are large already
+_MOST = 0.01  # of the largest number: what moves further jumps, as at a tie, and the edge itself is what is asked
 
 
 def within_rounding(
@@ -32,38 +33,39 @@ def within_rounding(
     mismatch = None if exercise.agrees or one.ranks else compare(expected, got, **how)
     if mismatch is None or mismatch.kind != "value" or (exercise.precise and one.slack):
         return False
-    right, found = _leaves(expected), _leaves(got)
     generator = torch.Generator().manual_seed(0)
-    allowed = [torch.zeros(x.shape, dtype=torch.float64) for x in right]
-    for _ in range(_TRIES):
-        moved = _leaves(answer(exercise, _moved(one, generator)))
-        if [x.shape for x in moved] != [x.shape for x in right]:
+    moved = [answer(exercise, _moved(one, generator)) for _ in range(_TRIES)]
+    return _near(got, expected, moved, _COARSE if one.slack else _ROUNDINGS, how)
+
+
+def _near(got: Any, right: Any, moved: Sequence, roundings: int, how: dict[str, Any]) -> bool:
+    """Whether `got` is as near to `right` as to what it becomes when the inputs move, and else as `how` has it."""
+    if isinstance(right, (list, tuple, dict)):
+        parts = [_parts(value) for value in (got, right, *moved)]
+        if any(keys != parts[1][0] for keys, _ in parts):
             return False
-        apart = [(m - r).abs().double().nan_to_num(0.0, 0.0) for m, r in zip(moved, right, strict=True)]
-        allowed = [torch.maximum(a, b) for a, b in zip(allowed, apart, strict=True)]
-    roundings = _COARSE if one.slack else _ROUNDINGS
-    return len(found) == len(right) and all(
-        _near(f, r, how["rtol"], how["atol"] + roundings * a) for f, r, a in zip(found, right, allowed, strict=True)
-    )
+        items = zip(*[values for _, values in parts], strict=True)
+        return all(_near(mine, yours, others, roundings, how) for mine, yours, *others in items)
+    if compare(right, got, **how) is None:
+        return True
+    numbers = [torch.as_tensor(x, dtype=torch.float64) for x in (got, right, *moved) if _is_floating(x)]
+    if len(numbers) < 2 + len(moved) or len({x.shape for x in numbers}) > 1:
+        return False
+    mine, yours, *others = numbers
+    allowed = torch.stack([(other - yours).abs().nan_to_num(0.0, 0.0) for other in others]).amax(0) * roundings
+    allowed = allowed.clamp(max=_MOST * float(yours.abs().nan_to_num(0.0, 0.0).max())) if yours.numel() else allowed
+    return bool(((mine == yours) | ((mine - yours).abs() <= how["atol"] + how["rtol"] * yours.abs() + allowed)).all())
 
 
-def _near(found: torch.Tensor, right: torch.Tensor, rtol: float, atol: torch.Tensor) -> bool:
-    if found.shape != right.shape or not right.is_floating_point():
-        return torch.equal(found, right)
-    return bool(((found == right) | ((found - right).abs() <= atol + rtol * right.abs())).all())
-
-
-def _leaves(value: Any) -> list[torch.Tensor]:
-    """Every number in a value as a tensor, the floating-point ones in float64."""
-    if isinstance(value, torch.Tensor):
-        return [value.double() if value.is_floating_point() else value]
-    if isinstance(value, float):
-        return [torch.tensor(value, dtype=torch.float64)]
-    if isinstance(value, (list, tuple)):
-        return [leaf for item in value for leaf in _leaves(item)]
+def _parts(value: Any) -> tuple[Any, list]:
+    """The keys (or how many there are) and the items of a container; of anything else nothing."""
     if isinstance(value, dict):
-        return [leaf for key in sorted(value, key=repr) for leaf in _leaves(value[key])]
-    return []
+        return set(value), [value[key] for key in sorted(value, key=repr)]
+    return (len(value), list(value)) if isinstance(value, (list, tuple)) else (None, [])
+
+
+def _is_floating(x: Any) -> bool:
+    return x.is_floating_point() if isinstance(x, torch.Tensor) else isinstance(x, float)
 
 
 def _moved(one: Case, generator: torch.Generator) -> Case:

@@ -170,9 +170,9 @@ class _Suspect:
         return score
 
     def is_proof(self) -> bool:
-        """Whether what it explains is more than nothing but NaN, which many roads lead to: numbers, or where it is NaN."""
+        """Whether what it explains is more than NaN, to which many roads lead: numbers, or where exactly NaN comes."""
         judged, everything = self.evidence.judged, self.evidence.order
-        if any(self.explains(i) and not _is_all_nan(self.outcome(i).value) for i in judged):
+        if any(self.explains(i) and not is_all_nan(self.outcome(i).value) for i in judged):
             return True
         return len(judged) < len(everything) and all(map(self.explains, everything))
 
@@ -230,7 +230,8 @@ def _is_deadlock(outcome: Outcome) -> bool:
     return outcome.failure is not None and outcome.failure.type == "deadlock"
 
 
-def _is_all_nan(value: Any) -> bool:
+def is_all_nan(value: Any) -> bool:
+    """Whether a value is tensors that hold nothing but NaN."""
     held = list(tensors(value))
     return bool(held) and all(x.is_floating_point() and bool(x.isnan().all()) for x in held)
 
