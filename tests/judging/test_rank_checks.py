@@ -54,6 +54,8 @@ MEAN = Exercise(
     ],
     alternatives=[],
     ranks=True,
+    dtypes=(),
+    strides=False,
 )
 
 
