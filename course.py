@@ -34,12 +34,13 @@ The first run makes .venv beside this file; later runs start in seconds. All opt
 START = "00_start_here.ipynb"
 
 
-def launch(command, cwd=ROOT):
+def launch(command, cwd=ROOT, **variables):
     """Become `command`, so that signals reach it. Windows can't: wait for it there, and leave Ctrl-C to it."""
+    env = course_setup.environment() | variables
     if os.name == "posix":
         os.chdir(cwd)
-        os.execve(command[0], command, course_setup.environment())
-    process = subprocess.Popen(command, cwd=cwd, env=course_setup.environment())
+        os.execve(command[0], command, env)
+    process = subprocess.Popen(command, cwd=cwd, env=env)
     while True:
         try:
             return process.wait()
@@ -59,7 +60,8 @@ def lab(options):
     command += ["--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
     if os.name == "posix" and os.geteuid() == 0:
         command.append("--allow-root")  # in a container there may be nobody else
-    return launch(command + options, cwd=notebooks)
+    settings = [os.path.join(ROOT, "jupyter"), *filter(None, [os.environ.get("JUPYTER_CONFIG_PATH")])]
+    return launch(command + options, cwd=notebooks, JUPYTER_CONFIG_PATH=os.pathsep.join(settings))
 
 
 def test(options):

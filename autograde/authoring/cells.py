@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from dataclasses import replace
 
 import nbformat
 from nbformat import NotebookNode
@@ -12,6 +13,7 @@ from autograde import repository
 from autograde.authoring.bank import Bank
 from autograde.authoring.cards import card, claim_quote, claim_verdict
 from autograde.authoring.chapter import Cell, Chapter
+from autograde.authoring.folding import COLLAPSED, folded
 from autograde.authoring.lint import exercises_of
 from autograde.exercise import Exercise
 
@@ -69,9 +71,17 @@ class CellMaker:
             return [self._check(cell)]
         if cell.kind == "claim":
             claim = self.bank.claims[cell.name]
-            return [self._markdown(claim_quote(claim)), self._code(cell), self._markdown(claim_verdict(claim))]
-        grader = nbgrader_marks("setup", locked=True) if cell.kind == "setup" else None
-        return [self._code(cell, grader)]
+            return [self._markdown(claim_quote(claim)), *self._folded(cell), self._markdown(claim_verdict(claim))]
+        if cell.kind == "setup":
+            return [self._code(cell, nbgrader_marks("setup", locked=True))]
+        return self._folded(cell)
+
+    def _folded(self, cell: Cell) -> list[NotebookNode]:
+        made = []
+        for source, hide in folded(cell.source):
+            made.append(self._code(replace(cell, source=source)))
+            made[-1].metadata.update(COLLAPSED if hide else {})
+        return made
 
     def _check(self, cell: Cell) -> NotebookNode:
         hidden = f"### BEGIN HIDDEN TESTS\ncheck({cell.name}, hidden=True)\n### END HIDDEN TESTS"
@@ -113,7 +123,7 @@ class CellMaker:
         models = ", ".join(f'"{pin}"' for pin in self.models)
         source = _BOOTSTRAP.format(slug=repository.slug(), tag=repository.tag(), models=models)
         grader = nbgrader_marks("bootstrap", locked=True)
-        metadata = {"tags": ["bootstrap"], "nbgrader": grader, "jupyter": {"source_hidden": True}}
+        metadata = {"tags": ["bootstrap"], "nbgrader": grader, **COLLAPSED}
         return nbformat.v4.new_code_cell(source, id=self._id("bootstrap"), metadata=metadata)
 
     def _hints(self, exercise: Exercise) -> NotebookNode:

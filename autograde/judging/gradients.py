@@ -91,7 +91,7 @@ def _is_shaky(oracle: Callable, one, through, wanted, name: str, names: list[str
 
     def moved(x: torch.Tensor) -> torch.Tensor:
         noise = torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x.dtype)
-        return x + 1e-6 * x.abs().max() * noise if x.is_floating_point() and x.numel() else x
+        return x + 1e-6 * (x.abs().max() + 1e-3) * noise if x.is_floating_point() and x.numel() else x
 
     other, _ = gradients(oracle, rebuild(one.args, moved), rebuild(one.kwargs, moved), through)
     scale = float(wanted.abs().max()) if wanted.numel() else 0.0

@@ -1,0 +1,238 @@
+"""What every exercise is judged by without its author's help: precisions, strides, gradients, rounding, patterns."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from autograde.exercise import Draft, Exercise, Law, Misconception, case, keeps_dtype, same
+from autograde.judging.gradients import FLOWS
+from autograde.judging.grading import grade
+
+
+def drawn(g):
+    for n in (3, 4, 5, 6):
+        yield case(torch.randn(n, n + 1, generator=g), float(n), label=f"{n} rows")
+
+
+def scaled(x, by):
+    return x * by - x.mean(-1, keepdim=True)
+
+
+def exercise(function=scaled, cases=drawn, mistakes=(), **settings) -> Exercise:
+    draft = Draft("toy", points=6, **settings)
+    draft.cases(cases)
+    draft.oracle(function)
+    draft.law("keeps the dtype")(keeps_dtype)
+    for says, wrong in mistakes:
+        draft.mistake(says, hint="look")(wrong)
+    return draft.finished()
+
+
+TOY = exercise()
+
+
+def line(report, name):
+    return next(line for line in report.lines if line.name == name)
+
+
+def test_the_first_cases_come_in_other_precisions_and_one_with_other_strides():
+    cases = TOY.draw(0)
+    dtypes = [one.args[0].dtype for one in cases]
+    assert dtypes == [torch.float32] * 4 + [torch.float64] * 2 + [torch.bfloat16] * 2 + [torch.float32]
+    assert not cases[-1].args[0].is_contiguous() and torch.equal(cases[-1].args[0], cases[0].args[0])
+    assert [one.trained for one in cases] == [True] * 3 + [False] * 6
+    assert [one.made for one in cases] == [False] * 4 + [True] * 5
+
+
+def test_an_author_may_do_without():
+    cases = exercise(dtypes=(), strides=False, no_gradient="nobody trains a toy").draw(0)
+    assert len(cases) == 4 and not any(one.trained or one.made for one in cases)
+
+
+def test_a_wrong_dtype_costs_the_law_alone():
+    report = grade(TOY, lambda x, by: scaled(x.float(), by))
+    assert "torch.float64 went in, torch.float32 came out" in line(report, "keeps the dtype").note
+    assert report.earned == 4.5  # half of the points for the values, and each law a quarter
+
+
+def test_bfloat16_inside_is_refused_where_precision_is_promised():
+    def coarse(x, by):
+        return scaled(x.bfloat16(), by).to(x.dtype)
+
+    assert not grade(TOY, coarse).solved
+    few = replace(TOY, cases=lambda g: [replace(c, args=(c.args[0].bfloat16(), c.args[1])) for c in drawn(g)])
+    sums = lambda x, by: (x.bfloat16() * by).cumsum(-1).to(x.dtype)  # noqa: E731
+    exact = replace(few, oracle=lambda x, by: (x.double() * by).cumsum(-1).to(x.dtype), laws=(), precise=True)
+    assert not grade(exact, sums).solved
+    assert grade(exact, lambda x, by: (x.float() * by).cumsum(-1).to(x.dtype)).solved
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        torch.no_grad()(scaled),
+        lambda x, by: scaled(x.detach(), by),
+        lambda x, by: scaled(x, by).detach(),
+        lambda x, by: torch.tensor(scaled(x, by).tolist(), dtype=x.dtype),
+    ],
+)
+def test_a_result_that_is_cut_off_is_named(cut):
+    report = grade(TOY, cut)
+    assert not report.solved and "cut off from the graph" in report.diagnosis
+    assert [each.name for each in report.lines if not each.passed] == [FLOWS]
+
+
+def test_a_partial_gradient_is_told():
+    report = grade(TOY, lambda x, by: x * by - x.detach().mean(-1, keepdim=True))
+    assert not report.solved and "gradients differ" in report.diagnosis
+    assert "the gradient of `x`" in line(report, FLOWS).note
+
+
+def test_gradients_at_a_kink_are_not_compared():
+    kinked = exercise(lambda x, by: x.relu() * by, lambda g: [case(torch.zeros(2, 2), 1.0), case(torch.ones(2), 2.0)])
+    assert grade(kinked, lambda x, by: x.clamp(min=0) * by).solved
+
+
+def test_a_result_that_can_be_asked_for_without_gradients_needs_none():
+    free = exercise(no_gradient="it is a metric")
+    assert grade(free, torch.no_grad()(scaled)).solved
+    assert FLOWS not in [law.name for law in free.laws]
+
+
+def test_memory_of_an_input_is_no_new_object():
+    asked = exercise(lambda x, by: x * by, lambda g: [case(torch.randn(2, 3, generator=g), by) for by in (1.0, 2.0)])
+    lazy = lambda x, by: x if by == 1 else x * by  # noqa: E731
+    assert grade(asked, lazy).solved
+    report = grade(replace(asked, fresh=True), lazy)
+    assert not report.solved and "memory of its input (argument 1)" in report.text()
+    assert not grade(replace(asked, fresh=True), lambda x, by: x[:] if by == 1 else x * by).solved
+
+
+def test_view_on_other_strides_is_told():
+    report = grade(TOY, lambda x, by: scaled(x.view(-1).view(x.shape), by))
+    assert not report.solved and "view size is not compatible" in report.text()
+
+
+def badly_conditioned(g):
+    for _ in range(3):
+        x = torch.randn(4, 8, generator=g)
+        yield case((100 + 0.01 * x), label="far from zero")
+
+
+def spread(x):
+    return ((x.double() - x.double().mean(-1, keepdim=True)) / x.double().std(-1, keepdim=True)).to(x.dtype)
+
+
+CONDITIONED = exercise(spread, badly_conditioned, dtypes=(), rtol=1e-6, atol=1e-7, no_gradient="it is a toy")
+
+
+def test_nobody_loses_points_for_rounding():
+    assert grade(CONDITIONED, lambda x: (x - x.mean(-1, keepdim=True)) / x.std(-1, keepdim=True)).solved
+
+
+def test_a_computation_that_loses_digits_by_itself_is_wrong_all_the_same():
+    def cancelled(x):
+        mean = x.mean(-1, keepdim=True)
+        variance = (x.square().mean(-1, keepdim=True) - mean.square()) * 8 / 7
+        return (x - mean) / variance.clamp(min=1e-12).sqrt()
+
+    assert not grade(CONDITIONED, cancelled).solved
+
+
+def test_an_edge_is_no_matter_of_rounding():
+    def ties(g):
+        return [case(torch.tensor([1.0, 1.0, 0.0])), case(torch.tensor([2.0, 2.0, 2.0]))]
+
+    first = exercise(lambda x: (x == x.max()).float() * x.argmax(), ties, dtypes=(), no_gradient="no slope")
+    assert not grade(first, lambda x: (x == x.max()).float() * (2 - x.flip(-1).argmax())).solved
+
+
+def test_an_essential_law_is_worth_as_much_as_the_values():
+    asked = replace(TOY, laws=(*TOY.laws, Law("the task", lambda out, one, call: False, essential=True)))
+    report = grade(asked, scaled)
+    assert line(report, "the task").worth == 2 and report.earned == 4
+
+
+def test_laws_that_reckon_with_digits_are_not_asked_in_few_of_them():
+    exact = Law("exactly", lambda out, one, call: same(out, scaled(*one.args), 0, 1e-6) if one.args[0].dtype else None)
+    seen = []
+    grade(replace(TOY, laws=(Law("sees", lambda out, one, call: seen.append(one.args[0].dtype)), exact)), scaled)
+    assert torch.bfloat16 not in seen and torch.float64 in seen
+
+
+PATTERNS = {
+    "Every row of your result is the right first row": lambda x, by: scaled(x, by)[:1].expand(x.shape).clone(),
+    "one place too late along dimension -1": lambda x, by: scaled(x, by).roll(1, -1),
+    "one place too early along dimension -2": lambda x, by: scaled(x, by).roll(-1, -2),
+    "the right numbers in another order": lambda x, by: scaled(x, by).flip(-1),
+    "`by` has no influence on your result": lambda x, by: x * 3.7 - x.mean(-1, keepdim=True),
+}
+
+
+@pytest.mark.parametrize(("told", "wrong"), PATTERNS.items(), ids=list(PATTERNS))
+def test_a_pattern_is_seen_without_a_list(told, wrong):
+    assert told in grade(TOY, wrong).diagnosis
+
+
+def test_only_the_first_case_right_is_told():
+    kept = {}
+
+    def once(x, by):
+        return kept.setdefault("out", scaled(x, by))
+
+    assert "Only the first call is right" in grade(exercise(dtypes=(), strides=False), once).diagnosis
+
+
+NOT_CENTRED = ("the mean is not subtracted", lambda x, by: x * by)
+
+
+def test_a_name_that_everything_supports_is_exact():
+    report = grade(exercise(mistakes=[NOT_CENTRED]), lambda x, by: by * x)
+    assert report.diagnosis == "Your result is exactly what comes out when the mean is not subtracted."
+
+
+def test_a_name_says_where_it_holds():
+    report = grade(exercise(mistakes=[NOT_CENTRED]), lambda x, by: x * by if len(x) < 6 else scaled(x, by))
+    assert report.diagnosis.startswith("Wherever your result is wrong, it is exactly what comes out")
+
+
+def test_a_name_needs_more_than_four_in_five():
+    wrong = lambda x, by: x * by if len(x) < 5 else x * by + 1  # noqa: E731
+    assert not grade(exercise(mistakes=[NOT_CENTRED]), wrong).misconception
+
+
+def test_one_case_is_no_proof():
+    once = exercise(cases=lambda g: list(drawn(g))[:1], dtypes=(), strides=False, mistakes=[NOT_CENTRED])
+    by_chance = [4.2]
+
+    def first_call_only(x, by):
+        return x * by if by_chance and by_chance.pop() else x * by + 1
+
+    assert not grade(once, first_call_only).misconception
+
+
+def test_nan_alone_is_no_proof():
+    nothing = ("everything becomes NaN", lambda x, by: x * float("nan"))
+    assert not grade(exercise(mistakes=[nothing]), lambda x, by: (x - 100).log()).misconception
+
+
+def test_an_error_of_the_same_type_is_no_proof():
+    def short(x, by):
+        raise ValueError("the scale is missing")
+
+    def other(x, by):
+        raise ValueError("something else")
+
+    asked = exercise(mistakes=[("the scale is missing", short)])
+    assert not grade(asked, other).misconception
+    assert grade(asked, short).misconception
+
+
+def test_where_only_a_law_is_broken_the_name_fits_its_message():
+    wide = Misconception("everything is computed in float32", lambda x, by: scaled(x.float(), by), "Don't cast.")
+    asked = replace(TOY, misconceptions=(wide,))
+    assert grade(asked, lambda x, by: scaled(x, by).float()).misconception
+    assert not grade(asked, lambda x, by: scaled(x.double(), by)).misconception

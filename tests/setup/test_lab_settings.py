@@ -1,0 +1,54 @@
+"""What a learner's JupyterLab starts with: no news, wrapped code, no teacher's tools, patience for Validate."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from traitlets.config import Config
+
+from autograde.repository import ROOT
+
+SETTINGS = ROOT / "jupyter"
+NBGRADER = Path(sys.prefix, "share", "jupyter", "labextensions", "@jupyter", "nbgrader", "static")
+
+
+def read(name: str) -> dict:
+    return json.loads((SETTINGS / "labconfig" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def test_what_is_hidden_exists_and_validate_stays():
+    hidden = read("page_config")["disabledExtensions"]
+    scripts = "".join(path.read_text(encoding="utf-8") for path in NBGRADER.glob("*.js"))
+    assert hidden and all(f'"{name}"' in scripts for name in hidden)
+    assert "@jupyter/nbgrader:validate-assignment" not in hidden
+
+
+def test_settings_are_ones_that_jupyterlab_knows():
+    for name, changed in read("default_setting_overrides").items():
+        package, plugin = name.split(":")
+        schema = Path(sys.prefix, "share", "jupyter", "lab", "schemas", package, f"{plugin}.json")
+        known = json.loads(schema.read_text(encoding="utf-8"))["properties"]
+        for key, value in changed.items():
+            before = known[key]["default"]
+            if isinstance(value, dict):
+                assert value.keys() <= before.keys() and value.items() - before.items()
+            else:
+                assert value in [each["const"] for each in known[key].get("oneOf", [{"const": not before}])]
+
+
+def test_validate_waits_for_a_slow_machine():
+    config = Config()
+    exec((SETTINGS / "nbgrader_config.py").read_text(encoding="utf-8"), {"get_config": lambda: config})
+    assert config.Execute.timeout >= 600
+
+
+def test_the_launcher_points_jupyterlab_to_them(monkeypatch):
+    import course
+
+    started = {}
+    monkeypatch.setattr(course, "launch", lambda command, cwd, **variables: started.update(variables))
+    monkeypatch.setenv("JUPYTER_CONFIG_PATH", "/mine")
+    course.lab(["--no-browser"])
+    assert started["JUPYTER_CONFIG_PATH"].split(":") == [str(SETTINGS), "/mine"]
