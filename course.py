@@ -25,7 +25,7 @@ HELP = """usage: python course.py COMMAND [options]
   lab     open the course in JupyterLab       (--no-browser, --port 8890, and all else JupyterLab takes)
   test    run every check and every test      (options go to pytest: test -k rope)
   build   make notebooks/ from solutions/     (--check: only say whether notebooks/ is up to date)
-  bench   time and memory of every notebook   (--json FILE, and parts of chapters' names; bench tests: of tests)
+  bench   time and memory of every notebook   (--json FILE, parts of chapters' names; bench tests, bench seeds)
   setup   only make the environment
 
 The first run makes .venv beside this file; later runs start in seconds. All options of JupyterLab and of pytest:

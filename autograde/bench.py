@@ -64,8 +64,15 @@ def main(argv: list[str] | None = None) -> int:
         from autograde import bench_tests
 
         return bench_tests.main(argv[1:])
+    if argv[:1] == ["seeds"]:
+        from autograde import bench_seeds
+
+        return bench_seeds.main(argv[1:])
     parser = argparse.ArgumentParser(prog="python course.py bench", description=__doc__)
-    told = "only chapters with this in their name; `classroom` measures grading, `tests` (before all else) the tests"
+    told = (
+        "only chapters with this in their name; `classroom` measures grading; before all else `tests` measures the "
+        "tests, and `seeds` asks right solutions on many draws"
+    )
     parser.add_argument("names", nargs="*", metavar="CHAPTER", help=told)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here as well")
     parser.add_argument("--run", nargs=3, metavar=("KIND", "NOTEBOOK", "RESULT"), help=argparse.SUPPRESS)
