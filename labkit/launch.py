@@ -28,7 +28,7 @@ __all__ = ["RankError", "launch"]
 _PRELOAD = ["torch", "torch.distributed", "torch._dynamo", "cloudpickle", "labkit.rank"]
 _START_LIMIT = 180.0  # seconds that the ranks may take to come up, on a cold and slow disk
 _POLL = 0.1
-_STILL = 20  # polls without any change that make a deadlock certain
+_STILL, _BEATS = 10, 3  # polls without any change, and beats of every rank, that make a deadlock certain
 _GRACE = 0.15  # seconds in which the ranks that fail with the first one are heard
 _starting = threading.Lock()
 
@@ -154,8 +154,8 @@ class _Launch:
     def __init__(self, members: list[_Member], board: status.Board, limit: float, folder: str):
         self.members, self.board, self.limit, self.folder = members, board, limit, folder
         self.deadline = time.monotonic() + _START_LIMIT
-        self.seen: tuple = ()
-        self.still, self.cpu = 0, 0.0
+        self.seen: tuple | None = None
+        self.still, self.cpu, self.beats = 0, 0.0, []
 
     def run(self) -> list[Any]:
         while busy := [member for member in self.members if member.is_busy]:
@@ -227,9 +227,11 @@ class _Launch:
         self.still += 1
         # Ranks that move a lot of data wait without a change, too, but they work while they do.
         if seen != self.seen or cpu - self.cpu > 0.05 * self.still * _POLL + 0.02:
-            self.seen, self.still, self.cpu = seen, 0, cpu
+            self.seen, self.still, self.cpu, self.beats = seen, 0, cpu, [now.beats for now in doing]
         stuck = bool(busy) and all(now.waiting and now.certain for now in doing)
-        if stuck and self.still >= _STILL:
+        # On a machine that is busy with other things nothing moves either, but then the ranks hardly beat.
+        alive = all(now.beats >= before + _BEATS for now, before in zip(doing, self.beats, strict=True))
+        if stuck and alive and self.still >= _STILL:
             self.stop("deadlock", "The ranks wait for one another, and none can go on:")
         if busy and time.monotonic() > self.deadline:
             if any(member.state == "starting" for member in busy):

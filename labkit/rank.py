@@ -120,11 +120,11 @@ def _redirect(path: str) -> None:
 
 
 def _listen(connection, post: _Post, board: Board, released: threading.Event, main_thread: int) -> None:
-    """Answer the launcher, and count the CPU time. When the launcher is gone, so is this rank."""
+    """Answer the launcher, and beat. When the launcher is gone, so is this rank."""
     while True:
         try:
             while not connection.poll(0.25):
-                board.write_cpu(time.process_time())
+                board.beat(time.process_time())
             order = connection.recv_bytes()
         except (EOFError, OSError):
             _end()

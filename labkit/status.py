@@ -10,7 +10,7 @@ import mmap
 import struct
 from dataclasses import dataclass
 
-_HEAD = struct.Struct("=QBdH")  # changes so far, waiting (1) and certain (2), CPU seconds, length of the text
+_HEAD = struct.Struct("=QBdIH")  # changes so far, waiting (1) and certain (2), CPU seconds, beats, length of the text
 _SLOT = 512
 
 
@@ -18,13 +18,15 @@ _SLOT = 512
 class Doing:
     """One rank's entry. `changes` grows with every call and return; `text` names the call it waits in.
 
-    `certain` says that only other ranks can end the wait: no other thread of this rank could.
+    `certain` says that only other ranks can end the wait: no other thread of this rank could. `beats` grows as long as
+    the rank gets any processor time, whatever it waits for.
     """
 
     changes: int = 0
     waiting: bool = False
     certain: bool = False
     cpu: float = 0.0
+    beats: int = 0
     text: str = ""
 
 
@@ -41,7 +43,7 @@ class Board:
         with open(path, "r+b") as file:
             self._map = mmap.mmap(file.fileno(), 0)
         self._start = rank * _SLOT
-        self._changes = 0
+        self._changes = self._beats = 0
 
     def write(self, waiting: bool, certain: bool = True, text: str = "") -> None:
         """Say that this rank begins to wait in `text`, or goes on."""
@@ -52,16 +54,17 @@ class Board:
         struct.pack_into("=QB", self._map, self._start, self._changes, waiting + 2 * certain)
         struct.pack_into("=H", self._map, self._start + _HEAD.size - 2, len(data))
 
-    def write_cpu(self, seconds: float) -> None:
-        """Note the CPU time that this rank has used."""
-        struct.pack_into("=d", self._map, self._start + 9, seconds)
+    def beat(self, seconds: float) -> None:
+        """Say that this rank is alive, and how much CPU time it has used."""
+        self._beats += 1
+        struct.pack_into("=dI", self._map, self._start + 9, seconds, self._beats)
 
     def read(self, rank: int) -> Doing:
         """The entry of `rank`."""
         start = rank * _SLOT
-        changes, flags, cpu, length = _HEAD.unpack_from(self._map, start)
+        changes, flags, cpu, beats, length = _HEAD.unpack_from(self._map, start)
         text = self._map[start + _HEAD.size : start + _HEAD.size + length]
-        return Doing(changes, bool(flags & 1), bool(flags & 2), cpu, text.decode(errors="replace"))
+        return Doing(changes, bool(flags & 1), bool(flags & 2), cpu, beats, text.decode(errors="replace"))
 
     def close(self) -> None:
         self._map.close()

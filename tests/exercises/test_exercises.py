@@ -21,7 +21,6 @@ from autograde.judging.patterns import _TRIVIAL
 from autograde.judging.running import Local, run_all
 
 SEEDS = [*range(19), 2**40 + 7]
-TOGETHER = 5  # seeds whose cases share a launch of ranks
 PATIENCE = 60.0  # seconds a call: a machine that runs tests may be busy, and no mistake here is one of slowness
 EXERCISES = {name: find(name) for name in names()}
 
@@ -62,22 +61,17 @@ class Replay:
         if not all(id(one) in self._drawn for one in cases):  # inputs that a law made up: nobody asks for them again
             return Local.run(local, cases)
         if self.exercise.ranks and not self._outcomes:
-            self._run_on_ranks()
+            # Starting ranks costs, so all implementations that give values share a launch, on all seeds.
+            drawn = [one for some in self.cases.values() for one in some]
+            found = run_all(self._implementations, self.exercise, drawn)
+            for implementation, outcomes in zip(self._implementations, found, strict=True):
+                keys = [(implementation, id(one)) for one in drawn]
+                self._outcomes.update(zip(keys, outcomes, strict=True))
         keys = [(local.implementation, id(one)) for one in cases]
         new = [i for i, key in enumerate(keys) if key not in self._outcomes]
         found = Local.run(local, [cases[i] for i in new]) if new else []
         self._outcomes.update((keys[i], outcome) for i, outcome in zip(new, found, strict=True))
         return [self._outcomes[key] for key in keys]
-
-    def _run_on_ranks(self) -> None:
-        """Starting ranks is what costs, so all implementations that give values share a few launches."""
-        drawn = list(self.cases.values())
-        for start in range(0, len(drawn), TOGETHER):
-            cases = [one for some in drawn[start : start + TOGETHER] for one in some]
-            found = run_all(self._implementations, self.exercise, cases)
-            for implementation, outcomes in zip(self._implementations, found, strict=True):
-                keys = [(implementation, id(one)) for one in cases]
-                self._outcomes.update(zip(keys, outcomes, strict=True))
 
 
 class _Replayed(Local):
@@ -93,16 +87,12 @@ class Replays:
     """Those of one exercise, run with nothing forbidden, as in a diagnosis: watching takes most of the time."""
 
     def __init__(self, exercise: Exercise):
-        self.exercise = replace(exercise, forbid=(), limit=exercise.limit if exercise.ranks else PATIENCE)
+        self.exercise = replace(exercise, forbid=(), limit=PATIENCE)
 
     @cached_property
-    def mistakes(self) -> Replay:
+    def all(self) -> Replay:
         mistakes = [m.implementation for m in self.exercise.misconceptions if not m.hangs]
-        return Replay(self.exercise, SEEDS, mistakes)
-
-    @cached_property
-    def alternatives(self) -> Replay:
-        return Replay(self.exercise, SEEDS, self.exercise.alternatives)
+        return Replay(self.exercise, SEEDS, [*self.exercise.alternatives, *mistakes])
 
 
 @lru_cache(maxsize=1)  # tests come exercise by exercise, and what one of them needs to remember is large
@@ -121,7 +111,7 @@ def every(attribute: str) -> list:
 @pytest.mark.parametrize(("exercise", "misconception"), every("misconceptions"))
 def test_misconception_is_rejected_and_diagnosed_as_itself(exercise, misconception):
     for seed in SEEDS[: 1 if misconception.hangs else None]:
-        judgement = replays_of(exercise.name).mistakes.judge(misconception.implementation, seed)
+        judgement = replays_of(exercise.name).all.judge(misconception.implementation, seed)
         assert judgement.rejected, f"seed {seed}: full marks although {misconception.says}"
         assert judgement.diagnosis.misconception is misconception, f"seed {seed}:\n{judgement.report().text()}"
 
@@ -138,7 +128,7 @@ def test_mistakes_and_alternatives_call_nothing_forbidden(exercise):
 @pytest.mark.parametrize(("exercise", "alternative"), every("alternatives"))
 def test_alternative_gets_full_marks(exercise, alternative):
     for seed in SEEDS:
-        judgement = replays_of(exercise.name).alternatives.judge(alternative, seed)
+        judgement = replays_of(exercise.name).all.judge(alternative, seed)
         assert judgement.solved, f"seed {seed}:\n{judgement.report().text()}"
 
 
@@ -158,7 +148,7 @@ def test_a_right_result_that_is_cut_off_from_the_graph_is_rejected_as_that(exerc
 
 @pytest.mark.parametrize("exercise", EXERCISES.values(), ids=list(EXERCISES))
 def test_no_other_mistake_is_said_to_be_exactly_the_one(exercise):
-    replay = replays_of(exercise.name).mistakes
+    replay = replays_of(exercise.name).all
     for at, misconception in enumerate(exercise.misconceptions):
         others = exercise.misconceptions[:at] + exercise.misconceptions[at + 1 :]
         if misconception.hangs:
@@ -175,7 +165,7 @@ def test_every_law_can_break(exercise):
     wrong = [m.implementation for m in exercise.misconceptions if not m.hangs]
     if not exercise.probe:
         wrong += [lambda x, *_, make=make, **__: make(x) for _, make in _TRIVIAL.values()]
-    found = [replays_of(exercise.name).mistakes.judge(one, SEEDS[0]) for one in wrong]
+    found = [replays_of(exercise.name).all.judge(one, SEEDS[0]) for one in wrong]
     kept = [law.name for law in exercise.laws if not any(judgement.breaks(law) for judgement in found)]
     assert not kept, "no wrong solution breaks these"
 

@@ -105,6 +105,19 @@ def never_ends():
         pass
 
 
+def stopped(seconds):
+    """Rank 1 gets no processor time for a while, just when its message comes."""
+    if dist.get_rank() == 1:
+        pid = os.getpid()
+        subprocess.Popen(["sh", "-c", f"sleep 0.3; kill -STOP {pid}; sleep {seconds}; kill -CONT {pid}"])
+        dist.recv(torch.zeros(3), 0)
+    else:
+        time.sleep(1.0)
+        dist.send(torch.ones(3), 1)
+    dist.barrier()
+    return dist.get_rank()
+
+
 def waits_in(call):
     """Rank 0 calls what nobody answers; rank 1 stays busy in a receive that nobody answers either."""
     x, rank = torch.zeros(4), dist.get_rank()

@@ -160,6 +160,11 @@ def test_slow_ranks_are_no_deadlock():
     assert launch(on_rank.slow_partner, 3.6, ranks=2) == [0, 1]
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="Windows stops no processes")
+def test_a_rank_without_processor_time_is_no_deadlock():
+    assert launch(on_rank.stopped, 2.2, ranks=2) == [0, 1]
+
+
 def test_help_from_a_thread_is_no_deadlock():
     assert launch(on_rank.helped_by_a_thread, 3.6, ranks=2) == [2.0, 1.0]
 
