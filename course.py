@@ -22,11 +22,12 @@ from course_setup import AGAIN, BIN, PYTHON, ROOT, Stop, say  # noqa: E402
 
 HELP = """usage: python course.py COMMAND [options]
 
-  lab     open the course in JupyterLab       (--no-browser, --port 8890, and all else JupyterLab takes)
-  test    run every check and every test      (options go to pytest: test -k rope)
-  build   make notebooks/ from solutions/     (--check: only say whether notebooks/ is up to date)
-  bench   time and memory of every notebook   (--json FILE, parts of chapters' names; bench tests, bench seeds)
-  setup   only make the environment
+  lab         open the course in JupyterLab       (--no-browser, --port 8890, and all else JupyterLab takes)
+  test        run every check and every test      (options go to pytest: test -k rope)
+  build       make notebooks/ from solutions/     (--check: only say whether notebooks/ is up to date)
+  bench       time and memory of every notebook   (--json FILE, parts of chapters' names; bench tests, bench seeds)
+  experiment  measure what a claim hangs on       (--list, --check, or claims such as T06.2)
+  setup       only make the environment
 
 The first run makes .venv beside this file; later runs start in seconds. All options of JupyterLab and of pytest:
 .venv/bin/jupyter lab --help-all and .venv/bin/pytest --help."""
@@ -91,6 +92,10 @@ def bench(options):
     return launch([PYTHON, "-m", "autograde.bench"] + options)
 
 
+def experiment(options):
+    return launch([PYTHON, "-m", "experiments"] + options)
+
+
 def setup(options):
     say("Ready. Open the course with: python course.py lab")
     return 0
@@ -101,7 +106,7 @@ def end(signum, frame):
 
 
 def main(arguments):
-    commands = {"lab": lab, "test": test, "build": build, "bench": bench, "setup": setup}
+    commands = {"lab": lab, "test": test, "build": build, "bench": bench, "setup": setup, "experiment": experiment}
     if not arguments or arguments[0] == "help" or {"-h", "--help"} & set(arguments):
         say(HELP)
         return 0

@@ -26,6 +26,10 @@ _HOME = {
     "DIVERGING": "figures",
     "launch": "launch",
     "RankError": "failure",
+    "evidence": "experiment",
+    "interval": "experiment",
+    "NoEvidence": "experiment",
+    "verdict": "verdict",
     "record_memory": "memory",
     "record_traffic": "traffic",
     "Message": "traffic",
@@ -50,11 +54,11 @@ def __dir__() -> list[str]:
 
 
 class _Package(types.ModuleType):
-    """Keeps `labkit.launch` the function: importing the module of that name would put the module there."""
+    """Keeps `labkit.launch` and `labkit.verdict` functions: importing their modules would put the modules there."""
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name == "launch" and isinstance(value, types.ModuleType):
-            value = value.launch
+        if name in ("launch", "verdict") and isinstance(value, types.ModuleType):
+            value = getattr(value, name)
         super().__setattr__(name, value)
 
 

@@ -177,8 +177,10 @@ def _explained(error: Exception, folder: Path) -> str | None:
     """What to do, where the disk is to blame or a package is missing."""
     text, number = str(error), getattr(error, "errno", None)
     if number == errno.ENOSPC or "No space left" in text or "os error 28" in text:
-        return (f"The disk is full: free {_SPACE / 1e9:.1f} GB in {folder} for the language model, "
-                "or let LABKIT_CACHE name a folder elsewhere.")
+        return (
+            f"The disk is full: free {_SPACE / 1e9:.1f} GB in {folder} for the language model, "
+            "or let LABKIT_CACHE name a folder elsewhere."
+        )
     if isinstance(error, PermissionError) or number == errno.EROFS:
         return f"Can't write in {folder}: let LABKIT_CACHE name a folder of your own."
     if isinstance(error, ImportError):

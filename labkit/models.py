@@ -81,8 +81,10 @@ def _why(source: str, error: Exception) -> str:
     if Path(source).is_dir():
         return f"The folder {source} holds no model that can be loaded ({_first_line(error)})"
     if isinstance(error, OSError):
-        return (f"The model {source} is not on this machine and can't be fetched from the Hugging Face hub: check its "
-                "name and the network, or give the folder of a model that you have.")
+        return (
+            f"The model {source} is not on this machine and can't be fetched from the Hugging Face hub: check its "
+            "name and the network, or give the folder of a model that you have."
+        )
     return f"The model {source} can't be loaded ({_first_line(error)})"
 
 

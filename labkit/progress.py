@@ -73,6 +73,7 @@ def _is_off() -> bool:
 
 def _better(old: list[float] | None, new: list[float]) -> list[float]:
     """The result with the larger share of its points. On a tie the new one: the exercise may be worth more by now."""
+
     def share(result: list[float]) -> float:
         return result[0] / result[1] if result[1] else 0.0
 

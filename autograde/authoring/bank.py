@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
+import re
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -18,6 +20,7 @@ VERDICTS = {
     "unverifiable": "无法证实",
 }
 _BOTH = {"en": str, "zh": str}
+_NUMBER = re.compile(r"\{([A-Z]\d\d\.\d+):(\w+)\}")  # {T06.2:gap}, a number from experiments/results/T06.2.json
 _ANSWER = {
     "short": _BOTH,
     "depth": _BOTH,
@@ -61,7 +64,29 @@ def load(root: pathlib.Path) -> Bank:
             entries += fit
             if content is not None and len(fit) != len(content):
                 problems.append(f"interview/{section}.yaml should be a list of entries that each have an id.")
-    return Bank(entries, problems)
+    filled = [_filled(entry, root, problems) for entry in entries]
+    return Bank(filled, problems)
+
+
+def _filled(value: Any, root: pathlib.Path, problems: list[str]) -> Any:
+    """The entry with every `{claim:name}` in its texts replaced by the number of the claim's result."""
+    if isinstance(value, dict):
+        return {key: _filled(item, root, problems) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_filled(item, root, problems) for item in value]
+    if not isinstance(value, str):
+        return value
+
+    def number(found: re.Match) -> str:
+        claim, name = found.groups()
+        try:
+            result = json.loads((root / "experiments" / "results" / f"{claim}.json").read_text(encoding="utf-8"))
+            return str(result["numbers"][name])
+        except (OSError, ValueError, KeyError):
+            problems.append(f"interview/: {found.group()} is no number of an experiment's result.")
+            return found.group()
+
+    return _NUMBER.sub(number, value)
 
 
 def _misfits(entry: dict[str, Any]) -> Iterator[str]:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 
 import nbformat
 import papermill
 import pytest
 
+from autograde.authoring import bank
 from autograde.authoring.build import solution_notebooks
 from autograde.authoring.chapter import all_chapters
 from autograde.authoring.pairing import paired, split
@@ -112,3 +114,20 @@ def test_every_figure_says_in_words_what_it_shows(runs, path):
                 pictures.append(data["text/html"])
     assert pictures
     assert all('alt="' in picture and 'alt=""' not in picture for picture in pictures)
+
+
+@pytest.mark.parametrize("path", CHAPTERS)
+def test_the_verdict_of_a_run_is_the_one_of_the_question_bank(runs, path):
+    claims = bank.load(ROOT).claims
+    for cell in runs(path)["solved"].cells:
+        for output in cell.get("outputs", []):
+            text = output.get("text", "") or output.get("data", {}).get("text/plain", "")
+            for claim, word in re.findall(r"^Claim ([A-Z]\d\d\.\d+): (\w+)\.", text, re.MULTILINE):
+                assert word == claims[claim]["verdict"], text
+
+
+@pytest.mark.parametrize("path", CHAPTERS)
+def test_what_is_run_again_agrees_with_what_is_kept(runs, path):
+    outputs = [output for cell in runs(path)["solved"].cells for output in cell.get("outputs", [])]
+    again = [o["text"] for o in outputs if "Run again here (" in o.get("text", "")]
+    assert all("They agree." in text for text in again), again
