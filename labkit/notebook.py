@@ -406,7 +406,7 @@ class Reading:
         attempts = {self.texts[n].strip() for n in marked if self.binds(n, name)}
         if kind != "code":
             self.notes[name] = f"its cell is {kind} and was read as code"
-        elif self.ids[self.chosen[name]] != name and not self.lost_marks:
+        elif self.chosen[name] not in marked and not self.lost_marks:
             self.notes[name] = "it is taken from a cell that has not the exercise's mark"
         elif len(attempts) > 1:
             self.notes[name] = f"it is there {len(attempts)} times and the last solved one counts"

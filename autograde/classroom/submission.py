@@ -38,7 +38,7 @@ MOST_ADDED = 500
 # Cells that exercises never depend on: grading leaves them out.
 SKIPPED = frozenset({"demo", "claim", "payoff"})
 MISSING = "# This exercise's cell is missing from the submission."
-_HIDDEN = re.compile(r"^### BEGIN HIDDEN TESTS$.*?^### END HIDDEN TESTS$", re.MULTILINE | re.DOTALL)
+_HIDDEN = re.compile(r"^### BEGIN HIDDEN TESTS$.*?^### END HIDDEN TESTS\n?", re.MULTILINE | re.DOTALL)
 _NAME = re.compile(r"\w[\w.@+ -]{0,98}\w|\w")
 
 
