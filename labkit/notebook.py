@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 MOST_TEXT = 2**20  # characters of code in a notebook
 _MOST_MARKDOWN = 2**16  # characters of a text cell that is looked through for code
+_MOST_LINES = 20_000  # of a notebook that are looked through for definitions; what is longer is only run
 _NOT_PYTHON = (SyntaxError, ValueError, RecursionError, MemoryError)
 
 
@@ -173,12 +174,18 @@ def compiled(source: str, filename: str):
 
 
 def statements(source: str) -> list[ast.stmt]:
-    """The top statements of a cell, or none where it isn't Python."""
+    """The top statements of a cell, or none where it isn't Python, or is too long to be looked through."""
+    if _lines(source) > _MOST_LINES:
+        return []
     with contextlib.suppress(*_NOT_PYTHON):
         return ast.parse(source).body
     with contextlib.suppress(*_NOT_PYTHON):
         return ast.parse(_without_magics(source)).body
     return []
+
+
+def _lines(source: str) -> int:
+    return source.count("\n") + source.count(";") + 1
 
 
 def is_open(nodes: Iterable[ast.stmt], name: str) -> bool:
@@ -305,7 +312,7 @@ class Reading:
         self.exercises = frozenset(exercises)
         self.ids = [grade_id(cell) for cell in self.cells]
         self.texts = self._joined()
-        self.nodes = [statements(t) if self.is_code(n) or _may_be_code(t) else [] for n, t in enumerate(self.texts)]
+        self.nodes = self._parsed()
         self._definitions = self._defined()
         self.chosen: dict[str, int] = {}
         self.notes: dict[str, str] = {}
@@ -362,12 +369,22 @@ class Reading:
             mine = self.ids[number] in self.exercises
             if first >= 0 and cell["cell_type"] == "code" and self.ids[number] in ("", self.ids[first]):
                 together = f"{texts[first]}\n{texts[number]}"
-                if re.match(r"\s*^[ \t]+\S", texts[number], re.MULTILINE) and statements(together):
+                if re.match(r"(?:[ \t]*\n)*[ \t]+\S", texts[number]) and statements(together):
                     texts[first], texts[number] = together, ""
+                    first = -1
                     continue
             if cell["cell_type"] == "code" or mine:
                 first = number if mine else -1
         return texts
+
+    def _parsed(self) -> list[list[ast.stmt]]:
+        """The cells' top statements. Texts count where they are code with definitions."""
+        nodes, left = [], _MOST_LINES
+        for number, text in enumerate(self.texts):
+            looked_at = (self.is_code(number) or _may_be_code(text)) and _lines(text) <= left
+            left -= _lines(text) if looked_at else 0
+            nodes.append(statements(text) if looked_at else [])
+        return nodes
 
     def _defined(self) -> dict[str, dict[int, list[Definition]]]:
         """name -> cell -> the statements that define or change it."""

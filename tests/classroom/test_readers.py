@@ -345,6 +345,11 @@ def a_cell_that_is_no_python(nb):
 
 
 @variant()
+def a_cell_without_end(nb):
+    nb.put("x = 1\n" * 30_000, before="double")
+
+
+@variant()
 def a_name_bound_again(nb):
     nb.put("double = cached(double)\n\ndef unrelated():\n    return missing", after="double")
     nb.put("def cached(f):\n    return f", before="double")
