@@ -242,26 +242,46 @@ def globals_of(table: symtable.SymbolTable) -> set[str]:
 
 
 def bound(source: str) -> set[str]:
-    """The names that the top statements of a cell define or change."""
+    """The names that the top statements of a cell define."""
     return set().union(*map(_binds, statements(source)))
 
 
 def _binds(top: ast.stmt) -> set[str]:
-    """The global names that a statement defines or changes: `a`, and also that of `a[0] = 1` and `a.b = 1`."""
-    found, waiting = set(), [top]
-    while waiting:
-        node = waiting.pop()
+    """The global names that a statement defines."""
+    found = set()
+    for node in _outside_functions(top):
         if isinstance(node, _DEFINITIONS):
             found.add(node.name)
-            found |= {_root(each) for each in node.decorator_list if isinstance(each, ast.Attribute)}  # @f.register
         elif isinstance(node, _IMPORTS):
             found |= {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
-        elif isinstance(node, (ast.Name, ast.Attribute, ast.Subscript)) and isinstance(node.ctx, ast.Store):
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+        elif isinstance(node, ast.ExceptHandler) and node.name:
+            found.add(node.name)
+    return found
+
+
+def _changes(top: ast.stmt) -> set[str]:
+    """The global names whose objects a statement changes: `a` in `a[0] = 1`, `a.b = 1`, `a.append(1)`, `@a.register`."""
+    found = set()
+    for node in _outside_functions(top):
+        if isinstance(node, _DEFINITIONS):
+            found |= {_root(each) for each in node.decorator_list if isinstance(each, ast.Attribute)}
+        elif isinstance(node, (ast.Attribute, ast.Subscript)) and isinstance(node.ctx, ast.Store):
             found.add(_root(node))
-        elif not isinstance(node, (ast.Lambda, ast.GeneratorExp, ast.ListComp, ast.SetComp, ast.DictComp)):
-            found |= {node.name} if isinstance(node, ast.ExceptHandler) and node.name else set()
-            waiting += ast.iter_child_nodes(node)
-    return found - {""}
+        elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+            found.add(_root(node.value.func) if isinstance(node.value.func, ast.Attribute) else "")
+    return found
+
+
+def _outside_functions(top: ast.stmt) -> Iterator[ast.AST]:
+    """A statement and all in it that has no scope of its own."""
+    waiting: list[ast.AST] = [top]
+    while waiting:
+        node = waiting.pop()
+        if not isinstance(node, (ast.Lambda, ast.GeneratorExp, ast.ListComp, ast.SetComp, ast.DictComp)):
+            yield node
+            waiting += [] if isinstance(node, _DEFINITIONS) else ast.iter_child_nodes(node)
 
 
 def _root(node: ast.AST) -> str:
@@ -390,13 +410,11 @@ class Reading:
         """name -> cell -> the statements that define or change it."""
         found: dict[str, dict[int, list[Definition]]] = defaultdict(lambda: defaultdict(list))
         for number, nodes in enumerate(self.nodes):
-            assigned: set[str] = set()
+            mine: set[str] = set()  # what is made in this cell: changes to a module are no definition of it
             for place, node in enumerate(nodes):
-                names = frozenset(_binds(node))
-                if not isinstance(node, (*_DEFINITIONS, *_IMPORTS)):
-                    assigned |= names
-                if _is_call_of_method(node) and (root := _root(node.value.func)) in assigned:
-                    names = frozenset({root})
+                names = frozenset(_binds(node) | (_changes(node) & mine))
+                if not isinstance(node, _IMPORTS):
+                    mine |= names
                 if not _is_autograde(node):
                     made = Definition(number, place, node, names)
                     for name in names:
@@ -453,12 +471,6 @@ class Reading:
 
 def _may_be_code(text: str) -> bool:
     return len(text) <= _MOST_MARKDOWN and bool(re.search(r"^(?:async def|def|class) \w", text, re.MULTILINE))
-
-
-def _is_call_of_method(node: ast.stmt) -> bool:
-    return (
-        isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and isinstance(node.value.func, ast.Attribute)
-    )
 
 
 def _is_autograde(node: ast.stmt) -> bool:

@@ -126,7 +126,8 @@ def from_the_future(nb):
 
 @variant()
 def decorated(nb):
-    nb.write(double=f"from functools import wraps, cache\n@cache\n{DOUBLE}")
+    nb.write(double=f"import functools\n@functools.cache\n{DOUBLE}\nmath.tau = 6\nfrom functools import wraps")
+    nb.put("import functools\nfunctools.own = 1", before="double")
     twice = "def plain(f):\n    @wraps(f)\n    def g(*a):\n        return f(*a)\n    return g"
     nb.write(squared_double=f"{twice}\n@plain\n{SQUARED}")
 
