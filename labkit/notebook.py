@@ -262,7 +262,7 @@ def _binds(top: ast.stmt) -> set[str]:
 
 
 def _changes(top: ast.stmt) -> set[str]:
-    """The global names whose objects a statement changes: `a` in `a[0] = 1`, `a.b = 1`, `a.append(1)`, `@a.register`."""
+    """The global names whose objects a statement changes: `a` in `a[0] = 1`, `a.b = 1`, `a.append(1)`, `@a.f`."""
     found = set()
     for node in _outside_functions(top):
         if isinstance(node, _DEFINITIONS):
