@@ -181,7 +181,7 @@ class _Taking:
             if self._is_ours(number):
                 if text not in self.of.texts and name != "bootstrap":
                     self.edited.add(number)
-            elif number not in chosen and not reading.is_stub(number):
+            elif number not in chosen and not reading.is_stub(number) and text != (reading.text_of(name) or "").strip():
                 is_first = name in reading.chosen and number < reading.chosen[name]
                 (self.before if is_first else self.added)[last].append(number)
         if sum(map(len, [*self.added.values(), *self.before.values()])) > MOST_ADDED:

@@ -272,6 +272,11 @@ def solved_twice(nb):
     nb.put(DOUBLE, like="double")
 
 
+@variant()
+def copied_as_it_is(nb):
+    nb.put(DOUBLE, before="check_double", like="double")
+
+
 @variant("double: it is taken from a cell that has not the exercise's mark")
 def solved_in_another_cell(nb):
     nb.write(double=STUBS["double"])
@@ -444,6 +449,13 @@ def test_what_a_cell_magic_keeps_from_running_is_told():
     nb.write(double=f"%%writefile double.py\n{DOUBLE}")
     taken = take(cells_of(nb.content()), outline("a_chapter", source()))
     assert "double: what stands under %%writefile is not run" in taken.remarks
+
+
+def test_a_copy_of_a_solution_runs_once():
+    nb = Learner()
+    copied_as_it_is(nb)
+    steps = take(cells_of(nb.content()), outline("a_chapter", source())).steps
+    assert [step.kind for step in steps] == ["setup", "exercise", "check", "exercise", "check"]
 
 
 def test_an_exercise_that_is_nowhere_is_told():
