@@ -15,6 +15,7 @@ def configure(c, timeout: int = 120) -> None:
 
     from autograde.classroom import steps
 
+    c.Autograde.exporter_class = steps.AnyNotebook
     c.Autograde.sanitize_preprocessors = [
         steps.TakeOnlySolutions,
         stock.OverwriteKernelspec,

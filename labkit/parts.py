@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import ast
 import builtins
-import json
 import pathlib
-import symtable
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from labkit.errors import PlainError
+from labkit.notebook import Reading, Unreadable, cells_of, compiled, grade_id, is_open, marks_of
 
 __all__ = ["PartMissing", "own"]
 
 _REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
-_DEFINITIONS = (ast.FunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign)
-_IMPORTS = (ast.Import, ast.ImportFrom)
 
 
 class PartMissing(PlainError):
@@ -26,9 +23,9 @@ class PartMissing(PlainError):
 def own(name: str, notebook: str, fallback: Callable | None = None, example: tuple | None = None) -> Callable:
     """The learner's solution of exercise `name` in `notebook`, a path such as "01_transformer/04_rope".
 
-    The notebook is looked for around the working folder and in the course's own folder notebooks/. Of it, the setup's
-    imports are run (those of autograde aside) and the definitions in the exercise's cell, with those of the earlier
-    exercises that it calls. Nothing else in these cells is run: no check, no training, no output.
+    The notebook is looked for around the working folder and in the course's own folder notebooks/. Of it, the
+    exercise's definition is run, and the imports, definitions and assignments that this needs, in whatever cells they
+    stand. Nothing else is run: no check, no training, no output. How cells are read is in `labkit.notebook`.
 
     fallback: a function that does the same. It is returned, and one printed line says so and why, where the notebook
               isn't there, the exercise isn't solved, its cell raises an error, or it disagrees on the example.
@@ -39,7 +36,7 @@ def own(name: str, notebook: str, fallback: Callable | None = None, example: tup
     if example is not None and fallback is None:
         raise ValueError("own() compares the example with a fallback, so give one.")
     try:
-        function = _solution(name, notebook)
+        function, note = _solution(name, notebook)
         if example is not None:
             _compare(name, notebook, function, fallback, example)
     except PartMissing as missing:
@@ -47,7 +44,7 @@ def own(name: str, notebook: str, fallback: Callable | None = None, example: tup
             raise
         print(f"{name}: the library's, because {_lower(str(missing))}")
         return fallback
-    print(f"{name}: yours, from {notebook}.ipynb.")
+    print(f"{name}: yours, from {notebook}.ipynb{f' ({note})' if note else ''}.")
     return function
 
 
@@ -55,18 +52,19 @@ def _lower(text: str) -> str:
     return text[:1].lower() + text[1:]
 
 
-def _solution(name: str, notebook: str) -> Callable:
+def _solution(name: str, notebook: str) -> tuple[Callable, str]:
+    """(the function, what there is to tell about its cell)."""
     path = next((path for path in _places(notebook) if path.is_file()), None)
     if path is None:
         raise PartMissing(f"There is no notebook {notebook}.ipynb here.")
     try:
-        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-        setup, solutions = _cells(cells)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise PartMissing(f"{notebook}.ipynb can't be read as a notebook.") from None
-    if name not in solutions:
-        raise PartMissing(f"{notebook}.ipynb has no exercise {name}.")
-    return _run(name, notebook, setup, solutions)
+        cells = cells_of(path.read_bytes())
+    except (OSError, Unreadable) as error:
+        why = error.strerror if isinstance(error, OSError) else _lower(str(error)).rstrip(".")
+        raise PartMissing(f"{notebook}.ipynb can't be read: {why}.") from None
+    marked = [grade_id(cell) for cell in cells if marks_of(cell).get("solution")]
+    reading = Reading(cells, dict.fromkeys([*marked, name]))
+    return _run(name, notebook, reading), reading.notes.get(name, "")
 
 
 def _places(notebook: str) -> Iterator[pathlib.Path]:
@@ -78,32 +76,24 @@ def _places(notebook: str) -> Iterator[pathlib.Path]:
     yield _REPOSITORY / "notebooks" / wanted
 
 
-def _cells(cells: list[dict]) -> tuple[str, dict[str, str]]:
-    """The source of the setup cell, and those of the exercises by name: nbgrader's marks say which is which."""
-    setup, solutions = "", {}
-    for cell in cells:
-        marks = cell.get("metadata", {}).get("nbgrader", {})
-        source = "".join(cell.get("source", ""))
-        if marks.get("solution"):
-            solutions[marks["grade_id"]] = source
-        elif marks.get("grade_id") == "setup":
-            setup = source
-    return setup, solutions
-
-
-def _run(name: str, notebook: str, setup: str, solutions: dict[str, str]) -> Callable:
-    """Run the definitions that `name` needs, in the notebook's order, and give the function."""
+def _run(name: str, notebook: str, reading: Reading) -> Callable:
+    """Run the definitions that `name` needs, in the notebook's order, and give what it stands for then."""
     namespace: dict[str, Any] = {"__name__": f"own_{name}", "__builtins__": builtins}
+    needed = reading.needed([name], reading.chosen.get(name, len(reading.cells)))
+    defined = frozenset().union(*(one.names for one in needed))
+    known = defined if reading.lost_marks else defined & reading.exercises
+    for each in sorted(known, key=name.__ne__):
+        if any(is_open([one.node], each) for one in needed):
+            told = "" if each == name else f" {name} calls it."
+            raise PartMissing(f"{each} isn't solved yet in {notebook}.ipynb.{told}")
     try:
-        needed = _needed(name, solutions)
-        code = [_only(setup, _IMPORTS)]
-        for each in (each for each in solutions if each in needed):
-            code.append(_only(solutions[each], _DEFINITIONS))
-            if _is_open(code[-1], each):
-                told = "" if each == name else f" {name} calls it."
-                raise PartMissing(f"{each} isn't solved yet in {notebook}.ipynb.{told}")
-        for tree in code:
-            exec(compile(tree, f"<{notebook}.ipynb>", "exec"), namespace)
+        if not any(name in one.names for one in needed):
+            if name not in reading.chosen:
+                raise PartMissing(f"{notebook}.ipynb has no exercise {name}.")
+            compiled(reading.text_of(name), "a cell")
+            raise PartMissing(f"the cell of {name} in {notebook}.ipynb defines no {name}.")
+        for one in needed:
+            exec(compile(ast.Module([one.node], []), f"<{notebook}.ipynb>", "exec"), namespace)
         function = namespace[name]
     except PartMissing:
         raise
@@ -112,51 +102,6 @@ def _run(name: str, notebook: str, setup: str, solutions: dict[str, str]) -> Cal
     if not callable(function):
         raise PartMissing(f"{name} in {notebook}.ipynb is no function.")
     return function
-
-
-def _needed(name: str, solutions: dict[str, str]) -> set[str]:
-    """`name` and the exercises that it calls, and those that these call."""
-    needed, waiting = set(), [name]
-    while waiting:
-        each = waiting.pop()
-        needed.add(each)
-        waiting += (_names(solutions[each]) & solutions.keys()) - needed
-    return needed
-
-
-def _names(source: str) -> set[str]:
-    """Every name in a source, at any depth."""
-    tables, found = [symtable.symtable(source, "cell", "exec")], set()
-    while tables:
-        table = tables.pop()
-        found |= set(table.get_identifiers())
-        tables += table.get_children()
-    return found
-
-
-def _only(source: str, kinds: tuple) -> ast.Module:
-    """The statements of these kinds, without imports of autograde: its checks are for the notebook alone."""
-    kept = [node for node in ast.parse(source).body if isinstance(node, kinds) and not _is_autograde(node)]
-    return ast.Module(kept, type_ignores=[])
-
-
-def _is_autograde(node: ast.stmt) -> bool:
-    if isinstance(node, ast.ImportFrom):
-        return (node.module or "").split(".")[0] == "autograde"
-    return isinstance(node, ast.Import) and any(alias.name.split(".")[0] == "autograde" for alias in node.names)
-
-
-def _is_open(tree: ast.Module, name: str) -> bool:
-    """Whether the definition of `name` still holds the stub, `raise NotImplementedError` with nothing around it."""
-    for node in tree.body:
-        if getattr(node, "name", "") == name:
-            bodies = [inner for inner in ast.walk(node) if isinstance(inner, ast.FunctionDef)]
-            return any(_is_stub(statement) for function in bodies for statement in function.body)
-    return False
-
-
-def _is_stub(node: ast.stmt) -> bool:
-    return isinstance(node, ast.Raise) and isinstance(node.exc, ast.Name) and node.exc.id == "NotImplementedError"
 
 
 def _compare(name: str, notebook: str, function: Callable, fallback: Callable, example: tuple) -> None:

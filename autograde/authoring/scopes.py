@@ -6,6 +6,7 @@ import builtins
 import symtable
 
 from autograde.authoring.chapter import Chapter
+from labkit.notebook import globals_of, tables_below, used_and_defined
 
 _ALWAYS = frozenset(dir(builtins)) | {"__name__", "display", "get_ipython"}
 # What a cell of a kind may use from earlier cells.
@@ -41,32 +42,12 @@ def problems(chapter: Chapter) -> list[str]:
     return found
 
 
-def used_and_defined(source: str) -> tuple[set[str], set[str]]:
-    """The global names that a cell reads without defining them, and those that it defines."""
-    top = symtable.symtable(source, "cell", "exec")
-    defined = {s.get_name() for s in top.get_symbols() if s.is_assigned() or s.is_imported() or s.is_namespace()}
-    used = {s.get_name() for s in top.get_symbols() if s.is_referenced()}
-    for table in _below(top):
-        used |= _globals(table)
-        defined |= {s.get_name() for s in table.get_symbols() if s.is_declared_global() and s.is_assigned()}
-    return used - defined, defined
-
-
 def read_inside(source: str) -> dict[str, set[str]]:
     """The global names that each function or class of a cell reads when it is used, by its name."""
     found: dict[str, set[str]] = {}
     for table in symtable.symtable(source, "cell", "exec").get_children():
-        found[table.get_name()] = _globals(table).union(*map(_globals, _below(table)))
+        found[table.get_name()] = globals_of(table).union(*map(globals_of, tables_below(table)))
     return found
-
-
-def _below(table: symtable.SymbolTable) -> list[symtable.SymbolTable]:
-    """The tables of everything inside, at any depth."""
-    return [inner for child in table.get_children() for inner in (child, *_below(child))]
-
-
-def _globals(table: symtable.SymbolTable) -> set[str]:
-    return {s.get_name() for s in table.get_symbols() if s.is_global() and s.is_referenced()}
 
 
 def _list(names: set[str]) -> str:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 import os
 import pathlib
 from collections.abc import Sequence
 
-from autograde.classroom.submission import Outline, Unreadable, is_safe_name, outline, read_bytes
+from autograde.classroom.submission import Outline, Unreadable, cells_of, is_safe_name, outline, read_bytes
 
 
 class Course:
@@ -84,10 +83,9 @@ class Course:
 def source_cells(path: pathlib.Path) -> list[dict]:
     """The cells of one of the course's own notebooks. Raises ValueError where it is damaged."""
     try:
-        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    except (ValueError, KeyError):
+        return cells_of(path.read_bytes())
+    except Unreadable:
         raise ValueError(f"{path} is damaged: restore it, or make a new folder with `autograde course`.") from None
-    return [c | {"source": "".join(c["source"])} for c in cells]
 
 
 def digests_of(contents: dict[str, bytes], problems: dict[str, str]) -> dict[str, str]:

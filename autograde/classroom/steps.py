@@ -8,41 +8,55 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import pathlib
+from typing import IO
 
 import nbformat
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
+from nbconvert.exporters import NotebookExporter
 from nbformat import NotebookNode
 from nbgrader.preprocessors import ClearHiddenTests, Execute, NbGraderPreprocessor
 from nbgrader.utils import setenv
 
-from autograde.classroom.submission import MISSING, SKIPPED, find, grade_id, marks_of, tags
+from autograde.classroom.submission import SKIPPED, Step, grade_id, marks_of, outline, tags, take
+from labkit.notebook import notebook_of
 
 
 class TakeOnlySolutions(NbGraderPreprocessor):
     """Replaces a submission by the source notebook with the learner's solution cells in it.
 
-    Taken from the submission: the text of cells whose grade_id is that of a solution cell, and the code cells that the
-    learner added, each after the cell that it followed. All else (tests, points, tags, metadata, order, outputs) comes
-    from the source.
+    What is taken from the submission, and where it stands, is what `autograde.classroom.submission.take` says. All else
+    (tests, points, tags, metadata, order, outputs) comes from the source. What is left out is a warning in the log.
     """
 
     def preprocess(self, nb: NotebookNode, resources: dict) -> tuple[NotebookNode, dict]:
         source = nbformat.read(_source_of(self.parent.parent.coursedir, resources), as_version=4)
-        known = {grade_id(c): bool(marks_of(c).get("solution")) for c in source.cells if grade_id(c)}
-        found = find(nb.cells, known, frozenset(str(cell.get("id")) for cell in source.cells))
-        cells, count = [], 0
+        taken = take(nb.cells, outline(resources["nbgrader"]["notebook"], source.cells))
+        for remark in taken.remarks:
+            self.log.warning(remark)
+        waiting, cells = list(taken.steps), []
         for cell in source.cells:
             name = grade_id(cell)
-            if known.get(name):
-                cell.source = found.solutions.get(name, MISSING)
+            if name in {f"check_{step.label}" if step.kind == "check" else step.label for step in waiting}:
+                while waiting[0].kind in ("added", "shown"):
+                    cells.append(_extra(waiting.pop(0), cells))
+                step = waiting.pop(0)
+                cell.source = step.source if step.kind == "exercise" else cell.source
             if not SKIPPED & tags(cell):
                 cells.append(cell)
-                for text in found.added.get(name, []):
-                    cells.append(nbformat.v4.new_code_cell(text, id=f"added-{count}"))
-                    count += 1
+        cells += [_extra(step, cells) for step in waiting]
         source.cells = cells
         return source, resources
+
+
+class AnyNotebook(NotebookExporter):
+    """Reads a submission as `autograde grade` does: with a byte order mark, in UTF-16, or not at all and says why."""
+
+    def from_file(self, file_stream: IO, resources: dict | None = None, **options) -> tuple[NotebookNode, dict]:
+        notebook = notebook_of(pathlib.Path(file_stream.name).read_bytes())
+        nb = nbformat.reads(json.dumps(notebook), as_version=4)
+        return self.from_notebook_node(nb, resources=resources, **options)
 
 
 class ExecuteToTheEnd(Execute):
@@ -114,6 +128,10 @@ def seed_of(root: str | pathlib.Path, student: str, assignment: str, notebook: s
         raise ValueError(f"{path} is missing. Put it back, or make a new course folder with `autograde course DIR`.")
     whose = f"{student}/{assignment}/{notebook}".encode()
     return hmac.new(path.read_bytes().strip(), whose, hashlib.sha256).hexdigest()
+
+
+def _extra(step: Step, cells: list) -> NotebookNode:
+    return nbformat.v4.new_code_cell(step.source, id=f"added-{len(cells)}")
 
 
 def _points(output: NotebookNode) -> float:

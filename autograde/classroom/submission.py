@@ -2,39 +2,52 @@
 
 A submission is a file of unknown content. It is opened without following links, read up to a size, and parsed as JSON
 into plain values; a notebook that can't be read is a sentence, never an error. From a readable one come the texts of
-the cells whose grade_id is that of a solution cell in the release, and of the code cells that the learner added.
-Everything else (order, tests, points, tags, metadata, outputs) comes from the release.
+the cells that solve the release's exercises, the code cells that the learner added, and, where these need one, a
+definition from any other cell. Everything else (order, tests, points, tags, metadata, outputs) comes from the release.
+Which cell is which, `labkit.notebook` says.
 """
 
 from __future__ import annotations
 
 import errno
-import json
 import os
 import pathlib
 import re
 import stat
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+
+from labkit.notebook import (
+    Definition,
+    Reading,
+    Unreadable,
+    bound,
+    cells_of,
+    grade_id,
+    marks_of,
+    tags,
+    unrun_magic,
+)
+
+__all__ = ["MISSING", "MOST_BYTES", "SKIPPED", "Outline", "Step", "Taken", "Unreadable", "cells_of", "grade_id"]
+__all__ += ["is_safe_name", "marks_of", "outline", "read_bytes", "tags", "take"]
 
 MOST_BYTES = 10 * 2**20
-MOST_TEXT = 2**20  # characters of code in a notebook
 MOST_ADDED = 500
 # Cells that exercises never depend on: grading leaves them out.
 SKIPPED = frozenset({"demo", "claim", "payoff"})
 MISSING = "# This exercise's cell is missing from the submission."
+_HIDDEN = re.compile(r"^### BEGIN HIDDEN TESTS$.*?^### END HIDDEN TESTS\n?", re.MULTILINE | re.DOTALL)
 _NAME = re.compile(r"\w[\w.@+ -]{0,98}\w|\w")
-
-
-class Unreadable(ValueError):
-    """A submission, or a part of it, that can't be graded; the message says why, in one sentence."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One cell to run, or (kind "check") the place where an exercise is checked. Kinds: setup, exercise, added, check.
+    """One cell to run, or (kind "check") the place where an exercise is checked.
 
-    `label` is the exercise's name, "setup" or "added cell N".
+    Kinds: setup, exercise, check; added, which is the learner's own; shown, which are definitions of the release's
+    demos that a solution needs. `label` is the exercise's name, "setup", "added cell N" or "definitions for NAME".
     """
 
     kind: str
@@ -49,8 +62,9 @@ class Outline:
     name: str
     steps: tuple[Step, ...]
     grade_ids: Mapping[str, bool]  # every grade_id of a code cell -> whether it is a solution
-    cell_ids: frozenset[str]
+    cell_ids: frozenset[str]  # of the cells that are no solutions
     points: Mapping[str, float]  # of each exercise, in order
+    texts: Mapping[str, str]  # what stands in a released code cell that is no exercise -> its grade_id, or ""
 
 
 @dataclass(frozen=True)
@@ -60,13 +74,6 @@ class Taken:
     steps: tuple[Step, ...]
     solutions: Mapping[str, str]
     remarks: tuple[str, ...] = ()
-
-
-@dataclass
-class _Found:
-    solutions: dict[str, str] = field(default_factory=dict)
-    added: dict[str, list[str]] = field(default_factory=dict)
-    remarks: list[str] = field(default_factory=list)
 
 
 def is_safe_name(name: str) -> bool:
@@ -96,7 +103,8 @@ def read_bytes(path: pathlib.Path, inside: pathlib.Path) -> bytes:
         if not stat.S_ISREG(found.st_mode):
             raise Unreadable("It is not a file.")
         if found.st_size > MOST_BYTES:
-            raise Unreadable(f"The file has {found.st_size / 1e6:.0f} MB; at most {MOST_BYTES / 1e6:.0f} are read.")
+            size = f"{found.st_size / 1e6:.0f} MB, and at most {MOST_BYTES / 1e6:.0f} are read"
+            raise Unreadable(f"The file has {size}: without the cells' outputs it is smaller.")
         with open(number, "rb", closefd=False) as file:
             return file.read(MOST_BYTES)
     finally:
@@ -109,42 +117,9 @@ def _why_not_opened(error: OSError) -> str:
     return f"The file can't be opened: {error.strerror}."
 
 
-def cells_of(content: bytes) -> list[dict]:
-    """The cells of a notebook as plain dicts with text in `source`. Raises Unreadable."""
-    try:
-        notebook = json.loads(content.decode("utf-8-sig"))
-    except UnicodeDecodeError:
-        raise Unreadable("The file is not UTF-8 text.") from None
-    except (ValueError, RecursionError, MemoryError):
-        raise Unreadable("The file is not valid JSON: it may have been cut off, or edited by hand.") from None
-    if not isinstance(notebook, dict) or not isinstance(notebook.get("cells"), list):
-        older = isinstance(notebook, dict) and isinstance(notebook.get("worksheets"), list)
-        raise Unreadable("It is a notebook of the old format 3." if older else "It is JSON, but no notebook.")
-    if notebook.get("nbformat") != 4:
-        raise Unreadable("It is a notebook of another format than 4.")
-    cells = [_cell(cell) for cell in notebook["cells"] if isinstance(cell, dict)]
-    if sum(len(cell["source"]) for cell in cells if cell["cell_type"] == "code") > MOST_TEXT:
-        raise Unreadable(f"The notebook holds more than {MOST_TEXT:,} characters of code.")
-    return cells
-
-
-def _cell(cell: dict) -> dict:
-    source = cell.get("source", "")
-    lines = source if isinstance(source, list) else [source]
-    text = "".join(line for line in lines if isinstance(line, str))
-    clean = text.encode("utf-8", "replace").decode("utf-8")  # lone surrogates can't be stored anywhere
-    metadata = cell.get("metadata")
-    return {
-        "cell_type": cell.get("cell_type"),
-        "source": clean,
-        "metadata": metadata if isinstance(metadata, dict) else {},
-        "id": str(cell.get("id", "")),
-    }
-
-
 def outline(name: str, cells: Sequence[Mapping]) -> Outline:
     """The outline of a released notebook, from its cells."""
-    steps, ids, points = [], {}, {}
+    steps, ids, points, texts = [], {}, {}, {}
     for cell in cells:
         if cell["cell_type"] != "code":
             continue
@@ -153,68 +128,164 @@ def outline(name: str, cells: Sequence[Mapping]) -> Outline:
             ids[label] = bool(marks.get("solution"))
         if marks.get("solution"):
             steps.append(Step("exercise", label))
-        elif marks.get("grade"):
+            continue
+        texts[_HIDDEN.sub("", cell["source"]).strip()] = label
+        if marks.get("grade"):
             steps.append(Step("check", label.removeprefix("check_")))
             points[steps[-1].label] = float(marks.get("points", 0))
         elif label and label != "bootstrap" and not SKIPPED & tags(cell):
             steps.append(Step("setup", label, cell["source"]))
-    return Outline(name, tuple(steps), ids, frozenset(str(cell.get("id")) for cell in cells), points)
+    ours = frozenset(str(cell.get("id")) for cell in cells if not marks_of(cell).get("solution"))
+    return Outline(name, tuple(steps), ids, ours, points, texts)
 
 
 def take(cells: Sequence[Mapping], of: Outline) -> Taken:
-    """The steps of a release with the learner's solutions and added cells in them."""
-    found = find(cells, of.grade_ids, of.cell_ids)
-    steps: list[Step] = []
-    for step in of.steps:
-        name = f"check_{step.label}" if step.kind == "check" else step.label
-        if step.kind == "exercise":
-            if name not in found.solutions:
-                found.remarks.append(f"the cell of {name} is missing")
-            step = Step("exercise", name, found.solutions.get(name, MISSING))
-        steps.append(step)
-        for text in found.added.get(name, []):
-            steps.append(Step("added", f"added cell {sum(s.kind == 'added' for s in steps) + 1}", text))
-    return Taken(tuple(steps), found.solutions, tuple(found.remarks))
+    """The steps of a release with the learner's solutions, added cells and what else these need. Raises Unreadable."""
+    return _Taking(cells, of).taken()
 
 
-def find(cells: Sequence[Mapping], known: Mapping[str, bool], ours: frozenset[str]) -> _Found:
-    """The learner's solutions by grade_id, and the code cells they added, by the grade_id of the cell before.
+class _Taking:
+    """Puts a learner's cells into the places of a release."""
 
-    `known` are the release's grade_ids (and whether each is a solution), `ours` its cells' ids. A second cell with a
-    solution's grade_id and another text counts as added, as it would when the learner runs it.
-    """
-    found, last = _Found(), "setup"
-    for cell in cells:
-        if cell["cell_type"] != "code":
-            continue
-        name = grade_id(cell)
-        seen = name in found.solutions
-        last = name if name in known else last
-        if known.get(name) and not seen:
-            found.solutions[name] = cell["source"]
-        elif seen:
-            found.remarks.append(f"the cell of {name} is there more than once")
-        added = name not in known and str(cell.get("id")) not in ours and not SKIPPED & tags(cell)
-        if added or (seen and cell["source"] != found.solutions[name]):
-            found.added.setdefault(last, []).append(cell["source"])
-    if sum(map(len, found.added.values())) > MOST_ADDED:
-        raise Unreadable(f"The notebook has more than {MOST_ADDED} added cells.")
-    return found
+    def __init__(self, cells: Sequence[Mapping], of: Outline):
+        self.of = of
+        self.reading = Reading(cells, [name for name, is_solution in of.grade_ids.items() if is_solution])
+        self.remarks: list[str] = []
+        if self.reading.lost_marks:
+            self.remarks.append("no cell has an exercise's mark: exercises were found by their names")
+        self.bare = not any(tags(cell) or cell["id"] in of.cell_ids for cell in self.reading.cells)
+        self.added: dict[str, list[int]] = defaultdict(list)  # by what they follow
+        self.before: dict[str, list[int]] = defaultdict(list)
+        self.edited: set[int] = set()
+        self._sort()
+
+    def taken(self) -> Taken:
+        solutions = {step.label: self._solution(step.label) for step in self.of.steps if step.kind == "exercise"}
+        steps = self._with_added(solutions)
+        self._tell(steps)
+        steps = self._with_needed(steps)
+        found = {name: text for name, text in solutions.items() if text != MISSING}
+        return Taken(tuple(steps), found, tuple(self.remarks))
+
+    def _sort(self) -> None:
+        """Which cells are the learner's own, and after what they run; which of the release's cells were edited."""
+        reading, last = self.reading, "setup"
+        chosen = {number: name for name, number in reading.chosen.items()}
+        for number, name in enumerate(reading.ids):
+            text = reading.texts[number].strip()
+            if name not in self.of.grade_ids:
+                name = chosen.get(number) or self.of.texts.get(text, "")
+            last = name or last
+            if not reading.is_code(number) or not text:
+                continue
+            if self._is_ours(number):
+                if text not in self.of.texts and name != "bootstrap":
+                    self.edited.add(number)
+            elif number not in chosen and not reading.is_stub(number) and text != (reading.text_of(name) or "").strip():
+                is_first = name in reading.chosen and number < reading.chosen[name]
+                (self.before if is_first else self.added)[last].append(number)
+        if sum(map(len, [*self.added.values(), *self.before.values()])) > MOST_ADDED:
+            raise Unreadable(f"The notebook has more than {MOST_ADDED} added cells.")
+
+    def _is_ours(self, number: int) -> bool:
+        """Whether a cell is one of the release's, and none for a solution."""
+        cell, text, name = self.reading.cells[number], self.reading.texts[number].strip(), self.reading.ids[number]
+        if name in self.of.grade_ids:
+            return not self.of.grade_ids[name]
+        if text in self.of.texts or cell["id"] in self.of.cell_ids or SKIPPED & tags(cell):
+            return True
+        return self.bare and any(_share(ours, text) >= 0.5 for ours in self.of.texts)
+
+    def _solution(self, name: str) -> str:
+        """The text that solves an exercise: of a cell that is the release's for something else, what it needs of it."""
+        number = self.reading.chosen.get(name)
+        if number is None:
+            return MISSING
+        if number in self.edited:
+            return "\n".join(each.text for each in self.reading.needed([name], number) if each.cell == number)
+        return self.reading.texts[number]
+
+    def _with_added(self, solutions: Mapping[str, str]) -> list[Step]:
+        steps: list[Step] = []
+
+        def add(numbers: Sequence[int]) -> None:
+            for number in numbers:
+                label = f"added cell {sum(s.kind == 'added' for s in steps) + 1}"
+                steps.append(Step("added", label, self.reading.texts[number]))
+
+        for step in self.of.steps:
+            name = f"check_{step.label}" if step.kind == "check" else step.label
+            add(self.before.get(name, []))
+            steps.append(Step("exercise", name, solutions[name]) if step.kind == "exercise" else step)
+            add(self.added.get(name, []))
+        return steps
+
+    def _with_needed(self, steps: Sequence[Step]) -> list[Step]:
+        """The steps, and before each exercise the definitions that it needs and no step above it gives.
+
+        At a check its exercise is needed itself, which may stand in any other exercise's cell.
+        """
+        done: list[Step] = []
+        given: set[str] = set()
+        names = [bound(step.source) for step in steps]
+        for place, step in enumerate(steps):
+            if step.kind in ("exercise", "check"):
+                near = self.reading.chosen.get(step.label, len(self.reading.cells))
+                wanted = {step.label}
+                soon: set[str] = set()
+                if step.kind == "exercise":
+                    wanted = self.reading.uses(near)
+                    ends = next((i for i in range(place, len(steps)) if steps[i].kind == "check"), len(steps))
+                    soon = set().union(*names[place:ends])
+                needed = self.reading.needed(wanted, near, given | soon)
+                done += self._definitions(step.label, needed)
+                given = given.union(*(each.names for each in needed))
+            done.append(step)
+            given |= names[place]
+        return done
+
+    def _definitions(self, name: str, needed: Sequence[Definition]) -> list[Step]:
+        """Definitions as steps: the release's own first, which are nobody's work."""
+        shown = [each for each in needed if self.reading.texts[each.cell].strip() in self.of.texts]
+        own = [each for each in needed if each not in shown]
+        for each in own:
+            told = f"{', '.join(sorted(each.names))} for {name}: taken from {self._where(each.cell, name)}"
+            if told not in self.remarks:
+                self.remarks.append(told)
+        texts = {kind: "\n".join(each.text for each in found) for kind, found in (("shown", shown), ("added", own))}
+        return [Step(kind, f"definitions for {name}", text) for kind, text in texts.items() if text]
+
+    def _where(self, number: int, name: str) -> str:
+        if number in self.edited:
+            return f"an edited {self._kind(number)} cell"
+        if not self.reading.is_code(number):
+            return f"a {self.reading.cells[number]['cell_type']} cell"
+        if self.reading.ids[number]:
+            return f"the cell of {self.reading.ids[number]}"
+        return "a cell below" if number > self.reading.chosen.get(name, number) else "a cell above"
+
+    def _kind(self, number: int) -> str:
+        name = self.reading.ids[number]
+        known = sorted(SKIPPED & tags(self.reading.cells[number]))
+        return "check" if name.startswith("check_") else name or (known[0] if known else "demo")
+
+    def _tell(self, steps: Sequence[Step]) -> None:
+        """Remarks on what was chosen, and on what is not run."""
+        for step in steps:
+            if step.kind == "exercise" and step.source == MISSING and not self.reading.needed([step.label], 0):
+                self.remarks.append(f"the cell of {step.label} is missing")
+            if step.kind == "exercise" and step.label in self.reading.notes:
+                self.remarks.append(f"{step.label}: {self.reading.notes[step.label]}")
+            if step.kind in ("exercise", "added") and (magic := unrun_magic(step.source)):
+                self.remarks.append(f"{step.label}: what stands under {magic} is not run")
+        if self.edited:
+            kinds = ", ".join(sorted({self._kind(number) for number in self.edited}))
+            self.remarks.append(
+                f"edits in {len(self.edited)} of the course's own cells ({kinds}) are not run, but for what is needed"
+            )
 
 
-# A submission's metadata is whatever the learner made of it, so nothing about its types is taken for granted.
-def marks_of(cell: Mapping) -> Mapping:
-    """A cell's nbgrader metadata, or an empty dict."""
-    found = cell["metadata"].get("nbgrader")
-    return found if isinstance(found, dict) else {}
-
-
-def grade_id(cell: Mapping) -> str:
-    """A cell's grade_id, or an empty text."""
-    return str(marks_of(cell).get("grade_id", ""))
-
-
-def tags(cell: Mapping) -> set[str]:
-    """A cell's tags."""
-    found = cell["metadata"].get("tags")
-    return {str(tag) for tag in found} if isinstance(found, list) else set()
+def _share(ours: str, theirs: str) -> float:
+    """The share of our lines that stand in their text as well."""
+    lines = {line.strip() for line in ours.splitlines()} - {""}
+    return len(lines & {line.strip() for line in theirs.splitlines()}) / max(1, len(lines))

@@ -95,9 +95,9 @@ def bad_files(course) -> dict[str, tuple[bytes, str]]:
         "nested": (b"[" * 200_000, "not valid JSON"),
         "old-format": (older.encode(), "old format 3"),
         "new-format": (good.replace('"nbformat": 4', '"nbformat": 5').encode(), "another format than 4"),
-        "latin-1": (good.encode("utf-16"), "not UTF-8"),
+        "latin-1": ('"größer"'.encode("latin-1"), "not UTF-8"),
         "huge": (b'{"cells": [' + b" " * 100_000_000, "105 MB|100 MB"),
-        "empty": (b"", "not valid JSON"),
+        "empty": (b"", "is empty"),
         "much-code": (Notebook(course).answer("softmax", "x = 1\n" * 300_000).text().encode(), "characters of code"),
     }
 

@@ -60,9 +60,10 @@ class Submission:
 
     def hand_in(self, folder: Path) -> None:
         folder.mkdir(parents=True)
+        encoding = getattr(self, "encoding", "utf-8")
         kernel = {"display_name": "Mine", "language": "python", "name": "mine"}
         notebook = {"nbformat": 4, "nbformat_minor": 5, "metadata": {"kernelspec": kernel}, "cells": self.cells}
-        (folder / f"{CHAPTER}.ipynb").write_text(json.dumps(notebook))  # as it is, valid or not
+        (folder / f"{CHAPTER}.ipynb").write_text(json.dumps(notebook), encoding)  # as it is, valid or not
 
 
 def delete_tests(s: Submission) -> None:
@@ -107,6 +108,28 @@ def add_helpers(s: Submission) -> None:
     s.add("def helper():\n    return 2.0", before="two").cell("two").source = "two = helper()"
 
 
+def change_everything(s: Submission) -> None:
+    """What tests/classroom/test_readers.py does one by one, in a file of another encoding."""
+    s.encoding = "utf-16"
+    s.cell("one")["cell_type"] = "markdown"
+    del s.cell("one")["outputs"], s.cell("one")["execution_count"]
+    s.cells[2].source += "\ndef help_two(): return 2.0"
+    s.cell("two").source = "two = help_two()"
+    s.cells.append(new_code_cell("def help_three(): return 2.0"))
+    s.cell("three").source = "def last_three(): return help_three()\nthree = last_three()"
+    s.cell("four").source = "%%time\n%time four = 2.0"
+    s.cell("eight").source = "!true\nfrom __future__ import annotations\neight = 2.0"
+    s.add("raise NotImplementedError", before="check_five", nbgrader=dict(s.cell("five").metadata.nbgrader))
+    s.cell("six").source += "\nseven = 2.0"
+    s.cells.remove(s.cell("seven"))
+
+
+def strip(s: Submission) -> None:
+    for cell in s.cells:
+        cell.metadata = {}
+        del cell["id"]
+
+
 SOLVED = dict.fromkeys(NAMES, "2.0")
 WARNING = "import os\nimport sys\none = 2.0\nprint('careful', file=sys.stderr)\nos.write(2, b'careful')"
 MARKUP = """\
@@ -138,6 +161,8 @@ CLASS = {
     "solved-moved": (SOLVED, move_a_solution),
     "solved-copied": (SOLVED, copy_a_solution),
     "solved-helpers": (SOLVED, add_helpers),
+    "solved-changed": (SOLVED, change_everything),
+    "solved-stripped": (SOLVED, strip),
     "solved-warning": (SOLVED | {"one": WARNING}, None),
     "solved-markup": (SOLVED | {"one": MARKUP}, None),
     "unsolved": ({}, None),

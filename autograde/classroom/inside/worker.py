@@ -16,7 +16,6 @@ import fcntl
 import gc
 import linecache
 import os
-import re
 import resource
 import select
 import shutil
@@ -32,8 +31,8 @@ from autograde.exercise import Case, Exercise
 from autograde.judging.calls import Bounded, Failure, Outcome, run_once, short_traceback
 from autograde.judging.limits import TimeLimit, time_limit
 from autograde.judging.running import run_all
+from labkit.notebook import as_python, compiled
 
-_MAGIC = re.compile(r"^(\s*)[%!].*$", re.MULTILINE)
 _MOST_TOLD = 1_500
 
 
@@ -205,11 +204,8 @@ class _Notebook:
 
 
 def _compiled(source: str, name: str):
-    linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
-    try:
-        return compile(source, name, "exec")
-    except SyntaxError:
-        return compile(_MAGIC.sub(r"\1pass", source), name, "exec")
+    linecache.cache[name] = (len(source), None, as_python(source).splitlines(keepends=True), name)
+    return compiled(source, name)
 
 
 class _Check:
