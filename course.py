@@ -71,7 +71,7 @@ def test(options):
         ("ruff check", [PYTHON, "-m", "ruff", "check", "."]),
         ("autograde build --check", [os.path.join(BIN, "autograde"), "build", "--check"]),
     ]
-    codes, spread = [], ["-n", str(min(os.cpu_count() or 1, 4)), "--dist", "loadgroup"]
+    codes, spread = [], ["-n", str(min(os.cpu_count() or 1, 4))]
     for name, command in [] if options else checks:
         codes.append(run(command))
         say("%s: %s" % (name, "FAILED, and so this run has, whatever follows" if codes[-1] else "passed"))
