@@ -56,13 +56,12 @@ def _sentence(thing: Any, own: str, held: str | None, scope: dict, asks: str, li
     if own:
         told = f"`{own}` is none of {whose} exercises, which are found by their names."
         return f"{told} Did you mean `{asks}({near})`?" if near else f"{told}{_list(here if chapter else [])}"
-    got = "nothing" if thing is MISSING else describe(thing)
-    told = f"pass the function of an exercise, as in `{asks}({here[0]})`; this is {got}."
-    return told + _list(here if chapter else [])
+    got = "" if thing is MISSING else f", and not {describe(thing)}"
+    return f"pass the function of an exercise, as in `{asks}({here[0]})`{got}.{_list(here if chapter else [])}"
 
 
 def _list(here: list[str]) -> str:
-    return f" They are {', '.join(f'`{name}`' for name in here)}." if here else ""
+    return f" The exercises here are {', '.join(f'`{name}`' for name in here)}." if here else ""
 
 
 def _nearest(name: str, among: Iterable[str]) -> str | None:
