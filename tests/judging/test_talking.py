@@ -17,12 +17,12 @@ from nbgrader.utils import determine_grade
 
 import autograde
 from autograde import asking, failing, helping, hint
-from autograde.exercise import Exercise, Law, case
+from autograde.exercise import Exercise, Law, Misconception, case
 from autograde.exercises import chapters, find
 from autograde.judging.grading import grade, judged
 from autograde.judging.limits import budget
 from autograde.judging.pointing import first_wrong
-from autograde.report import BAD, GOOD, NEUTRAL, Points, Report
+from autograde.report import BAD, GOOD, NEUTRAL, Line, Points, Report
 from labkit.errors import PlainError
 from labkit.unsolved import missing
 
@@ -261,17 +261,21 @@ def test_a_check_ends_by_itself_with_a_verdict_on_what_was_tried(monkeypatch, ca
     assert out.count("time.sleep(0.3)") <= 1
 
 
-def test_what_was_tried_is_diagnosed(monkeypatch):
-    exercise = find("softmax")
-    wrong = exercise.misconceptions[0]
+def test_what_was_tried_is_diagnosed():
+    def squared(x):
+        return x * x
 
-    def slow_mistake(x):
+    def slowly(x):
         time.sleep(0.3)
-        return wrong.implementation(x)
+        return squared(x)
 
+    known = [Misconception("it is squared", squared, "Not times itself.")]
+    cases = lambda g: [case(torch.full((2,), float(n))) for n in range(9)]  # noqa: E731
+    exercise = Exercise("toy", 2, cases, oracle=torch.exp, misconceptions=known)
     with budget(1.0):
-        report = grade(exercise, slow_mistake)
-    assert "Stopped after 1 s" in report.diagnosis and report.misconception == wrong.says
+        report = grade(exercise, slowly)
+    assert "Stopped after 1 s" in report.diagnosis and report.misconception == "it is squared"
+    assert "time.sleep" not in report.text(), "a case with a wrong result is shown, not the one that was cut"
 
 
 def test_without_a_budget_nothing_stops():
@@ -399,7 +403,8 @@ def contrast(a, b):
 
 def test_text_is_readable_in_a_light_and_a_dark_theme(notebook):
     notebook.run("def softmax(x):\n    print('hello')\n    return x * 3")
-    wrong = grade(find("softmax"), notebook.space["softmax"])
+    lines = [Line("one", True, 1, 1), Line("two", False, 1, 0, "a note")]
+    wrong = replace(grade(find("softmax"), notebook.space["softmax"]), lines=lines)
     pages = [
         replace(wrong, error="e", more="m", notice="n", hint="h", status=s) for s in ("wrong", "solved", "no points")
     ]
