@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
+import sys
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
@@ -43,10 +44,12 @@ def check(implementation: Callable = MISSING, *, hidden: bool = False) -> float:
     if exercise is None:
         print(sentence)
         return Points(0.0)
+    output = sys.stdout, sys.stderr
     try:
         with budget(SECONDS_ON_RANKS if exercise.ranks else SECONDS):
             report, pointed = judged(exercise, implementation, _secret_seed(exercise) if hidden else None)
     except KeyboardInterrupt:
+        sys.stdout, sys.stderr = output  # it may have come just before they were set back
         print(f"{exercise.name}: the check was interrupted, so there is no result.")
         return Points(0.0)
     helping.remember(exercise.name, None if hidden else pointed)

@@ -35,7 +35,7 @@ def missing(error: NameError, cell: str, exercises: Container[str] = ()) -> str 
     exercises: names whose own cells may not have been run at all, as after a restart of the kernel.
     """
     if error.name in exercises:
-        return f"`{error.name}` isn't there yet: run its cell first, the one above with `{error.name}` in it."
+        return f"`{error.name}` isn't there yet: run the cell that defines it first."
     if error.name not in _unmade:
         return None
     remember(cell)

@@ -76,14 +76,13 @@ def fresh_kernel(everything: bool = True):
     threads is left and put back.
 
     Whatever the body leaves behind is undone, even if it was interrupted: a function that switches gradients off, a
-    mode on torch's stacks, a profile hook, a redirected output.
+    mode on torch's stacks, a profile hook.
     """
     before = [setting.read() for setting in _SETTINGS]
     with contextlib.ExitStack() as stack:
         stack.callback(_put, before)
         stack.callback(_unwind, torch._C._len_torch_function_stack(), torch._C._len_torch_dispatch_stack())
         stack.callback(sys.setprofile, sys.getprofile())
-        stack.callback(_print_to, sys.stdout, sys.stderr)
         if torch.is_inference_mode_enabled():
             stack.enter_context(torch.inference_mode(False))
         if any(action == "error" for action, *_ in warnings.filters):
@@ -104,10 +103,6 @@ def _put(values: list) -> None:
     for setting, value in zip(_SETTINGS, values, strict=True):
         if value is not _KEEP and setting.read() != value:
             setting.write(value)
-
-
-def _print_to(out, errors) -> None:
-    sys.stdout, sys.stderr = out, errors
 
 
 def _unwind(functions: int, operators: int) -> None:

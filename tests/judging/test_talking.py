@@ -17,6 +17,7 @@ from nbgrader.utils import determine_grade
 
 import autograde
 from autograde import asking, failing, helping, hint
+from autograde.classroom.sandbox.isolation import seen_inside
 from autograde.exercise import Exercise, Law, Misconception, case
 from autograde.exercises import chapters, find
 from autograde.judging.grading import grade, judged
@@ -278,6 +279,13 @@ def test_what_was_tried_is_diagnosed():
     assert "time.sleep" not in report.text(), "a case with a wrong result is shown, not the one that was cut"
 
 
+def test_what_a_cell_may_import_is_in_the_sandbox_too():
+    for name in autograde.__all__:
+        home = autograde._HOME[name]
+        assert seen_inside()[f"{home}.py"] == f"classroom/inside/{home}.py"
+        assert callable(getattr(importlib.import_module(f"autograde.classroom.inside.{home}"), name))
+
+
 def test_without_a_budget_nothing_stops():
     assert grade(replace(find("softmax"), forbid=()), lambda x: x.softmax(-1)).solved
 
@@ -367,7 +375,7 @@ def test_a_function_from_elsewhere_is_not_taken_for_an_old_cell(shell, capsys):
 def test_an_exercise_whose_cell_was_not_run_is_named_in_its_name_error():
     with pytest.raises(NameError) as caught:
         exec("softmax", {})
-    assert "`softmax` isn't there yet: run its cell first" in missing(
+    assert "`softmax` isn't there yet: run the cell that defines it first" in missing(
         caught.value, "softmax", {"softmax": "start_here"}
     )
     assert missing(caught.value, "softmax") is None
