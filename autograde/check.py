@@ -4,70 +4,78 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import sys
 import zlib
-from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
+from autograde import helping
+from autograde.asking import MISSING, exercise_of, unrun
 from autograde.exercise import Exercise
-from autograde.exercises import find, names
-from autograde.judging.grading import grade, public_seed
-from autograde.report import Report
+from autograde.exercises import names
+from autograde.judging.grading import grade, judged, public_seed
+from autograde.judging.limits import budget
+from autograde.judging.pointing import Pointed
+from autograde.report import Points, Report
+from labkit.display import show_html
 
-__all__ = ["check", "grade", "public_seed"]
+__all__ = ["check", "grade", "public_seed", "show"]
 
-_attempts: Counter[str] = Counter()
+SECONDS, SECONDS_ON_RANKS = 20.0, 60.0
+_OF_SETUP = ("torch", "F", "nn", "math", "dist", "np", "labkit")  # what most setup cells bind
 
 
-def check(implementation: Callable, *, hidden: bool = False) -> float:
-    """Check a solution, show what was found, and return the points as a float.
+def check(implementation: Callable = MISSING, *, hidden: bool = False) -> float:
+    """Check a solution, show what was found, and return the points, a float.
 
-    The exercise is found by the name of the function or class, or of the variable that holds it. `hidden=True` draws
-    other cases (from the course's secret seed, environment variable AUTOGRADE_SEED) and shows no inputs: nbgrader's
-    hidden tests call it. An unsolved exercise scores 0.0; nothing that the solution does raises here.
+    implementation: the learner's function or class, or whatever else can be called: a partial, a module, a compiled
+                    function (which is run as the Python that it was compiled from). The exercise is found by its name,
+                    or by that of the variable that holds it. Anything else is answered by one sentence and 0.0.
+    hidden:         draws other cases (from the course's secret seed, environment variable AUTOGRADE_SEED) and shows no
+                    inputs, nor does `failing` hand any over: nbgrader's hidden tests call it.
+
+    An unsolved exercise scores 0.0. Nothing that the solution does raises here. A check ends by itself: one call may
+    take the exercise's `limit` (5 s), all of them together 20 s, on ranks 60 s; after that the verdict is on what was
+    tried, and says so. Interrupted, it scores 0.0. It runs in the surroundings of a fresh kernel (see
+    `autograde.judging.surroundings`), whatever the notebook has set, and leaves those as they were.
     """
-    exercise = _exercise_of(implementation, inspect.currentframe().f_back)
+    exercise, sentence = exercise_of(implementation, inspect.currentframe().f_back, "check")
     if exercise is None:
-        _show_text(
-            "check: this is none of the course's exercises. Pass the function itself, under its own name, as in "
-            "check(apply_rope)."
-        )
-        return 0.0
-    _attempts[exercise.name] += not hidden
-    report = grade(
-        exercise, implementation, _secret_seed(exercise) if hidden else None, attempt=_attempts[exercise.name]
-    )
-    if report.status == "not implemented":
-        _attempts[exercise.name] -= not hidden
-    show(report.hidden() if hidden else report)
-    if not hidden:
-        _record(report)
-    return float(report.earned)
+        print(sentence)
+        return Points(0.0)
+    output = sys.stdout, sys.stderr
+    try:
+        with budget(SECONDS_ON_RANKS if exercise.ranks else SECONDS):
+            report, pointed = judged(exercise, implementation, _secret_seed(exercise) if hidden else None)
+    except KeyboardInterrupt:
+        sys.stdout, sys.stderr = output  # it may have come just before they were set back
+        print(f"{exercise.name}: the check was interrupted, so there is no result.")
+        return Points(0.0)
+    helping.remember(exercise.name, None if hidden else pointed)
+    if hidden:
+        show(report.hidden())
+        return Points(report.earned)
+    notice = unrun(implementation, exercise.name) or _elsewhere(exercise, pointed)
+    show(replace(report, notice=notice, more=helping.offered(pointed) if pointed else ""))
+    _record(report)
+    return Points(report.earned)
 
 
 def show(report: Report) -> None:
     """A table in a notebook, plain text anywhere else."""
-    shell = sys.modules.get("IPython") and sys.modules["IPython"].get_ipython()
-    if shell is None or not hasattr(shell, "kernel"):
+    if not show_html(report._repr_html_(), report.text()):
         print(report.text())
-        return
-    from IPython.display import display
-
-    display({"text/html": report._repr_html_(), "text/plain": report.text()}, raw=True)
 
 
-def _show_text(text: str) -> None:
-    print(text)
-
-
-def _exercise_of(implementation, frame) -> Exercise | None:
-    known = names()
-    own = getattr(implementation, "__name__", "")
-    if own in known:
-        return find(own)
-    scope = {**frame.f_globals, **frame.f_locals} if frame else {}
-    held = [name for name, value in scope.items() if value is implementation and name in known]
-    return find(held[0]) if held else None
+def _elsewhere(exercise: Exercise, pointed: Pointed | None) -> str:
+    """One sentence where a name is missing that another cell makes, or an empty text."""
+    failure = pointed.failure if pointed else None
+    lacking = re.search(r"^NameError: name '(\w+)' is not defined", failure.message) if failure else None
+    name = lacking[1] if lacking else ""
+    if name in names():
+        return f"`{exercise.name}` calls `{name}`, whose cell was not run: run that first."
+    return f"`{name}` is made by the setup cell at the top: run that first." if name in _OF_SETUP else ""
 
 
 def _secret_seed(exercise: Exercise) -> int:

@@ -10,6 +10,9 @@ from dataclasses import asdict, dataclass
 # *a word or several*, but no product: a factor has a space or another sign beside its asterisk.
 _EMPHASIS = re.compile(r"(?<![\w*)])\*(\w(?:[^*\n]*\w)?)\*(?![\w*(])")
 
+# White text on them, and they on white and on near-black: see the test that computes the contrasts.
+GOOD, BAD, NEUTRAL = "#007a5e", "#b3400e", "#6b6b6b"
+
 
 @dataclass(frozen=True)
 class Line:
@@ -26,8 +29,10 @@ class Line:
 class Report:
     """The result of one check.
 
-    `failing` describes the smallest failing case as (what, text) pairs; it is empty in a hidden check, where inputs
-    stay secret. `status` is one of: solved, wrong, not implemented, no points.
+    `failing` describes the smallest failing case as (what, text) pairs, `error` has the learner's lines and the error,
+    where that case ended in one, and `more` says what the learner can ask for next; `notice` stands above everything.
+    These are empty in a hidden check, where inputs stay secret, and so are the notes of the lines and what was printed.
+    `status` is one of: solved, wrong, not implemented, no points.
     """
 
     exercise: str
@@ -40,6 +45,9 @@ class Report:
     hint: str = ""
     misconception: str = ""
     printed: str = ""
+    error: str = ""
+    more: str = ""
+    notice: str = ""
 
     @property
     def solved(self) -> bool:
@@ -78,7 +86,11 @@ class Report:
             + (f"  {line.note}" if line.note else "")
             for line in self.lines
         ]
-        parts = [self.headline, *rows]
+        parts = [self.notice, ""] if self.notice else []
+        parts.append(self.headline)
+        if self.error:
+            parts += ["", f"  {_indented(self.error, 2)}", ""]
+        parts += rows
         if self.diagnosis:
             parts += ["", self.diagnosis]
         if self.failing:
@@ -89,35 +101,55 @@ class Report:
             ]
         if self.hint:
             parts += ["", f"Hint: {self.hint}"]
+        if self.more:
+            parts += ["", self.more]
         if self.printed:
             parts += ["", "Your function printed:", f"  {_indented(self.printed.rstrip(), 2)}"]
         return "\n".join(parts)
 
     def _repr_html_(self) -> str:
-        color = {"solved": "#007a5e", "not implemented": "#6b6b6b"}.get(self.status, "#b3400e")
+        # Text has the colour of the page, which may be light or dark; a colour that says something brings its ground.
+        border = {"solved": GOOD, "not implemented": NEUTRAL}.get(self.status, BAD)
         parts = [
-            f'<div role="status" style="border-left:4px solid {color};padding:.4em 1em;max-width:60em">',
-            f'<p style="margin:.2em 0;color:{color}"><strong>{_escaped(self.headline)}</strong></p>',
+            f'<div role="status" style="border-left:4px solid {border};padding:.4em 1em;max-width:60em">',
+            f'<p style="margin:.2em 0"><strong>{escaped(self.headline)}</strong></p>',
         ]
+        if self.notice:
+            parts.insert(1, f'<p style="margin:.2em 0"><strong>{escaped(self.notice)}</strong></p>')
+        if self.error:
+            parts.append(_pre(self.error))
         if self.lines:
             parts.append(_table(self.lines))
         if self.diagnosis:
-            parts.append(f'<p style="margin:.5em 0"><strong>{_escaped(self.diagnosis)}</strong></p>')
+            parts.append(f'<p style="margin:.5em 0"><strong>{escaped(self.diagnosis)}</strong></p>')
         if self.failing:
             parts.append('<p style="margin:.5em 0 0">The smallest case that fails:</p>')
             parts.append(_definitions(self.failing))
         if self.hint:
-            parts.append(f'<p style="margin:.5em 0"><em>Hint:</em> {_escaped(self.hint)}</p>')
+            parts.append(f'<p style="margin:.5em 0"><em>Hint:</em> {escaped(self.hint)}</p>')
+        if self.more:
+            parts.append(f'<p style="margin:.5em 0">{escaped(self.more)}</p>')
         if self.printed:
             parts.append(f"<details><summary>What your function printed</summary>{_pre(self.printed)}</details>")
         return "".join([*parts, "</div>"])
+
+
+class Points(float):
+    """The points of a check. A notebook shows nothing under the cell for them: the report has just said it.
+
+    nbgrader reads partial credit from the text of the cell's result, which must therefore be the number; Jupyter,
+    Colab and VS Code prefer HTML where there is some, and this HTML is empty.
+    """
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
+        return {"text/plain": repr(float(self)), "text/html": ""}
 
 
 def _points(value: float) -> str:
     return f"{round(value, 2):g}"
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     """HTML-safe; `code` between backticks is set as code, *this* as emphasis."""
     pieces = html.escape(text).split("`")
     if len(pieces) % 2 == 0:  # a backtick without its partner
@@ -129,16 +161,19 @@ def _pre(text: str) -> str:
     return f'<pre style="margin:0;white-space:pre-wrap;font-size:90%">{html.escape(text)}</pre>'
 
 
+def _mark(ground: str, text: str) -> str:
+    style = f"background:{ground};color:#ffffff;padding:0 .4em;border-radius:.3em;white-space:nowrap"
+    return f'<span style="{style}">{text}</span>'
+
+
 def _table(lines: Sequence[Line]) -> str:
     cell = 'style="text-align:left;padding:.15em .8em .15em 0;background:none"'
     rows = []
     for line in lines:
-        mark = (
-            '<span style="color:#007a5e">✓ pass</span>' if line.passed else '<span style="color:#b3400e">✗ fail</span>'
-        )
-        note = f"<br><small>{_escaped(line.note)}</small>" if line.note else ""
+        mark = _mark(GOOD, "✓ pass") if line.passed else _mark(BAD, "✗ fail")
+        note = f"<br><small>{escaped(line.note)}</small>" if line.note else ""
         rows.append(
-            f"<tr style='background:none'><td {cell}>{mark}</td><td {cell}>{_escaped(line.name)}{note}</td>"
+            f"<tr style='background:none'><td {cell}>{mark}</td><td {cell}>{escaped(line.name)}{note}</td>"
             f"<td {cell}>{_points(line.earned)} / {_points(line.worth)}</td></tr>"
         )
     head = f"<tr style='background:none'><th {cell}></th><th {cell}>what is checked</th><th {cell}>points</th></tr>"

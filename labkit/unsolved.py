@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import traceback
+from collections.abc import Callable, Container
 
 __all__ = ["explain", "install", "missing"]
 
@@ -27,11 +28,14 @@ def explain(error: BaseException, namespace: dict) -> str | None:
     )
 
 
-def missing(error: NameError, cell: str) -> str | None:
+def missing(error: NameError, cell: str, exercises: Container[str] = ()) -> str | None:
     """One sentence where a cell asks for a name that an unsolved one above would have made, else None.
 
     cell: the source that was run. What it would have made is remembered, for the cells below it.
+    exercises: names whose own cells may not have been run at all, as after a restart of the kernel.
     """
+    if error.name in exercises:
+        return f"`{error.name}` isn't there yet: run the cell that defines it first."
     if error.name not in _unmade:
         return None
     remember(cell)
@@ -50,26 +54,28 @@ def remember(cell: str) -> None:
             _unmade.add(node.name)
 
 
-def install() -> None:
-    """Let the kernel show that sentence. The cell still ends in an error. Does nothing outside a notebook."""
+def install(exercises: Callable[[], Container[str]] = tuple) -> None:
+    """Let the kernel show that sentence. The cell still ends in an error. Does nothing outside a notebook.
+
+    exercises: gives the names of the exercises, when it is asked.
+    """
     from labkit.display import kernel_shell
+
+    def shown(shell, kind, error, trace, tb_offset=None):
+        cell = shell.transform_cell(shell.user_ns.get("_ih", [""])[-1])
+        if isinstance(error, NameError):
+            sentence = missing(error, cell, exercises())
+        else:
+            sentence = explain(error.with_traceback(trace), shell.user_ns)
+            if sentence is not None:
+                remember(cell)
+        if sentence is None:
+            lines = shell.InteractiveTB.structured_traceback(kind, error, trace, tb_offset=tb_offset)
+        else:
+            lines = [sentence]
+        shell._showtraceback(kind, error, lines)
+        return lines
 
     shell = kernel_shell()
     if shell is not None:
-        shell.set_custom_exc((NotImplementedError, NameError), _shown)
-
-
-def _shown(shell, kind, error, trace, tb_offset=None):
-    cell = shell.transform_cell(shell.user_ns.get("_ih", [""])[-1])
-    if isinstance(error, NameError):
-        sentence = missing(error, cell)
-    else:
-        sentence = explain(error.with_traceback(trace), shell.user_ns)
-        if sentence is not None:
-            remember(cell)
-    if sentence is None:
-        lines = shell.InteractiveTB.structured_traceback(kind, error, trace, tb_offset=tb_offset)
-    else:
-        lines = [sentence]
-    shell._showtraceback(kind, error, lines)
-    return lines
+        shell.set_custom_exc((NotImplementedError, NameError), shown)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
+import inspect
 import io
 import linecache
 import pathlib
@@ -22,7 +24,8 @@ from autograde.exercise import Case, Exercise
 from autograde.judging.comparing import compare, describe, rebuild, tensors
 from autograde.judging.forbidding import Watch
 from autograde.judging.gradients import gradients
-from autograde.judging.limits import TimeLimit, time_limit
+from autograde.judging.limits import TimeLimit, granted, left, time_limit
+from autograde.judging.surroundings import fresh_kernel
 
 _HERE = str(pathlib.Path(__file__).parents[1])
 _LABKIT = str(pathlib.Path(__file__).parents[2] / "labkit")
@@ -32,7 +35,11 @@ _MOST_NUMBERS = 50_000_000
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a call gave no value. `kind`: not implemented, raised, too slow, forbidden, too large, ranks."""
+    """Why a call gave no value. `trace` has the learner's own lines, where there are some, and ends in the error.
+
+    `kind`: not implemented; needs (another function that isn't); raised; too slow; not tried (the check's time was
+    over); forbidden; too large; ranks.
+    """
 
     kind: str
     message: str
@@ -56,6 +63,8 @@ class Outcome:
 
 def run_once(implementation: Callable, exercise: Exercise, one: Case) -> Outcome:
     """Call the implementation (through the probe, if there is one) on a copy of the case's inputs."""
+    if not left():
+        return Outcome(failure=over())
     args, kwargs = copied(one.args), copied(one.kwargs)
     target = (implementation, *args) if exercise.probe else args
     function = exercise.probe or implementation
@@ -69,14 +78,12 @@ def run_once(implementation: Callable, exercise: Exercise, one: Case) -> Outcome
                 value, _ = gradients(function, target, kwargs, one.backward)
         shared = _shared(value, args, kwargs)
         value = plain(value)
-    except TimeLimit:
-        failure = Failure("too slow", f"The call did not return within {exercise.limit:g} s.", "TimeLimit")
-    except NotImplementedError:
-        failure = Failure("not implemented", "Not implemented yet.", "NotImplementedError")
+    except TimeLimit as error:
+        failure = _cut(error, exercise)
     except _TooLarge as error:
         failure = Failure("too large", str(error))
     except (Exception, SystemExit) as error:
-        failure = Failure("raised", _one_line(error), type(error).__name__, short_traceback(error))
+        failure = _unfinished(error, implementation, exercise) or _raised(error)
     if watch.used:
         told = f"This exercise asks you to build what `{watch.used}` does, so don't call it."
         failure = Failure("forbidden", told)
@@ -84,27 +91,73 @@ def run_once(implementation: Callable, exercise: Exercise, one: Case) -> Outcome
     return Outcome(None if failure else value, failure, changed, out.getvalue(), () if failure else shared)
 
 
+def _raised(error: BaseException) -> Failure:
+    return Failure("raised", _one_line(error), type(error).__name__, short_traceback(error))
+
+
+def _cut(error: TimeLimit, exercise: Exercise) -> Failure:
+    """The failure of a call that was ended, with the line where it was."""
+    if not left():
+        return over(error)
+    message = f"The call did not return within {exercise.limit:g} s."
+    return Failure("too slow", message, "TimeLimit", short_traceback(error, message))
+
+
+def over(error: TimeLimit | None = None) -> Failure:
+    """The failure of a call for which no time was left, or which was running when none was."""
+    what = "it was not tried" if error is None else "the call had not returned"
+    message = f"The check's {granted():g} s were over: {what}."
+    return Failure("not tried", message, "TimeLimit", short_traceback(error, message) if error else "")
+
+
+def _unfinished(error: BaseException, implementation: Any, exercise: Exercise) -> Failure | None:
+    """The failure where a bare `raise NotImplementedError` of the learner's own ended the call, else None.
+
+    It may be that of the function itself, whose cell is as it was released or half written, or that of another one
+    that it calls. A library's (torch's on a Mac, where an operator is missing) is an error like any other.
+    """
+    if type(error) is not NotImplementedError or error.args:
+        return None
+    *_, (frame, line) = traceback.walk_tb(error.__traceback__)
+    own, code = functions_of(implementation), frame.f_code
+    if any(code is f.__code__ or code.co_qualname.startswith(f"{f.__qualname__}.<locals>.") for f in own):
+        if code.co_names == ("NotImplementedError",):
+            return Failure("not implemented", "Not implemented yet.", "NotImplementedError")
+        told = f"Not implemented yet: it comes to `raise NotImplementedError` in line {line}, which still stands there."
+        return Failure("not implemented", told, "NotImplementedError", short_traceback(error))
+    if not any(frame.f_globals is f.__globals__ for f in own):
+        return None
+    other = code.co_qualname.rpartition("<locals>.")[2].split(".")[0]
+    told = f"`{exercise.name}` calls `{other}`, which isn't implemented yet: solve that first."
+    return Failure("needs", told, "NotImplementedError")
+
+
+def functions_of(implementation: Any) -> list[Callable]:
+    """The Python functions behind a callable: a function, wrapped or partial or bound, or the methods of a class."""
+    while isinstance(implementation, (functools.partial, functools.partialmethod)):
+        implementation = implementation.func
+    held = getattr(implementation, "_orig_mod", implementation)  # what torch.compile makes of a module
+    held = inspect.unwrap(getattr(held, "__func__", held)) if not isinstance(held, type) else held
+    if inspect.isfunction(held):
+        return [held]
+    members = vars(held if isinstance(held, type) else type(held)).values()
+    bare = [getattr(member, "fget", None) or getattr(member, "__func__", None) or member for member in members]
+    return [f for f in map(_unwrapped, bare) if inspect.isfunction(f)]
+
+
+def _unwrapped(member: Any) -> Any:
+    return inspect.unwrap(member) if callable(member) else member
+
+
 @contextlib.contextmanager
 def _surroundings(exercise: Exercise, out, watch: Watch):
-    """A fixed random state, captured output, a time limit, and a watch on forbidden calls."""
-    grad = torch.is_grad_enabled()
-    with fixed_randomness(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
-        try:
-            with time_limit(None if exercise.ranks else exercise.limit), watch:
-                yield
-        finally:
-            torch.set_grad_enabled(grad)
-
-
-@contextlib.contextmanager
-def fixed_randomness():
-    """torch's global generator starts from 0 inside, and is as it was afterwards."""
-    before = torch.get_rng_state()
-    torch.default_generator.manual_seed(0)
-    try:
+    """A fresh kernel's state, captured output, a time limit, and a watch on forbidden calls."""
+    limit = None if exercise.ranks else min(exercise.limit, max(left(), 0.001))  # 0 would be no limit at all
+    with contextlib.ExitStack() as stack:
+        parts = contextlib.redirect_stdout(out), contextlib.redirect_stderr(out), time_limit(limit), watch
+        for part in (fresh_kernel(everything=False), *parts):
+            stack.enter_context(part)
         yield
-    finally:
-        torch.set_rng_state(before)
 
 
 def copied(value: Any) -> Any:
@@ -198,15 +251,15 @@ def _one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {text[0][:300]}" if text else type(error).__name__
 
 
-def short_traceback(error: BaseException) -> str:
-    """The learner's own frames, at most the last four, and the error; nothing of the checker or of libraries."""
+def short_traceback(error: BaseException, last: str = "") -> str:
+    """The learner's own frames, at most the last four, and the error (or `last`); nothing of checker or libraries."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not _is_ours(f.filename)]
     own = [f for f in frames if "site-packages" not in f.filename] or frames
     lines = []
     for frame in own[-4:]:
         source = (frame.line or linecache.getline(frame.filename, frame.lineno or 0)).strip()
         lines.append(f"line {frame.lineno}, in {frame.name}:  {source}".rstrip())
-    return "\n".join([*lines, _one_line(error)])
+    return "\n".join([*lines, last or _one_line(error)])
 
 
 def _is_ours(filename: str) -> bool:

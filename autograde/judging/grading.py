@@ -5,22 +5,27 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 import torch
 
 from autograde.exercise import Case, Exercise, Law
-from autograde.judging.calls import Outcome, copied, fixed_randomness, plain, told
-from autograde.judging.comparing import compare, describe, tensors
+from autograde.judging.calls import Failure, Outcome, copied, plain, told
+from autograde.judging.comparing import compare, tensors
 from autograde.judging.conditioning import within_rounding
 from autograde.judging.diagnosing import Diagnosis, Tried, disagreement, match
 from autograde.judging.gradients import FLOWS
+from autograde.judging.limits import budget, granted, left
 from autograde.judging.patterns import does_nothing, generic, without_influence
-from autograde.judging.running import CallFailed, Local
+from autograde.judging.pointing import Pointed, argument_names, smallest
+from autograde.judging.running import CallFailed, Local, Recalled
+from autograde.judging.surroundings import fixed_randomness, fresh_kernel
 from autograde.report import Line, Report
 
 FURTHER = 3  # draws that a misconception has to explain as well before it is named
+_MORE = 2.0  # seconds for a diagnosis once the check's time is over
 
 
 def public_seed(exercise: Exercise) -> int:
@@ -33,22 +38,34 @@ def grade(
     implementation: Callable,
     seed: int | None = None,
     *,
-    attempt: int = 1,
     runner: Callable = Local,
     own_runner: Callable = Local,
 ) -> Report:
     """Check an implementation on the cases of a seed (default: the public one).
 
-    `attempt` counts the learner's tries and picks the hint. `runner(implementation, exercise)` decides where the code
-    runs, `own_runner` where the exercise's own misconceptions do. Nothing that the implementation does raises here.
+    `runner(implementation, exercise)` decides where the code runs, `own_runner` where the exercise's own misconceptions
+    do. All of it runs in the surroundings of a fresh kernel. Nothing that the implementation does raises here.
     """
+    return judged(exercise, implementation, seed, runner=runner, own_runner=own_runner)[0]
+
+
+def judged(
+    exercise: Exercise,
+    implementation: Callable,
+    seed: int | None = None,
+    *,
+    runner: Callable = Local,
+    own_runner: Callable = Local,
+) -> tuple[Report, Pointed | None]:
+    """As `grade`, and the case that fails, if one does: what `failing` hands over."""
     seed = public_seed(exercise) if seed is None else seed
 
     def more() -> list[Case]:
         return [one for k in range(1, FURTHER + 1) for one in exercise.draw(seed + k)]
 
-    running = runner(implementation, exercise)
-    return Judgement(exercise, exercise.draw(seed), running, own_runner, more=more).report(attempt)
+    with fresh_kernel():
+        judgement = Judgement(exercise, exercise.draw(seed), runner(implementation, exercise), own_runner, more=more)
+        return judgement.report(), judgement.pointed
 
 
 def right_answer(exercise: Exercise, one: Case) -> Any:
@@ -109,10 +126,7 @@ class Judgement:
             return Tried()
         cases = self._more()
         got = self.running.run(cases) if cases else []
-        expected = (
-            [self._answer(self.exercise, one) for one in cases] if self.exercise.oracle else [o.value for o in got]
-        )
-        return _tried(cases, got, self._notes(cases, got, expected))
+        return _tried(cases, got, self._notes(cases, got, self._answers(cases, got)))
 
     def broken(self, law: Law) -> str:
         """Why a law does not hold, or an empty text."""
@@ -200,35 +214,121 @@ class Judgement:
         verdicts = ((self.broken(law), _broken(law, self.cases, outcomes, running)) for law in self.exercise.laws)
         return all(_gist(mine) == _gist(other) for mine, other in verdicts)
 
-    def report(self, attempt: int = 1) -> Report:
+    @cached_property
+    def pointed(self) -> Pointed | None:
+        """The smallest case whose result is wrong; where none is, the first on which a law does not hold."""
+        if self.stopped:
+            return None
+        i, call = smallest(self.cases, self.notes, self.got), _Listening(self.running)
+        law = next(filter(self.broken, self.exercise.laws), None) if i is None and not any(self.notes) else None
+        note = "" if i is None else self.notes[i]
+        for k, (one, outcome) in enumerate(zip(self.cases, self.got, strict=True)):
+            if law and left() and not note:
+                i, note = k, _broken(law, [one], [outcome], call)
+        if not note:
+            return None
+        one = self.cases[i]
+        names = argument_names(self.exercise, getattr(self.running, "implementation", None), one)
+        note = _by_name(note, names)
+        return Pointed(self.exercise, one, names, self.expected[i], self.got[i], note, call.failure)
+
+    def report(self) -> Report:
         """Everything, for the learner."""
         if self.stopped:
             return self.stopped
         exercise, printed = self.exercise, _printed(self.got)
         if self.solved:
             return Report(exercise.name, exercise.points, self.earned, "solved", self.lines, printed=printed)
+        lines, over, pointed = self.lines, self._over, self.pointed
+        diagnosis = self._diagnosis_in_time()
         return Report(
             exercise.name,
             exercise.points,
             self.earned,
             "wrong",
-            self.lines,
-            _smallest(self.cases, self.got, self.expected, self.notes, exercise),
-            self.diagnosis.says,
-            self.diagnosis.hint or _next_hint(exercise, attempt),
-            self.diagnosis.misconception.says if self.diagnosis.misconception else "",
+            _said_once(lines, pointed, self.got),
+            pointed.rows() if pointed else (),
+            f"{over} {diagnosis.says}".strip(),
+            diagnosis.hint,
+            diagnosis.misconception.says if diagnosis.misconception else "",
             printed,
+            error=pointed.error if pointed else "",
         )
+
+    @property
+    def _over(self) -> str:
+        """How far the check came before its time was over, or an empty text."""
+        if left():
+            return ""
+        tried, every = len(self._tried), len(self.cases)
+        laws = ", but not every law was asked" if tried == every else ""
+        return f"Stopped after {granted():g} s: {tried} of {every} cases were tried{laws}."
+
+    @property
+    def _tried(self) -> list[int]:
+        return [i for i, o in enumerate(self.got) if o.failure is None or o.failure.kind != "not tried"]
+
+    def _diagnosis_in_time(self) -> Diagnosis:
+        """The diagnosis; after the check's time, one from what was tried, in two seconds more."""
+        if left():
+            return self.diagnosis
+        tried = self._tried
+        if not any(self.notes[i] for i in tried):
+            return Diagnosis("")
+        cases, recalled = [self.cases[i] for i in tried], Recalled(self.running, [self.got[i] for i in tried])
+        with budget(_MORE):
+            return Judgement(self.exercise, cases, recalled, self.own_runner, self._answer).diagnosis
+
+
+class _Listening:
+    """Calls for a law, and keeps the first failure."""
+
+    def __init__(self, running: Local):
+        self._running, self.failure = running, None
+
+    def call(self, *args, **kwargs) -> Any:
+        try:
+            return self._running.call(*args, **kwargs)
+        except CallFailed as error:
+            self.failure = self.failure or error.failure
+            raise
+
+
+def _by_name(note: str, names: Sequence[str]) -> str:
+    """A note with the arguments' names for their numbers."""
+    known = {str(k): f"`{name}`" for k, name in enumerate(names, start=1)}
+    return re.sub(r"\bargument (\d+)", lambda found: known.get(found[1], found[0]), note)
+
+
+def _said_once(lines: Sequence[Line], pointed: Pointed | None, got: Sequence[Outcome]) -> list[Line]:
+    """The lines without notes that repeat what stands above: an error from the same place, another line's note."""
+    failure = pointed.failure if pointed else None
+    said = {failure.message} if failure else set()
+    said |= {o.failure.message for o in got if failure and o.failure and _place(o.failure) == _place(failure)}
+    kept = []
+    for line in lines:
+        note = _by_name(line.note, pointed.names) if pointed else line.note
+        kept.append(replace(line, note="" if note in said else note))
+        said.add(note)
+    return kept
+
+
+def _place(failure: Failure) -> tuple[str, str, str]:
+    """The kind of a failure and the lines that led to it, without the error's own words, which may hold numbers."""
+    return failure.kind, failure.type, failure.trace.rpartition("\n")[0] or failure.message
 
 
 def _no_points(exercise: Exercise, got: Sequence[Outcome]) -> Report | None:
     """A report for what isn't worth looking at further: nothing implemented, or a forbidden call."""
     kinds = {outcome.failure.kind if outcome.failure else "" for outcome in got}
     if kinds == {"not implemented"}:
-        return Report(exercise.name, exercise.points, 0.0, "not implemented")
-    forbidden = next((o.failure for o in got if o.failure and o.failure.kind == "forbidden"), None)
-    if forbidden:
-        return Report(exercise.name, exercise.points, 0.0, "no points", diagnosis=forbidden.message)
+        written = next((o.failure.message for o in got if o.failure.trace), "")
+        return Report(exercise.name, exercise.points, 0.0, "not implemented", diagnosis=written)
+    decided = next((o.failure for o in got if o.failure and o.failure.kind == "forbidden"), None)
+    if decided is None and kinds == {"needs"}:
+        decided = got[0].failure
+    if decided:
+        return Report(exercise.name, exercise.points, 0.0, "no points", diagnosis=decided.message)
     return None
 
 
@@ -311,47 +411,6 @@ def _lines(exercise: Exercise, notes: Sequence[str], verdicts: Sequence[str], wo
 def _line(name: str, note: str, worth: float, worthless: bool) -> Line:
     passed = not note
     return Line(name, passed, round(worth, 4), round(worth, 4) if passed and not worthless else 0.0, note)
-
-
-def _smallest(cases, got, expected, notes, exercise: Exercise) -> list[tuple[str, str]]:
-    """The failing case with the fewest numbers, described."""
-    failing = [i for i, note in enumerate(notes) if note]
-    if not failing:
-        return []
-    i = min(failing, key=lambda i: sum(t.numel() for t in tensors([list(cases[i].args), cases[i].kwargs])))
-    one, outcome = cases[i], got[i]
-    rows = [("case", one.label)] if one.label else []
-    if one.ranks:
-        rows.append(("ranks", str(one.ranks)))
-    rows += [(f"input {k + 1}", shown(value)) for k, value in enumerate(one.args)]
-    rows += [(name, shown(value)) for name, value in one.kwargs.items()]
-    if exercise.oracle is not None:
-        rows.append(("expected", shown(expected[i])))
-    if outcome.failure:
-        rows.append(("got", outcome.failure.trace or outcome.failure.message))
-    else:
-        value = list(outcome.value) if one.ranks else outcome.value
-        rows += [("got", shown(value)), ("so", f"{notes[i]}")]
-    return rows
-
-
-def shown(value) -> str:
-    """A value for a reader: what it is, and its first numbers."""
-    if isinstance(value, torch.Tensor) and value.numel():
-        numbers = value.detach().reshape(-1)[:6].tolist()
-        head = ", ".join(f"{x:.4g}" if isinstance(x, float) else str(x) for x in numbers)
-        return f"{describe(value)}: [{head}{', …' if value.numel() > 6 else ''}]"
-    if isinstance(value, (list, tuple)) and any(True for _ in tensors(value)):
-        rows = [shown(item) for item in value[:4]] + ["…"] * (len(value) > 4)
-        return "\n".join([f"{describe(value)}:", *rows])
-    if isinstance(value, (str, list, tuple, dict, int, float, bool)) or value is None:
-        text = repr(value)
-        return text if len(text) <= 300 else text[:300] + "…"
-    return describe(value)
-
-
-def _next_hint(exercise: Exercise, attempt: int) -> str:
-    return exercise.hints[min(attempt, len(exercise.hints)) - 1] if exercise.hints else ""
 
 
 def _printed(got: Sequence[Outcome]) -> str:

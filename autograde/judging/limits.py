@@ -1,4 +1,4 @@
-"""A soft time limit for code that runs in this process."""
+"""A soft time limit for code that runs in this process, and a budget for all of a check's calls together."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextvars import ContextVar
 
 # Code that must not be torn out of the middle: it would leave torch's stack of modes in disorder.
 _DELICATE = (
@@ -21,6 +23,29 @@ _DELICATE = (
 
 class TimeLimit(BaseException):
     """Raised inside code that ran too long. Not an Exception, so that `except Exception` does not swallow it."""
+
+
+_budget: ContextVar[tuple[float, float] | None] = ContextVar("budget", default=None)  # (its end, its seconds)
+
+
+@contextlib.contextmanager
+def budget(seconds: float) -> Iterator[None]:
+    """Calls in the body have so many seconds together: `left()` counts them down, and whoever calls asks it."""
+    token = _budget.set((time.monotonic() + seconds, seconds))
+    try:
+        yield
+    finally:
+        _budget.reset(token)
+
+
+def left() -> float:
+    """The seconds that remain, 0 where none do, infinity where there is no budget."""
+    return max(_budget.get()[0] - time.monotonic(), 0.0) if _budget.get() else float("inf")
+
+
+def granted() -> float:
+    """The seconds of the budget, infinity where there is none."""
+    return _budget.get()[1] if _budget.get() else float("inf")
 
 
 @contextlib.contextmanager

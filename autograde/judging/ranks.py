@@ -7,7 +7,8 @@ import re
 from collections.abc import Callable, Sequence
 
 from autograde.exercise import Case, Exercise, PerRank
-from autograde.judging.calls import Bounded, Failure, Outcome, run_once
+from autograde.judging.calls import Bounded, Failure, Outcome, over, run_once
+from autograde.judging.limits import left
 
 # Starting ranks takes its time on a busy machine; a deadlock is found long before the limit, by its stillness.
 _LIMIT = 6
@@ -52,10 +53,12 @@ def _launch(implementations: Sequence[Callable], exercise: Exercise, cases: list
 
     if not implementations:
         return []
+    if not left():
+        return [[Outcome(failure=over())] * len(cases) for _ in implementations]
     out = Bounded()
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
-            limit = _LIMIT * exercise.limit
+            limit = min(_LIMIT * exercise.limit, left())
             per_rank = launch(_on_rank, list(implementations), _bare(exercise), cases, ranks=world, limit=limit)
     except RankError as error:
         if len(implementations) > 1:  # one of them took the others along

@@ -48,6 +48,17 @@ class Local:
         return value_of(self.run([Case(args, kwargs, ranks=ranks, backward=backward)])[0])
 
 
+class Recalled:
+    """Gives outcomes that are known; other inputs it calls as `running` does."""
+
+    def __init__(self, running: Local, outcomes: Sequence[Outcome]):
+        self.call, self._outcomes = running.call, list(outcomes)
+
+    def run(self, cases: Sequence[Case]) -> list[Outcome]:
+        """The outcomes of the cases that they were made for."""
+        return self._outcomes
+
+
 def run_all(implementations: Sequence[Callable], exercise: Exercise, cases: Sequence[Case]) -> list[list[Outcome]]:
     """The outcomes of several implementations on the same cases; on ranks, all of them in one go."""
     if not exercise.ranks:

@@ -13,8 +13,9 @@ import torch
 from autograde import borrowed as module
 from autograde.borrowed import borrowed
 from autograde.exercises import find, names
-from autograde.judging.calls import copied, fixed_randomness, plain
+from autograde.judging.calls import copied, plain
 from autograde.judging.comparing import compare
+from autograde.judging.surroundings import fixed_randomness
 
 HEAVY = ("transformers.modeling_utils", "torch._dynamo", "sympy", "rfc3987_syntax")
 # What an exercise's file says if its oracle borrows; all but the first are helpers in a shared.py.

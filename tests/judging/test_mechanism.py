@@ -107,7 +107,7 @@ def test_memory_of_an_input_is_no_new_object():
     lazy = lambda x, by: x if by == 1 else x * by  # noqa: E731
     assert grade(asked, lazy).solved
     report = grade(replace(asked, fresh=True), lazy)
-    assert not report.solved and "memory of its input (argument 1)" in report.text()
+    assert not report.solved and "memory of its input (`x`)" in report.text()
     assert not grade(replace(asked, fresh=True), lambda x, by: x[:] if by == 1 else x * by).solved
 
 

@@ -25,7 +25,7 @@ from labkit.traffic import Message
 _LOAD = 120.0  # seconds for all cells of a notebook
 _EXERCISE = 60.0  # seconds for all calls of one exercise, laws included
 _RETRIES = 3
-_KINDS = frozenset({"not implemented", "raised", "too slow", "forbidden", "too large", "ranks"})
+_KINDS = frozenset({"not implemented", "needs", "raised", "too slow", "forbidden", "too large", "ranks"})
 _MOST_TEXT = 2_000
 
 
