@@ -36,7 +36,6 @@ from labkit import COLORS, SEQUENTIAL, figure, shakespeare, show, smollm
 
 # %% tags=["demo"]
 model, tokenizer = smollm(torch.bfloat16)
-model.set_attn_implementation("eager")  # keeps the weights, and on a CPU is fast at a token in each of many texts
 END = tokenizer.eos_token_id
 STEPS = 64
 OPENINGS = ["When the two robots met for the", "On the first day of the expedition",
@@ -239,7 +238,12 @@ LAYERS, HEADS, ROUND = len(model.model.layers), model.config.num_attention_heads
 @torch.inference_mode()
 def attention_to(ids):
     """The attention weights of every head on a batch of texts: [layers, texts, heads, queries, keys]."""
-    return torch.stack(model.model(ids, output_attentions=True).attentions).float()
+    usual = model.config._attn_implementation
+    model.set_attn_implementation("eager")  # the fast kernels don't keep the weights
+    try:
+        return torch.stack(model.model(ids, output_attentions=True).attentions).float()
+    finally:
+        model.set_attn_implementation(usual)
 
 
 rounds = torch.randint(1_000, 40_000, (4, ROUND), generator=dice).repeat(1, 2)
@@ -616,8 +620,7 @@ def drawn_at(temperature, seed=0):
     def choose(ids, logits, start):
         if ids.shape[1] == start:  # whatever was drawn for other texts, these begin alike
             chance.manual_seed(seed)
-        sums = (logits / temperature).softmax(-1).cumsum(-1)
-        return torch.searchsorted(sums, torch.rand(len(sums), 1, generator=chance) * sums[:, -1:])[:, 0]
+        return torch.multinomial((logits / temperature).softmax(-1), 1, generator=chance)[:, 0]
     return choose
 
 

@@ -47,7 +47,6 @@ DEFAULT_SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Huggin
 from transformers import DynamicCache
 
 model, tokenizer = smollm(torch.bfloat16)
-model.set_attn_implementation("eager")  # for one token in each of many texts it is the faster one on a CPU
 END = tokenizer.eos_token_id
 
 
