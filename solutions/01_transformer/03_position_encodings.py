@@ -513,7 +513,7 @@ class Reader(torch.nn.Module):
             x = x + self.table[:n]
         offset = torch.arange(n)[None, :] - torch.arange(n)[:, None]
         slopes = alibi_slopes() if self.scheme == "ALiBi" else torch.zeros(HEADS)
-        bias = (slopes[:, None, None] * offset).masked_fill(offset > 0, -torch.inf)
+        bias = (slopes[:, None, None] * offset).masked_fill(offset > 0, -torch.inf)[None]
         for block in self.blocks:
             q, k, v = block["qkv"](block["norm1"](x)).unflatten(-1, (3 * HEADS, -1)).transpose(1, 2).chunk(3, 1)
             if self.scheme == "RoPE":
@@ -534,9 +534,9 @@ def race(scheme, steps=250):
     """Trains one reader: its training losses, and its loss at each position of long texts."""
     torch.manual_seed(0)
     reader, g = Reader(scheme), torch.Generator().manual_seed(0)
-    optimizer, losses = torch.optim.AdamW(reader.parameters(), 4e-3), []
+    optimizer, losses = torch.optim.AdamW(reader.parameters(), 4e-3, fused=True), []
     for _ in range(steps):
-        x, y = pieces(training, 24, TRAINED, g)
+        x, y = pieces(training, 16, TRAINED, g)
         loss = F.cross_entropy(reader(x).flatten(0, 1), y.flatten())
         optimizer.zero_grad()
         loss.backward()
