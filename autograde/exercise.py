@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import torch
 
 from autograde.judging.comparing import compare, slack, tensors
-from autograde.judging.gradients import flows
+from autograde.judging.gradients import FLOWS, flows
 from autograde.judging.widening import widened
 
 __all__ = ["Case", "Draft", "Exercise", "Law", "Misconception", "PerRank", "case", "keeps_dtype", "same", "tolerances"]
@@ -197,7 +197,7 @@ class Draft:
         """The exercise, the same value at every call."""
         if self._finished is None:
             if self._is_trained_through():
-                self._laws.append(flows(self._parts["oracle"]))
+                self._laws.append(Law(FLOWS, flows(self._parts["oracle"])))
             many = {"laws": self._laws, "misconceptions": self._mistakes, "alternatives": self._alternatives}
             self._finished = Exercise(self.name, **self._settings, **self._parts, **many)
         return self._finished

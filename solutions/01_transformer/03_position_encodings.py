@@ -536,7 +536,7 @@ def race(scheme, steps=250):
     reader, g = Reader(scheme), torch.Generator().manual_seed(0)
     optimizer, losses = torch.optim.AdamW(reader.parameters(), 4e-3, fused=True), []
     for _ in range(steps):
-        x, y = pieces(training, 16, TRAINED, g)
+        x, y = pieces(training, 24, TRAINED, g)
         loss = F.cross_entropy(reader(x).flatten(0, 1), y.flatten())
         optimizer.zero_grad()
         loss.backward()

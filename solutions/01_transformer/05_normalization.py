@@ -669,8 +669,7 @@ def learn(pre, warmup, seed, steps=STEPS, rate=3e-3, depth=8):
     """The loss of each step. For the first `warmup` steps the learning rate grows linearly."""
     torch.manual_seed(seed)
     net = LanguageModel(depth, pre, len(alphabet))
-    optimizer = torch.optim.AdamW(net.parameters(), fused=True)
-    generator, losses = torch.Generator().manual_seed(seed + 1), []
+    optimizer, generator, losses = torch.optim.AdamW(net.parameters()), torch.Generator().manual_seed(seed + 1), []
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = rate * min(1.0, (step + 1) / max(warmup, 1))
         loss = loss_of(net, *some_text(generator))

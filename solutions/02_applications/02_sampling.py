@@ -36,7 +36,6 @@ from labkit import COLORS, SEQUENTIAL, figure, knobs, shakespeare, show, smollm
 
 # %% tags=["demo"]
 model, tokenizer = smollm(torch.bfloat16)
-model.set_attn_implementation("eager")  # for one token in each of many texts it is the faster one on a CPU
 
 
 @torch.inference_mode()
