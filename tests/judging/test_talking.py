@@ -256,7 +256,7 @@ def test_a_check_ends_by_itself_with_a_verdict_on_what_was_tried(monkeypatch, ca
     softmax = slow
     assert autograde.check(softmax) == 0.0
     out = capsys.readouterr().out
-    tried = re.search(r"Stopped after 1 s: (\d) of (\d) cases were tried\.", out)
+    tried = re.search(r"Stopped after 1 s: (\d+) of (\d+) cases were tried\.", out)
     assert tried and 1 <= int(tried[1]) < int(tried[2])
     assert f"({tried[1]} of {tried[2]} cases)" in out
     assert out.count("time.sleep(0.3)") <= 1
