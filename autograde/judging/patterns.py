@@ -132,7 +132,8 @@ def _fits(exercise: Exercise, change: Callable, got: torch.Tensor, expected: tor
 
 def _factor(got: torch.Tensor, expected: torch.Tensor) -> float | None:
     """The number that `got` is of `expected`, read off where `expected` is largest; None where there is none."""
-    if not expected.is_floating_point() or not expected.numel() or not torch.isfinite(expected).all():
+    real = expected.is_floating_point() and not got.is_complex()
+    if not real or not expected.numel() or not torch.isfinite(expected).all():
         return None
     at = int(expected.abs().argmax())
     base = float(expected.reshape(-1)[at])
