@@ -1,6 +1,6 @@
 """`layer_norm(x, weight=None, bias=None, eps=1e-05)`
 
-Normalise every token's features: (x - mean) / sqrt(variance + eps) * weight + bias, over the last dimension.
+Layer norm over the last dimension: (x - mean) / sqrt(variance + eps) * weight + bias.
 """
 
 from __future__ import annotations

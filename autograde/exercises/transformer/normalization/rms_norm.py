@@ -1,6 +1,6 @@
 """`rms_norm(x, weight=None, eps=1e-06)`
 
-Divide every token by its root mean square: x / sqrt(mean(x ** 2) + eps) * weight, over the last dimension.
+Divide every token by its root mean square: x / sqrt(mean(x ** 2) + eps) * weight.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """`apply_rope(x, positions, base=10000.0)`
 
-Turn each pair (x[..., i], x[..., i + d/2]) counter-clockwise by rope_angles(positions, d, base)[..., i].
+Turn each pair (x[..., i], x[..., i + d/2]) counter-clockwise, by pair i of rope_angles.
 """
 
 from __future__ import annotations
