@@ -122,8 +122,8 @@ def batch(
     use_bias=True,
     fixed_eps=None,
 ):
-    """`batch_norm` from its parts. `scale(variance, eps)` is the divisor; `keep` is the share of the old statistics, `gain`
-    that of the new ones, if it isn't what is left."""
+    """`batch_norm` from its parts. `scale(variance, eps)` is the divisor; `keep` is the share of the old statistics,
+    and `gain` that of the new ones, if it isn't what is left."""
     scale = scale or (lambda variance, eps: (variance + eps).sqrt())
 
     def batch_norm(x, running_mean, running_var, weight=None, bias=None, training=True, momentum=0.1, eps=1e-5):
