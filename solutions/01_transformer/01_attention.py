@@ -178,17 +178,17 @@ show(
 
 # %% exercise="scaled_dot_product_attention"
 def scaled_dot_product_attention(q, k, v, mask=None):
-    """For each query the mean of the values, weighted by softmax(q @ k.mT / sqrt(d)) over the keys.
+    """For each query the values' mean, weighted by softmax(q @ k.mT / sqrt(d)) over the keys.
 
-    q:    floating-point tensor [..., n, d]: n queries; any number of leading dimensions, or none
+    q:    floating-point tensor [..., n, d]: n queries; any number of leading dimensions
     k:    [..., m, d]: m keys, with the leading dimensions and the dtype of q
     v:    [..., m, d_v]: one value for each key, with the leading dimensions and the dtype of q
     mask: bool tensor that broadcasts to [..., n, m], True = this query may attend to this key;
           or None: to all. Hidden keys take no part in the softmax, however low the other scores
           are. A query that may attend to no key gets zeros.
-    Returns a tensor [..., n, d_v] of the dtype of q. Scores may be as large as +-30,000. Nothing
-    is changed in place. Differentiable: gradients flow to q, k and v, and none is NaN, also where
-    a query may attend to no key.
+    Returns a tensor [..., n, d_v] of the dtype of q. Scores may be as large as +-30,000.
+    Nothing is changed in place. Differentiable: gradients flow to q, k and v, and none is NaN,
+    also where a query may attend to no key.
 
     Vaswani et al. 2017, arXiv:1706.03762, section 3.2.1.
     """
@@ -444,19 +444,20 @@ print(f"heads that give the first word more than half of their attention: {sink:
 
 # %% exercise="multi_head_attention"
 def multi_head_attention(x, w_q, w_k, w_v, w_o, n_heads, mask=None):
-    """Self-attention in several heads: project, split into heads, attend in each, join, project.
+    """Self-attention in several heads: project, split, attend in each head, join, project.
 
-    x:             floating-point tensor [..., n, d]: n tokens, with any number of leading (batch)
-                   dimensions, or none
-    w_q, w_k, w_v: [d, d], of the dtype of x, used as x @ w. Of the d columns of x @ w, head i owns
-                   the block number i of d / n_heads neighbouring ones
-    w_o:           [d, d], used as joined @ w_o, where the heads' results stand side by side in the
-                   same order
+    x:             floating-point tensor [..., n, d]: n tokens, with any number of leading
+                   (batch) dimensions, or none
+    w_q, w_k, w_v: [d, d], of the dtype of x, used as x @ w. Of the d columns of x @ w, head i
+                   owns the block number i of d / n_heads neighbouring ones
+    w_o:           [d, d], used as joined @ w_o, where the heads' results stand side by side in
+                   the same order
     n_heads:       an int that divides d
     mask:          bool tensor that broadcasts to [..., n, n], with the leading dimensions of x,
-                   True = may attend; the same for all heads; or None. A query that may attend to
-                   nothing gets zeros (before w_o).
-    Returns a tensor [..., n, d] of the dtype of x. There are no biases, and no residual connection.
+                   True = may attend; the same for all heads; or None. A query that may attend
+                   to nothing gets zeros (before w_o).
+    Returns a tensor [..., n, d] of the dtype of x. There are no biases, and no residual
+    connection.
     Differentiable: gradients flow to x and to all four matrices, and none is NaN, also where a
     query may attend to nothing.
 

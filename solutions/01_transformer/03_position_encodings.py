@@ -275,8 +275,8 @@ def add_learned_positions(x, table, past=0):
     x:     floating-point tensor [..., n, d]: n tokens, with any number of leading (batch)
            dimensions, or none
     table: [max_positions, d], of the dtype of x
-    past:  number of tokens that stand before these n, an int of at least 0: the first of them is at
-           position `past`
+    past:  number of tokens that stand before these n, an int of at least 0: the first of them
+           is at position `past`
     Returns a tensor of the shape and the dtype of x; x itself is left as it is. Differentiable:
     gradients flow to x and to the table.
     Raises ValueError where a token would stand past the end of the table.
@@ -365,10 +365,11 @@ def relative_position_bucket(
 
     relative_position: integer tensor of any shape [...]: the key's position minus the query's
                        (negative = the past)
-    bidirectional:     True (encoder): the lower half of the buckets holds the past and the position
-                       itself, the upper half, from num_buckets // 2 on, the future, by the same
-                       rule for |relative_position|.
-                       False (decoder): all buckets hold the past; the future counts as distance 0
+    bidirectional:     True (encoder): the lower half of the buckets holds the past and the
+                       position itself, the upper half, from num_buckets // 2 on, the future, by
+                       the same rule for |relative_position|.
+                       False (decoder): all buckets hold the past; the future counts as
+                       distance 0
     num_buckets:       an int, divisible by 4
     max_distance:      an int greater than the number of exact buckets e (below)
     With c buckets for a direction and e = c // 2: a distance r < e is bucket r; from e on it is
@@ -417,17 +418,22 @@ show(
     title="ALiBi: each head has its own range of sight, if all contents were alike",
 )
 
+# %% [markdown]
+# ## Exercise 4: straight lines
+#
+# The bias of all heads at once, with the causal mask in it: what is added to the scores before the softmax.
+
 # %% exercise="alibi_bias"
 def alibi_bias(n_heads, n):
-    """ALiBi's bias with the causal mask: what is added to the scores of n tokens, for each head.
+    """ALiBi's bias with the causal mask: what is added to the scores of n tokens, by head.
 
     n_heads: an int of at least 1, of any kind, not only a power of two
     n:       number of tokens, an int of at least 1
     Returns a float32 or float64 tensor [n_heads, n, n]: for query i and key j, -slope * (i - j)
     where j <= i, and -inf where the key comes later.
-    The slopes: for m heads, m a power of two, they are 2 ** (-8h/m) for h = 1, …, m. For another
-    n_heads let m be the largest power of two below it: first come the slopes for m heads, then, of
-    the slopes for 2m heads, the 1st, 3rd, 5th, … until there are n_heads.
+    The slopes: for m heads, m a power of two, they are 2 ** (-8h/m) for h = 1, …, m. For
+    another n_heads let m be the largest power of two below it: first come the slopes for m
+    heads, then, of the slopes for 2m heads, the 1st, 3rd, 5th, … until there are n_heads.
 
     Press et al. 2022, arXiv:2108.12409, section 3, and the code published with it.
     """

@@ -1,6 +1,6 @@
 """`multi_head_attention(x, w_q, w_k, w_v, w_o, n_heads, mask=None)`
 
-Self-attention in several heads: project, split into heads, attend in each, join, project.
+Self-attention in several heads: project, split, attend in each head, join, project.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """`scaled_dot_product_attention(q, k, v, mask=None)`
 
-For each query the mean of the values, weighted by softmax(q @ k.mT / sqrt(d)) over the keys.
+For each query the values' mean, weighted by softmax(q @ k.mT / sqrt(d)) over the keys.
 """
 
 from __future__ import annotations

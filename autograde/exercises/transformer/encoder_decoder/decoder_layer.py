@@ -1,6 +1,6 @@
 """`decoder_layer(y, memory, w, heads, memory_padding=None, norm_first=False)`
 
-One decoder layer: causal self-attention, cross-attention, feed-forward (ReLU); no dropout.
+One decoder layer: causal self-attention, cross-attention, feed-forward (ReLU).
 """
 
 from __future__ import annotations

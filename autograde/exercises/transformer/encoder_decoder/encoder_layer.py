@@ -1,6 +1,6 @@
 """`encoder_layer(x, w, heads, padding=None, norm_first=False)`
 
-One encoder layer: self-attention, then feed-forward (ReLU), each with residual and norm; no dropout.
+One encoder layer: self-attention, then feed-forward (ReLU), with residuals and norms.
 """
 
 from __future__ import annotations

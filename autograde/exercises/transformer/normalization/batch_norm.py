@@ -1,6 +1,6 @@
 """`batch_norm(x, running_mean, running_var, weight=None, bias=None, training=True, momentum=0.1, eps=1e-05)`
 
-Normalise every channel over the batch: (x - mean) / sqrt(variance + eps) * weight + bias.
+Normalise channels over the batch: (x - mean) / sqrt(variance + eps) * weight + bias.
 """
 
 from __future__ import annotations

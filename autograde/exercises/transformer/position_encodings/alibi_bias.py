@@ -1,6 +1,6 @@
 """`alibi_bias(n_heads, n)`
 
-ALiBi's bias with the causal mask: what is added to the scores of n tokens, for each head.
+ALiBi's bias with the causal mask: what is added to the scores of n tokens, by head.
 """
 
 from __future__ import annotations

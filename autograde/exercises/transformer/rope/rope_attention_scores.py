@@ -1,6 +1,6 @@
 """`rope_attention_scores(q, k, q_positions, k_positions, base=10000.0, causal=True)`
 
-Attention scores before softmax: the rotated queries times the rotated keys, divided by sqrt(d).
+Attention scores before softmax: rotated queries times rotated keys, divided by sqrt(d).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """`scale_rope(kind, factor, d, trained_length, base=10000.0)`
 
-The pairs' speeds for a context `factor` times as long as trained, and the attention factor.
+The pairs' speeds for a context `factor` times as long, and the attention factor.
 """
 
 from __future__ import annotations
