@@ -109,7 +109,7 @@ def decoder_cases(g):
         memory_padding=padding(g, 2, 4),
         label="large numbers",
     )
-    yield case(randn(g, 2, 40, 4), randn(g, 2, 60, 4), decoder_weights(g, 4), 2, padding(g, 2, 60), label="40 and 60")
+    yield case(randn(g, 2, 6, 4), randn(g, 2, 70, 4), decoder_weights(g, 4), 2, padding(g, 2, 70), label="70 sources")
     yield case(torch.zeros(3, 8), randn(g, 4, 8), decoder_weights(g, 8), 4, norm_first=True, label="zeros, pre-norm")
 
 
@@ -298,6 +298,11 @@ def decoder_padding_of_the_first(y, memory, w, heads, memory_padding=None, norm_
 def decoder_with_final_norm(y, memory, w, heads, memory_padding=None, norm_first=False):
     out = _decoder()(y, memory, w, heads, memory_padding, norm_first)
     return norm(out, w["norm3"]) if norm_first else out
+
+
+@exercise.mistake("the result comes in float32, whatever y is", hint="Don't cast: float64 in, float64 out.")
+def decoder_in_float32(y, memory, w, heads, memory_padding=None, norm_first=False):
+    return _decoder()(y, memory, w, heads, memory_padding, norm_first).float()
 
 
 @exercise.mistake("`norm_first` is inverted", hint="norm_first=True is pre-norm, x + sublayer(norm(x)).")

@@ -201,6 +201,11 @@ exercise.mistake(
 )(_encoder(order=False))
 
 
+@exercise.mistake("the result comes in float32, whatever x is", hint="Don't cast: float64 in, float64 out.")
+def encoder_in_float32(x, w, heads, padding=None, norm_first=False):
+    return _encoder()(x, w, heads, padding, norm_first).float()
+
+
 @exercise.mistake("`norm_first` is inverted", hint="norm_first=True is pre-norm, x + sublayer(norm(x)).")
 def encoder_norm_inverted(x, w, heads, padding=None, norm_first=False):
     return _encoder()(x, w, heads, padding, not norm_first)

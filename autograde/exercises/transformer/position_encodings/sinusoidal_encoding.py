@@ -32,8 +32,8 @@ def sinusoidal_cases(g):
     yield case(7, 2, label="one pair")
     yield case(50, 6, label="longer than wide")
     yield case(3, 20, label="wider than long")
-    yield case(300, 16, label="300 positions")
-    yield case(600, 4, label="600 positions")
+    yield case(300, 8, label="300 positions")
+    yield case(600, 2, label="600 positions")
     yield case(integer(g, 10, 30), d=2 * integer(g, 3, 8), label="a random size")
 
 
