@@ -77,10 +77,11 @@ print("softmax: ", large.exp() / large.exp().sum())
 def softmax(x):
     """Probabilities from scores, along the last dimension.
 
-    x: [..., n], floating point, n >= 1, any number of leading dimensions. Scores may be as large as +-10,000, and
-       single ones may be -inf (their probability is 0). Not changed.
+    x: floating-point tensor [..., n], n >= 1, any number of leading dimensions. Scores may be
+       as large as +-10,000, and single ones may be -inf (their probability is 0). Not changed.
 
-    Returns a tensor of the same shape: e**x divided by the sum of e**x over the last dimension. No NaN, no infinity.
+    Returns a tensor of the shape and the dtype of x: e**x divided by the sum of e**x over the
+    last dimension. No NaN, no infinity. Differentiable: gradients flow to x.
     """
     ### BEGIN SOLUTION
     powers = (x - x.amax(-1, keepdim=True)).exp()

@@ -70,9 +70,9 @@ def gradients(function: Callable, args: tuple, kwargs: dict, through: Sequence[i
 
 
 def _pull(i: int, result: torch.Tensor) -> torch.Tensor:
-    """What the result number i is multiplied by: the same numbers for whoever asks."""
+    """What the result number i is multiplied by: the same numbers for whoever asks, and 0 where nothing is learned."""
     drawn = torch.randn(result.shape, generator=torch.Generator().manual_seed(i), dtype=torch.float64)
-    return drawn.to(result.dtype)
+    return drawn.to(result.dtype).masked_fill(result.detach().isinf(), 0)
 
 
 def _right(oracle: Callable, one) -> tuple[list, tuple[int, ...]]:

@@ -39,6 +39,10 @@ def generic(exercise: Exercise, tried: Tried, expected: Sequence) -> Diagnosis |
     if other:
         got_one = "a text" if isinstance(other[0], str) else describe(other[0])  # a text could say the inputs
         return Diagnosis(f"Your function returns {got_one}, where a torch.Tensor is asked for.")
+    kinds = [mismatch for g, e in wrong if (mismatch := compare(e, g)) and mismatch.kind == "dtype"]
+    if kinds:
+        told = kinds[0].message
+        return Diagnosis(f"{told[0].upper()}{told[1:]}.") if len(kinds) == len(wrong) else None
     return _tensor_pattern(exercise, wrong) or _first_alone(tried)
 
 

@@ -178,14 +178,17 @@ show(
 
 # %% exercise="scaled_dot_product_attention"
 def scaled_dot_product_attention(q, k, v, mask=None):
-    """For each query the mean of the values, weighted by softmax(q @ k.mT / sqrt(d)) over the keys.
+    """For each query the values' mean, weighted by softmax(q @ k.mT / sqrt(d)) over the keys.
 
-    q:    floating-point tensor [..., n, d]: n queries
-    k:    [..., m, d]: m keys, with the same leading dimensions as q, of which there may be none, or several
-    v:    [..., m, d_v]: one value for each key
-    mask: bool tensor that broadcasts to [..., n, m], True = this query may attend to this key; or None: to all.
-          Hidden keys take no part in the softmax. A query that may attend to no key gets zeros.
-    Returns a tensor [..., n, d_v] of the dtype of q. Scores may be in the thousands. Nothing is changed in place.
+    q:    floating-point tensor [..., n, d]: n queries; any number of leading dimensions
+    k:    [..., m, d]: m keys, with the leading dimensions and the dtype of q
+    v:    [..., m, d_v]: one value for each key, with the leading dimensions and the dtype of q
+    mask: bool tensor that broadcasts to [..., n, m], True = this query may attend to this key;
+          or None: to all. Hidden keys take no part in the softmax, however low the other scores
+          are. A query that may attend to no key gets zeros.
+    Returns a tensor [..., n, d_v] of the dtype of q. Scores may be as large as +-30,000.
+    Nothing is changed in place. Differentiable: gradients flow to q, k and v, and none is NaN,
+    also where a query may attend to no key.
 
     Vaswani et al. 2017, arXiv:1706.03762, section 3.2.1.
     """
@@ -319,8 +322,8 @@ def causal_mask(n, past=0):
 
     n:    number of new tokens, an int of at least 1; they are the queries
     past: number of older tokens, an int of at least 0; they are keys only
-    Returns a bool tensor [n, past + n], True = may attend: the keys are in order, oldest first, and each new token
-    reads itself and everything before it.
+    Returns a bool tensor [n, past + n], True = may attend: the keys are in order, oldest first,
+    and each new token reads itself and everything before it.
 
     Vaswani et al. 2017, arXiv:1706.03762, section 3.2.3.
     """
@@ -350,7 +353,8 @@ check(causal_mask)
 def padding_mask(lengths, n, side="right"):
     """Which keys are tokens, and not padding.
 
-    lengths: integer tensor of any shape [...]: the number of tokens in each sequence, from 0 to n
+    lengths: int64 or int32 tensor of any shape [...], also none: the number of tokens in each
+             sequence, from 0 to n
     n:       the length to which all were padded
     side:    "right": the padding comes after the tokens; "left": before them
     Returns a bool tensor [..., 1, n], True = may attend: one row for all queries of a sequence.
@@ -440,16 +444,22 @@ print(f"heads that give the first word more than half of their attention: {sink:
 
 # %% exercise="multi_head_attention"
 def multi_head_attention(x, w_q, w_k, w_v, w_o, n_heads, mask=None):
-    """Self-attention in several heads: project, split into heads, attend in each, join, project.
+    """Self-attention in several heads: project, split, attend in each head, join, project.
 
-    x:             floating-point tensor [..., n, d]: n tokens, with any number of leading (batch) dimensions
-    w_q, w_k, w_v: [d, d], used as x @ w. Of the d columns of x @ w, head i owns the block number i of d / n_heads
-                   neighbouring ones
-    w_o:           [d, d], used as joined @ w_o, where the heads' results stand side by side in the same order
+    x:             floating-point tensor [..., n, d]: n tokens, with any number of leading
+                   (batch) dimensions, or none
+    w_q, w_k, w_v: [d, d], of the dtype of x, used as x @ w. Of the d columns of x @ w, head i
+                   owns the block number i of d / n_heads neighbouring ones
+    w_o:           [d, d], used as joined @ w_o, where the heads' results stand side by side in
+                   the same order
     n_heads:       an int that divides d
-    mask:          bool tensor that broadcasts to [..., n, n], with the leading dimensions of x, True = may attend;
-                   the same for all heads; or None. A query that may attend to nothing gets zeros (before w_o).
-    Returns a tensor [..., n, d] of the dtype of x. There are no biases, and no residual connection.
+    mask:          bool tensor that broadcasts to [..., n, n], with the leading dimensions of x,
+                   True = may attend; the same for all heads; or None. A query that may attend
+                   to nothing gets zeros (before w_o).
+    Returns a tensor [..., n, d] of the dtype of x. There are no biases, and no residual
+    connection.
+    Differentiable: gradients flow to x and to all four matrices, and none is NaN, also where a
+    query may attend to nothing.
 
     Vaswani et al. 2017, arXiv:1706.03762, section 3.2.2.
     """

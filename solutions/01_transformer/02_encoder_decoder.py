@@ -196,15 +196,19 @@ show(
 
 # %% exercise="feed_forward"
 def feed_forward(x, w1, b1, w2, b2, activation="relu"):
-    """The feed-forward sub-layer: act(x w1 + b1) w2 + b2, each token by itself; no residual, no norm, no dropout.
+    """The feed-forward sub-layer: act(x w1 + b1) w2 + b2; no residual, no norm, no dropout.
 
-    x:          floating-point tensor [..., n, d], d being the width of the model
+    x:          float32 or float64 tensor [..., n, d], d being the width of the model; each
+                token is worked on by itself
     w1, b1:     [d, d_ff] and [d_ff]; the matrices stand on the right of x, as in the paper
-    w2, b2:     [d_ff, d] and [d]
-    activation: "relu", or "gelu" (the exact one, h * Phi(h), with the normal distribution function Phi)
-    Returns a tensor of the shape of x.
+    w2, b2:     [d_ff, d] and [d]; all weights have the dtype of x
+    activation: "relu", or "gelu" (the exact one, h * Phi(h), with the normal distribution
+                function Phi)
+    Returns a tensor of the shape and the dtype of x. Differentiable: gradients flow to x and to
+    all four weights.
 
-    Vaswani et al. 2017, arXiv:1706.03762, section 3.3. GELU: Hendrycks and Gimpel 2016, arXiv:1606.08415.
+    Vaswani et al. 2017, arXiv:1706.03762, section 3.3. GELU: Hendrycks and Gimpel 2016,
+    arXiv:1606.08415.
     """
     ### BEGIN SOLUTION
     bend = {"relu": F.relu, "gelu": F.gelu}[activation]
@@ -313,37 +317,42 @@ show(
 
 # %% exercise="encoder_layer"
 def attention(x, memory, w, heads, hidden=None):
-    """Multi-head attention: tokens x [..., m, d] ask, tokens memory [..., n, d] answer. Complete; leave it as it is.
+    """Multi-head attention: tokens x [..., m, d] ask, tokens memory [..., n, d] answer.
 
-    w: {"q", "k", "v", "o"}, each [d, d]. hidden: None, or bool that broadcasts to [..., m, n], True = may not be read.
+    Complete; leave it as it is. w: {"q", "k", "v", "o"}, each [d, d]. hidden: None, or bool
+    that broadcasts to [..., m, n], True = may not be read.
     """
     q, k, v = x @ w["q"], memory @ w["k"], memory @ w["v"]
     q, k, v = (t.unflatten(-1, (heads, -1)).transpose(-3, -2) for t in (q, k, v))
     seen = None if hidden is None else ~hidden.unsqueeze(-3)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=seen).transpose(-3, -2).flatten(-2) @ w["o"]
+    heads = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
+    return heads.transpose(-3, -2).flatten(-2) @ w["o"]
 
 
 def norm(x, w):
-    """Layer norm over the last dimension, with w["gain"] and w["bias"], both [d]. Complete; leave it as it is."""
+    """Layer norm over the last dimension, with w["gain"] and w["bias"], both [d]. Complete."""
     return F.layer_norm(x, x.shape[-1:], w["gain"], w["bias"], eps=1e-5)
 
 
 def encoder_layer(x, w, heads, padding=None, norm_first=False):
-    """One encoder layer: self-attention, then feed-forward (ReLU), each with residual and norm; no dropout.
+    """One encoder layer: self-attention, then feed-forward (ReLU), with residuals and norms.
 
-    x:          floating-point tensor [..., n, d]; it is left as it is
-    w:          {"self": weights of attention, "ff": {"w1", "b1", "w2", "b2"} as in feed_forward,
-                 "norm1": {"gain", "bias"}, "norm2": {"gain", "bias"}}; norm1 belongs to the attention, norm2 to the
-                feed-forward network; eps is 1e-5
+    x:          float32 or float64 tensor [..., n, d]; it is left as it is
+    w:          {"self": weights of attention, "ff": {"w1", "b1", "w2", "b2"} as in
+                feed_forward, "norm1": {"gain", "bias"}, "norm2": {"gain", "bias"}}; norm1
+                belongs to the attention, norm2 to the feed-forward network; eps is 1e-5
     heads:      number of heads; divides d
-    padding:    None, or bool [..., n] with the leading dimensions of x: True where a token is padding, which no token
-                may read. Every sequence has at least one token that isn't. The rows of padded tokens are computed like
-                all others.
-    norm_first: False for post-norm, norm(x + sublayer(x)); True for pre-norm, x + sublayer(norm(x)), without any
-                further norm at the end
-    Returns a tensor of the shape of x.
+    padding:    None, or bool [..., n] with the leading dimensions of x: True where a token is
+                padding, which no token may read. Every sequence has at least one token that
+                isn't. The rows of padded tokens are computed like all others.
+    norm_first: False for post-norm, norm(x + sublayer(x)); True for pre-norm,
+                x + sublayer(norm(x)), without any further norm at the end
+    There is no dropout.
+    Returns a tensor of the shape and the dtype of x. Differentiable: gradients flow to x and to
+    all weights.
 
-    Vaswani et al. 2017, arXiv:1706.03762, section 3.1; pre-norm: Xiong et al. 2020, arXiv:2002.04745.
+    Vaswani et al. 2017, arXiv:1706.03762, section 3.1; pre-norm: Xiong et al. 2020,
+    arXiv:2002.04745.
     """
     ### BEGIN SOLUTION
     hidden = None if padding is None else padding[..., None, :]
@@ -404,18 +413,24 @@ show(
 
 # %% exercise="decoder_layer"
 def decoder_layer(y, memory, w, heads, memory_padding=None, norm_first=False):
-    """One decoder layer: causal self-attention, cross-attention to the memory, feed-forward (ReLU); no dropout.
+    """One decoder layer: causal self-attention, cross-attention, feed-forward (ReLU).
 
-    y:              floating-point tensor [..., m, d], the target tokens; token i may read tokens 0 to i; left as it is
-    memory:         [..., n, d], the encoder's result, with the leading dimensions of y; m and n may differ
-    w:              as in encoder_layer, and also "cross" (weights of attention) and "norm3"; norm1 belongs to the
-                    self-attention, norm2 to the cross-attention, norm3 to the feed-forward network
+    y:              float32 or float64 tensor [..., m, d], the target tokens; token i may read
+                    tokens 0 to i; left as it is
+    memory:         [..., n, d], the encoder's result, which the cross-attention reads, with the
+                    leading dimensions of y; m and n may differ
+    w:              as in encoder_layer, and also "cross" (weights of attention) and "norm3";
+                    norm1 belongs to the self-attention, norm2 to the cross-attention, norm3 to
+                    the feed-forward network
     heads:          number of heads, in both attentions
-    memory_padding: None, or bool [..., n]: True where a source token is padding, which no target token may read.
-                    Every source has at least one token that isn't. Padding of the target needs no mask: it stands at
-                    the end, where no earlier token looks.
+    memory_padding: None, or bool [..., n]: True where a source token is padding, which no
+                    target token may read. Every source has at least one token that isn't.
+                    Padding of the target needs no mask: it stands at the end, where no earlier
+                    token looks.
     norm_first:     as in encoder_layer; the memory is never normalised here, in either order
-    Returns a tensor of the shape of y.
+    There is no dropout.
+    Returns a tensor of the shape and the dtype of y. Differentiable: gradients flow to y, to
+    the memory and to all weights.
 
     Vaswani et al. 2017, arXiv:1706.03762, sections 3.1 and 3.2.3.
     """
@@ -665,16 +680,19 @@ show(
 def greedy_decode(encode, decode, source, start, end, pad, max_tokens):
     """Write an answer to each source, taking the likeliest next token every time.
 
-    encode:     encode(source) gives the memory, a tensor with one row a source; it is called once
-    decode:     decode(tokens, memory), with integer tokens [batch, m], gives logits [batch, m, vocabulary]: those at
-                place i are about the token that follows tokens[:, : i + 1]. Rows don't influence each other. It is
-                called once for each column of the result.
+    encode:     encode(source) gives the memory, a tensor with one row a source; called once
+    decode:     decode(tokens, memory), with integer tokens [batch, m], gives logits
+                [batch, m, vocabulary]: those at place i are about the token that follows
+                tokens[:, : i + 1]. Rows don't influence each other. It is called once for each
+                column of the result.
     source:     integer tensor [batch, n]
-    start:      the token with which each row begins; it isn't part of the result; in some models the same as `end`
+    start:      the token with which each row begins; it isn't part of the result; in some
+                models the same as `end`
     end:        the token that ends a row; it is part of the result
     pad:        what a row holds after its end; in some models the same as `end`
     max_tokens: at least 1; no row has more new tokens than this, whether it has ended or not
-    Returns an integer tensor [batch, k], where k is the length of the longest row with its end, at most max_tokens.
+    Returns an int64 tensor [batch, k], where k is the length of the longest row with its end,
+    at most max_tokens.
     """
     ### BEGIN SOLUTION
     memory = encode(source)

@@ -154,7 +154,7 @@ def sinusoidal_encoding(n, d):
 
     n: number of positions 0, 1, …, n - 1, an int of at least 1
     d: width, an even int of at least 2
-    Returns a floating-point tensor [n, d] (float32 or float64). Row p belongs to position p; column 2i holds
+    Returns a float32 or float64 tensor [n, d]. Row p belongs to position p; column 2i holds
     sin(p / 10000 ** (2i / d)) and column 2i + 1 the cosine of the same angle, in radians.
 
     Vaswani et al. 2017, arXiv:1706.03762, section 3.5.
@@ -272,10 +272,13 @@ print(f"learned table: the best M_7 for positions 0 to 199 misses positions 207 
 def add_learned_positions(x, table, past=0):
     """Adds to each token the row of the table that belongs to its position.
 
-    x:     floating-point tensor [..., n, d]: n tokens, with any number of leading (batch) dimensions
+    x:     floating-point tensor [..., n, d]: n tokens, with any number of leading (batch)
+           dimensions, or none
     table: [max_positions, d], of the dtype of x
-    past:  number of tokens that stand before these n, an int of at least 0: the first of them is at position `past`
-    Returns a tensor of the shape of x; x itself is left as it is.
+    past:  number of tokens that stand before these n, an int of at least 0: the first of them
+           is at position `past`
+    Returns a tensor of the shape and the dtype of x; x itself is left as it is. Differentiable:
+    gradients flow to x and to the table.
     Raises ValueError where a token would stand past the end of the table.
 
     Devlin et al. 2018, arXiv:1810.04805, figure 2 (the position embeddings).
@@ -355,18 +358,23 @@ show(
 # ## Exercise 3: the buckets
 
 # %% exercise="relative_position_bucket"
-def relative_position_bucket(relative_position, bidirectional=True, num_buckets=32, max_distance=128):
+def relative_position_bucket(
+    relative_position, bidirectional=True, num_buckets=32, max_distance=128
+):
     """T5's bucket of each relative position.
 
-    relative_position: integer tensor of any shape [...]: the key's position minus the query's (negative = the past)
-    bidirectional:     True (encoder): the lower half of the buckets holds the past and the position itself, the upper
-                       half, from num_buckets // 2 on, the future, by the same rule for |relative_position|.
-                       False (decoder): all buckets hold the past; the future counts as distance 0
+    relative_position: integer tensor of any shape [...]: the key's position minus the query's
+                       (negative = the past)
+    bidirectional:     True (encoder): the lower half of the buckets holds the past and the
+                       position itself, the upper half, from num_buckets // 2 on, the future, by
+                       the same rule for |relative_position|.
+                       False (decoder): all buckets hold the past; the future counts as
+                       distance 0
     num_buckets:       an int, divisible by 4
     max_distance:      an int greater than the number of exact buckets e (below)
-    With c buckets for a direction and e = c // 2: a distance r < e is bucket r; from e on it is bucket
-    e + floor(log(r / e) / log(max_distance / e) * (c - e)), but at most c - 1.
-    Returns an integer tensor [...], values from 0 to num_buckets - 1.
+    With c buckets for a direction and e = c // 2: a distance r < e is bucket r; from e on it is
+    bucket e + floor(log(r / e) / log(max_distance / e) * (c - e)), but at most c - 1.
+    Returns an integer tensor [...] of any integer dtype, values from 0 to num_buckets - 1.
 
     Raffel et al. 2020, arXiv:1910.10683, section 2.1, and the code published with it.
     """
@@ -410,17 +418,22 @@ show(
     title="ALiBi: each head has its own range of sight, if all contents were alike",
 )
 
+# %% [markdown]
+# ## Exercise 4: straight lines
+#
+# The bias of all heads at once, with the causal mask in it: what is added to the scores before the softmax.
+
 # %% exercise="alibi_bias"
 def alibi_bias(n_heads, n):
-    """ALiBi's bias together with the causal mask: what is added to the scores of n tokens, for each head.
+    """ALiBi's bias with the causal mask: what is added to the scores of n tokens, by head.
 
     n_heads: an int of at least 1, of any kind, not only a power of two
     n:       number of tokens, an int of at least 1
-    Returns a floating-point tensor [n_heads, n, n]: for query i and key j, -slope * (i - j) where j <= i, and -inf
-    where the key comes later.
-    The slopes: for m heads, m a power of two, they are 2 ** (-8h/m) for h = 1, …, m. For another n_heads let m be the
-    largest power of two below it: first come the slopes for m heads, then, of the slopes for 2m heads, the 1st, 3rd,
-    5th, … until there are n_heads.
+    Returns a float32 or float64 tensor [n_heads, n, n]: for query i and key j, -slope * (i - j)
+    where j <= i, and -inf where the key comes later.
+    The slopes: for m heads, m a power of two, they are 2 ** (-8h/m) for h = 1, …, m. For
+    another n_heads let m be the largest power of two below it: first come the slopes for m
+    heads, then, of the slopes for 2m heads, the 1st, 3rd, 5th, … until there are n_heads.
 
     Press et al. 2022, arXiv:2108.12409, section 3, and the code published with it.
     """

@@ -120,10 +120,12 @@ knobs(draw_clocks, base=[10.0, 100.0, 10_000.0], start=(0, 60))
 def rope_angles(positions, d, base=10_000.0):
     """The angle of every pair at every position, in radians: positions * base ** (-2i/d).
 
-    positions: integer or floating-point tensor of any shape [...], in any order, of either sign
+    positions: integer or floating-point tensor of any shape [...], in any order, of either
+               sign, also between the integers
     d:         size of one head, even; its d/2 pairs are numbered i = 0, …, d/2 - 1
-    base:      a number greater than 1
-    Returns a float32 or float64 tensor [..., d/2].
+    base:      an int or float greater than 1
+    Returns a float32 or float64 tensor [..., d/2], also where positions are integers or
+    bfloat16.
 
     Su et al. 2021, arXiv:2104.09864, section 3.2.2 (the paper counts pairs from 1).
     """
@@ -180,16 +182,19 @@ show(
 
 # %% exercise="apply_rope"
 def apply_rope(x, positions, base=10_000.0):
-    """Turn each pair (x[..., i], x[..., i + d/2]) counter-clockwise by rope_angles(positions, d, base)[..., i].
+    """Turn each pair (x[..., i], x[..., i + d/2]) counter-clockwise, by pair i of rope_angles.
 
     x:         floating-point tensor [..., n, d], d even; it is left as it is
-    positions: integer or floating-point tensor that broadcasts to x.shape[:-1]: [n] for one row of positions, or
-               [batch, 1, n] for one row a sequence where x is [batch, heads, n, d]
+    positions: integer or floating-point tensor that broadcasts to x.shape[:-1]: [n] for one row
+               of positions, or [batch, 1, n] for one row a sequence, where x is
+               [batch, heads, n, d]
     base:      as in rope_angles
-    Returns a tensor of the shape and the dtype of x. The angles are computed in float32 or float64 even where x is
-    bfloat16, which can't tell position 1,001 from 1,000.
+    Returns a tensor of the shape and the dtype of x. The angles are computed in float32 or
+    float64 even where x is float16 or bfloat16, which can't tell position 1,001 from 1,000.
+    Differentiable: gradients flow to x.
 
-    Su et al. 2021, arXiv:2104.09864, section 3.4.2, with the pairs laid out as in transformers' LLaMA.
+    Su et al. 2021, arXiv:2104.09864, section 3.4.2, with the pairs laid out as in transformers'
+    LLaMA.
     """
     ### BEGIN SOLUTION
     angle = rope_angles(positions, x.shape[-1], base)
@@ -285,14 +290,18 @@ print(f"{QUESTION}\n  halves:     {tokenizer.decode(said[0])!r}\n  neighbours: {
 
 # %% exercise="rope_attention_scores"
 def rope_attention_scores(q, k, q_positions, k_positions, base=10_000.0, causal=True):
-    """Attention scores before softmax: the rotated queries times the rotated keys, divided by sqrt(d).
+    """Attention scores before softmax: rotated queries times rotated keys, divided by sqrt(d).
 
-    q, k:        floating-point tensors [..., n_q, d] and [..., n_k, d] with the same leading dimensions, d even
-    q_positions: integer tensor that broadcasts to q.shape[:-1]: [n_q], or [batch, 1, n_q]; in any order
-    k_positions: the same for the keys
-    base:        as in apply_rope
-    causal:      where True, a key at a later position than the query's gets -inf; one at the same position stays
-    Returns a tensor [..., n_q, n_k].
+    q, k:        floating-point tensors [..., n_q, d] and [..., n_k, d] of one dtype, with the
+                 same leading dimensions, d even
+    q_positions: integer tensor that broadcasts to q.shape[:-1]: [n_q], or [batch, 1, n_q]; in
+                 any order
+    k_positions: the same for the keys, in an order of their own
+    base:        as in apply_rope, for queries and keys
+    causal:      where True, a key at a later position than the query's gets -inf; one at the
+                 same position stays
+    Returns a tensor [..., n_q, n_k] of the dtype of q. Differentiable: gradients flow to q and
+    k.
     """
     ### BEGIN SOLUTION
     q, k = apply_rope(q, q_positions, base), apply_rope(k, k_positions, base)
@@ -994,24 +1003,29 @@ show(
 
 # %% exercise="scale_rope"
 def scale_rope(kind, factor, d, trained_length, base=10_000.0):
-    """The speeds of the pairs for a context `factor` times as long as the trained one, and the attention factor.
+    """The pairs' speeds for a context `factor` times as long, and the attention factor.
 
     kind:           "linear", "ntk" or "yarn"
     factor:         a number, at least 1
     d:              size of one head, even, at least 4
-    trained_length: the longest context in training, in tokens, at least 8; only YaRN looks at it
+    trained_length: the longest context in training, in tokens, at least 8, for YaRN alone
     base:           as in rope_angles
-    Returns (speeds, attention_factor): a float32 or float64 tensor [d/2] in radians a position, and a number.
+    Returns (speeds, attention_factor): a float32 or float64 tensor [d/2] in radians a position,
+    and a number.
 
     With plain[i] = base ** (-2i/d), the speeds of rope_angles:
 
-    linear  plain / factor                                          and 1          Chen et al. 2023, arXiv:2306.15595
-    ntk     plain, but with base * factor ** (d / (d - 2))          and 1          u/bloc97 2023; arXiv:2309.00071
-    yarn    ramp * plain / factor + (1 - ramp) * plain              and 0.1 * ln(factor) + 1
-                                                                                   Peng et al. 2023, arXiv:2309.00071
-    where  pair(turns) = d * ln(trained_length / (2 pi turns)) / (2 ln base)   tells which pair makes so many turns,
+    linear  plain / factor                                  and 1
+    ntk     plain, but with base * factor ** (d / (d - 2))  and 1
+    yarn    ramp * plain / factor + (1 - ramp) * plain      and 0.1 * ln(factor) + 1
+    where  pair(turns) = d * ln(trained_length / (2 pi turns)) / (2 ln base)   tells which pair
+           makes so many turns,
            low = max(floor(pair(32)), 0),  high = min(ceil(pair(1)), d - 1),   and
-           ramp[i] = (i - low) / (high - low), cut off below 0 and above 1. If low = high, take high = low + 0.001.
+           ramp[i] = (i - low) / (high - low), cut off below 0 and above 1. If low = high, take
+           high = low + 0.001.
+
+    Chen et al. 2023, arXiv:2306.15595 (linear); u/bloc97 2023, and Peng et al. 2023,
+    arXiv:2309.00071 (NTK and YaRN).
     """
     ### BEGIN SOLUTION
     i = torch.arange(d // 2)

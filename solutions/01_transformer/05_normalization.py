@@ -130,13 +130,16 @@ show(
 
 # %% exercise="layer_norm"
 def layer_norm(x, weight=None, bias=None, eps=1e-5):
-    """Normalise every token's features: (x - mean) / sqrt(variance + eps) * weight + bias, over the last dimension.
+    """Layer norm over the last dimension: (x - mean) / sqrt(variance + eps) * weight + bias.
 
-    x:            float32 or float64 tensor [..., d], any number of leading dimensions (also none), d at least 1
-    weight, bias: tensors [d] of x's dtype, or None: then nothing is multiplied or added
+    x:            float32 or float64 tensor [..., d], any number of leading dimensions (also
+                  none), d at least 1; also numbers around 100 which differ by 0.1 only
+    weight, bias: tensors [d] of x's dtype, or None, each for itself: then nothing is
+                  multiplied, or nothing added
     eps:          a small positive number, added to the variance under the root
-    The variance is the biased one: the mean of the squared distances from the mean, divided by d.
-    Returns a tensor [..., d] of x's dtype. x is not changed.
+    The variance is the biased one: the mean of the d squared distances from the mean.
+    Returns a tensor [..., d] of x's dtype. x is not changed. Differentiable: gradients flow to
+    x (also through mean and variance), weight and bias.
 
     Ba, Kiros, Hinton 2016, arXiv:1607.06450, section 3.
     """
@@ -190,14 +193,16 @@ show(
 
 # %% exercise="rms_norm"
 def rms_norm(x, weight=None, eps=1e-6):
-    """Divide every token by its root mean square: x / sqrt(mean(x ** 2) + eps) * weight, over the last dimension.
+    """Divide every token by its root mean square: x / sqrt(mean(x ** 2) + eps) * weight.
 
-    x:      floating-point tensor [..., d], any number of leading dimensions (also none), d at least 1
+    x:      floating-point tensor [..., d], any number of leading dimensions (also none), d at
+            least 1; the mean goes over the last dimension
     weight: tensor [d] of x's dtype, or None: then nothing is multiplied
     eps:    a small positive number, added to the mean of the squares under the root
-    No mean is subtracted, and there is no bias. Squares and root are computed in float32 or float64, also where x is
-    float16 or bfloat16.
-    Returns a tensor [..., d] of x's dtype. x is not changed.
+    No mean is subtracted, and there is no bias. Squares, root and quotient are computed in
+    float32 or float64, also where x is float16 or bfloat16.
+    Returns a tensor [..., d] of x's dtype. x is not changed. Differentiable: gradients flow to
+    x (also through the root mean square) and weight.
 
     Zhang, Sennrich 2019, arXiv:1910.07467, equation 4.
     """
@@ -247,23 +252,34 @@ assert (yours - own).abs().max() < 0.05, "Your norm is not the model's: solve ex
 #   $r \leftarrow (1-m)\,r + m\,\text{batch}$, with momentum $m = 0.1$.
 #
 # A detail that trips many: torch normalises by the *biased* variance, and gathers the *unbiased* one.
+#
+# ## Exercise 3: BatchNorm
 
 
 # %% exercise="batch_norm"
-def batch_norm(x, running_mean, running_var, weight=None, bias=None, training=True, momentum=0.1, eps=1e-5):
-    """Normalise every channel over the batch: (x - mean) / sqrt(variance + eps) * weight + bias.
+def batch_norm(
+    x, running_mean, running_var, weight=None, bias=None, training=True, momentum=0.1, eps=1e-5
+):
+    """Normalise channels over the batch: (x - mean) / sqrt(variance + eps) * weight + bias.
 
-    x:                          floating-point tensor [n, c] or [n, c, length]; channels are dimension 1
-    running_mean, running_var:  tensors [c]
-    weight, bias:               tensors [c], or None: then nothing is multiplied or added
-    training=True:  mean and biased variance (divided by the number of values) of each channel in this batch, over
-                    examples and positions; at least two values a channel. The new running statistics are
-                    (1 - momentum) * running + momentum * batch, with the *unbiased* variance of the batch.
-    training=False: running_mean and running_var are used, and come back as they are. A single example is fine.
-    Returns three tensors: the result, of x's shape; the new running mean [c]; the new running variance [c].
-    Nothing that came in is changed in place.
+    x:                          float32 or float64 tensor [n, c] or [n, c, length]; channels are
+                                dimension 1; also numbers around 100 which differ by 0.1 only
+    running_mean, running_var:  tensors [c] of x's dtype
+    weight, bias:               tensors [c] of x's dtype, or None, each for itself: then nothing
+                                is multiplied, or nothing added
+    training=True:  mean and biased variance (divided by the number of values) of each channel
+                    in this batch, over examples and positions; at least two values a channel.
+                    The new running statistics are (1 - momentum) * running + momentum * batch,
+                    with the *unbiased* variance of the batch.
+    training=False: running_mean and running_var are used, and come back as they are. A single
+                    example is fine.
+    Returns three tensors of x's dtype: the result, of x's shape; the new running mean [c]; the
+    new running variance [c]. Nothing that came in is changed in place. The result is
+    differentiable: gradients flow to x (in training also through the batch's mean and
+    variance), weight and bias.
 
-    Ioffe, Szegedy 2015, arXiv:1502.03167, algorithms 1 and 2; running averages as in torch.nn.BatchNorm1d.
+    Ioffe, Szegedy 2015, arXiv:1502.03167, algorithms 1 and 2; running averages as in
+    torch.nn.BatchNorm1d.
     """
     ### BEGIN SOLUTION
     dims, shape = ([0], (1, -1)) if x.ndim == 2 else ([0, 2], (1, -1, 1))
@@ -542,6 +558,8 @@ except ValueError as error:
 # what goes into a part: $x + f(\text{norm}(x))$, **pre-norm**. The same pieces, other places:
 #
 # $$h = x + \text{attention}(\text{norm}_1(x)), \qquad y = h + \text{feed-forward}(\text{norm}_2(h)) .$$
+#
+# ## Exercise 4: a block with the norms in front
 
 
 # %% exercise="pre_norm_block"
@@ -549,10 +567,12 @@ def pre_norm_block(x, norm1, attention, norm2, feed_forward):
     """One Transformer block with the norms in front of its parts.
 
     x: floating-point tensor [batch, length, d]
-    norm1, attention, norm2, feed_forward: functions from [batch, length, d] to [batch, length, d]. Each is called once:
-       first attention, on the tokens that norm1 gives; what it returns is added to x. Then feed_forward, on what norm2
-       makes of that sum; what it returns is added to the sum.
-    Returns a tensor [batch, length, d]: the second sum, not normalised. x is not changed in place.
+    norm1, attention, norm2, feed_forward: functions from [batch, length, d] to [batch, length,
+       d]. Each is called once, with the whole batch: first attention, on the tokens that norm1
+       gives; what it returns is added to x. Then feed_forward, on what norm2 makes of that sum;
+       what it returns is added to the sum.
+    Returns a tensor [batch, length, d] of x's dtype: the second sum, not normalised. x is not
+    changed in place. Differentiable: gradients flow to x and through all four functions.
 
     Xiong et al. 2020, arXiv:2002.04745, figure 1b.
     """

@@ -11,6 +11,7 @@ from autograde.exercises.transformer.attention.shared import is_bool
 exercise = Draft(
     "causal_mask",
     points=2,
+    no_gradient="a mask of truth values has no gradient",
     hints=[
         "Number the keys 0, …, past + n - 1. At which position does the i-th new token stand?",
         "Query i stands at position past + i and sees the keys j <= past + i.",
@@ -28,6 +29,7 @@ def causal_cases(g):
     yield case(3, past=2, label="three new tokens, two in the cache")
     yield case(4, 4, label="as many new as old")
     yield case(int(torch.randint(6, 40, (), generator=g)), label="a random length")
+    yield case(70, past=200, label="far beyond the others")
     yield case(
         int(torch.randint(3, 9, (), generator=g)), past=int(torch.randint(9, 20, (), generator=g)), label="a long cache"
     )
@@ -119,6 +121,16 @@ def causal_past_behind(n, past=0):
 @exercise.mistake("the old tokens have rows too", hint="Only the n new tokens ask: n rows, past + n columns.")
 def causal_all_rows(n, past=0):
     return causal(past + n)
+
+
+@exercise.mistake("`past` moves the diagonal the wrong way", hint="The more there is before, the more may be read.")
+def causal_past_hides(n, past=0):
+    return torch.ones(n, past + n, dtype=torch.bool).tril(-past)
+
+
+@exercise.mistake("each token reads the last n keys only", hint="Everything before it, however far back.")
+def causal_window(n, past=0):
+    return causal(n, past).triu(past - n + 1)
 
 
 @exercise.mistake("nothing is hidden", hint="Hide the keys that come after the query.")

@@ -1,6 +1,6 @@
 """`multi_head_attention(x, w_q, w_k, w_v, w_o, n_heads, mask=None)`
 
-Self-attention in several heads: project, split into heads, attend in each, join, project.
+Self-attention in several heads: project, split, attend in each head, join, project.
 """
 
 from __future__ import annotations
@@ -8,16 +8,20 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import nn
+import torch.nn.functional as F
 
 from autograde.exercise import Draft, case, keeps_dtype, same
 from autograde.exercises.shared import randn
 from autograde.exercises.transformer.attention.shared import (
     LIBRARY,
+    always_causal,
     attention,
     mask_after,
     mask_ignored,
     mask_inverted,
+    mask_of_the_queries,
+    mean_of_all,
+    nan_gradients,
     nan_rows,
     not_scaled,
     nothing_seen_is_zero,
@@ -30,7 +34,6 @@ exercise = Draft(
     points=4,
     forbid=LIBRARY[1:],
     atol=1e-4,
-    dtypes=[torch.float64],
     hints=[
         "Project, split, attend, join, project. Only the split and the join are new, and both are about shapes.",
         "x @ w_q is [..., n, d]. unflatten(-1, (n_heads, -1)) makes it [..., n, heads, width], transpose(-3, -2) "
@@ -48,6 +51,9 @@ def _matrices(g, d):
 @exercise.cases
 def multi_head_cases(g):
     yield case(randn(g, 2, 5, 6), *_matrices(g, 6), 3, label="three heads")
+    hole = some(g, 4, 4)
+    hole[1] = False
+    yield case(randn(g, 2, 4, 4), *_matrices(g, 4), 2, mask=hole, label="a query that may see nothing")
     yield case(randn(g, 4, 8), *_matrices(g, 8), 2, label="no batch")
     yield case(randn(g, 2, 3, 5, 4), *_matrices(g, 4), n_heads=2, label="two batch dimensions")
     yield case(randn(g, 2, 4, 6), *_matrices(g, 6), 2, torch.ones(4, 4).tril().bool(), label="a causal mask")
@@ -69,9 +75,6 @@ def multi_head_cases(g):
     yield case(randn(g, 2, 3, 4), *_matrices(g, 4), 1, label="one head")
     yield case(randn(g, 3, 4), *_matrices(g, 4), 4, label="heads of width one")
     yield case(randn(g, 2, 1, 6), *_matrices(g, 6), 2, label="one token")
-    hole = torch.ones(4, 4).tril().bool()
-    hole[1] = False
-    yield case(randn(g, 2, 4, 4), *_matrices(g, 4), 2, mask=hole, label="a query that may see nothing")
     yield case(randn(g, 2, 4, 4).double() * 8, *[w.double() for w in _matrices(g, 4)], 2, label="float64, large")
     yield case(
         randn(g, 5, 2, 6).transpose(0, 1),
@@ -84,19 +87,27 @@ def multi_head_cases(g):
 
 @exercise.oracle
 def torch_multi_head(x, w_q, w_k, w_v, w_o, n_heads, mask=None):
-    """nn.MultiheadAttention in float64 with the same weights; its masks are True where nothing may be read."""
+    """What nn.MultiheadAttention calls, in float64; its masks are True where nothing may be read."""
     d, n = x.shape[-1], x.shape[-2]
-    module = nn.MultiheadAttention(d, n_heads, bias=False, batch_first=True, dtype=torch.float64)
-    with torch.no_grad():
-        module.in_proj_weight.copy_(torch.cat([w.mT for w in (w_q, w_k, w_v)]))
-        module.out_proj.weight.copy_(w_o.mT)
-    rows = x.double().reshape(-1, n, d)
+    rows = x.double().reshape(-1, n, d).transpose(0, 1)
     hidden = None
     if mask is not None:
         full = mask.expand(*x.shape[:-2], n, n).reshape(-1, 1, n, n)
         hidden = ~full.expand(-1, n_heads, n, n).reshape(-1, n, n)
-    with torch.no_grad():
-        out = module(rows, rows, rows, attn_mask=hidden, need_weights=False)[0].reshape(x.shape)
+    out, _ = F.multi_head_attention_forward(
+        *(rows, rows, rows, d, n_heads),
+        in_proj_weight=torch.cat([w.double().mT for w in (w_q, w_k, w_v)]),
+        in_proj_bias=None,
+        bias_k=None,
+        bias_v=None,
+        add_zero_attn=False,
+        dropout_p=0.0,
+        out_proj_weight=w_o.double().mT,
+        out_proj_bias=None,
+        need_weights=False,
+        attn_mask=hidden,
+    )
+    out = out.transpose(0, 1).reshape(x.shape)
     if mask is not None:
         out = out.masked_fill(~mask.any(-1, keepdim=True), 0.0)
     return out.to(x.dtype)
@@ -216,6 +227,11 @@ exercise.mistake(
 )(_multi_head(divide=_split_in_turn, unite=_join_in_turn))
 
 exercise.mistake(
+    "head i takes every n_heads-th column, and its results stand in a block",
+    hint="Head i owns a block of neighbouring columns: unflatten(-1, (n_heads, width)).",
+)(_multi_head(divide=_split_in_turn))
+
+exercise.mistake(
     "the heads' results are interleaved", hint="Join them one after the other: [..., n, heads, width], flattened."
 )(_multi_head(unite=_join_in_turn))
 
@@ -267,6 +283,16 @@ def transposed_weights(x, w_q, w_k, w_v, w_o, n_heads, mask=None):
     return multi_head(x, w_q.T, w_k.T, w_v.T, w_o.T, n_heads, mask)
 
 
+@exercise.mistake("w_q, w_k and w_v are transposed", hint="Here it is x @ w.")
+def transposed_inputs(x, w_q, w_k, w_v, w_o, n_heads, mask=None):
+    return multi_head(x, w_q.T, w_k.T, w_v.T, w_o, n_heads, mask)
+
+
+@exercise.mistake("w_k and w_v are swapped", hint="k = x @ w_k, v = x @ w_v.")
+def keys_and_values_swapped(x, w_q, w_k, w_v, w_o, n_heads, mask=None):
+    return multi_head(x, w_q, w_v, w_k, w_o, n_heads, mask)
+
+
 @exercise.mistake("w_o is transposed", hint="Here it is joined @ w_o.")
 def transposed_output(x, w_q, w_k, w_v, w_o, n_heads, mask=None):
     return multi_head(x, w_q, w_k, w_v, w_o.T, n_heads, mask)
@@ -292,11 +318,7 @@ def residual_added(x, w_q, w_k, w_v, w_o, n_heads, mask=None):
     return x + multi_head(x, w_q, w_k, w_v, w_o, n_heads, mask)
 
 
-@exercise.mistake("a causal mask is always on", hint="Hide only what `mask` hides.")
-def always_causal(x, w_q, w_k, w_v, w_o, n_heads, mask=None):
-    past = torch.ones(x.shape[-2], x.shape[-2], dtype=torch.bool).tril()
-    return multi_head(x, w_q, w_k, w_v, w_o, n_heads, past if mask is None else mask & past)
-
+exercise.mistake("a causal mask is always on", hint="Hide only what `mask` hides.")(_multi_head(attend=always_causal))
 
 exercise.mistake("the mask is ignored", hint="Pass the mask on.")(_multi_head(attend=mask_ignored))
 
@@ -320,6 +342,20 @@ def mask_of_the_first_sequence(x, w_q, w_k, w_v, w_o, n_heads, mask=None):
 
 exercise.mistake("a query that may see nothing gives NaN", hint="Such a query gets zeros, as in exercise 1.")(
     _multi_head(attend=nan_rows)
+)
+
+exercise.mistake(
+    "a query that may see nothing reads the mean of all values",
+    hint="With the same finite number everywhere the softmax is uniform. Such a query gets zeros.",
+)(_multi_head(attend=mean_of_all))
+
+exercise.mistake(
+    "the numbers are right, but a query that may see nothing makes gradients NaN",
+    hint="Adding -inf leaves NaN in the softmax, and its gradient. masked_fill on the scores lets none through.",
+)(_multi_head(attend=nan_gradients))
+
+exercise.mistake("the mask hides queries from keys, not keys from queries", hint="Its rows are queries.")(
+    _multi_head(attend=mask_of_the_queries)
 )
 
 exercise.mistake("the softmax runs over the queries", hint="Each query shares out its attention over the keys.")(

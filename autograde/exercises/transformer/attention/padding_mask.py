@@ -11,6 +11,7 @@ from autograde.exercises.transformer.attention.shared import is_bool
 exercise = Draft(
     "padding_mask",
     points=2,
+    no_gradient="a mask of truth values has no gradient",
     hints=[
         "Compare the positions 0, …, n - 1 with each length.",
         "torch.arange(n) is [n], lengths[..., None, None] is [..., 1, 1]: a comparison broadcasts to [..., 1, n].",
@@ -34,6 +35,7 @@ def padding_cases(g):
     yield case(torch.tensor([0, 4, 2]), 4, label="an empty sequence")
     yield case(torch.tensor([3, 0, 1], dtype=torch.int32), 6, "left", label="int32, an empty sequence, on the left")
     yield case(torch.tensor([[1, 4, 2], [3, 2, 5]]).T, 5, label="not contiguous")
+    yield case(torch.tensor([300, 7, 161]), 300, side="left", label="300 places, on the left")
 
 
 @exercise.oracle
@@ -152,6 +154,21 @@ def padding_sides_swapped(lengths, n, side="right"):
 def padding_left_counts_padding(lengths, n, side="right"):
     """On the left, hides the first `length` places rather than the first n - length."""
     return padding(lengths, n) if side == "right" else ~padding(lengths, n)
+
+
+@exercise.mistake("there is a row for each query", hint="[..., 1, n]: one row for all, which broadcasts by itself.")
+def padding_row_a_query(lengths, n, side="right"):
+    return padding(lengths, n, side).expand(*lengths.shape, n, n)
+
+
+@exercise.mistake("all sequences have the first one's length", hint="Compare the positions with each length.")
+def padding_of_the_first(lengths, n, side="right"):
+    return padding(lengths.flatten()[0].expand(lengths.shape), n, side)
+
+
+@exercise.mistake("an empty sequence shows one token", hint="A length of 0 means no token at all: don't clamp it.")
+def padding_never_empty(lengths, n, side="right"):
+    return padding(lengths.clamp(min=1), n, side)
 
 
 @exercise.mistake("the mask is only as wide as the longest sequence", hint="The width is n, whatever the lengths are.")

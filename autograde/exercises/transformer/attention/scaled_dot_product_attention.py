@@ -1,6 +1,6 @@
 """`scaled_dot_product_attention(q, k, v, mask=None)`
 
-For each query the mean of the values, weighted by softmax(q @ k.mT / sqrt(d)) over the keys.
+For each query the values' mean, weighted by softmax(q @ k.mT / sqrt(d)) over the keys.
 """
 
 from __future__ import annotations
@@ -14,11 +14,15 @@ from autograde.exercise import Draft, case, keeps_dtype, same
 from autograde.exercises.shared import randn
 from autograde.exercises.transformer.attention.shared import (
     LIBRARY,
+    always_causal,
     attention,
     mask_after,
     mask_ignored,
     mask_inverted,
+    mask_of_the_queries,
     masked,
+    mean_of_all,
+    nan_gradients,
     nan_rows,
     normalised,
     not_scaled,
@@ -34,7 +38,6 @@ exercise = Draft(
     "scaled_dot_product_attention",
     points=4,
     forbid=LIBRARY,
-    dtypes=[torch.float64],
     hints=[
         "Three steps: compare every query with every key, turn each row of scores into weights, average the values.",
         "scores = q @ k.mT / sqrt(d) is [..., n, m]. Where the mask is False they become -inf, before softmax(-1).",
@@ -48,6 +51,9 @@ exercise = Draft(
 def attention_cases(g):
     yield case(randn(g, 3, 4), randn(g, 5, 4), randn(g, 5, 6), label="more keys than queries")
     yield case(randn(g, 2, 4, 4, 8), randn(g, 2, 4, 4, 8), randn(g, 2, 4, 4, 8), some(g, 4, 4), label="a mask")
+    hole = some(g, 4, 4)
+    hole[2] = False
+    yield case(randn(g, 2, 4, 6), randn(g, 2, 4, 6), randn(g, 2, 4, 6), hole, label="a query that may see nothing")
     yield case(
         randn(g, 2, 3, 5, 4),
         randn(g, 2, 3, 5, 4),
@@ -62,9 +68,6 @@ def attention_cases(g):
         mask=some(g, 2, 1, 1, 4),
         label="a padding mask, one row for all queries",
     )
-    hole = some(g, 4, 4)
-    hole[2] = False
-    yield case(randn(g, 2, 4, 6), randn(g, 2, 4, 6), randn(g, 2, 4, 6), hole, label="a query that may see nothing")
     yield case(randn(g, 1, 5), randn(g, 3, 5), randn(g, 3, 5), label="one query")
     yield case(randn(g, 3, 1, 2), randn(g, 3, 1, 2), randn(g, 3, 1, 2), label="one key")
     yield case(randn(g, 4, 1) * 3, randn(g, 4, 1), randn(g, 4, 2), label="width one")
@@ -76,6 +79,9 @@ def attention_cases(g):
         some(g, 3, 3),
         label="large scores and a mask",
     )
+    q, k = randn(g, 3, 4).double() - 90, randn(g, 3, 4).double() + 90
+    yield case(q, k, randn(g, 3, 5).double(), some(g, 3, 3), label="scores of -15,000 and a mask")
+    yield case(randn(g, 3, 2, 4) * 2, randn(g, 3, 300, 4), randn(g, 3, 300, 7), label="300 keys")
     yield case(
         randn(g, 5, 2, 4).transpose(0, 1),
         randn(g, 5, 2, 4).transpose(0, 1),
@@ -217,7 +223,12 @@ exercise.mistake(
 exercise.mistake(
     "exp is taken without protection, and overflows",
     hint="exp(1000) is inf. torch.softmax subtracts the maximum first.",
-)(normalised(lambda s: s.double().exp().to(s.dtype) / s.double().exp().to(s.dtype).sum(-1, True)))
+)(normalised(lambda s: s.exp() / s.exp().sum(-1, True)))
+
+exercise.mistake(
+    "the greatest score of all is subtracted before exp, not each query's own",
+    hint="A query whose scores all lie far below another's has nothing but zeros left: amax(-1, keepdim=True).",
+)(normalised(lambda s: (s - s.amax()).exp() / (s - s.amax()).exp().sum(-1, True)))
 
 exercise.mistake(
     "each score goes through a sigmoid",
@@ -266,10 +277,14 @@ exercise.mistake("hidden keys only lose 10 points", hint="A score of some hundre
     masked(lambda s, m: s - 10.0 * (~m))
 )
 
+exercise.mistake("hidden keys get the score -10,000", hint="What may be seen can have a lower score. Use -inf.")(
+    masked(lambda s, m: s.masked_fill(~m, -1e4))
+)
+
 exercise.mistake(
     "the mask hides queries from keys, not keys from queries",
     hint="The mask's rows are queries, its columns keys: as it stands it fits q @ k.mT.",
-)(masked(lambda s, m: s.masked_fill(~(m.mT if m.shape[-1] == m.shape[-2] else m), -torch.inf)))
+)(mask_of_the_queries)
 
 exercise.mistake(
     "all sequences use the first one's mask",
@@ -283,7 +298,14 @@ exercise.mistake(
 exercise.mistake(
     "a query that may see nothing gets the mean of all values",
     hint="With the same finite number everywhere the softmax is uniform. The docstring asks for zeros.",
-)(masked(lambda s, m: s.masked_fill(~m, torch.finfo(s.dtype).min)))
+)(mean_of_all)
+
+exercise.mistake(
+    "the numbers are right, but a query that may see nothing makes gradients NaN",
+    hint="Adding -inf leaves NaN in the softmax, and its gradient. masked_fill on the scores lets none through.",
+)(nan_gradients)
+
+exercise.mistake("a causal mask is always on", hint="Hide only what `mask` hides.")(always_causal)
 
 
 @exercise.mistake("keys ask and queries answer", hint="q @ k.mT: rows are queries.")

@@ -51,7 +51,8 @@ def normalised(softmax):
     """Attention with another softmax over the masked scores."""
 
     def wrong(q, k, v, mask=None):
-        return nothing_seen_is_zero(softmax(scores_of(q, k, mask))) @ v
+        weights = softmax(scores_of(q, k, mask))
+        return (weights if mask is None else weights.masked_fill(~mask, 0.0)) @ v
 
     return wrong
 
@@ -73,6 +74,23 @@ over_queries = normalised(lambda s: s.softmax(-2))
 mask_ignored = masked(lambda s, m: s)
 
 mask_inverted = masked(lambda s, m: s.masked_fill(m, -torch.inf))
+
+mask_of_the_queries = masked(lambda s, m: s.masked_fill(~(m.mT if m.shape[-1] == m.shape[-2] else m), -torch.inf))
+
+mean_of_all = masked(lambda s, m: s.masked_fill(~m, torch.finfo(s.dtype).min))
+
+
+def nan_gradients(q, k, v, mask=None):
+    """Adds -inf and replaces NaN after the softmax: the softmax's own gradient of such a row is NaN."""
+    scores = scores_of(q, k)
+    if mask is not None:
+        scores = scores + torch.zeros_like(mask, dtype=scores.dtype).masked_fill(~mask, -torch.inf)
+    return nothing_seen_is_zero(scores.softmax(-1)) @ v
+
+
+def always_causal(q, k, v, mask=None):
+    past = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool).tril()
+    return attention(q, k, v, past if mask is None else mask & past)
 
 
 def mask_after(q, k, v, mask=None):

@@ -1,6 +1,6 @@
 """`decoder_layer(y, memory, w, heads, memory_padding=None, norm_first=False)`
 
-One decoder layer: causal self-attention, cross-attention to the memory, feed-forward (ReLU); no dropout.
+One decoder layer: causal self-attention, cross-attention, feed-forward (ReLU).
 """
 
 from __future__ import annotations
@@ -8,17 +8,17 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from autograde.exercise import Draft, case, same
+from autograde.exercise import Draft, case, keeps_dtype, same
 from autograde.exercises.shared import randn
 from autograde.exercises.transformer.encoder_decoder.shared import (
     attention,
     attention_by_loop,
     attention_weights,
     batched,
+    called,
     encoder_weights,
     feed_forward,
     feed_forward_by_linear,
-    filled,
     future_mask,
     inverted,
     keys,
@@ -109,16 +109,17 @@ def decoder_cases(g):
         memory_padding=padding(g, 2, 4),
         label="large numbers",
     )
+    yield case(randn(g, 2, 6, 4), randn(g, 2, 70, 4), decoder_weights(g, 4), 2, padding(g, 2, 70), label="70 sources")
     yield case(torch.zeros(3, 8), randn(g, 4, 8), decoder_weights(g, 8), 4, norm_first=True, label="zeros, pre-norm")
 
 
 @exercise.oracle
 def torch_decoder_layer(y, memory, w, heads, memory_padding=None, norm_first=False):
-    layer = filled(nn.TransformerDecoderLayer, w, heads, norm_first, ("norm1", "norm2", "norm3"))
+    settings = nn.TransformerDecoderLayer, w, heads, norm_first, ("norm1", "norm2", "norm3")
     causal = nn.Transformer.generate_square_subsequent_mask(y.shape[-2]).isinf()
     padded = mask_of(memory_padding)
-    out = layer(batched(y, 2), batched(memory, 2), tgt_mask=causal, memory_key_padding_mask=padded)
-    return out.detach().reshape(y.shape).to(y.dtype)
+    out = called(*settings, batched(y, 2), batched(memory, 2), tgt_mask=causal, memory_key_padding_mask=padded)
+    return out.reshape(y.shape).to(y.dtype)
 
 
 def _decoder_rest(one):
@@ -134,6 +135,9 @@ def no_future(out, one, call):
         return None
     changed = torch.cat([y[..., :-1, :], other(y[..., -1:, :])], -2)
     return same(call(changed, memory, w, heads, **_decoder_rest(one))[..., :-1, :], out[..., :-1, :], atol=1e-3)
+
+
+exercise.law("The result has the dtype of y")(keeps_dtype)
 
 
 def _moved(a, b, row):
@@ -221,6 +225,11 @@ exercise.mistake(
 )(_decoder(causal=lambda y: future_mask(y).mT))
 
 exercise.mistake(
+    "the causal mask is inverted, as if True meant that a token may be read",
+    hint="hidden is True where nothing may be read: above the diagonal, triu(1).",
+)(_decoder(causal=lambda y: ~future_mask(y)))
+
+exercise.mistake(
     "the causal mask also hides the token itself", hint="A token may look at itself: triu(1), not triu(0)."
 )(_decoder(causal=lambda y: future_mask(y, 0)))
 
@@ -272,6 +281,42 @@ exercise.mistake(
     "the padding mask of the memory is inverted",
     hint="`memory_padding` and `hidden` are both True where nothing may be read. Pass it without ~.",
 )(_decoder(source=inverted))
+
+exercise.mistake(
+    "norm2 and norm3 are swapped", hint="norm2 belongs to the cross-attention, norm3 to the feed-forward network."
+)(_decoder(norms=("norm1", "norm3", "norm2")))
+
+
+@exercise.mistake("all sources have the first one's padding", hint="memory_padding[..., None, :] needs no index.")
+def decoder_padding_of_the_first(y, memory, w, heads, memory_padding=None, norm_first=False):
+    hidden = memory_padding
+    first = hidden if hidden is None or hidden.dim() < 2 else hidden.flatten(0, -2)[0].expand(hidden.shape)
+    return _decoder()(y, memory, w, heads, first, norm_first)
+
+
+@exercise.mistake("pre-norm ends with one norm more", hint="With norm_first=True nothing is normalised at the end.")
+def decoder_with_final_norm(y, memory, w, heads, memory_padding=None, norm_first=False):
+    out = _decoder()(y, memory, w, heads, memory_padding, norm_first)
+    return norm(out, w["norm3"]) if norm_first else out
+
+
+@exercise.mistake("the result comes in float32, whatever y is", hint="Don't cast: float64 in, float64 out.")
+def decoder_in_float32(y, memory, w, heads, memory_padding=None, norm_first=False):
+    return _decoder()(y, memory, w, heads, memory_padding, norm_first).float()
+
+
+@exercise.mistake("`norm_first` is inverted", hint="norm_first=True is pre-norm, x + sublayer(norm(x)).")
+def decoder_norm_inverted(y, memory, w, heads, memory_padding=None, norm_first=False):
+    return _decoder()(y, memory, w, heads, memory_padding, not norm_first)
+
+
+@exercise.mistake(
+    "the numbers are right, but the memory is cut off from the graph",
+    hint="The encoder learns through the memory: no detach(), no .data.",
+)
+def decoder_detached(y, memory, w, heads, memory_padding=None, norm_first=False):
+    return _decoder()(y, memory.detach(), w, heads, memory_padding, norm_first)
+
 
 exercise.mistake("the cross-attention has no residual connection", hint="All three sub-layers add to what came in.")(
     _decoder(wraps={"cross": no_residual})

@@ -1,6 +1,6 @@
 """`encoder_layer(x, w, heads, padding=None, norm_first=False)`
 
-One encoder layer: self-attention, then feed-forward (ReLU), each with residual and norm; no dropout.
+One encoder layer: self-attention, then feed-forward (ReLU), with residuals and norms.
 """
 
 from __future__ import annotations
@@ -8,16 +8,16 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from autograde.exercise import Draft, case, same
+from autograde.exercise import Draft, case, keeps_dtype, same
 from autograde.exercises.shared import randn
 from autograde.exercises.transformer.encoder_decoder.shared import (
     attention,
     attention_by_loop,
     batched,
+    called,
     encoder_weights,
     feed_forward,
     feed_forward_by_linear,
-    filled,
     future_mask,
     inverted,
     keys,
@@ -79,13 +79,15 @@ def encoder_cases(g):
     )
     yield case(randn(g, 2, 4, 8) * 5, encoder_weights(g, 8), 2, padding=padding(g, 2, 4), label="large numbers")
     yield case(torch.zeros(3, 8), encoder_weights(g, 8), 2, norm_first=True, label="zeros, pre-norm")
+    yield case(randn(g, 3, 70, 4), encoder_weights(g, 4), 2, padding(g, 3, 70), label="70 tokens, padding")
     yield case(randn(g, 3, 8) * 1e-3, encoder_weights(g, 8), 4, norm_first=True, label="tiny numbers, pre-norm")
 
 
 @exercise.oracle
 def torch_encoder_layer(x, w, heads, padding=None, norm_first=False):
-    layer = filled(nn.TransformerEncoderLayer, w, heads, norm_first, ("norm1", "norm2"))
-    return layer(batched(x, 2), src_key_padding_mask=mask_of(padding)).detach().reshape(x.shape).to(x.dtype)
+    settings = nn.TransformerEncoderLayer, w, heads, norm_first, ("norm1", "norm2")
+    out = called(*settings, batched(x, 2), src_key_padding_mask=mask_of(padding))
+    return out.reshape(x.shape).to(x.dtype)
 
 
 @exercise.law("Shuffling the tokens shuffles the result, and changes nothing else")
@@ -126,6 +128,9 @@ def encoder_pre_norm(out, one, call):
     if not pre_norm(one):
         return None
     return same(call(x, without(w, "self.o", "ff.w2", "ff.b2"), heads, norm_first=True), x)
+
+
+exercise.law("The result has the dtype of x")(keeps_dtype)
 
 
 def _encoder(first=residual, second=residual, hidden=keys, norms=("norm1", "norm2"), one_head=False, order=None):
@@ -195,6 +200,32 @@ exercise.mistake(
     "`norm_first` is ignored and the norm always comes last", hint="With norm_first=True: x + sublayer(norm(x))."
 )(_encoder(order=False))
 
+
+@exercise.mistake("the result comes in float32, whatever x is", hint="Don't cast: float64 in, float64 out.")
+def encoder_in_float32(x, w, heads, padding=None, norm_first=False):
+    return _encoder()(x, w, heads, padding, norm_first).float()
+
+
+@exercise.mistake("`norm_first` is inverted", hint="norm_first=True is pre-norm, x + sublayer(norm(x)).")
+def encoder_norm_inverted(x, w, heads, padding=None, norm_first=False):
+    return _encoder()(x, w, heads, padding, not norm_first)
+
+
+@exercise.mistake("the feed-forward network is missing", hint="Two sub-layers: attention, then feed_forward.")
+def encoder_without_feed_forward(x, w, heads, padding=None, norm_first=False):
+    return residual(x, lambda y: attention(y, y, w["self"], heads, keys(padding)), w["norm1"], norm_first)
+
+
+@exercise.mistake(
+    "pre-norm normalises the queries alone", hint="All three are made from norm(x): y = norm(x, …), attention(y, y, …)."
+)
+def encoder_keys_not_normed(x, w, heads, padding=None, norm_first=False):
+    y = residual(
+        x, lambda y: attention(y, x if norm_first else y, w["self"], heads, keys(padding)), w["norm1"], norm_first
+    )
+    return residual(y, lambda z: feed_forward(z, **w["ff"]), w["norm2"], norm_first)
+
+
 exercise.mistake("the norm always comes first", hint="The default, as in the paper, is norm(x + sublayer(x)).")(
     _encoder(order=True)
 )
@@ -221,6 +252,32 @@ exercise.mistake(
 exercise.mistake("there is only one head, whatever is passed", hint="Pass `heads` on to attention.")(
     _encoder(one_head=True)
 )
+
+
+@exercise.mistake("all sequences have the first one's padding", hint="padding[..., None, :] needs no index.")
+def encoder_padding_of_the_first(x, w, heads, padding=None, norm_first=False):
+    first = padding if padding is None or padding.dim() < 2 else padding.flatten(0, -2)[0].expand(padding.shape)
+    return _encoder()(x, w, heads, first, norm_first)
+
+
+@exercise.mistake(
+    "the rows of padded tokens are set to 0", hint="They are computed like all others: nobody reads them."
+)
+def encoder_without_padded_rows(x, w, heads, padding=None, norm_first=False):
+    out = _encoder()(x, w, heads, padding, norm_first)
+    return out if padding is None else out.masked_fill(padding[..., None], 0.0)
+
+
+@exercise.mistake("pre-norm ends with one norm more", hint="With norm_first=True nothing is normalised at the end.")
+def encoder_with_final_norm(x, w, heads, padding=None, norm_first=False):
+    out = _encoder()(x, w, heads, padding, norm_first)
+    return norm(out, w["norm2"]) if norm_first else out
+
+
+@exercise.mistake("the feed-forward network comes first", hint="First attention, then feed-forward.")
+def encoder_backwards(x, w, heads, padding=None, norm_first=False):
+    y = residual(x, lambda z: feed_forward(z, **w["ff"]), w["norm2"], norm_first)
+    return residual(y, lambda z: attention(z, z, w["self"], heads, keys(padding)), w["norm1"], norm_first)
 
 
 @exercise.mistake(

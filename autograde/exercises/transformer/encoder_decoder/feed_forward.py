@@ -1,22 +1,20 @@
 """`feed_forward(x, w1, b1, w2, b2, activation='relu')`
 
-The feed-forward sub-layer: act(x w1 + b1) w2 + b2, each token by itself; no residual, no norm, no dropout.
+The feed-forward sub-layer: act(x w1 + b1) w2 + b2; no residual, no norm, no dropout.
 """
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
-from autograde.exercise import Draft, case, same
+from autograde.exercise import Draft, case, keeps_dtype, same
 from autograde.exercises.shared import randn
 from autograde.exercises.transformer.encoder_decoder.shared import (
     ACTIVATIONS,
     feed_forward,
     feed_forward_by_linear,
     ff_weights,
-    fill,
 )
 
 exercise = Draft(
@@ -43,18 +41,17 @@ def feed_forward_cases(g):
     yield case(torch.zeros(2, 4), *ff_weights(g, 4, 9), label="zeros")
     yield case(randn(g, 3, 4) * 40, *ff_weights(g, 4, 8), label="large numbers")
     yield case(randn(g, 5, 2, 4).transpose(0, 1), *ff_weights(g, 4, 8), activation="gelu", label="not contiguous")
+    yield case(randn(g, 2, 130, 7), *ff_weights(g, 7, 24, 0.3), label="130 tokens")
     w1, b1, w2, b2 = ff_weights(g, 5, 40)
     yield case(randn(g, 2, 4, 5), w1, b1, 3 * w2, b2, activation="gelu", label="GELU, many hidden units")
 
 
 @exercise.oracle
 def torch_feed_forward(x, w1, b1, w2, b2, activation="relu"):
-    inner, outer = nn.Linear(*w1.shape, dtype=torch.float64), nn.Linear(*w2.shape, dtype=torch.float64)
-    fill(inner, w1, b1)
-    fill(outer, w2, b2)
-    act = {"relu": nn.ReLU, "gelu": nn.GELU}[activation]()
-    with torch.no_grad():
-        return nn.Sequential(inner, act, outer)(x.double()).to(x.dtype)
+    """torch's own functions in float64."""
+    wide, w1, b1, w2, b2 = (v.double() for v in (x, w1, b1, w2, b2))
+    act = {"relu": F.relu, "gelu": F.gelu}[activation]
+    return F.linear(act(F.linear(wide, w1.mT, b1)), w2.mT, b2).to(x.dtype)
 
 
 @exercise.law("With w2 = 0 nothing but b2 comes out")
@@ -79,6 +76,9 @@ def token_by_token(out, one, call):
     if x.shape[-2] == 1:
         return None
     return same(call(x[..., :1, :], *weights, **one.kwargs), out[..., :1, :], atol=1e-3)
+
+
+exercise.law("The result has the dtype of x")(keeps_dtype)
 
 
 @exercise.mistake(
@@ -125,6 +125,29 @@ def gelu_by_tanh(x, w1, b1, w2, b2, activation="relu"):
     if activation == "relu":
         return feed_forward(x, w1, b1, w2, b2)
     return F.gelu(x @ w1 + b1, approximate="tanh") @ w2 + b2
+
+
+@exercise.mistake(
+    "GELU is its sigmoid approximation", hint="Exact GELU is h * Phi(h), Phi being the normal distribution function."
+)
+def gelu_by_sigmoid(x, w1, b1, w2, b2, activation="relu"):
+    h = x @ w1 + b1
+    return (h.relu() if activation == "relu" else h * torch.sigmoid(1.702 * h)) @ w2 + b2
+
+
+@exercise.mistake("ReLU and GELU are swapped", hint="`activation` names what is asked for.")
+def activations_swapped(x, w1, b1, w2, b2, activation="relu"):
+    return feed_forward(x, w1, b1, w2, b2, "gelu" if activation == "relu" else "relu")
+
+
+@exercise.mistake("the activation is always GELU, whatever is passed", hint="`activation` is a parameter.")
+def always_gelu(x, w1, b1, w2, b2, activation="relu"):
+    return feed_forward(x, w1, b1, w2, b2, "gelu")
+
+
+@exercise.mistake("everything is computed in float32, also for float64", hint="Don't cast: x has its dtype.")
+def in_float32(x, w1, b1, w2, b2, activation="relu"):
+    return feed_forward(*(v.float() for v in (x, w1, b1, w2, b2)), activation)
 
 
 @exercise.mistake("b1 is missing", hint="Both matrices have a bias.")

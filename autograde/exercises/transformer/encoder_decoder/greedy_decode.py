@@ -12,6 +12,7 @@ from autograde.exercise import Draft, case
 exercise = Draft(
     "greedy_decode",
     points=4,
+    no_gradient="the likeliest token has no gradient",
     hints=[
         "Encode once. Then a loop: ask the decoder, take the likeliest next token of each row, append it.",
         "tokens starts as a column of `start`. In each step logits[:, -1].argmax(-1) gives one token a row. Rows that "
@@ -50,6 +51,7 @@ def decoding_cases(g):
     yield _dialogue(g, [2, 5, 3], 7, (3, 3, 0), label="start and end are the same token")
     yield _dialogue(g, [4, 2], 6, (1, 2, 2), label="end and pad are the same token")
     yield _dialogue(g, [3, 8, 2, 6], 10, (11, 10, 5), vocab=20, label="a larger vocabulary")
+    yield _dialogue(g, [17, 2, 45, 9], 50, (1, 2, 0), vocab=90, label="a long answer")
 
 
 @exercise.oracle
@@ -116,6 +118,11 @@ def padding_after_end(out, one, call):
     return bool((out["tokens"][ended] == pad).all())
 
 
+@exercise.law("The tokens are int64")
+def tokens_are_int64(out, one, call):
+    return out["tokens"].dtype is torch.int64 or f"int64 is asked for, and {out['tokens'].dtype} came out"
+
+
 @exercise.law("A row comes out as if it were alone")
 def alone_as_in_company(out, one, call):
     """Each row by itself gives the same tokens."""
@@ -140,6 +147,7 @@ def _greedy(
     steps=0,
     end_shown=True,
     whole=False,
+    ends=False,
 ):
     """`greedy_decode` with parts exchanged."""
 
@@ -150,7 +158,7 @@ def _greedy(
         for i in range(max_tokens + steps):
             memory = encode(source) if again and i else memory
             following = pick(decode(feed(tokens), memory))
-            following = following.masked_fill(done, pad) if pads else following
+            following = following.masked_fill(done, end if ends else pad) if pads or ends else following
             tokens = torch.cat([tokens, following[:, None]], 1)
             done = (tokens == end).any(1) if whole else (following == end) | (done & remembers)
             if stop is not None and stop(done):
@@ -214,6 +222,26 @@ exercise.mistake(
     "the decoder gets the source rather than the encoder's result",
     hint="memory = encode(source); then decode(tokens, memory).",
 )(_greedy(raw=True))
+
+
+@exercise.mistake("the tokens come as int32", hint="argmax gives int64, and so does torch.full with a whole number.")
+def greedy_in_int32(encode, decode, source, start, end, pad, max_tokens):
+    return _greedy()(encode, decode, source, start, end, pad, max_tokens).int()
+
+
+@exercise.mistake("the result is as wide as max_tokens", hint="It ends with the longest row: stop there, add nothing.")
+def greedy_padded(encode, decode, source, start, end, pad, max_tokens):
+    tokens = _greedy()(encode, decode, source, start, end, pad, max_tokens)
+    return torch.nn.functional.pad(tokens, (0, max_tokens - tokens.shape[1]), value=pad)
+
+
+exercise.mistake("after its end a row holds `end`", hint="The first `end` stays, and `pad` follows.")(
+    _greedy(pads=False, ends=True)
+)
+
+exercise.mistake("it takes one step too many", hint="max_tokens counts new tokens: range(max_tokens).")(
+    _greedy(steps=1)
+)
 
 exercise.mistake("the least likely token is taken", hint="argmax, not argmin.")(
     _greedy(pick=lambda logits: logits[:, -1].argmin(-1))

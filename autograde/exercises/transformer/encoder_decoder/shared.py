@@ -13,13 +13,6 @@ from autograde.exercises.shared import randn
 D_FF = 5  # the inner width of a layer's feed-forward network, unlike every d
 
 
-def fill(linear, weight, bias):
-    """Give a torch layer the course's [in, out] matrix."""
-    with torch.no_grad():
-        linear.weight.copy_(weight.mT)
-        linear.bias.copy_(bias)
-
-
 def ff_weights(g, d, d_ff, scale=1.0):
     return randn(g, d, d_ff) * scale, randn(g, d_ff), randn(g, d_ff, d) * scale, randn(g, d)
 
@@ -56,22 +49,19 @@ def layer_made_of(kind, d, heads, d_ff, norm_first):
     return kind(d, heads, d_ff, 0.0, batch_first=True, norm_first=norm_first, dtype=torch.float64).train()
 
 
-def filled(kind, w, heads, norm_first, norms):
-    """A torch layer with the course's weights."""
+def called(kind, w, heads, norm_first, norms, *inputs, **masks):
+    """What a torch layer with the course's weights gives. Gradients flow to the weights, too."""
     layer = layer_made_of(kind, w["ff"]["w1"].shape[0], heads, w["ff"]["w1"].shape[1], norm_first)
-    with torch.no_grad():
-        for name, attention in (("self", "self_attn"), ("cross", "multihead_attn")):
-            if hasattr(layer, attention):
-                module = getattr(layer, attention)
-                module.in_proj_weight.copy_(torch.cat([w[name][part].mT for part in "qkv"]))
-                module.in_proj_bias.zero_()
-                fill(module.out_proj, w[name]["o"], torch.zeros(()))
-        fill(layer.linear1, w["ff"]["w1"], w["ff"]["b1"])
-        fill(layer.linear2, w["ff"]["w2"], w["ff"]["b2"])
-        for name in norms:
-            getattr(layer, name).weight.copy_(w[name]["gain"])
-            getattr(layer, name).bias.copy_(w[name]["bias"])
-    return layer
+    values = {"linear1.weight": w["ff"]["w1"].mT, "linear1.bias": w["ff"]["b1"]}
+    values |= {"linear2.weight": w["ff"]["w2"].mT, "linear2.bias": w["ff"]["b2"]}
+    for name, attention in (("self", "self_attn"), ("cross", "multihead_attn")):
+        if hasattr(layer, attention):
+            values[f"{attention}.in_proj_weight"] = torch.cat([w[name][part].mT for part in "qkv"])
+            values[f"{attention}.out_proj.weight"] = w[name]["o"].mT
+    for name in norms:
+        values |= {f"{name}.weight": w[name]["gain"], f"{name}.bias": w[name]["bias"]}
+    values = {name: values.get(name, torch.zeros_like(p)).double() for name, p in layer.named_parameters()}
+    return torch.func.functional_call(layer, values, inputs, masks)
 
 
 def batched(x, rows):

@@ -1,6 +1,6 @@
 """`batch_norm(x, running_mean, running_var, weight=None, bias=None, training=True, momentum=0.1, eps=1e-05)`
 
-Normalise every channel over the batch: (x - mean) / sqrt(variance + eps) * weight + bias.
+Normalise channels over the batch: (x - mean) / sqrt(variance + eps) * weight + bias.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from autograde.exercise import Draft, case, same
+from autograde.exercise import Draft, case, keeps_dtype, same
 from autograde.exercises.shared import pick, randn
-from autograde.exercises.transformer.normalization.shared import READY_MADE, affine
+from autograde.exercises.transformer.normalization.shared import READY_MADE, affine, far
 
 exercise = Draft(
     "batch_norm",
@@ -39,9 +39,9 @@ def batch_cases(g):
     affine = {"weight": randn(g, c), "bias": randn(g, c)}
     yield some(6, c, label="training, vectors")
     yield some(4, c, 5, **affine, label="training, sentences: [batch, channels, length]")
+    yield some(5, c, **affine, training=False, label="evaluation")
     yield some(2, 1, label="training, two examples, one channel")
     yield some(1, c, 7, label="training, one sentence")
-    yield some(5, c, **affine, training=False, label="evaluation")
     yield some(1, c, training=False, label="evaluation, a single example")
     yield some(3, c, 4, training=False, bias=affine["bias"], label="evaluation, sentences, bias only")
     yield some(7, c, momentum=0.3, training=True, label="momentum=0.3")
@@ -50,13 +50,19 @@ def batch_cases(g):
     wide = some(4, 5, c)
     x = wide.args[0].transpose(1, 2)
     yield case(x, randn(g, c), torch.rand(c, generator=g) + 0.5, label="training, a transposed view")
+    x = far(g, 6, 4, 20)
+    yield case(x, randn(g, 4), torch.rand(4, generator=g) + 0.5, label="numbers around 100 that differ by 0.1")
+    yield some(300, 7, label="training, 300 examples")
 
 
 @exercise.oracle
 def torch_batch_norm(x, running_mean, running_var, weight=None, bias=None, training=True, momentum=0.1, eps=1e-5):
-    running_mean, running_var = running_mean.clone(), running_var.clone()
-    y = F.batch_norm(x, running_mean, running_var, weight, bias, training, momentum, eps)
-    return y, running_mean, running_var
+    """torch's own in float64. Nothing is trained through running statistics."""
+    wide, mean, var, w, b = (v if v is None else v.double() for v in (x, running_mean, running_var, weight, bias))
+    y = F.batch_norm(wide, None if training else mean, None if training else var, w, b, training, momentum, eps)
+    mean, var = mean.detach().clone(), var.detach().clone()
+    F.batch_norm(wide.detach(), mean, var, None, None, training, momentum, eps)
+    return tuple(v.to(x.dtype) for v in (y, mean, var))
 
 
 @exercise.law("In training every channel comes out with mean 0 and mean square 1")
@@ -96,6 +102,9 @@ def batch_momentum(out, one, call):
     return same([whole[1], none[1], none[2]], [x.mean(dims), mean, var])
 
 
+exercise.law("All three results have the dtype of x")(keeps_dtype)
+
+
 def _shaped(v, x):
     return v.view(1, -1, *[1] * (x.ndim - 2))
 
@@ -105,6 +114,7 @@ def batch(
     unbiased=False,
     unbiased_running=True,
     keep=lambda momentum: 1 - momentum,
+    gain=None,
     uses_batch=lambda training: training,
     updates=lambda training: training,
     scale=None,
@@ -112,7 +122,8 @@ def batch(
     use_bias=True,
     fixed_eps=None,
 ):
-    """`batch_norm` from its parts. `scale(variance, eps)` is the divisor; `keep` is the share of the old statistics."""
+    """`batch_norm` from its parts. `scale(variance, eps)` is the divisor; `keep` is the share of the old statistics,
+    and `gain` that of the new ones, if it isn't what is left."""
     scale = scale or (lambda variance, eps: (variance + eps).sqrt())
 
     def batch_norm(x, running_mean, running_var, weight=None, bias=None, training=True, momentum=0.1, eps=1e-5):
@@ -123,8 +134,9 @@ def batch(
         y = y + _shaped(bias, x) if use_bias and bias is not None else y
         if updates(training):
             share, dims = keep(momentum), [0, *range(2, x.ndim)]
-            running_mean = share * running_mean + (1 - share) * x.mean(dims)
-            running_var = share * running_var + (1 - share) * x.var(dims, correction=int(unbiased_running))
+            new = gain(momentum) if gain else 1 - share
+            running_mean = share * running_mean + new * x.mean(dims)
+            running_var = share * running_var + new * x.var(dims, correction=int(unbiased_running))
         return y, running_mean, running_var
 
     return batch_norm
@@ -176,6 +188,65 @@ exercise.mistake(
     "the running statistics never move", hint="In training: new = (1 - momentum) * old + momentum * batch."
 )(batch(updates=lambda training: False))
 
+exercise.mistake(
+    "the batch is added to the running statistics, which keep their full weight",
+    hint="(1 - momentum) * old + momentum * new: the two weights add up to 1.",
+)(batch(keep=lambda momentum: 1.0, gain=lambda momentum: momentum))
+
+
+@exercise.mistake(
+    "the running variance is corrected by the number of examples, not of values",
+    hint="A channel has examples times positions values: n / (n - 1) counts these.",
+)
+def batch_corrects_by_examples(
+    x, running_mean, running_var, weight=None, bias=None, training=True, momentum=0.1, eps=1e-5
+):
+    y, mean, var = batch()(x, running_mean, running_var, weight, bias, training, momentum, eps)
+    if training:
+        biased = x.var([0, *range(2, x.ndim)], correction=0) * len(x) / max(len(x) - 1, 1)
+        var = (1 - momentum) * running_var + momentum * biased
+    return y, mean, var
+
+
+@exercise.mistake("the running statistics come back in the wrong order", hint="The result, the mean, the variance.")
+def batch_swapped(x, running_mean, running_var, weight=None, bias=None, training=True, momentum=0.1, eps=1e-5):
+    y, mean, var = batch()(x, running_mean, running_var, weight, bias, training, momentum, eps)
+    return y, var, mean
+
+
+@exercise.mistake("the bias is added before the weight is multiplied", hint="normalised * weight + bias.")
+def batch_bias_first(x, running_mean, running_var, weight=None, bias=None, training=True, momentum=0.1, eps=1e-5):
+    scaled = bias if None in (weight, bias) else bias * weight
+    return batch()(x, running_mean, running_var, weight, scaled, training, momentum, eps)
+
+
+@exercise.mistake(
+    "the variance is the mean of the squares less the square of the mean",
+    hint="Far from zero these two are nearly equal, and float32 loses what is between them. Subtract the mean first.",
+)
+def batch_difference_of_squares(
+    x, running_mean, running_var, weight=None, bias=None, training=True, momentum=0.1, eps=1e-5
+):
+    _, mean, var = batch()(x, running_mean, running_var, weight, bias, training, momentum, eps)
+    if not training:
+        return batch()(x, running_mean, running_var, weight, bias, training, momentum, eps)
+    dims = [0, *range(2, x.ndim)]
+    raw = x.square().mean(dims) - x.mean(dims).square()
+    return batch()(x, x.mean(dims), raw, weight, bias, training=False, eps=eps)[0], mean, var
+
+
+@exercise.mistake(
+    "the batch's mean and variance are cut off from the graph",
+    hint="In training they depend on x, and autograd has to know it: no detach(), no .data, no torch.no_grad().",
+)
+def batch_detached(x, running_mean, running_var, weight=None, bias=None, training=True, momentum=0.1, eps=1e-5):
+    _, mean, var = batch()(x, running_mean, running_var, weight, bias, training, momentum, eps)
+    dims = [0, *range(2, x.ndim)]
+    used = (x.mean(dims), x.var(dims, correction=0)) if training else (running_mean, running_var)
+    y, _, _ = batch()(x, *(v.detach() for v in used), weight, bias, training=False, eps=eps)
+    return y, mean, var
+
+
 exercise.mistake("eps is added outside the root", hint="sqrt(variance + eps): inside the root.")(
     batch(scale=lambda variance, eps: variance.sqrt() + eps)
 )
@@ -216,7 +287,7 @@ exercise.mistake(
 
 @exercise.alternative
 def batch_by_channel(x, running_mean, running_var, weight=None, bias=None, training=True, momentum=0.1, eps=1e-5):
-    y, means, variances = torch.empty_like(x), running_mean.clone(), running_var.clone()
+    columns, means, variances = [], running_mean.clone(), running_var.clone()
     for c in range(x.shape[1]):
         values = x[:, c]
         mean, variance = running_mean[c], running_var[c]
@@ -225,12 +296,10 @@ def batch_by_channel(x, running_mean, running_var, weight=None, bias=None, train
             n = values.numel()
             means[c] += momentum * (mean - means[c])
             variances[c] += momentum * (variance * n / (n - 1) - variances[c])
-        y[:, c] = (values - mean) * (variance + eps) ** -0.5
-        if weight is not None:
-            y[:, c] *= weight[c]
-        if bias is not None:
-            y[:, c] += bias[c]
-    return [y, means, variances]
+        column = (values - mean) * (variance + eps) ** -0.5
+        column = column if weight is None else column * weight[c]
+        columns.append(column if bias is None else column + bias[c])
+    return [torch.stack(columns, 1), means, variances]
 
 
 @exercise.alternative

@@ -1,6 +1,6 @@
 """`layer_norm(x, weight=None, bias=None, eps=1e-05)`
 
-Normalise every token's features: (x - mean) / sqrt(variance + eps) * weight + bias, over the last dimension.
+Layer norm over the last dimension: (x - mean) / sqrt(variance + eps) * weight + bias.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from autograde.exercise import Draft, case, keeps_dtype, same
 from autograde.exercises.shared import pick, randn
-from autograde.exercises.transformer.normalization.shared import READY_MADE, affine, ordinary, own_row, tight
+from autograde.exercises.transformer.normalization.shared import READY_MADE, affine, far, ordinary, own_row, tight
 
 exercise = Draft(
     "layer_norm",
@@ -40,11 +40,16 @@ def layer_cases(g):
     yield case(randn(g, 3, d).double(), randn(g, d).double(), label="float64")
     yield case(randn(g, 2, 2, d) * 1e4, randn(g, d), label="large numbers")
     yield case(randn(g, d, 5).T - 10, label="a transposed view, far from zero")
+    yield case(far(g, 20, d), randn(g, d), label="numbers around 100 that differ by 0.1")
+    yield case(randn(g, 130, d), randn(g, d), randn(g, d), label="130 tokens")
+    yield case(randn(g, 1, 300) * 2 + 1, bias=randn(g, 300), label="300 features")
 
 
 @exercise.oracle
 def torch_layer_norm(x, weight=None, bias=None, eps=1e-5):
-    return F.layer_norm(x, x.shape[-1:], weight, bias, eps)
+    """torch's own in float64."""
+    wide, w, b = (v if v is None else v.double() for v in (x, weight, bias))
+    return F.layer_norm(wide, x.shape[-1:], w, b, eps).to(x.dtype)
 
 
 @exercise.law("Adding one number to a whole row changes nothing")
@@ -76,7 +81,7 @@ def layer_affine(out, one, call):
 exercise.law("Gives back the dtype of x")(keeps_dtype)
 
 
-def layer(over=lambda x: -1, unbiased=False, centre=True, scale=None, affine=affine, fixed_eps=None):
+def layer(over=lambda x: -1, unbiased=False, centre=True, scale=None, affine=affine, fixed_eps=None, summed=False):
     """`layer_norm` from its parts. `scale(variance, eps)` is what is divided by."""
     scale = scale or (lambda variance, eps: (variance + eps).sqrt())
 
@@ -84,7 +89,7 @@ def layer(over=lambda x: -1, unbiased=False, centre=True, scale=None, affine=aff
         dims = over(x)
         centred = x - x.mean(dims, keepdim=True)
         count = x.numel() // x.mean(dims, keepdim=True).numel()
-        variance = centred.square().sum(dims, keepdim=True) / (count - unbiased)
+        variance = centred.square().sum(dims, keepdim=True) / (1 if summed else count - unbiased)
         y = (centred if centre else x) / scale(variance, eps if fixed_eps is None else fixed_eps)
         return affine(y, weight, bias)
 
@@ -95,6 +100,30 @@ exercise.mistake(
     "the variance is the unbiased one, divided by d - 1",
     hint="Tensor.var and .std divide by d - 1 unless you pass correction=0. Normalisation divides by d.",
 )(layer(unbiased=True))
+
+
+@exercise.mistake(
+    "the variance is the mean of the squares less the square of the mean",
+    hint="Far from zero these two are nearly equal, and float32 loses what is between them. Subtract the mean first.",
+)
+def layer_difference_of_squares(x, weight=None, bias=None, eps=1e-5):
+    mean = x.mean(-1, keepdim=True)
+    variance = x.square().mean(-1, keepdim=True) - mean.square()
+    return affine((x - mean) / (variance + eps).sqrt(), weight, bias)
+
+
+exercise.mistake("the squares are summed and not divided by d", hint="The variance is a mean.")(layer(summed=True))
+
+
+@exercise.mistake(
+    "mean and variance are cut off from the graph",
+    hint="They depend on x, and autograd has to know it: no detach(), no .data, no torch.no_grad().",
+)
+def layer_detached(x, weight=None, bias=None, eps=1e-5):
+    fixed = x.detach()
+    mean, variance = fixed.mean(-1, keepdim=True), fixed.var(-1, correction=0, keepdim=True)
+    return affine((x - mean) / (variance + eps).sqrt(), weight, bias)
+
 
 exercise.mistake(
     "eps is added to the standard deviation, outside the root",
@@ -127,6 +156,10 @@ exercise.mistake(
     hint="LayerNorm never looks at other examples: dim=-1.",
 )(layer(over=lambda x: 0))
 
+exercise.mistake("the statistics run over dimension 1, whatever that is", hint="Count from the end: dim=-1.")(
+    layer(over=lambda x: min(1, x.ndim - 1))
+)
+
 exercise.mistake(
     "the statistics run over the positions",
     hint="The features are the last dimension, the positions the one before it.",
@@ -149,6 +182,14 @@ def layer_root_mean_square(x, weight=None, bias=None, eps=1e-5):
 exercise.mistake(
     "the bias is added before the weight is multiplied", hint="normalised * weight + bias, in this order."
 )(layer(affine=lambda y, w, b: affine(y if b is None else y + b, w)))
+
+exercise.mistake("the bias is left out where there is no weight", hint="Each of the two may be there alone.")(
+    layer(affine=lambda y, w, b: y if w is None else affine(y, w, b))
+)
+
+exercise.mistake(
+    "weight and bias are used only where both are given", hint="Each of the two may be there alone: ask for each."
+)(layer(affine=lambda y, w, b: y if w is None or b is None else affine(y, w, b)))
 
 exercise.mistake("the bias is left out", hint="Where a bias is given, add it at the end.")(
     layer(affine=lambda y, w, b: affine(y, w))

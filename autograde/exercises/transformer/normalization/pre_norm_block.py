@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from autograde.exercise import Draft, case, same
+from autograde.exercise import Draft, case, keeps_dtype, same
 from autograde.exercises.shared import pick, randn
 from autograde.exercises.transformer.normalization.shared import tight
 
@@ -23,6 +23,9 @@ exercise = Draft(
 )
 
 
+_ORDER = ["norm1", "attention", "norm2", "feed_forward"]
+
+
 @exercise.cases
 def block_cases(g):
     def some(batch, length, heads, size, label, scale=1.0, view=False):
@@ -34,17 +37,19 @@ def block_cases(g):
         return case(x * scale, weights, heads, label=label)
 
     yield some(2, 5, 2, pick(g, 3, 5), "two sentences")
-    yield some(1, 1, 1, 4, "one token, one head")
     yield some(3, 4, 1, 5, "one head", scale=10.0)
+    yield some(1, 1, 1, 4, "one token, one head")
     yield some(1, 6, 3, 2, "three heads", scale=0.1)
     yield some(2, 3, 2, 4, "a transposed view", view=True)
 
 
 @exercise.oracle
 def torch_encoder_layer(x, weights, heads):
+    """torch's layer in float64. In training mode, since evaluation has a shortcut without gradients."""
     d, hidden = x.shape[-1], len(weights["up"])
-    layer = torch.nn.TransformerEncoderLayer(d, heads, hidden, dropout=0.0, batch_first=True, norm_first=True)
-    layer = layer.to(x.dtype).eval()
+    layer = torch.nn.TransformerEncoderLayer(
+        d, heads, hidden, dropout=0.0, batch_first=True, norm_first=True, dtype=torch.float64
+    )
     values = {
         "self_attn.in_proj_weight": weights["qkv"],
         "self_attn.out_proj.weight": weights["out"],
@@ -53,16 +58,22 @@ def torch_encoder_layer(x, weights, heads):
     }
     for i in (1, 2):
         values |= {f"norm{i}.weight": weights[f"norm{i}"][0], f"norm{i}.bias": weights[f"norm{i}"][1]}
-    with torch.no_grad():
-        for name, p in layer.named_parameters():
-            p.copy_(values.get(name, torch.zeros_like(p)))
-        return layer(x)
+    values = {name: values.get(name, torch.zeros_like(p)).double() for name, p in layer.named_parameters()}
+    return [torch.func.functional_call(layer, values, x.double()).to(x.dtype), _ORDER]
 
 
 @exercise.probe
 def run_block(block, x, weights, heads):
-    """Build the four parts of a block from `weights`, and let `block` put them together."""
+    """Build the four parts of a block from `weights`, and let `block` put them together.
+
+    Gives the result, and the names of the parts in the order in which they were called.
+    """
     import torch.nn.functional as F
+
+    called = []
+
+    def named(name, part):
+        return lambda h: (called.append(name), part(h))[1]
 
     def norm(scale_and_shift):
         return lambda h: F.layer_norm(h, h.shape[-1:], scale_and_shift[0], scale_and_shift[1])
@@ -74,30 +85,46 @@ def run_block(block, x, weights, heads):
     def feed_forward(h):
         return (h @ weights["up"].T).relu() @ weights["down"].T
 
-    return block(x, norm(weights["norm1"]), attention, norm(weights["norm2"]), feed_forward)
+    parts = {
+        "norm1": norm(weights["norm1"]),
+        "attention": attention,
+        "norm2": norm(weights["norm2"]),
+        "feed_forward": feed_forward,
+    }
+    return [block(x, *(named(name, part) for name, part in parts.items())), called]
 
 
 @exercise.law("If both parts add nothing, x comes out as it went in")
 def block_passes_on(out, one, call):
     x, weights, heads = one.args
     silent = weights | {name: torch.zeros_like(weights[name]) for name in ("out", "down")}
-    return same(call(x, silent, heads), x)
+    return same(call(x, silent, heads)[0], x)
 
 
 @exercise.law("Adding one number to a token adds it to the answer: nothing on the main road is normalised")
 def block_passes_shift(out, one, call):
     x, weights, heads = one.args
-    return tight(call(x + 3, weights, heads), out + 3)
+    return tight(call(x + 3, weights, heads)[0], out[0] + 3)
 
 
 @exercise.law("The feed-forward part hears what attention has added")
 def block_second_hears_first(out, one, call):
     """What attention adds has to reach the feed-forward part: undoing the first must change what the second adds."""
     x, weights, heads = one.args
+    if x.shape[1] == 1:  # too few numbers to be sure of a difference
+        return None
     without_down = weights | {"down": torch.zeros_like(weights["down"])}
     without_out = weights | {"out": torch.zeros_like(weights["out"])}
-    parallel = call(x, without_down, heads) + call(x, without_out, heads) - x
-    return not same(parallel, out, 1e-3, 1e-3)
+    parallel = call(x, without_down, heads)[0] + call(x, without_out, heads)[0] - x
+    return not same(parallel, out[0], 1e-3, 1e-3)
+
+
+@exercise.law("Each part is called once")
+def block_calls(out, one, call):
+    return sorted(out[1]) == sorted(_ORDER) or f"called were: {', '.join(out[1])}"
+
+
+exercise.law("The result has the dtype of x")(keeps_dtype)
 
 
 @exercise.mistake(
@@ -117,6 +144,52 @@ def block_residual_from_norm(x, norm1, attention, norm2, feed_forward):
     h = n + attention(n)
     n = norm2(h)
     return n + feed_forward(n)
+
+
+@exercise.mistake(
+    "the residual around attention starts from the normalised tokens",
+    hint="Add to x itself. The norm is for the branch alone.",
+)
+def block_first_residual_from_norm(x, norm1, attention, norm2, feed_forward):
+    n = norm1(x)
+    h = n + attention(n)
+    return h + feed_forward(norm2(h))
+
+
+@exercise.mistake("there is no residual at all", hint="What a part returns is added to what went into its norm.")
+def block_without_residuals(x, norm1, attention, norm2, feed_forward):
+    return feed_forward(norm2(attention(norm1(x))))
+
+
+@exercise.mistake("nothing is normalised", hint="Each part has a norm of its own in front.")
+def block_without_norms(x, norm1, attention, norm2, feed_forward):
+    h = x + attention(x)
+    return h + feed_forward(h)
+
+
+@exercise.mistake(
+    "the numbers are right, but attention is called twice", hint="Keep the first sum in a name: it is needed twice."
+)
+def block_attention_twice(x, norm1, attention, norm2, feed_forward):
+    return x + attention(norm1(x)) + feed_forward(norm2(x + attention(norm1(x))))
+
+
+@exercise.mistake(
+    "the numbers are right, but the block is run once for each sentence",
+    hint="The parts take the whole batch: each is called once.",
+)
+def block_by_sentence(x, norm1, attention, norm2, feed_forward):
+    rows = [block_by_loop(row[None], norm1, attention, norm2, feed_forward) for row in x]
+    return torch.cat(rows)
+
+
+@exercise.mistake(
+    "the numbers are right, but what the feed-forward part reads is cut off from the graph",
+    hint="feed_forward(norm2(h)), without detach(): what attention does is learned through it, too.",
+)
+def block_cut(x, norm1, attention, norm2, feed_forward):
+    h = x + attention(norm1(x))
+    return h + feed_forward(norm2(h.detach()))
 
 
 @exercise.mistake("the residual around attention is missing", hint="h = x + attention(…).")
@@ -203,8 +276,10 @@ def block_by_loop(x, norm1, attention, norm2, feed_forward):
 
 
 @exercise.alternative
-def block_in_place_on_a_copy(x, norm1, attention, norm2, feed_forward):
-    stream = x.clone()
-    stream += attention(norm1(stream))
-    stream += feed_forward(norm2(stream))
-    return stream
+def block_in_place(x, norm1, attention, norm2, feed_forward):
+    """What a part returns is its own, and may be written into."""
+    stream = attention(norm1(x))
+    stream += x
+    end = feed_forward(norm2(stream))
+    end += stream
+    return end

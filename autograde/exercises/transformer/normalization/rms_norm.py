@@ -1,6 +1,6 @@
 """`rms_norm(x, weight=None, eps=1e-06)`
 
-Divide every token by its root mean square: x / sqrt(mean(x ** 2) + eps) * weight, over the last dimension.
+Divide every token by its root mean square: x / sqrt(mean(x ** 2) + eps) * weight.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ exercise = Draft(
     "rms_norm",
     points=2,
     forbid=[*READY_MADE, "transformers"],
-    dtypes=[torch.float64],
+    precise=True,
     hints=[
         "Read the name backwards: square, mean, root.",
         "x.square().mean(-1, keepdim=True) is one number a token. eps is added to it, before the root.",
@@ -38,6 +38,8 @@ def rms_cases(g):
     yield case(torch.zeros(2, d), randn(g, d), label="rows of zeros")
     yield case(randn(g, 2, 2, d) * 1e4, label="large numbers")
     yield case(randn(g, d, 5).T + 10, weight=randn(g, d), label="a transposed view, far from zero")
+    yield case(randn(g, 2, 130, d), randn(g, d), label="130 tokens")
+    yield case(randn(g, 2, 400) * 2 + 1, weight=randn(g, 400), label="400 features")
     yield case((randn(g, 3, d) * 1e3).half(), randn(g, d).half(), label="float16, where squares overflow")
 
 
@@ -101,6 +103,24 @@ def rms_of_sum(x, weight=None, eps=1e-6):
     return affine(wide / (wide.square().sum(-1, keepdim=True) + eps).sqrt(), weight).to(x.dtype)
 
 
+@exercise.mistake(
+    "the row is divided by its standard deviation", hint="The squares are those of the numbers as they are: x ** 2."
+)
+def rms_by_deviation(x, weight=None, eps=1e-6):
+    wide = x.float()
+    return affine(wide / (wide.var(-1, correction=0, keepdim=True) + eps).sqrt(), weight).to(x.dtype)
+
+
+@exercise.mistake(
+    "the mean square is cut off from the graph",
+    hint="It depends on x, and autograd has to know it: no detach(), no .data, no torch.no_grad().",
+)
+def rms_detached(x, weight=None, eps=1e-6):
+    wide = x.float()
+    square = wide.detach().square().mean(-1, keepdim=True)
+    return affine(wide / (square + eps).sqrt(), weight).to(x.dtype)
+
+
 exercise.mistake("the row is divided by the mean square, without the root", hint="The R of RMS is a root.")(
     rms(scale=lambda square, eps: square + eps)
 )
@@ -133,6 +153,10 @@ exercise.mistake("the weight is left out", hint="Multiply with `weight` where it
 exercise.mistake(
     "the row is multiplied by 1 + weight", hint="Gemma stores weights that way. LLaMA's weight is the factor itself."
 )(rms(affine=lambda y, w: affine(y, None if w is None else 1 + w)))
+
+exercise.mistake("the weight is added", hint="The weight is a factor.")(
+    rms(affine=lambda y, w: y if w is None else y + w)
+)
 
 exercise.mistake("the row is divided by the weight", hint="The weight is a factor.")(
     rms(affine=lambda y, w: y if w is None else y / w)

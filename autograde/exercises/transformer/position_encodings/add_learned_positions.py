@@ -7,13 +7,12 @@ import math
 import torch
 from torch import nn
 
-from autograde.exercise import Draft, case, same
+from autograde.exercise import Draft, case, keeps_dtype, same
 from autograde.exercises.shared import randn
 
 exercise = Draft(
     "add_learned_positions",
     points=2,
-    dtypes=[torch.float64],
     hints=[
         "Which rows of the table belong to n tokens that come after `past` others?",
         "table[past : past + n]. A slice past the end doesn't complain, it only gets shorter: look first.",
@@ -34,6 +33,7 @@ def learned_cases(g):
     yield case(randn(g, 3, 4), randn(g, 6, 4), past=5, label="the cache fills the table")
     yield case(randn(g, 1, 4), randn(g, 5, 4), past=5, label="one token, just past the table")
     yield case(randn(g, 3, 4).double(), randn(g, 5, 4).double(), past=1, label="float64")
+    yield case(randn(g, 2, 130, 8), randn(g, 600, 8), past=450, label="130 tokens after 450")
     yield case(randn(g, 5, 2, 4).transpose(0, 1), randn(g, 4, 8).T, label="not contiguous")
 
 
@@ -77,6 +77,9 @@ def token_by_token(out, one, call):
 def the_table_ends(out, one, call):
     x, table = one.args
     return call(x, table, past=table.shape[0] - x.shape[-2] + 1) == "ValueError" if len(table) >= x.shape[-2] else None
+
+
+exercise.law("The sum has the dtype of x")(keeps_dtype)
 
 
 def _checked(rows):
@@ -140,6 +143,32 @@ exercise.mistake("the mean is taken instead of the sum", hint="x plus the row.")
 )
 def wraps(x, table, past=0):
     return x + table[(past + torch.arange(x.shape[-2])) % len(table)]
+
+
+@exercise.mistake(
+    "nothing asks where the table ends",
+    hint="A slice past the end only gets shorter: compare past + n with its length.",
+)
+def unchecked(x, table, past=0):
+    return x + table[past : past + x.shape[-2]]
+
+
+@exercise.mistake("past the table an IndexError is raised", hint="The docstring asks for a ValueError.")
+def another_error(x, table, past=0):
+    if past + x.shape[-2] > len(table):
+        raise IndexError("no such position")
+    return learned(x, table, past)
+
+
+@exercise.mistake("tokens past the table are left out", hint="No token may get lost. Raise a ValueError.")
+def cut_short(x, table, past=0):
+    rows = table[past : past + x.shape[-2]]
+    return x[..., : len(rows), :] + rows
+
+
+@exercise.mistake("the sum comes in another dtype than x", hint="x and the table have one dtype, and so has the sum.")
+def in_float32(x, table, past=0):
+    return learned(x.float(), table.float(), past)
 
 
 @exercise.mistake("past the table the last row is repeated", hint="The model never learned that. Raise a ValueError.")

@@ -1,6 +1,6 @@
 """`alibi_bias(n_heads, n)`
 
-ALiBi's bias together with the causal mask: what is added to the scores of n tokens, for each head.
+ALiBi's bias with the causal mask: what is added to the scores of n tokens, by head.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ import torch
 from autograde.borrowed import borrowed
 from autograde.exercise import Draft, case, same
 from autograde.exercises.shared import integer
+from autograde.exercises.transformer.position_encodings.shared import is_wide
 
 exercise = Draft(
     "alibi_bias",
     points=3,
     forbid=["transformers"],
     atol=1e-4,
+    no_gradient="nothing enters that could be learned",
     hints=[
         "Three things: a slope for each head, a matrix of distances, and -inf above the diagonal.",
         "offset = torch.arange(n)[None, :] - torch.arange(n)[:, None] is j - i; slopes[:, None, None] * offset is the "
@@ -38,6 +40,7 @@ def alibi_cases(g):
     yield case(12, n=7, label="twelve heads")
     yield case(16, 3, label="sixteen heads")
     yield case(9, 5, label="nine heads, as in our model")
+    yield case(24, 30, label="24 heads")
     yield case(3, integer(g, 20, 60), label="three heads, a random length")
 
 
@@ -81,6 +84,9 @@ def heads_differ(out, one, call):
     return len({round(v, 7) for v in out[:, -1, 0].tolist()}) == n_heads if n > 1 else None
 
 
+exercise.law("The bias is float32 or float64")(is_wide)
+
+
 def _power_of_two(n_heads):
     return [2 ** (-8 * h / n_heads) for h in range(1, n_heads + 1)]
 
@@ -107,6 +113,12 @@ exercise.mistake(
     "the future is penalised like the past instead of hidden",
     hint="Here the causal mask is part of the bias: -inf for later keys.",
 )(_lines(bias=lambda offset: -offset.abs(), hidden=lambda offset: torch.zeros_like(offset).bool()))
+
+exercise.mistake("nothing is hidden, and the future gets a bonus", hint="-inf for later keys.")(
+    _lines(hidden=lambda offset: torch.zeros_like(offset).bool())
+)
+
+exercise.mistake("later keys get a large negative number instead of -inf", hint="float('-inf').")(_lines(fill=-1e9))
 
 exercise.mistake("the future gets 0, the best bias of all", hint="-inf for later keys.")(_lines(fill=0.0))
 
@@ -169,6 +181,27 @@ exercise.mistake(
     "the additional slopes are the 2nd, 4th, 6th, … of the longer sequence",
     hint="Those are in the shorter sequence already. Take the 1st, 3rd, 5th, …",
 )(_lines(wrong_extra_slopes))
+
+
+def _first_of_twice(n_heads):
+    below = 2 ** int(math.log2(n_heads))
+    return _power_of_two(below) + _power_of_two(2 * below)[: n_heads - below]
+
+
+exercise.mistake(
+    "the additional slopes are the first ones of the longer sequence", hint="Take the 1st, 3rd, 5th, … of them."
+)(_lines(_first_of_twice))
+
+exercise.mistake(
+    "the slopes are those for the next larger power of two, cut off",
+    hint="First come all slopes for the largest power of two below n_heads.",
+)(_lines(lambda heads: _power_of_two(2 ** math.ceil(math.log2(heads)))[:heads]))
+
+
+@exercise.mistake("the bias comes in float16", hint="It is added to float32 scores: keep the digits.")
+def half_bias(n_heads, n):
+    return _lines()(n_heads, n).half()
+
 
 exercise.alternative(_lines())
 

@@ -16,6 +16,7 @@ exercise = Draft(
     "relative_position_bucket",
     points=4,
     forbid=["transformers"],
+    no_gradient="buckets are whole numbers",
     hints=[
         "First the direction (which half of the buckets?), then the distance, a number of at least 0.",
         "With c buckets a direction and e = c // 2: distance r < e is bucket r; else e + floor(log(r / e) / "
@@ -52,6 +53,7 @@ def bucket_cases(g):
     yield case(_clear(torch.arange(-140, 141)), label="everything from -140 to 140")
     yield case(torch.tensor([[100_000, -100_000]]), label="very far")
     yield case(torch.tensor(0), label="itself, no dimension")
+    yield case(_clear(torch.arange(300)[None, :] - torch.arange(60)[:, None] * 4), label="hundreds apart")
     yield case(_clear(-torch.arange(100, 300, 7), False), bidirectional=False, label="decoder, far back")
 
 
@@ -102,7 +104,16 @@ def future_apart(out, one, call):
     return same(ahead, call(-torch.tensor([1, 5, 70]), **one.kwargs) + options["num_buckets"] // 2)
 
 
-def _buckets(sign=-1, exact_share=2, edge="floor", last=-1, log=True, split=True, future=True):
+def _buckets(
+    sign=-1,
+    exact_share=2,
+    edge="floor",
+    last=-1,
+    log=True,
+    split=True,
+    future=True,
+    whole=lambda max_distance, exact: math.log(max_distance / exact),
+):
     """The rule with one screw turned: each option's default is right."""
 
     def bucket(relative_position, bidirectional=True, num_buckets=32, max_distance=128):
@@ -117,7 +128,7 @@ def _buckets(sign=-1, exact_share=2, edge="floor", last=-1, log=True, split=True
             back = back.clamp(min=0) if future else back.abs()
         exact = max(count // exact_share, 1)
         ratio = back.clamp(min=1).float() / exact
-        share = ratio.log() / math.log(max_distance / exact) if log else (ratio - 1) / (max_distance / exact - 1)
+        share = ratio.log() / whole(max_distance, exact) if log else (ratio - 1) / (max_distance / exact - 1)
         steps = share * (count - exact)
         far = exact + {"floor": steps.long(), "round": steps.round().long(), "ceil": steps.ceil().long()}[edge]
         far = far.clamp(max=count + last) if last is not None else far
@@ -146,6 +157,27 @@ exercise.mistake(
 )(_buckets(exact_share=4))
 
 exercise.mistake("the logarithm is rounded to the nearest bucket", hint="Round down: .long().")(_buckets(edge="round"))
+
+exercise.mistake(
+    "the logarithm is divided by that of max_distance, not of max_distance / e",
+    hint="At max_distance the share is 1: log(r / e) / log(max_distance / e).",
+)(_buckets(whole=lambda max_distance, exact: math.log(max_distance)))
+
+
+@exercise.mistake("the position itself counts as the future", hint="The upper half is for positions greater than 0.")
+def itself_ahead(relative_position, bidirectional=True, num_buckets=32, max_distance=128):
+    found = bucket(relative_position, bidirectional, num_buckets, max_distance)
+    return found + (relative_position == 0) * (num_buckets // 2) if bidirectional else found
+
+
+@exercise.mistake(
+    "the buckets are halved for a decoder, too", hint="With bidirectional=False all buckets belong to the past."
+)
+def halved_for_a_decoder(relative_position, bidirectional=True, num_buckets=32, max_distance=128):
+    if bidirectional:
+        return bucket(relative_position, True, num_buckets, max_distance)
+    return bucket(relative_position, False, num_buckets // 2, max_distance)
+
 
 exercise.mistake("the logarithm is rounded up", hint="Round down: .long().")(_buckets(edge="ceil"))
 

@@ -9,12 +9,14 @@ import torch
 from autograde.borrowed import borrowed
 from autograde.exercise import Draft, case, same
 from autograde.exercises.shared import integer
+from autograde.exercises.transformer.position_encodings.shared import is_wide
 
 exercise = Draft(
     "sinusoidal_encoding",
     points=3,
     forbid=["transformers"],
     atol=1e-4,
+    no_gradient="nothing enters that could be learned",
     hints=[
         "One column of positions, one row of speeds: their product holds all angles.",
         "angle = torch.arange(n)[:, None] / 10_000 ** (torch.arange(0, d, 2) / d) is [n, d/2].",
@@ -30,7 +32,8 @@ def sinusoidal_cases(g):
     yield case(7, 2, label="one pair")
     yield case(50, 6, label="longer than wide")
     yield case(3, 20, label="wider than long")
-    yield case(300, 16, label="300 positions")
+    yield case(300, 8, label="300 positions")
+    yield case(600, 2, label="600 positions")
     yield case(integer(g, 10, 30), d=2 * integer(g, 3, 8), label="a random size")
 
 
@@ -66,6 +69,9 @@ def slowest_last(out, one, call):
         return None
     step = torch.atan2(out[1, 0::2].double(), out[1, 1::2].double())
     return bool(abs(step[0] - 1) < 1e-3 and (step.diff() < 0).all())
+
+
+exercise.law("The table is float32 or float64")(is_wide)
 
 
 def _speeds(d, base=10_000.0):
@@ -141,6 +147,16 @@ exercise.mistake(
     "the slowest pair gets exponent 1: i runs up to d/2 - 1 and is divided by that",
     hint="Divide by d/2, not by d/2 - 1: exponent 2i/d.",
 )(_waves(lambda d: 10_000.0 ** (-torch.arange(d // 2, dtype=torch.float64) / max(d // 2 - 1, 1))))
+
+exercise.mistake("the exponents start at 2/d", hint="i counts from 0: the first pair has the speed 1.")(
+    _waves(lambda d: _speeds(d) * 10_000.0 ** (-2 / d))
+)
+
+
+@exercise.mistake("the table comes in float16", hint="It is added to float32 numbers: keep the digits.")
+def half_table(n, d):
+    return sinusoids(n, d).half()
+
 
 exercise.mistake("the speeds rise from pair to pair", hint="Divide by 10,000 ** (2i/d).")(
     _waves(lambda d: 1 / _speeds(d))

@@ -1,6 +1,6 @@
 """`apply_rope(x, positions, base=10000.0)`
 
-Turn each pair (x[..., i], x[..., i + d/2]) counter-clockwise by rope_angles(positions, d, base)[..., i].
+Turn each pair (x[..., i], x[..., i + d/2]) counter-clockwise, by pair i of rope_angles.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ exercise = Draft(
     points=4,
     forbid=["transformers"],
     atol=2e-3,
-    dtypes=[torch.float64, torch.bfloat16],
     hints=[
         "Take one pair (a, b) = (x[i], x[i + d/2]) and one angle. How does a point (a, b) of the plane turn by it?",
         "a' = a cos - b sin and b' = b cos + a sin. With first, second = x.chunk(2, -1) you do all pairs at once.",
@@ -57,6 +56,8 @@ def rotation_cases(g):
     yield case(randn(g, 2, 5, 3, 8).transpose(1, 2), torch.arange(4, 9), 100.0, label="not contiguous, base 100")
     yield case(randn(g, 3, 8), distinct(g, 3, 900) + 3_000.5, label="far away and between integers")
     yield case(randn(g, 1, 6, 16).bfloat16(), distinct(g, 6, 900) + 1_001, label="bfloat16")
+    yield case(randn(g, 2, 4, 8).half(), distinct(g, 4, 2_000) * 2 + 4_001, label="float16")
+    yield case(randn(g, 130, 32), distinct(g, 130, 500), base=50, label="130 tokens, a whole number as base")
 
 
 exercise.oracle(hf_rotation)
@@ -153,6 +154,30 @@ exercise.mistake("the base is always 10,000, whatever is passed", hint="Pass `ba
 exercise.mistake(
     "rows are counted 0, 1, 2, … and `positions` is not used", hint="Row r sits at positions[r], which need not be r."
 )(positions_ignored)
+
+
+@exercise.mistake("all sequences have the first one's positions", hint="Positions broadcast: use them as they are.")
+def positions_of_the_first(x, positions, base=BASE):
+    return rotation(x, positions.reshape(-1, positions.shape[-1])[0], base)
+
+
+@exercise.mistake("positions are cut down to whole numbers", hint="Positions may lie between the integers.")
+def whole_positions(x, positions, base=BASE):
+    return rotation(x, positions.long(), base)
+
+
+@exercise.mistake("positions are counted from 1", hint="At position 0 nothing turns.")
+def counted_from_one(x, positions, base=BASE):
+    return rotation(x, positions + 1, base)
+
+
+@exercise.mistake(
+    "the angles are rounded to the dtype of x before cosine and sine are taken",
+    hint="An angle of 1,001 radians needs float32, its cosine doesn't.",
+)
+def angles_rounded(x, positions, base=BASE):
+    a = repeated(angles(positions, x.shape[-1], base).to(x.dtype))
+    return x * a.cos() + rotate_half(x) * a.sin()
 
 
 @exercise.mistake(

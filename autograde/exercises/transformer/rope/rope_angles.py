@@ -9,7 +9,7 @@ import math
 
 import torch
 
-from autograde.exercise import Draft, case, same
+from autograde.exercise import Draft, Law, case, same
 from autograde.exercises.shared import randn
 from autograde.exercises.transformer.rope.shared import (
     BASE,
@@ -18,6 +18,7 @@ from autograde.exercises.transformer.rope.shared import (
     angles_with,
     base_fixed,
     counted_by_index,
+    distinct,
     option,
     randint,
     rotary,
@@ -27,7 +28,7 @@ from autograde.exercises.transformer.rope.shared import (
 exercise = Draft(
     "rope_angles",
     points=3,
-    dtypes=[torch.float64],
+    no_gradient="positions aren't learned, and nothing else enters but two numbers",
     hints=[
         "Two ingredients: a speed for each of the d/2 pairs, which doesn't depend on the position, and the positions.",
         "The speeds are base ** (-torch.arange(0, d, 2) / d), of shape [d/2]. Multiply each position with all of them.",
@@ -49,6 +50,7 @@ def angle_cases(g):
     yield case(randint(g, 1, 300, 3, 1, 4).mT, 4, label="three dimensions, not contiguous")
     yield case(randn(g, 5) * 20, 12, label="positions between the integers")
     yield case(randint(g, 100_000, 200_000, 3), 8, base=1e6, label="positions beyond 100,000")
+    yield case(distinct(g, 300, 900), 128, base=20, label="300 positions, 64 pairs, a whole number as base")
 
 
 @exercise.oracle
@@ -80,6 +82,12 @@ def ladder(out, one, call):
     speeds = call(torch.ones(1), d, option(one, "base", 2, BASE))[0].double()
     return same(speeds[:-1] / speeds[1:], torch.full((d // 2 - 1,), option(one, "base", 2, BASE) ** (2 / d)).double())
 
+
+def wide(out, one, call):
+    return out.dtype in (torch.float32, torch.float64) or f"the angles should be float32 or float64, not {out.dtype}"
+
+
+exercise.law(Law("The angles are float32 or float64, whatever the positions are", wide, everywhere=True))
 
 exercise.mistake(
     "the exponent is -i/d rather than -2i/d",
@@ -133,6 +141,31 @@ exercise.mistake(
     "every angle is given twice, d of them rather than d/2",
     hint="Return one angle a pair. The rotation spreads them over both halves later.",
 )(angles_with(lambda d, base: torch.cat([speeds(d, base)] * 2)))
+
+exercise.mistake(
+    "every angle is given twice in a row, d of them rather than d/2",
+    hint="Return one angle a pair. The rotation spreads them over both halves later.",
+)(angles_with(lambda d, base: speeds(d, base).repeat_interleave(2)))
+
+
+@exercise.mistake("positions are cut down to whole numbers", hint="Positions may lie between the integers: .float().")
+def whole_positions(positions, d, base=BASE):
+    return angles(positions.long(), d, base)
+
+
+@exercise.mistake(
+    "angles of floating-point positions come in their dtype, which may be too coarse",
+    hint="bfloat16 holds 8 bits: turn positions into float32 or float64 first.",
+)
+def angles_in_dtype_of_positions(positions, d, base=BASE):
+    found = angles(positions, d, base)
+    return found.to(positions.dtype) if positions.is_floating_point() else found
+
+
+@exercise.mistake("the angles' cosines come back", hint="The angles themselves: cosine and sine come in exercise 2.")
+def cosines(positions, d, base=BASE):
+    return angles(positions, d, base).cos()
+
 
 exercise.alternative(angles_by_loop)
 

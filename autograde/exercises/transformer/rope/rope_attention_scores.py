@@ -1,6 +1,6 @@
 """`rope_attention_scores(q, k, q_positions, k_positions, base=10000.0, causal=True)`
 
-Attention scores before softmax: the rotated queries times the rotated keys, divided by sqrt(d).
+Attention scores before softmax: rotated queries times rotated keys, divided by sqrt(d).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import math
 
 import torch
 
-from autograde.exercise import Draft, case, same
+from autograde.exercise import Draft, case, keeps_dtype, same
 from autograde.exercises.shared import randn
 from autograde.exercises.transformer.rope.shared import (
     BASE,
@@ -27,7 +27,6 @@ exercise = Draft(
     points=3,
     forbid=["transformers"],
     atol=2e-3,
-    dtypes=[torch.float64],
     hints=[
         "Rotate first, then do what attention always does: dot products, the scale, the mask.",
         "apply_rope(q, q_positions, base) @ apply_rope(k, k_positions, base).mT is [..., n_q, n_k]. Divide by sqrt(d).",
@@ -51,8 +50,9 @@ def score_cases(g):
     yield call((3, 8), (3, 8), n[:3] + 20, n[:3] + 20, base=500_000.0, label="another base, by keyword")
     yield call((4, 16), (5, 16), far[:4], far, causal=False, label="no mask, any order, by keyword")
     yield call((5, 6), (5, 6), far, far, label="any order: the mask follows positions")
-    each = torch.stack([n[:3] + 4, n[:3] + 9])[:, None]
-    yield call((2, 2, 3, 8), (2, 2, 3, 8), each, each, label="positions [batch, 1, n]")
+    each = torch.tensor([[[4, 5, 6]], [[14, 9, 11]]])
+    yield call((2, 2, 3, 8), (2, 2, 3, 8), each, each.flip(-1) + 1, label="positions [batch, 1, n]")
+    yield call((3, 6), (200, 6), distinct(g, 3, 90) + 60, distinct(g, 200, 300), label="200 keys in any order")
     yield call((6, 4), (6, 4), -n[:6], -n[:6], 100.0, False, label="negative positions, no mask")
 
 
@@ -96,6 +96,9 @@ def plain_at_same_place(out, one, call):
     return same(here, q @ k.mT / q.shape[-1] ** 0.5, rtol=1e-3, atol=1e-3)
 
 
+exercise.law("The scores have the dtype of q")(keeps_dtype)
+
+
 def _later(q_positions, k_positions):
     return k_positions[..., None, :] > q_positions[..., :, None]
 
@@ -130,6 +133,14 @@ def _unrotated(x, positions, base):
 exercise.mistake(
     "only the queries are rotated", hint="The distance appears only when both are turned, each by its own position."
 )(_scores(turn_k=_unrotated))
+
+exercise.mistake(
+    "only the keys are rotated", hint="The distance appears only when both are turned, each by its own position."
+)(_scores(turn_q=_unrotated))
+
+exercise.mistake("`base` is used for the queries alone", hint="Both are turned by the same speeds: pass base twice.")(
+    _scores(turn_k=lambda k, positions, base: rotation(k, positions))
+)
 
 exercise.mistake(
     "keys are rotated backwards, so that scores depend on the sum of the positions",
@@ -181,6 +192,28 @@ exercise.mistake(
     "the mask also hides the token itself",
     hint="A token may attend to its own position: hide only strictly later ones.",
 )(_scores(hide=_hiding(lambda m, n: n[..., None, :] >= m[..., :, None])))
+
+exercise.mistake(
+    "hidden scores are set to a large negative number instead of -inf", hint="float('-inf'), of which exp is exactly 0."
+)(_scores(hide=lambda s, m, n, causal: s.masked_fill(_later(m, n), -1e9) if causal else s))
+
+exercise.mistake("the softmax is taken already", hint="The scores are asked for, before the softmax.")(
+    _scores(hide=lambda s, m, n, causal: _by_position(s, m, n, causal).softmax(-1))
+)
+
+
+def _by_first_row(scores, m, n, causal):
+    return _by_position(scores, *(at.reshape(-1, at.shape[-1])[0] for at in (m, n)), causal)
+
+
+exercise.mistake(
+    "the mask of all sequences follows the first one's positions",
+    hint="Positions may be [batch, 1, n]: k_positions[..., None, :] > q_positions[..., :, None].",
+)(_scores(hide=_by_first_row))
+
+exercise.mistake(
+    "the scores come in float32, whatever q is", hint="The result has the dtype of q: a float64 q gives float64."
+)(_scores(hide=lambda s, m, n, causal: _by_position(s, m, n, causal).float()))
 
 exercise.mistake(
     "hidden scores are set to 0 instead of -inf",

@@ -1,6 +1,6 @@
 """`scale_rope(kind, factor, d, trained_length, base=10000.0)`
 
-The speeds of the pairs for a context `factor` times as long as the trained one, and the attention factor.
+The pairs' speeds for a context `factor` times as long, and the attention factor.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ exercise = Draft(
     points=4,
     forbid=["transformers"],
     atol=1e-9,
+    no_gradient="the speeds are fixed before any training",
     hints=[
         "Start with plain = base ** (-torch.arange(0, d, 2) / d). Linear: plain / factor. NTK: the same formula with a "
         "larger base.",
@@ -41,6 +42,8 @@ def scaling_cases(g):
     yield case("ntk", 2, 4, 64, label="ntk: two pairs, a whole factor")
     yield case("yarn", factor(2, 4), 32, 100_000, label="yarn: trained so long that every pair has gone round")
     yield case("yarn", factor(2, 4), 32, 64, label="yarn: trained on 64 tokens only")
+    yield case("yarn", factor(2, 4), 16, 1_000, base=10.0, label="yarn: the ramp's upper end is cut off")
+    yield case("yarn", factor(2, 4), 4, 10_000, base=10.0, label="yarn: both ends of the ramp are the same")
 
 
 @exercise.oracle
@@ -200,6 +203,51 @@ def _by_pair_unrounded(d, length, base):
 exercise.mistake(
     "the ramp's ends aren't rounded", hint="floor the low end, ceil the high end, as the released code does."
 )(_scaling(yarn=_yarn_with(_by_pair_unrounded)))
+
+
+def _by_pair_with(low, high):
+    """The ramp with other roundings of its ends: `low(pair)` and `high(pair, d)`."""
+
+    def ramp(d, length, base):
+        start, end = low(_pair_with(32, d, length, base)), high(_pair_with(1, d, length, base), d)
+        return ((torch.arange(d // 2) - start) / max(end - start, 0.001)).clamp(0, 1)
+
+    return ramp
+
+
+exercise.mistake("the ramp's ends are rounded to the nearest number", hint="floor the low end, ceil the high end.")(
+    _scaling(yarn=_yarn_with(_by_pair_with(lambda pair: max(round(pair), 0), lambda pair, d: min(round(pair), d - 1))))
+)
+
+exercise.mistake("the ramp's low end is rounded up and its high end down", hint="The ramp reaches outwards.")(
+    _scaling(
+        yarn=_yarn_with(
+            _by_pair_with(lambda pair: max(math.ceil(pair), 0), lambda pair, d: min(math.floor(pair), d - 1))
+        )
+    )
+)
+
+exercise.mistake("the ramp's low end may be negative", hint="max(floor(pair(32)), 0): pairs count from 0.")(
+    _scaling(yarn=_yarn_with(_by_pair_with(math.floor, lambda pair, d: min(math.ceil(pair), d - 1))))
+)
+
+exercise.mistake("the ramp's high end isn't cut off at d - 1", hint="min(ceil(pair(1)), d - 1).")(
+    _scaling(yarn=_yarn_with(_by_pair_with(lambda pair: max(math.floor(pair), 0), lambda pair, d: math.ceil(pair))))
+)
+
+
+def _yarn_of_wavelengths(factor, d, length, base):
+    share = _by_pair(d, length, base)
+    return speeds(d, base) / (share * factor + 1 - share), _softness(factor)
+
+
+exercise.mistake("YaRN mixes wavelengths instead of speeds", hint="ramp * plain / factor + (1 - ramp) * plain.")(
+    _scaling(yarn=_yarn_of_wavelengths)
+)
+
+exercise.mistake("YaRN's attention factor is ln(factor) + 1", hint="0.1 * ln(factor) + 1.")(
+    _scaling(yarn=_yarn_with(attention=lambda s: math.log(s) + 1))
+)
 
 
 def _by_turns(d, length, base):
