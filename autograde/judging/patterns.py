@@ -24,6 +24,9 @@ _TRIES = 3  # cases on which an argument is changed, to see whether the result f
 
 def generic(exercise: Exercise, tried: Tried, expected: Sequence) -> Diagnosis | None:
     """The first pattern that all wrong results show, or None. `expected` holds the right answer of every case."""
+    changed = {tried.got[i].changed for i in tried.wrong}
+    if changed and all(changed):
+        return Diagnosis(f"Your function writes into its input ({', '.join(min(changed))}): work on a copy.")
     refused = _refusals(tried, expected)
     if refused:
         return refused
@@ -106,6 +109,7 @@ def _tensor_pattern(exercise: Exercise, wrong: Sequence[tuple]) -> Diagnosis | N
     factors = [_factor(g, e) for g, e in wrong]
     if (
         None not in factors
+        and sum(e.numel() for _, e in wrong) > 1
         and max(factors) - min(factors) < 1e-3 * abs(factors[0])
         and always(lambda g: g / factors[0])
     ):

@@ -37,11 +37,11 @@ def _stream(g, lead, n, sizes, d, wide=None):
 
 
 def _far_below(g, sizes):
-    """The first query's scores are about -20,480, so that exp of them is 0; the second's are about -2.5."""
-    q, k, v, sizes = _stream(g, (), 2, sizes, 4)
+    """Scores are about -20,480, so that exp of them is 0, but for the first sequence's second query: about -2.5."""
+    q, k, v, sizes = _stream(g, (2,), 2, sizes, 4)
     q, k = torch.zeros_like(q), torch.zeros_like(k)
-    q[:, 0] = torch.tensor([160.0, 0.02])
-    k[:, 0] = -256 - torch.randperm(sum(sizes), generator=g) / 64
+    q[..., 0] = torch.tensor([[160.0, 0.02], [160.0, 160.0]])
+    k[..., 0] = -256 - torch.rand(k.shape[:-1], generator=g).argsort() / 64
     return q, k, v, sizes
 
 
