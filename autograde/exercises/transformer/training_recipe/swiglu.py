@@ -43,6 +43,8 @@ def swiglu_cases(g):
     yield case(
         -randn(g, 3, 2).abs() * 20, randn(g, 4, 2).abs(), randn(g, 4, 2), randn(g, 2, 4), label="gates far below zero"
     )
+    high = randn(g, 3, 2).abs() * 20 + 50, randn(g, 4, 2).abs() + 1
+    yield case(*high, randn(g, 4, 2), randn(g, 2, 4), label="gates far above zero")
     yield case(torch.zeros(2, 3), *some(3, hidden=4)[1:], label="x is zero")
     yield case(*some(3, 130, 4, hidden=150), label="many tokens, many hidden units")
     wide = some(4, 3, hidden=6)
