@@ -399,7 +399,7 @@ def online_softmax_attention(q, blocks):
             what you keep must not grow with the number of blocks
     Returns softmax(q K^T / sqrt(d)) V over the keys K and values V of all blocks,
     [..., n, d_v], of the dtype of q. Gradients flow to q and to all keys and values.
-    Scores may be large or far below zero (tens of thousands), of all queries or of one: nothing
+    Scores may be large or far below zero (ten thousand), of all queries or of one: nothing
     overflows, and no row turns into 0/0.
 
     Milakov, Gimelshein 2018, arXiv:1805.02867, algorithm 3; Dao et al. 2022, arXiv:2205.14135,

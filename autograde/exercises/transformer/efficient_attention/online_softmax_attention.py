@@ -18,7 +18,8 @@ exercise = Draft(
     "online_softmax_attention",
     points=4,
     forbid=LIBRARY,
-    atol=1e-4,
+    rtol=1e-3,
+    atol=1e-3,
     hints=[
         "For each query keep three things: the largest score so far, the sum of exp(score - largest), and the sum of "
         "exp(score - largest) · value.",
@@ -37,10 +38,10 @@ def _stream(g, lead, n, sizes, d, wide=None):
 
 
 def _far_below(g, sizes):
-    """Scores are about -20,480, so that exp of them is 0, but for the first sequence's second query: about -2.5."""
+    """Scores are about -10,240, so that exp of them is 0, but for the first sequence's second query: about -2.5."""
     q, k, v, sizes = _stream(g, (2,), 2, sizes, 4)
     q, k = torch.zeros_like(q), torch.zeros_like(k)
-    q[..., 0] = torch.tensor([[160.0, 0.02], [160.0, 160.0]])
+    q[..., 0] = torch.tensor([[80.0, 0.02], [80.0, 80.0]])
     k[..., 0] = -256 - torch.rand(k.shape[:-1], generator=g).argsort() / 64
     return q, k, v, sizes
 
@@ -124,7 +125,7 @@ def memory_is_flat(out, one, call):
 
 
 def _alike(a, b):
-    """Up to what logarithms of sums near -20,000 lose in float32."""
+    """Up to what logarithms of sums near -10,000 lose in float32."""
     return same(a, b, rtol=1e-2, atol=1e-2)
 
 
