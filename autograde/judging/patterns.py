@@ -79,7 +79,7 @@ def _wrong_kind(exercise: Exercise, wrong: Sequence[tuple]) -> Diagnosis | None:
     """What to say where no result can even be compared, and all of them for the same reason."""
     found = [compare(e, g, exercise.rtol, exercise.atol) for g, e in wrong]
     kinds = {mismatch.kind for mismatch in found}
-    if len(kinds) > 1 or kinds == {"value"}:
+    if exercise.agrees or len(kinds) > 1 or kinds == {"value"}:
         return None
     return Diagnosis(f"Wherever it is wrong, the {kinds.pop()} is not what is asked for: {found[0].message}.")
 

@@ -406,6 +406,20 @@ class DropsKeywords(Bucketed):
         return self.module(*args)
 
 
+@exercise.mistake("the module is put into training mode", hint="The caller has chosen the mode: leave it.")
+class PutsIntoTraining(Bucketed):
+    def __init__(self, module, bucket_bytes=25 * 2**20):
+        super().__init__(module.train(), bucket_bytes)
+
+
+@exercise.mistake(
+    "the buckets are filled from the first layer on", hint="In reverse order: the last layer's gradients come first."
+)
+class FillsFromTheFirstLayer(Bucketed):
+    def _assign(self, sizes, cap):
+        return [[len(sizes) - 1 - i for i in bucket] for bucket in super()._assign(sizes[::-1], cap)]
+
+
 @exercise.mistake("the module is put into evaluation mode", hint="The caller has chosen the mode: leave it.")
 class PutsIntoEvaluation(Bucketed):
     def __init__(self, module, bucket_bytes=25 * 2**20):

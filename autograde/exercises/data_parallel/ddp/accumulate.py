@@ -52,7 +52,8 @@ def one_big_batch(weight, x, y, rows, old=0.0, training=True):
     losses = [nn.functional.mse_loss(x[r] @ weight.T, y[r]) for r in range(len(x))]
     torch.stack(losses).mean().backward()
     passes = ["local"] * (len(rows) - 1) + ["averaged"]
-    told = {"gradient": weight.grad + old, "passes": passes, "weights and mode left alone": True}
+    told = {"gradient": weight.grad + old, "passes": passes}
+    told |= {"weights and mode left alone": True, "loss without a graph": True}
     return [{"loss": loss.item(), **told} for loss in losses]
 
 
@@ -101,7 +102,8 @@ def accumulate_on_rank(accumulate, weight, x, y, rows, old=0.0, training=True):
     ddp = Averaging(module).train(training)
     loss = accumulate(ddp, nn.functional.mse_loss, batches)
     left = torch.equal(module.weight, weight) and module.training is ddp.training is training
-    return {"loss": loss, "gradient": module.weight.grad, "passes": passes, "weights and mode left alone": left}
+    told = {"loss": loss, "gradient": module.weight.grad, "passes": passes, "weights and mode left alone": left}
+    return told | {"loss without a graph": not getattr(loss, "requires_grad", False)}
 
 
 exercise.agrees(agree_first_on(["loss", "gradient"], one_big_batch))
@@ -122,7 +124,9 @@ def _ranks_agree(out, one, call):
     return all(compare(out[0]["gradient"], r["gradient"], rtol=1e-6, atol=0) is None for r in out)
 
 
-def _accumulate(ddp, loss_fn, batches, weight=None, quiet=None, forward_inside=True, only_last=False):
+def _accumulate(
+    ddp, loss_fn, batches, weight=None, quiet=None, forward_inside=True, only_last=False, told=torch.Tensor.item
+):
     """One loop for the mistakes: `weight(i)` of a micro-batch's loss, `quiet(i)`: whether it runs under no_sync."""
     rows, total = sum(len(x) for x, _ in batches), 0.0
     for i, (x, y) in enumerate(batches):
@@ -132,7 +136,7 @@ def _accumulate(ddp, loss_fn, batches, weight=None, quiet=None, forward_inside=T
         with ddp.no_sync() if silent else contextlib.nullcontext():
             loss = loss_fn(ddp(x) if forward_inside else early, y)
             (loss * share).backward()
-        total += loss.item() * share
+        total += told(loss) * share
     return loss.item() if only_last else total
 
 
@@ -217,6 +221,14 @@ def accumulate_averages_by_hand(ddp, loss_fn, batches):
         dist.all_reduce(p.grad)
         p.grad /= dist.get_world_size()
     return total
+
+
+@exercise.mistake(
+    "the loss that is returned still has its graph",
+    hint="loss.item() or loss.detach(): else the memory of all micro-batches stays with it.",
+)
+def accumulate_keeps_the_graph(ddp, loss_fn, batches):
+    return _accumulate(ddp, loss_fn, batches, told=lambda loss: loss)
 
 
 @exercise.mistake("the ranks meet at a barrier as well", hint="ddp's averaging waits for everybody by itself.")
