@@ -53,10 +53,10 @@ def _refusals(tried: Tried, expected: Sequence) -> Diagnosis | None:
     each = [(tried.got[i], expected[i]) for i in tried.wrong]
     wanted = {_error_name(right) for _, right in each}
     given = {_error_name(got.value) for got, _ in each if not got.failure}
-    raised = {got.failure.message if got.failure and got.failure.kind == "raised" else "" for got, _ in each}
+    raised = {got.failure.type if got.failure and got.failure.kind == "raised" else "" for got, _ in each}
     if len(raised) == 1 and all(raised):
         instead = f", where {_a(*wanted)} is asked for" if len(wanted) == 1 and all(wanted) else ""
-        return Diagnosis(f"Wherever your result is wrong, your code fails{instead}: {raised.pop()}")
+        return Diagnosis(f"Wherever your result is wrong, your code fails{instead}: {each[0][0].failure.message}")
     if any(raised):
         return None
     if len(wanted) == 1 and all(wanted) and given == {""}:
