@@ -69,7 +69,7 @@ def online_cases(g):
         *(x.flip(-2) if isinstance(x, torch.Tensor) else x for x in _rising(g, (3, 2, 2))),
         label="each block matches worse than the last",
     )
-    yield case(*_stream(g, (), 3, (*[1, 3, 2, 4] * 15, 5), 2), label="a long stream")
+    yield case(*_stream(g, (), 3, (*[1, 3, 2, 4] * 6, 5), 2), label="a long stream")
     yield case(torch.zeros(3, 4), *_stream(g, (), 3, (3, 1, 2), 4)[1:], label="queries of zeros")
 
 
@@ -132,6 +132,8 @@ def _alike(a, b):
 @exercise.law("Other blocks, the same result")
 def cutting_changes_nothing(out, one, call):
     q, k, v, sizes = one.args
+    if len(sizes) > 9:  # slow, and the others tell as much
+        return None
     return _alike(call(q, k, v, [1] * sum(sizes)), call(q, k, v, [sum(sizes)]))
 
 
