@@ -232,7 +232,7 @@ def _is_deadlock(outcome: Outcome) -> bool:
 
 def is_all_nan(value: Any) -> bool:
     """Whether a value is tensors that hold nothing but NaN."""
-    held = list(tensors(value))
+    held = [x for x in tensors(value) if x.numel()]
     return bool(held) and all(x.is_floating_point() and bool(x.isnan().all()) for x in held)
 
 

@@ -186,7 +186,7 @@ class Judgement:
         if found or not exercise.oracle:
             return found or Diagnosis("")
         if not tried.wrong:
-            return self._only_gradients or Diagnosis("")
+            return self._only_laws or Diagnosis("")
         return (
             generic(exercise, tried, self.expected)
             or without_influence(exercise, tried, self.expected, self.running, self._answer)
@@ -194,11 +194,14 @@ class Judgement:
         )
 
     @property
-    def _only_gradients(self) -> Diagnosis | None:
-        """What to say where a result is right and can't be trained through."""
+    def _only_laws(self) -> Diagnosis | None:
+        """What to say where every result is right and one law is broken: often it can't be trained through."""
         told = {law.name: self.broken(law) for law in self.exercise.laws if self.broken(law)}
-        if set(told) != {FLOWS}:
+        if len(told) != 1:
             return None
+        if set(told) != {FLOWS}:
+            name, note = told.popitem()
+            return Diagnosis(f"The results are right, but one thing isn't as it should be ({name}): {note}.")
         cut = "cut off from the graph" in told[FLOWS]
         if not cut:
             return Diagnosis("The result is right, but learning through it goes wrong: its gradients differ.")

@@ -24,6 +24,12 @@ _TRIES = 3  # cases on which an argument is changed, to see whether the result f
 
 def generic(exercise: Exercise, tried: Tried, expected: Sequence) -> Diagnosis | None:
     """The first pattern that all wrong results show, or None. `expected` holds the right answer of every case."""
+    changed = {tried.got[i].changed for i in tried.wrong}
+    if changed and all(changed):
+        return Diagnosis(f"Your function writes into its input ({', '.join(min(changed))}): work on a copy.")
+    refused = _refusals(tried, expected)
+    if refused:
+        return refused
     numbers = [i for i in tried.wrong if tried.got[i].failure is None]
     numbers = [i for i in numbers if not tried.cases[i].slack] or numbers  # few digits hide a pattern
     wrong = [(tried.got[i].value, expected[i]) for i in numbers]
@@ -34,16 +40,50 @@ def generic(exercise: Exercise, tried: Tried, expected: Sequence) -> Diagnosis |
         return Diagnosis("Your function returns None: is a `return` missing?")
     wrong = [(g, e) if isinstance(e, torch.Tensor) else (_as_tensor(g), _as_tensor(e)) for g, e in wrong]
     if not all(isinstance(e, torch.Tensor) for _, e in wrong):
-        return None
+        return _wrong_kind(exercise, wrong)
     other = [g for g, _ in wrong if not isinstance(g, torch.Tensor)]
     if other:
         got_one = "a text" if isinstance(other[0], str) else describe(other[0])  # a text could say the inputs
         return Diagnosis(f"Your function returns {got_one}, where a torch.Tensor is asked for.")
-    kinds = [mismatch for g, e in wrong if (mismatch := compare(e, g)) and mismatch.kind == "dtype"]
-    if kinds:
-        told = kinds[0].message
-        return Diagnosis(f"{told[0].upper()}{told[1:]}.") if len(kinds) == len(wrong) else None
-    return _tensor_pattern(exercise, wrong) or _first_alone(tried)
+    if any((mismatch := compare(e, g)) and mismatch.kind == "dtype" for g, e in wrong):
+        return _wrong_kind(exercise, wrong)  # complex numbers have no order, whole ones no sign to speak of
+    return _tensor_pattern(exercise, wrong) or _wrong_kind(exercise, wrong) or _first_alone(tried)
+
+
+def _refusals(tried: Tried, expected: Sequence) -> Diagnosis | None:
+    """What to say where probes tell of an error by its name, and results differ in that; or where all fail alike."""
+    each = [(tried.got[i], expected[i]) for i in tried.wrong]
+    wanted = {_error_name(right) for _, right in each}
+    given = {_error_name(got.value) for got, _ in each if not got.failure}
+    raised = {got.failure.type if got.failure and got.failure.kind == "raised" else "" for got, _ in each}
+    if len(raised) == 1 and all(raised):
+        instead = f", where {_a(*wanted)} is asked for" if len(wanted) == 1 and all(wanted) else ""
+        return Diagnosis(f"Wherever your result is wrong, your code fails{instead}: {each[0][0].failure.message}")
+    if any(raised):
+        return None
+    if len(wanted) == 1 and all(wanted) and given == {""}:
+        return Diagnosis(f"Where {_a(*wanted)} is asked for, none is raised.")
+    if wanted == {""} and len(given) == 1 and all(given):
+        return Diagnosis(f"A{_a(*given)[1:]} is raised where a result is asked for.")
+    return None
+
+
+def _error_name(value: Any) -> str:
+    """The text itself where it is the name of an error, else an empty one."""
+    return value if isinstance(value, str) and value.isidentifier() and value.endswith("Error") else ""
+
+
+def _a(name: str) -> str:
+    return f"an {name}" if name[0] in "AEIO" else f"a {name}"
+
+
+def _wrong_kind(exercise: Exercise, wrong: Sequence[tuple]) -> Diagnosis | None:
+    """What to say where no result can even be compared, and all of them for the same reason."""
+    found = [compare(e, g, exercise.rtol, exercise.atol) for g, e in wrong]
+    kinds = {mismatch.kind for mismatch in found}
+    if exercise.agrees or len(kinds) > 1 or kinds == {"value"}:
+        return None
+    return Diagnosis(f"Wherever it is wrong, the {kinds.pop()} is not what is asked for: {found[0].message}.")
 
 
 def _as_tensor(value: Any) -> Any:
@@ -71,6 +111,7 @@ def _tensor_pattern(exercise: Exercise, wrong: Sequence[tuple]) -> Diagnosis | N
     factors = [_factor(g, e) for g, e in wrong]
     if (
         None not in factors
+        and sum(e.numel() for _, e in wrong) > 1
         and max(factors) - min(factors) < 1e-3 * abs(factors[0])
         and always(lambda g: g / factors[0])
     ):

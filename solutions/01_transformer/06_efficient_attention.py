@@ -102,14 +102,16 @@ def sliding_window_mask(n, window, causal=True, past=0):
     """The mask of sliding-window attention.
 
     n:      number of new tokens (queries), an int of at least 1
-    window: how many keys a query sees at most when it looks back, itself counted: those at a distance below `window`.
-            An int of at least 1; a smaller one raises a ValueError
-    causal: True: a query sees no key after it. False: it sees as far ahead as it sees back, at a distance below
-            `window` on either side
-    past:   number of keys in the cache, which stand before the new tokens; query i stands at place past + i
+    window: how many keys a query sees at most when it looks back, itself counted: those at a
+            distance below `window`. An int of at least 1; any smaller one is a ValueError
+    causal: True: a query sees no key after it. False: it sees as far ahead as it sees back, at
+            a distance below `window` on either side
+    past:   number of keys in the cache, which stand before the new tokens; query i stands at
+            place past + i. The window holds for them as well
     Returns a bool tensor [n, past + n]; True where query (row) i may attend to key (column) j.
 
-    Beltagy et al. 2020, arXiv:2004.05150, section 3.1; the convention of transformers' sliding_window.
+    Beltagy et al. 2020, arXiv:2004.05150, section 3.1; the convention of transformers'
+    sliding_window.
     """
     ### BEGIN SOLUTION
     if window < 1:
@@ -290,13 +292,16 @@ show(
 def grouped_query_attention(q, k, v, mask=None):
     """Attention in which groups of query heads share a head of keys and values.
 
-    q:    floating-point tensor [..., heads, n, d], with any number of leading (batch) dimensions
+    q:    floating-point tensor [..., heads, n, d], with any number of batch dimensions in front
     k:    [..., kv_heads, m, d]. v: [..., kv_heads, m, d_v]. Both of the dtype of q
-    mask: None, or a bool tensor that broadcasts to [..., heads, n, m]; True: the query may attend to the key
-    Query head h listens to key head h // (heads / kv_heads): the first group of query heads shares key head 0, the next
-    group key head 1, and so on. Scores are divided by sqrt(d). A query that may see nothing gets zeros.
+    mask: None, or a bool tensor that broadcasts to [..., heads, n, m]; True: the query may
+          attend to the key, and False hides it, however low the other scores are
+    Query head h listens to key head h // (heads / kv_heads): the first group of query heads
+    shares key head 0, the next group key head 1, and so on. Scores are divided by sqrt(d). A
+    query that may see nothing gets zeros.
     Raises ValueError where heads isn't a multiple of kv_heads.
-    Returns a tensor [..., heads, n, d_v] of the dtype of q. Nothing is changed in place.
+    Returns a tensor [..., heads, n, d_v] of the dtype of q. Nothing is changed in place, and
+    gradients flow to q, k and v.
 
     Ainslie et al. 2023, arXiv:2305.13245, section 2.2.
     """
@@ -388,13 +393,17 @@ def online_softmax_attention(q, blocks):
     """Exact attention over keys and values that come in blocks, each of which is seen once.
 
     q:      floating-point tensor [..., n, d], with any number of leading (batch) dimensions
-    blocks: an iterable of pairs (k, v), k [..., b, d] and v [..., b, d_v] of the dtype of q. There is at least one
-            block; b is at least 1 and may differ from block to block. It can be gone through only once, has no length,
-            and holds more than fits into memory: what you keep must not grow with the number of blocks
-    Returns softmax(q K^T / sqrt(d)) V over the keys K and values V of all blocks, [..., n, d_v], of the dtype of q.
-    Scores may be large or far below zero: nothing overflows, and no row turns into 0/0.
+    blocks: an iterable of pairs (k, v), k [..., b, d] and v [..., b, d_v] of the dtype of q.
+            There is at least one block; b is at least 1 and may differ from block to block. It
+            can be gone through only once, has no length, and holds more than fits into memory:
+            what you keep must not grow with the number of blocks
+    Returns softmax(q K^T / sqrt(d)) V over the keys K and values V of all blocks,
+    [..., n, d_v], of the dtype of q. Gradients flow to q and to all keys and values.
+    Scores may be large or far below zero (ten thousand), of all queries or of one: nothing
+    overflows, and no row turns into 0/0.
 
-    Milakov, Gimelshein 2018, arXiv:1805.02867, algorithm 3; Dao et al. 2022, arXiv:2205.14135, section 3.1.
+    Milakov, Gimelshein 2018, arXiv:1805.02867, algorithm 3; Dao et al. 2022, arXiv:2205.14135,
+    section 3.1.
     """
     ### BEGIN SOLUTION
     largest = torch.full((*q.shape[:-1], 1), -torch.inf, dtype=q.dtype)
@@ -461,9 +470,11 @@ def linformer_attention(q, k, v, e, f):
 
     q:    floating-point tensor [..., n, d], with any number of leading (batch) dimensions
     k:    [..., m, d]. v: [..., m, d_v]
-    e, f: [r, m]: how the m keys (e) and the m values (f) are mixed; the same for all batches. All of the dtype of q
+    e, f: [r, m]: how the m keys (e) and the m values (f) are mixed; the same for all batches.
+          All five are of one dtype
     Scores are divided by sqrt(d), and the softmax runs over the r mixtures.
-    Returns a tensor [..., n, d_v] of the dtype of q. Nothing is changed in place.
+    Returns a tensor [..., n, d_v] of the dtype of q. Nothing is changed in place, and gradients
+    flow to all five.
 
     Wang et al. 2020, arXiv:2006.04768, equation 7.
     """
@@ -598,12 +609,15 @@ print(f"any two tokens are {near.float().mean():.0f} apart on average, and {same
 def performer_features(x, w):
     """Positive random features, whose dot products estimate exp(x · y).
 
-    x: floating-point tensor [..., d]: queries or keys. Where scores are to be divided by sqrt(d), the caller has scaled
-       both by d**(-1/4) already; nothing is scaled or normalised here
+    x: floating-point tensor [..., d]: queries or keys. Where scores are to be divided by
+       sqrt(d), the caller has scaled both by d**(-1/4) already; nothing is scaled or normalised
+       here
     w: [m, d], rows drawn from a standard normal distribution, of the dtype of x
-    Returns features [..., m] of the dtype of x: exp(w_i · x - |x|² / 2) / sqrt(m). No further stabilising.
+    Returns features [..., m] of the dtype of x: exp(w_i · x - |x|² / 2) / sqrt(m), exactly
+    that: no maximum is subtracted, nothing is added or cut off. Gradients flow to x and w.
 
-    Choromanski et al. 2020, arXiv:2009.14794, lemma 1 and section 2.3 (without the orthogonal rows).
+    Choromanski et al. 2020, arXiv:2009.14794, lemma 1 and section 2.3 (without the orthogonal
+    rows).
     """
     ### BEGIN SOLUTION
     return torch.exp(x @ w.T - x.square().sum(-1, keepdim=True) / 2) / math.sqrt(w.shape[0])

@@ -90,11 +90,14 @@ def swiglu(x, w_gate, w_up, w_down):
 
     x:            floating-point tensor [..., d], with any number of leading (batch) dimensions
     w_gate, w_up: [hidden, d], as nn.Linear stores its weight, of the dtype of x
-    w_down:       [d, hidden]
-    The gate's scores go through SiLU and are multiplied, entry by entry, with the up part. There are no biases.
-    Returns a tensor of the shape and dtype of x; nothing that came in is changed.
+    w_down:       [d, hidden], likewise
+    The gate's scores go through SiLU and are multiplied, entry by entry, with the up part.
+    There are no biases. Scores may be large: nothing overflows.
+    Returns a tensor of the shape and dtype of x; nothing that came in is changed, and gradients
+    flow to x and to all three matrices.
 
-    Shazeer 2020, arXiv:2002.05202, equation 6; Touvron et al. 2023, arXiv:2302.13971, section 2.2.
+    Shazeer 2020, arXiv:2002.05202, equation 6; Touvron et al. 2023, arXiv:2302.13971,
+    section 2.2.
     """
     ### BEGIN SOLUTION
     gate = x @ w_gate.T
@@ -327,11 +330,13 @@ print(f"the decay gains {sum(settled['constant']) / 2 - sum(settled['cosine to z
 def warmup_cosine_lr(step, peak, warmup, total, floor=0.0):
     """The learning rate of a step: a linear warm-up, then half a cosine down to the floor.
 
-    step:   number of the step, an int from 0 on
+    step:   number of the step, an int from 0 on; steps may be asked for in any order
     peak:   the highest rate, a float; it is reached at step `warmup`
-    warmup: steps of warm-up, an int of at least 0. Before step `warmup` the rate is peak * step / warmup: 0 at step 0
+    warmup: steps of warm-up, an int of at least 0. Before step `warmup` the rate is
+            peak * step / warmup: 0 at step 0
     total:  the step at which the floor is reached, an int greater than `warmup`
-    floor:  the last rate, a float from 0 to peak. From step `total` on, however far, the rate stays there
+    floor:  the last rate, a float from 0 to peak. From step `total` on, however far, the rate
+            stays there
     Returns the rate: a float, or a tensor of no dimension.
 
     Loshchilov, Hutter 2016, arXiv:1608.03983, equation 5 (one period); the warm-up as in
@@ -501,21 +506,26 @@ def accumulate_gradients(model, batches):
     """The gradient of one big batch, from micro-batches, one at a time.
 
     model:   an nn.Module: model(ids) takes int64 [rows, n] and gives logits [rows, n, classes]
-    batches: list of (ids, targets), both int64 [rows, n]; rows and n may differ between micro-batches. A target of -100
-             is padding and doesn't count. A micro-batch may be padding only; at least one target in the list counts
-    Afterwards .grad of every parameter is the gradient of the mean cross-entropy over all tokens that count, in all
-    micro-batches together; what was in .grad before is discarded. The graph of a micro-batch is freed before the
-    next one is run: call backward after each. The weights are left alone.
+    batches: list of (ids, targets), both int64 [rows, n]; rows and n may differ between
+             micro-batches. targets[r, i] is the class for logits[r, i], shifted already. One of
+             -100 is padding and doesn't count. A micro-batch may be padding only; at least one
+             target in the list counts
+    Afterwards .grad of every parameter is the gradient of the mean cross-entropy over all
+    tokens that count, in all micro-batches together; what was in .grad before is discarded. The
+    graph of a micro-batch is freed before the next one is run: call backward after each. The
+    weights are left alone, and so is the model's mode (train or eval).
     Returns that mean loss, in nats: a float, or a tensor of no dimension.
 
-    The same as one batch of all the tokens, torch.nn.functional.cross_entropy(…, ignore_index=-100).
+    The same as one batch of all the tokens,
+    torch.nn.functional.cross_entropy(…, ignore_index=-100).
     """
     ### BEGIN SOLUTION
     tokens = sum(int((targets != -100).sum()) for _, targets in batches)
     model.zero_grad()
     total = 0.0
     for ids, targets in batches:
-        loss = F.cross_entropy(model(ids).flatten(0, 1), targets.flatten(), reduction="sum") / tokens
+        logits = model(ids).flatten(0, 1)
+        loss = F.cross_entropy(logits, targets.flatten(), reduction="sum") / tokens
         loss.backward()
         total += loss.item()
     return total
@@ -526,7 +536,7 @@ def accumulate_gradients(model, batches):
 check(accumulate_gradients)
 
 # %% [markdown]
-# ## Clipping
+# ## Exercise 4: clipping
 #
 # Now and then a batch has a gradient ten times as long as the others. One step with it, and the work of an hour is
 # gone. Clipping makes long gradients shorter and leaves their direction: with $g$ all gradients as one long vector,
@@ -537,18 +547,21 @@ check(accumulate_gradients)
 def clip_grad_norm(gradients, max_norm):
     """Shorten gradients whose common length is above a limit.
 
-    gradients: list of floating-point tensors of any shapes (one dtype), or None for a parameter that took no part;
-               at least one is a tensor. All values are finite
+    gradients: list of floating-point tensors of any shapes (one dtype), or None for a parameter
+               that took no part; at least one is a tensor. All values are finite
     max_norm:  the longest length that is allowed, a float above 0
-    The length is the root of the sum of all squares, over all tensors together. Where it is above max_norm, all are
-    multiplied by max_norm / length (adding 1e-6 to the length, as torch does, is allowed); else they stay as they are.
-    Returns (clipped, length): a new list, with the same dtypes and None where None was, and the length *before* the
-    clipping, a float or a tensor of no dimension. Nothing is changed in place.
+    The length is the root of the sum of all squares, over all tensors together. Where it is
+    above max_norm, all are multiplied by max_norm / length (adding 1e-6 to the length, as torch
+    does, is allowed); else they stay as they are.
+    Returns (clipped, length): a list with the same dtypes, and None where None was, and the
+    length *before* the clipping, a float or a tensor of no dimension. Nothing that came in is
+    changed.
 
     Pascanu et al. 2012, arXiv:1211.5063, algorithm 1; torch.nn.utils.clip_grad_norm_.
     """
     ### BEGIN SOLUTION
-    length = torch.stack([gradient.norm() for gradient in gradients if gradient is not None]).norm()
+    live = [gradient for gradient in gradients if gradient is not None]
+    length = torch.stack([gradient.norm() for gradient in live]).norm()
     factor = (max_norm / (length + 1e-6)).clamp(max=1.0)
     return [None if gradient is None else gradient * factor for gradient in gradients], length
     ### END SOLUTION
@@ -653,22 +666,27 @@ show(
 # in float32. How large? As large as goes well: if an infinity appears, the step is skipped and the scale halved;
 # after many clean steps in a row it is doubled (Micikevicius et al. 2017, arXiv:1710.03740, section 3.2).
 #
-# ## Exercise 4: the loss scaler
+# ## Exercise 5: the loss scaler
 
 # %% exercise="grad_scaler_step"
-def grad_scaler_step(scaled, scale, good_steps, growth_factor=2.0, backoff_factor=0.5, growth_interval=2000):
+def grad_scaler_step(
+    scaled, scale, good_steps, growth_factor=2.0, backoff_factor=0.5, growth_interval=2000
+):
     """Unscale gradients, look for an overflow, and choose the next scale.
 
     scaled:          list of float16 or float32 tensors: the gradients of loss * scale
     scale:           the scale that was used, a float above 0
-    good_steps:      clean steps in a row since the scale last changed, an int from 0 to growth_interval - 1
+    good_steps:      clean steps in a row since the scale last changed, an int from 0 to
+                     growth_interval - 1
     growth_factor:   a float above 1. backoff_factor: a float between 0 and 1
     growth_interval: an int of at least 1
     Returns (gradients, new_scale, new_good_steps):
-      any entry of any tensor is infinite or NaN: (None, scale * backoff_factor, 0), and the caller skips the step;
-      else gradients = [scaled / scale, …], computed and returned in float32, and this step counts as clean. If that
-      makes growth_interval clean steps in a row: scale * growth_factor and 0, else the old scale and good_steps + 1.
-    Nothing is changed in place.
+      any entry of any tensor in scaled is infinite or NaN: (None, scale * backoff_factor, 0),
+      and the caller skips the step;
+      else gradients = [scaled / scale, …], computed and returned in float32, and this step
+      counts as clean. If that makes growth_interval clean steps in a row:
+      scale * growth_factor and 0, else the old scale and good_steps + 1.
+    Nothing that came in is changed.
 
     Micikevicius et al. 2017, arXiv:1710.03740, section 3.2; torch.amp.GradScaler.
     """

@@ -142,12 +142,13 @@ show(
 def dropout(x, p, noise, training=True):
     """Set numbers to zero and scale the rest up (inverted dropout).
 
-    x:     floating-point tensor of any shape
+    x:     floating-point tensor of any shape; finite
     p:     probability of being dropped, a number from 0 to 1 (both included)
-    noise: tensor of x's shape, values in [0, 1)
-    In training a number is dropped where noise < p; what is kept is divided by 1 - p. With p = 1 all becomes 0.
-    With training=False nothing changes.
-    Returns a tensor of x's shape and dtype. x is not changed in place.
+    noise: tensor of x's shape and dtype, values in [0, 1)
+    In training a number is dropped where noise < p; what is kept is divided by 1 - p. With
+    p = 1 all becomes 0. With training=False nothing changes.
+    Returns a tensor of x's shape and dtype. x is not changed in place, and gradients flow to
+    what is kept of it.
 
     Srivastava et al. 2014, JMLR 15; the scaling in training as in torch.nn.Dropout.
     """
@@ -202,13 +203,18 @@ show(
 def label_smoothing_loss(logits, targets, smoothing=0.1, ignore_index=-100):
     """Cross-entropy against smoothed targets, averaged over the rows that count.
 
-    logits:       floating-point tensor [rows, classes]
-    targets:      integer tensor [rows]: the right class, or ignore_index where there is none (padding)
-    smoothing:    s from 0 to 1; the target is 1 - s for the right class, plus s / classes for every class
-    ignore_index: rows with this target are left out of the sum and of the number of rows; at least one row counts
-    Returns one number: a tensor of no dimension.
+    logits:       floating-point tensor [rows, classes]; they may be large
+    targets:      int64 tensor [rows]: the right class, or ignore_index where there is none
+                  (padding)
+    smoothing:    s from 0 to 1; the target is 1 - s for the right class, plus s / classes for
+                  every class
+    ignore_index: rows with this target are left out of the sum and of the number of rows; at
+                  least one row counts. It may be any integer: a class, too
+    Returns one number: a tensor of no dimension, of the dtype of the logits, through which
+    gradients flow to them.
 
-    Szegedy et al. 2015, arXiv:1512.00567, section 7; the same as torch.nn.functional.cross_entropy.
+    Szegedy et al. 2015, arXiv:1512.00567, section 7; the same as
+    torch.nn.functional.cross_entropy.
     """
     ### BEGIN SOLUTION
     live = targets != ignore_index
@@ -234,19 +240,25 @@ check(label_smoothing_loss)
 
 
 # %% exercise="adam_with_decay"
-def adam_with_decay(weight, gradients, lr=1e-3, weight_decay=0.0, decoupled=True, betas=(0.9, 0.999), eps=1e-8):
+def adam_with_decay(
+    weight, gradients, lr=1e-3, weight_decay=0.0, decoupled=True, betas=(0.9, 0.999), eps=1e-8
+):
     """Run Adam over a list of gradients, with either kind of decay.
 
-    weight:    floating-point tensor of any shape
-    gradients: tensor [steps, *weight.shape]: the gradient of each step, in order, at least one
-    decoupled: True: AdamW. In each step first w = w - lr * weight_decay * w, then the step of Adam.
-               False: L2. In each step first g = g + weight_decay * w, then the step of Adam with this g.
-    The step of Adam number t = 1, 2, …: m = beta1 * m + (1 - beta1) * g and v = beta2 * v + (1 - beta2) * g², both from
-    zero; w = w - lr * (m / (1 - beta1**t)) / (sqrt(v / (1 - beta2**t)) + eps).
-    Returns the weight after all steps. Nothing that came in is changed in place.
+    weight:    floating-point tensor of any shape, also of none
+    gradients: tensor [steps, *weight.shape] of its dtype: the gradient of each step, in order,
+               at least one. Entries may be 0 in all steps
+    decoupled: True: AdamW. In each step first w = w - lr * weight_decay * w, then the step of
+               Adam.
+               False: L2. In each step first g = g + weight_decay * w, then the step of Adam
+               with this g.
+    The step of Adam number t = 1, 2, …:
+        m = beta1 * m + (1 - beta1) * g and v = beta2 * v + (1 - beta2) * g², both from zero;
+        w = w - lr * (m / (1 - beta1**t)) / (sqrt(v / (1 - beta2**t)) + eps).
+    Returns the weight after all steps, of its shape and dtype. Nothing that came in is changed.
 
-    Kingma, Ba 2014, arXiv:1412.6980, algorithm 1; Loshchilov, Hutter 2017, arXiv:1711.05101, algorithm 2, with the
-    decay multiplied by lr as in torch.optim.AdamW.
+    Kingma, Ba 2014, arXiv:1412.6980, algorithm 1; Loshchilov, Hutter 2017, arXiv:1711.05101,
+    algorithm 2, with the decay multiplied by lr as in torch.optim.AdamW.
     """
     ### BEGIN SOLUTION
     w, m, v = weight, torch.zeros_like(weight), torch.zeros_like(weight)
@@ -413,14 +425,17 @@ show(
 class EarlyStopping:
     """Watches a loss and says when to stop.
 
-    EarlyStopping(patience, min_delta=0.0): patience is an int of at least 1.
-    step(loss): to be called with each new loss, a float (steps count from 0). A loss is an improvement where it is less
-        than best - min_delta, strictly; NaN never is. Returns True where the last `patience` or more losses in a row
-        were no improvement, else False. The caller may go on after a True.
+    EarlyStopping(patience, min_delta=0.0): patience is an int of at least 1, min_delta a float
+        of at least 0.
+    step(loss): to be called with each new loss, a float (steps count from 0), which may be
+        negative. A loss is an improvement where it is less than best - min_delta, strictly: an
+        amount, not a share of the loss; NaN never is. Returns True where the last `patience` or
+        more losses in a row were no improvement, else False. The caller may go on after a True.
     best:      the loss of the last improvement; infinity before the first one
     best_step: its step; -1 before the first one
 
-    Prechelt 1998, "Early stopping – but when?"; counts as torch.optim.lr_scheduler.ReduceLROnPlateau counts bad epochs.
+    Prechelt 1998, "Early stopping – but when?"; counts as
+    torch.optim.lr_scheduler.ReduceLROnPlateau counts bad epochs.
     """
 
     def __init__(self, patience, min_delta=0.0):

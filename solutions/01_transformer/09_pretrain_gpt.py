@@ -123,14 +123,18 @@ def train_bpe(text, n_merges, pattern):
 
     text:     a str, also an empty one
     n_merges: how many merges are wanted, an int of at least 0
-    pattern:  a regular expression; re.findall(pattern, text) gives the words, and their bytes are those of UTF-8
-    Ids 0 to 255 are the bytes, and merge number k (from 0 on) makes id 256 + k. Every round counts, in all words of the
-    text, the pairs of neighbouring ids; pairs that overlap count each, so zzz holds (z, z) twice. The most frequent
-    pair is merged; of several, the smallest, as Python compares tuples of ints. Then each of its occurrences in a word,
-    from left to right, becomes the new id. If no pair is left, the list ends early; one that occurs once is merged.
+    pattern:  a regular expression without groups; re.findall(pattern, text) gives the words,
+              and their bytes are those of UTF-8
+    Ids 0 to 255 are the bytes, and merge number k (from 0 on) makes id 256 + k. Every round
+    counts, in all words of the text, the pairs of neighbouring ids; pairs that overlap count
+    each, so zzz holds (z, z) twice. The most frequent pair is merged; of several, the smallest,
+    as Python compares tuples of ints. Then each of its occurrences in a word, from left to
+    right, becomes the new id. If no pair is left, the list ends early; one that occurs once is
+    merged.
     Returns a list of pairs of ids, (int, int).
 
-    Sennrich et al. 2016, arXiv:1508.07909, algorithm 1; the order of ties is that of Hugging Face's tokenizers.
+    Sennrich et al. 2016, arXiv:1508.07909, algorithm 1; the order of ties is that of Hugging
+    Face's tokenizers.
     """
     ### BEGIN SOLUTION
     words, merges = Counter(tuple(word.encode()) for word in re.findall(pattern, text)), []
@@ -235,10 +239,13 @@ def get_batch(data, n, rows, generator):
 
     data:      int64 tensor [length], length at least n + 1
     n, rows:   tokens a piece, and pieces: ints of at least 1
-    generator: a torch.Generator. One call of torch.randint with it draws the starts of all rows, shape (rows,),
-               independently and all equally likely: from 0 to the last start that leaves a target for every input
-    Returns (inputs, targets), int64 [rows, n] each: row r of the inputs begins at start number r, and targets[r, i] is
-    the token that follows inputs[r, i] in the text. data stays as it is.
+    generator: a torch.Generator. One call of torch.randint with it draws the starts of all
+               rows, shape (rows,), independently and all equally likely: from 0 to the last
+               start that leaves a target for every input. It is used as it stands, so that the
+               next call gives other pieces
+    Returns (inputs, targets), int64 [rows, n] each: row r of the inputs begins at start number
+    r, and targets[r, i] is the token that follows inputs[r, i] in the text. data stays as it
+    is.
     """
     ### BEGIN SOLUTION
     starts = torch.randint(len(data) - n, (rows,), generator=generator)
@@ -273,12 +280,15 @@ for size in (10.0, 80.0, 100.0):
 def cross_entropy(logits, targets, ignore_index=-100):
     """The mean of -log softmax(logits)[target] over the targets that count, in nats.
 
-    logits:       float32 or float64 tensor [..., classes]; finite, and some may be in the ten thousands
-    targets:      int64 tensor [...]: a class, or ignore_index, which marks a target that doesn't count
+    logits:       float32 or float64 tensor [..., classes]; finite, and some may be in the ten
+                  thousands
+    targets:      int64 tensor [...]: a class, or ignore_index, which marks a target that
+                  doesn't count
     ignore_index: an int, which may be a class. At least one target is another one
-    The mean is over all targets together that aren't ignore_index. Targets are used as they come: they are shifted
-    already.
-    Returns a tensor of no dimension from which backward() reaches the logits.
+    The mean is over all targets together that aren't ignore_index. Targets are used as they
+    come: they are shifted already.
+    Returns a tensor of no dimension, of the dtype of the logits, from which backward() reaches
+    them.
 
     The same as torch.nn.functional.cross_entropy, and just as stable.
     """
@@ -310,10 +320,12 @@ def bits_per_byte(losses, targets, n_bytes):
     """The bits that a model spends on a text, divided by the bytes of the text.
 
     losses:  floating-point tensor [...]: the loss of each token, in nats
-    targets: int64 tensor [...]: the token's id, or -100 for padding, which counts nowhere; at least one isn't padding
-    n_bytes: int64 tensor [vocabulary]: the bytes that each token spells. Marks (end of text) spell 0: their losses
-             count all the same. The text has at least one byte
-    Returns a float, or a tensor of no dimension.
+    targets: int64 tensor [...]: the token's id, or -100 for padding, which counts nowhere; at
+             least one isn't padding
+    n_bytes: int64 tensor [vocabulary]: the bytes that each token spells. Marks (end of text)
+             spell 0: their losses count all the same. The text has at least one byte
+    All bits of the text are divided by all its bytes. Returns a float, or a tensor of no
+    dimension.
 
     Gao et al. 2020, arXiv:2101.00027, section 3.1.
     """
@@ -363,20 +375,24 @@ def gpt_forward(ids, weights, n_heads, parts):
     """The logits of the next token at every position, by a model of the LLaMA architecture.
 
     ids:     int64 tensor [rows, n]
-    weights: a dict: "embed" [vocabulary, d]; "norm" [d]; "layers", a list of dicts with "norm1", "norm2" [d];
-             "q", "k", "v", "o" [d, d]; "gate", "up" [hidden, d]; "down" [d, hidden]. Matrices are stored as nn.Linear
-             stores them, [out, in], and there are no biases. All have one dtype
+    weights: a dict: "embed" [vocabulary, d]; "norm" [d]; "layers", a list of dicts with
+             "norm1", "norm2" [d]; "q", "k", "v", "o" [d, d]; "gate", "up" [hidden, d]; "down"
+             [d, hidden]. Matrices are stored as nn.Linear stores them, [out, in], and there are
+             no biases. All have one dtype
     n_heads: heads of d / n_heads neighbouring columns each; d / n_heads is even
     parts:   parts.norm(x, weight), x of shape [..., d]: RMSNorm
-             parts.rope(x, positions), x [..., n, d / n_heads], positions int64 [n]: rotary embedding of q and k
-             parts.attention(q, k, v, mask), each [..., n, d / n_heads], mask bool [n, n], True = may attend
+             parts.rope(x, positions), x [..., n, d / n_heads], positions int64 [n]: rotary
+             embedding of q and k
+             parts.attention(q, k, v, mask), each [..., n, d / n_heads], mask bool [n, n], True
+             = may attend
              parts.mlp(x, gate, up, down): SwiGLU
-    In each layer, x + attention with norm1 in front, then x + MLP with norm2 in front. A token reads itself and what
-    stands before it; positions are 0, 1, 2, … After the last layer comes weights["norm"], then the head, which is the
-    embedding matrix again.
-    Returns [rows, n, vocabulary], of the weights' dtype.
+    In each layer, x + attention with norm1 in front, then x + MLP with norm2 in front. A token
+    reads itself and what stands before it; positions are 0, 1, 2, … After the last layer comes
+    weights["norm"], then the head, which is the embedding matrix again.
+    Returns [rows, n, vocabulary], of the weights' dtype. Gradients flow to all weights.
 
-    Touvron et al. 2023, arXiv:2302.13971, section 2.2; the head is tied as in Press and Wolf 2017, arXiv:1608.05859.
+    Touvron et al. 2023, arXiv:2302.13971, section 2.2; the head is tied as in Press and Wolf
+    2017, arXiv:1608.05859.
     """
     ### BEGIN SOLUTION
     n, x = ids.shape[-1], weights["embed"][ids]

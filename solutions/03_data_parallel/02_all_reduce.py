@@ -272,14 +272,16 @@ draw_parcels(journey, f"After {n - 1} hops every parcel is {'at home and complet
 def ring_reduce_scatter(x):
     """This rank's chunk of the sum of x over all ranks, by a ring of sends and receives.
 
-    x: [length], a contiguous vector of any length (0 numbers in a chunk are possible) and dtype, equally long and of
-    the same dtype on all n ranks. It is not changed.
-    Returns a tensor of x's dtype: chunk number `rank` of x.tensor_split(n), summed over all ranks. Alone (n = 1) that
-    is x, or a copy.
+    x: [length], a contiguous vector of any length (0 numbers in a chunk are possible) and
+       dtype, equally long and of the same dtype on all n ranks. It is not changed.
+    Returns a tensor of x's dtype: chunk number `rank` of x.tensor_split(n), summed over all
+    ranks. Alone (n = 1) that is x, or a copy.
 
-    Traffic: in each of n - 1 steps every rank sends one chunk to its right neighbour (rank + 1) % n, and receives one
-    from its left neighbour (rank - 1) % n. So a rank sends each chunk once, but its own. Empty chunks needn't be sent.
-    Allowed are send, recv, isend, irecv and batch_isend_irecv of torch.distributed; none of its collectives.
+    Traffic: in each of n - 1 steps every rank sends one chunk to its right neighbour
+    (rank + 1) % n, and receives one from its left neighbour (rank - 1) % n. So a rank sends
+    each chunk once, but its own. Empty chunks needn't be sent. Allowed are send, recv, isend,
+    irecv and batch_isend_irecv of torch.distributed; none of its collectives, no barrier
+    either.
     Patarasuk and Yuan 2009, J. Parallel Distrib. Comput. 69(2).
     """
     ### BEGIN SOLUTION
@@ -354,14 +356,17 @@ draw_messages(ring_reduce_scatter, 4, "Your reduce-scatter, read from its messag
 def ring_all_gather(chunk, sizes):
     """The chunks of all ranks as one vector, in the order of the ranks, on every rank.
 
-    chunk: [sizes[rank]], contiguous, of the same dtype on all n ranks; it may be empty, and is not changed.
+    chunk: [sizes[rank]], contiguous, of the same dtype on all n ranks; it may be empty, and is
+           not changed.
     sizes: list of n ints, the lengths of all ranks' chunks; the same list on all ranks.
-    Returns a vector [sum(sizes)] of the chunk's dtype. Alone (n = 1) that is the chunk, or a copy.
+    Returns a vector [sum(sizes)] of the chunk's dtype. Alone (n = 1) that is the chunk, or a
+    copy.
 
-    Traffic: in each of n - 1 steps every rank sends one chunk to its right neighbour (rank + 1) % n and receives one
-    from its left neighbour (rank - 1) % n: first its own chunk, then always the one that arrived in the step before.
-    So a rank sends each chunk once, but its right neighbour's. Empty chunks needn't be sent.
-    Allowed are send, recv, isend, irecv and batch_isend_irecv of torch.distributed; none of its collectives.
+    Traffic: in each of n - 1 steps every rank sends one chunk to its right neighbour
+    (rank + 1) % n and receives one from its left neighbour (rank - 1) % n: first its own chunk,
+    then always the one that arrived in the step before. So a rank sends each chunk once, but
+    its right neighbour's. Empty chunks needn't be sent. Allowed are send, recv, isend, irecv
+    and batch_isend_irecv of torch.distributed; none of its collectives, no barrier either.
     """
     ### BEGIN SOLUTION
     rank, n = dist.get_rank(), dist.get_world_size()
@@ -399,17 +404,19 @@ check(ring_all_gather)
 
 # %% exercise="ring_all_reduce"
 def ring_all_reduce(x, mean=False):
-    """The sum (or, with `mean`, the mean) of x over all ranks, on every rank, by a ring of sends and receives.
+    """The sum (or mean) of x over all ranks, on every rank, by a ring of sends and receives.
 
-    x: a tensor of any shape, also without dimensions or not contiguous (a transposed one), of the same shape and dtype
-    on all n ranks. It is not changed. With `mean` its dtype is a floating-point one.
-    Returns a new tensor of x's shape and dtype, with the very same bits on all ranks: each chunk is added up in one
-    place and then copied.
+    x:    a tensor of any shape, also without dimensions or not contiguous (a transposed one),
+          of the same shape and dtype on all n ranks. It is not changed.
+    mean: True: the mean is wanted instead of the sum. Then x has a floating-point dtype.
+    Returns a new tensor of x's shape and dtype, with the very same bits on all ranks: each
+    chunk is added up in one place and then copied.
 
-    Traffic: only to the right neighbour (rank + 1) % n, from the left one (rank - 1) % n. A rank sends at most
-    2 (n - 1) messages, each of at most ceil(numel / n) numbers.
-    Allowed are send, recv, isend, irecv and batch_isend_irecv of torch.distributed (and your own functions above); none
-    of its collectives. Patarasuk and Yuan 2009, J. Parallel Distrib. Comput. 69(2).
+    Traffic: only to the right neighbour (rank + 1) % n, from the left one (rank - 1) % n. A
+    rank sends at most 2 (n - 1) messages, each of at most ceil(numel / n) numbers. Allowed are
+    send, recv, isend, irecv and batch_isend_irecv of torch.distributed (and your own functions
+    above); none of its collectives, no barrier either.
+    Patarasuk and Yuan 2009, J. Parallel Distrib. Comput. 69(2).
     """
     ### BEGIN SOLUTION
     n = dist.get_world_size()
@@ -628,15 +635,19 @@ except RankError:
 def tree_broadcast(x, root=0):
     """The root's x on every rank, after ceil(log2 n) rounds of sends and receives.
 
-    x: a tensor of any shape, also without dimensions or not contiguous (a transposed one), of the same shape and dtype
-    on all n ranks. Its values count on the root only. It is not changed.
+    x:    a tensor of any shape, also without dimensions or not contiguous (a transposed one),
+          of the same shape and dtype on all n ranks. Its values count on the root only. It is
+          not changed.
     root: the rank whose x is sent, 0 … n - 1.
-    Returns a tensor with the root's values, of x's shape and dtype; on the root that may be x itself.
+    Returns a tensor with the root's values, of x's shape and dtype; on the root that may be x
+    itself.
 
-    Traffic: every rank but the root receives exactly once, the whole tensor; n - 1 messages in all. A rank sends one
-    message at a time; with that all have it after ceil(log2 n) rounds (n needn't be a power of two).
-    Allowed are send, recv, isend, irecv and batch_isend_irecv of torch.distributed; none of its collectives.
-    A binomial tree: Thakur, Rabenseifner and Gropp 2005, Int. J. High Perform. Comput. Appl. 19(1).
+    Traffic: every rank but the root receives exactly once, the whole tensor; n - 1 messages in
+    all. A rank sends one message at a time; with that all have it after ceil(log2 n) rounds (n
+    needn't be a power of two). Allowed are send, recv, isend, irecv and batch_isend_irecv of
+    torch.distributed; none of its collectives, no barrier either.
+    A binomial tree: Thakur, Rabenseifner and Gropp 2005, Int. J. High Perform. Comput.
+    Appl. 19(1).
     """
     ### BEGIN SOLUTION
     rank, n = dist.get_rank(), dist.get_world_size()
@@ -692,15 +703,18 @@ show(fig, "Rounds against ranks. The points of the tree lie on the staircase of 
 
 # %% exercise="all_reduce_cost"
 def all_reduce_cost(algorithm, ranks, size, alpha, beta):
-    """Seconds that an all-reduce takes in the alpha-beta model. A message of m bytes takes alpha + m / beta.
+    """Seconds that an all-reduce takes, where a message of m bytes takes alpha + m / beta.
 
-    algorithm: "ring" (reduce-scatter and all-gather as above, chunks of exactly size / ranks bytes), "tree" (a binomial
-    tree of ceil(log2 ranks) rounds up and as many down, whole tensors) or "server" (one of the ranks receives from all
-    others, one after the other, and then sends to all, one after the other; whole tensors).
-    ranks: int, at least 1 (one rank alone pays nothing).  size: bytes of the tensor, 0 or more.
-    alpha: seconds a message, 0 or more.  beta: bytes a second.
-    A rank sends one message at a time and receives one at a time, and may do both at once; messages between different
-    ranks travel at the same time. Adding up costs nothing. Returns a float.
+    algorithm: "ring" (reduce-scatter and all-gather as above, chunks of exactly size / ranks
+               bytes), "tree" (a binomial tree of ceil(log2 ranks) rounds up and as many down,
+               whole tensors) or "server" (one of the ranks receives from all others, one after
+               the other, and then sends to all, one after the other; whole tensors).
+    ranks:     int, at least 1 (one rank alone pays nothing)
+    size:      bytes of the tensor, 0 or more
+    alpha:     seconds a message, 0 or more. beta: bytes a second
+    A rank sends one message at a time and receives one at a time, and may do both at once;
+    messages between different ranks travel at the same time. Adding up costs nothing.
+    Returns a float.
     Hockney 1994, Parallel Computing 20(3); Thakur, Rabenseifner and Gropp 2005.
     """
     ### BEGIN SOLUTION

@@ -169,10 +169,12 @@ show(fig, "Three grids of ranks by places with example numbers. In epoch 0 and 1
 def shard_indices(n, rank, world_size, epoch=0, shuffle=True, seed=0, drop_last=False):
     """The examples that one rank sees in one epoch, in order.
 
-    The common order: 0, 1, …, n - 1, or, with `shuffle`, `torch.randperm(n)` drawn from a new `torch.Generator` that is
-    seeded with `seed + epoch`. It is made to fit: without `drop_last` it is padded up to the next multiple of
-    `world_size` by starting it again from its beginning (more than once where n < world_size); with `drop_last` it is
-    cut down to a multiple of `world_size`. Rank r takes places r, r + world_size, r + 2 * world_size, …
+    The common order: 0, 1, …, n - 1, or, with `shuffle`, `torch.randperm(n)` drawn from a new
+    `torch.Generator` that is seeded with `seed + epoch`. It is made to fit: without `drop_last`
+    it is padded up to the next multiple of `world_size` by starting it again from its beginning
+    (more than once where n < world_size); with `drop_last` it is cut down to a multiple of
+    `world_size`, and to nothing where n < world_size. Rank r takes places r, r + world_size,
+    r + 2 * world_size, …
 
     n: number of examples, at least 1.  rank: 0 … world_size - 1.
     Returns a list of ints, equally long on all ranks. The ranks don't talk.
@@ -180,7 +182,8 @@ def shard_indices(n, rank, world_size, epoch=0, shuffle=True, seed=0, drop_last=
     """
     ### BEGIN SOLUTION
     if shuffle:
-        order = torch.randperm(n, generator=torch.Generator().manual_seed(seed + epoch)).tolist()
+        generator = torch.Generator().manual_seed(seed + epoch)
+        order = torch.randperm(n, generator=generator).tolist()
     else:
         order = list(range(n))
     if drop_last:
@@ -299,13 +302,15 @@ except RankError as error:
 def average_gradients(model):
     """Replace the gradient of every trainable parameter of `model` by its mean over all ranks.
 
-    Runs on every rank after backward(), with torch.distributed initialised. A trainable parameter (requires_grad=True)
-    whose .grad is None on this rank counts as zeros, and has a gradient afterwards, even if no rank had one.
-    Frozen parameters (requires_grad=False) are not sent and get no gradient. Parameters keep their values.
+    Runs on every rank after backward(), with torch.distributed initialised. A trainable
+    parameter (requires_grad=True) whose .grad is None on this rank counts as zeros, and has a
+    gradient afterwards, even if no rank had one. Frozen parameters (requires_grad=False) are
+    not sent and get no gradient. Parameters keep their values, and the model its mode (train or
+    eval). All parameters have the same floating-point type.
 
-    Traffic: every trainable gradient crosses exactly once, by all_reduce, so a rank's messages add up to the bytes of
-    its trainable parameters; nothing else is sent. One all_reduce a parameter, or one for all of them together, are
-    both fine. All parameters have the same floating-point type. Returns None.
+    Traffic: every trainable gradient crosses exactly once, by all_reduce, so a rank's messages
+    add up to the bytes of its trainable parameters; nothing else is called, no barrier either.
+    One all_reduce a parameter, or one for all of them together, are both fine. Returns None.
     """
     ### BEGIN SOLUTION
     for p in model.parameters():
@@ -502,9 +507,11 @@ show(fig, "Left: modelled time against bucket cap. The overlapped curve lies bel
 def assign_buckets(sizes, cap):
     """Group tensors into buckets, in order.
 
-    sizes: bytes of each tensor, a list of ints.  cap: bytes at which a bucket is full.
-    Each tensor goes into the open bucket. A bucket that then holds `cap` bytes or more is closed (so it may exceed the
-    cap, and a tensor is never split). What is open at the end is a bucket as well.
+    sizes: bytes of each tensor, a list of ints of at least 0; it may be empty
+    cap:   bytes at which a bucket is full, an int of at least 1
+    Each tensor goes into the open bucket. A bucket that then holds `cap` bytes or more is
+    closed (so it may exceed the cap, and a tensor is never split). What is open at the end is a
+    bucket as well.
     Returns a list of lists of indices: every index once, in order, no bucket empty.
     The rule of torch.distributed._compute_bucket_assignment_by_size.
     """
@@ -616,24 +623,30 @@ draw_trace(launch(traced_backward, torch_ddp, ranks=2)[0], "torch's DDP")
 
 # %% exercise="DDP"
 class DDP(nn.Module):
-    """Data parallelism around `module`: after finish(), every rank holds the gradients of the whole batch.
+    """Data parallelism: after finish(), every rank holds the gradients of the whole batch.
 
     DDP(module, bucket_bytes=25 * 2**20), on every rank, with torch.distributed initialised:
       * overwrites all parameters and buffers of `module` with rank 0's (broadcast);
-      * takes the trainable parameters in reverse order of module.parameters() and groups them with assign_buckets,
-        a parameter's size being numel() * element_size() and the cap `bucket_bytes`. All have the same dtype.
+      * takes the trainable parameters in reverse order of module.parameters() and groups them
+        with assign_buckets, a parameter's size being numel() * element_size() and the cap
+        `bucket_bytes`. All have the same dtype. The module's mode (train or eval) stays.
 
     ddp(*args, **kwargs) runs module(*args, **kwargs).
 
-    In the backward pass, as soon as all gradients of a bucket are there and all earlier buckets have been started, the
-    bucket's gradients leave as one flat tensor, in one all_reduce with async_op=True. The backward pass waits for none.
+    In the backward pass, as soon as all gradients of a bucket are there and all earlier buckets
+    have been started, the bucket's gradients leave as one flat tensor, in one all_reduce with
+    async_op=True. The backward pass waits for none.
 
-    finish(), called once after the backward pass: starts the buckets that have not been started (a missing gradient
-    counts as zeros), waits for all, and puts the mean over the ranks into .grad of every trainable parameter. Then all
-    is ready for the next step. So a step sends exactly one all_reduce a bucket, in the order of the buckets.
+    finish(), called once after the backward pass and before the optimizer's step: starts the
+    buckets that have not been started (a missing gradient counts as zeros), waits for all, and
+    puts the mean over the ranks into .grad of every trainable parameter, leaving the parameters
+    as they are. Then all is ready for the next step. So a step sends exactly one all_reduce a
+    bucket, in the order of the buckets, and calls nothing else of torch.distributed, no barrier
+    either.
 
-    with ddp.no_sync(): forward and backward passes inside send nothing; their gradients add up in .grad. The next
-    backward pass outside sends the whole sum. finish() is called after that one only.
+    with ddp.no_sync(): forward and backward passes inside send nothing; their gradients add up
+    in .grad. The next backward pass outside sends the whole sum. finish() is called after that
+    one only.
     """
 
     def __init__(self, module, bucket_bytes=25 * 2**20):
@@ -644,7 +657,8 @@ class DDP(nn.Module):
             dist.broadcast(tensor.detach(), src=0)
         params = [p for p in module.parameters() if p.requires_grad][::-1]
         sizes = [p.numel() * p.element_size() for p in params]
-        self.buckets = [[params[i] for i in bucket] for bucket in assign_buckets(sizes, bucket_bytes)]
+        groups = assign_buckets(sizes, bucket_bytes)
+        self.buckets = [[params[i] for i in group] for group in groups]
         self.bucket_of = {p: b for b, bucket in enumerate(self.buckets) for p in bucket}
         self.quiet = False
         self.start_over()
@@ -664,7 +678,8 @@ class DDP(nn.Module):
 
     def start_next_bucket(self):
         bucket = self.buckets[len(self.started)]
-        flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in bucket])
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in bucket]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
         self.started.append((flat, dist.all_reduce(flat, async_op=True)))
         ### END SOLUTION
 
@@ -752,13 +767,18 @@ print(f"largest difference between the two gradients: {float((found[True][2] - f
 
 # %% exercise="accumulate"
 def accumulate(ddp, loss_fn, batches):
-    """Leave in .grad the gradient of this rank's mean loss over all rows of `batches`, averaged over the ranks once.
+    """Leave in .grad the gradient of the mean loss over all rows of `batches` and all ranks.
 
-    ddp: a module with the context manager no_sync(), such as yours or torch's DDP.  loss_fn(output, y): the mean loss
-    over the rows of a micro-batch, a scalar tensor.  batches: list of (x, y), at least one; their numbers of rows
-    len(x) may differ. Each micro-batch has a forward and a backward pass of its own. All but the last run, forward
-    and backward, inside ddp.no_sync(); the last runs outside. Gradients are not cleared, and finish() is not called:
-    the caller does that.
+    ddp:     a module with the context manager no_sync(), such as yours or torch's DDP: what is
+             in .grad is averaged over the ranks in each backward pass whose forward pass ran
+             outside no_sync()
+    loss_fn: loss_fn(output, y) is the mean loss over the rows of a micro-batch, a scalar tensor
+    batches: list of (x, y), at least one; their numbers of rows len(x) may differ
+    Each micro-batch has a forward and a backward pass of its own. All but the last run, forward
+    and backward, inside ddp.no_sync(); the last runs outside, and it is then that ddp averages:
+    you call nothing of torch.distributed. Gradients are not cleared but added to, and finish()
+    is not called: the caller does that. The module keeps its weights and its mode (train or
+    eval).
 
     Returns this rank's mean loss over all its rows, a float or a scalar tensor without a graph.
     """

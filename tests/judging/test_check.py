@@ -158,6 +158,77 @@ def test_changing_the_input_in_place_costs_points():
     assert "changes its input in place" in report.text()
 
 
+def roots(x):
+    if (x < 0).any():
+        raise ValueError("no root")
+    return x.sqrt()
+
+
+def root_or_refusal(implementation, x):
+    try:
+        return implementation(x)
+    except ValueError:
+        return "ValueError"
+
+
+ROOTS = Exercise(
+    name="toy_roots",
+    points=2,
+    cases=lambda g: [*(case(torch.rand(n, generator=g) * 50 + 9) for n in (2, 3)), case(torch.tensor([4.0, -9.0]))],
+    oracle=lambda x: "ValueError" if (x < 0).any() else x.sqrt(),
+    probe=root_or_refusal,
+    laws=[Law("gives float32", lambda out, one, call: isinstance(out, str) or out.dtype == torch.float32)],
+    no_gradient="a toy",
+    dtypes=(),
+)
+
+
+def asserting(x):
+    assert (x >= 0).all()
+    return x.sqrt()
+
+
+def refusing(x):
+    raise ValueError
+
+
+def tripping(x):
+    return roots(x)[9]
+
+
+UNEXPLAINED = {
+    "another error": (asserting, "your code fails, where a ValueError is asked for: AssertionError"),
+    "no error": (lambda x: x.abs().sqrt(), "Where a ValueError is asked for, none is raised."),
+    "an error for all": (refusing, "A ValueError is raised where a result is asked for."),
+    "fails where it needn't": (tripping, "Wherever your result is wrong, your code fails: IndexError"),
+    "whole numbers": (lambda x: roots(x).long(), "the dtype is not what is asked for"),
+    "one law": (
+        lambda x: roots(x).double(),
+        "The results are right, but one thing isn't as it should be (gives float32)",
+    ),
+    "in place": (lambda x: x.copy_(roots(x)), "Your function writes into its input (argument 1): work on a copy."),
+}
+
+
+@pytest.mark.parametrize(("solution", "told"), UNEXPLAINED.values(), ids=list(UNEXPLAINED))
+def test_what_no_misconception_explains_is_told_by_what_it_does(solution, told):
+    assert grade(ROOTS, roots).solved
+    assert told in grade(ROOTS, solution).diagnosis
+
+
+def test_one_wrong_number_is_no_factor():
+    mean = replace(
+        ROOTS,
+        name="toy_mean",
+        oracle=lambda x: x.mean(),
+        probe=None,
+        laws=(),
+        cases=lambda g: [case(torch.rand(n, generator=g)) for n in (1, 2, 2)],
+    )
+    assert "times the right one" in grade(mean, lambda x: 3 * x.mean()).diagnosis
+    assert grade(mean, lambda x: 3 * x.mean() if len(x) == 1 else x.mean()).diagnosis == ""
+
+
 @pytest.mark.parametrize(
     ("hint", "shown"),
     [

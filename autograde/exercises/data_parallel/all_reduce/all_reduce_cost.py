@@ -1,6 +1,6 @@
 """`all_reduce_cost(algorithm, ranks, size, alpha, beta)`
 
-Seconds that an all-reduce takes in the alpha-beta model. A message of m bytes takes alpha + m / beta.
+Seconds that an all-reduce takes, where a message of m bytes takes alpha + m / beta.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ exercise = Draft(
     points=2,
     rtol=1e-6,
     atol=1e-12,
+    no_gradient="seconds are plain numbers",
     hints=[
         "Every algorithm is (number of messages one after the other) times (alpha + bytes of one message / beta).",
         "Both ways: a ring makes 2 (n - 1) steps of size / n bytes, a tree 2 ⌈log2 n⌉ steps of the whole size.",

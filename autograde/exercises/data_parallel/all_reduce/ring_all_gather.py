@@ -29,6 +29,7 @@ exercise = Draft(
     ranks=True,
     limit=4.0,
     dtypes=[torch.float64],
+    strides=False,
     hints=[
         "Nothing is added here: in every step each rank passes on what it received in the step before.",
         "In step s rank r sends chunk (r - s) % n and receives chunk (r - 1 - s) % n. How long is that one?",
@@ -72,7 +73,7 @@ def _given_chunks(one):
     return [c.numel() * c.element_size() for c in one.args[0]]
 
 
-exercise.law("Every rank sends n - 1 messages: all chunks but its right neighbour's")(
+exercise.law("Every rank sends n - 1 messages: all chunks but its right neighbour's", essential=True)(
     shares(_given_chunks, lambda r, n: (r + 1) % n)
 )
 

@@ -1,6 +1,6 @@
 """`ring_all_reduce(x, mean=False)`
 
-The sum (or, with `mean`, the mean) of x over all ranks, on every rank, by a ring of sends and receives.
+The sum (or mean) of x over all ranks, on every rank, by a ring of sends and receives.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ exercise.agrees(judged(summed))
 exercise.law("Every rank sends to its right neighbour and receives from its left one")(only_neighbours)
 
 
-@exercise.law("No rank sends more than 2 (n - 1) chunks")
+@exercise.law("No rank sends more than 2 (n - 1) chunks", essential=True)
 @by_hand
 def _own_share(out, one, call):
     """2 (n - 1) chunks; whoever pads to equal chunks may round up."""

@@ -28,6 +28,7 @@ exercise = Draft(
     ranks=True,
     limit=4.0,
     dtypes=[torch.float64],
+    strides=False,
     hints=[
         "Follow one chunk: it starts one place to the right of its own rank, and every rank that it visits adds its "
         "part. Now ask what rank r does in step s.",
@@ -76,7 +77,9 @@ def _vector_chunks(one):
     return [len(c) * xs.element_size() for c in xs[0].tensor_split(len(xs))]
 
 
-exercise.law("Every rank sends n - 1 messages: all chunks but its own")(shares(_vector_chunks, lambda r, n: r))
+exercise.law("Every rank sends n - 1 messages: all chunks but its own", essential=True)(
+    shares(_vector_chunks, lambda r, n: r)
+)
 
 exercise.law("Gives back the dtype of x")(keeps_dtype)
 

@@ -98,8 +98,8 @@ def sum_at_rank_0(x):
 
 
 def collectives(out):
-    """What a solution calls besides sends and receives, as a sentence; empty if nothing. A barrier moves nothing."""
-    other = {m.op for messages in getattr(out, "traffic", ()) for m in messages} - {"send", "recv", "barrier"}
+    """What a solution calls besides sends and receives, as a sentence; empty if nothing."""
+    other = {m.op for messages in getattr(out, "traffic", ()) for m in messages} - {"send", "recv"}
     return f"calls {', '.join(sorted(other))}, where only sends and receives are allowed" if other else ""
 
 

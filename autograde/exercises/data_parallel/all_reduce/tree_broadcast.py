@@ -51,7 +51,7 @@ exercise.probe(on_own_part)
 exercise.agrees(judged(copies_of_root))
 
 
-@exercise.law("Everybody has it after ⌈log2 n⌉ rounds")
+@exercise.law("Everybody has it after ⌈log2 n⌉ rounds", essential=True)
 @by_hand
 def _few_rounds(out, one, call):
     n, most = len(out), (len(out) - 1).bit_length()

@@ -1,4 +1,4 @@
-"""`DDP`: Data parallelism around `module`: after finish(), every rank holds the gradients of the whole batch."""
+"""`DDP`: Data parallelism: after finish(), every rank holds the gradients of the whole batch."""
 
 from __future__ import annotations
 
@@ -71,6 +71,7 @@ def ddp_cases(g):
     heads = [["Linear", d, h], ["Linear", h, d], ["Linear", h, d]]
     tied = [["Embedding", h, d], ["Tanh"], ["Linear", d, h]]
     yield some(2, mlp, 4 * (d + 1), "a small MLP, several buckets, two steps", steps=2)
+    yield some(2, mlp, 4 * h, "a forward pass with a keyword, in training mode", gain=0.5)
     yield some(2, normed, 2**20, "a model with buffers, one large bucket")
     yield some(2, mlp, 64, "three micro-batches under no_sync", micro=3, rows=2)
     yield some(2, heads, 1, "each rank uses another head", paths=[[0, 1], [0, 2]])
@@ -84,14 +85,14 @@ def _flat(tensors):
 
 
 @exercise.oracle
-def whole_batch(layers, starts, x, y, bucket_bytes, frozen=(), tied=(), paths=None):
+def whole_batch(layers, starts, x, y, bucket_bytes, frozen=(), tied=(), paths=None, gain=None):
     """One process, rank 0's start, every rank's examples at once."""
     net, tensors = _net(layers, starts[0], frozen, tied)
     params, world = list(net.parameters()), len(starts)
     for inputs, targets in zip(x, y, strict=True):
         net.zero_grad()
         for r in range(world):
-            hidden = inputs[r].flatten(0, 1)
+            hidden = inputs[r].flatten(0, 1) * (gain or 1)
             for i in range(len(net)) if paths is None else paths[r]:
                 hidden = net[i](hidden)
             ((hidden - targets[r].flatten(0, 1)).square().mean() / world).backward()
@@ -99,15 +100,17 @@ def whole_batch(layers, starts, x, y, bucket_bytes, frozen=(), tied=(), paths=No
         with torch.no_grad():
             for p, g in zip(params, gradients, strict=True):
                 p -= 0.1 * g
-    return [{"start": starts[0], "gradient": _flat(gradients), "end": _flat(tensors)}] * world
+    told = {"mode left alone": True}
+    return [{"start": starts[0], "gradient": _flat(gradients), "end": _flat(tensors), **told}] * world
 
 
 @exercise.probe
-def train_on_rank(wrapper, layers, starts, x, y, bucket_bytes, frozen=(), tied=(), paths=None):
+def train_on_rank(wrapper, layers, starts, x, y, bucket_bytes, frozen=(), tied=(), paths=None, gain=None):
     """Wrap a small model and train it for some steps of gradient descent.
 
     `layers` lists the model, as in [["Linear", 3, 4], ["Tanh"]]; `starts[r]` fills rank r's parameters and buffers;
-    `x` and `y` are [steps, ranks, micro-batches, rows, …]; `paths[r]` names the layers that rank r goes through.
+    `x` and `y` are [steps, ranks, micro-batches, rows, …]; `paths[r]` names the layers that rank r goes through; a
+    `gain` is handed on by keyword, and then the model is in training mode.
     """
     import contextlib
 
@@ -119,7 +122,8 @@ def train_on_rank(wrapper, layers, starts, x, y, bucket_bytes, frozen=(), tied=(
     from labkit.modes import Listener
 
     class Net(nn.Sequential):
-        def forward(self, x, path=None):
+        def forward(self, x, path=None, *, gain=1):
+            x = x * gain
             for i in range(len(self)) if path is None else path:
                 x = self[i](x)
             return x
@@ -151,7 +155,7 @@ def train_on_rank(wrapper, layers, starts, x, y, bucket_bytes, frozen=(), tied=(
         return torch.cat([t.detach().flatten() for t in tensors])
 
     rank, (steps, _, micro_batches) = dist.get_rank(), x.shape[:3]
-    net = Net(*[getattr(nn, kind)(*sizes) for kind, *sizes in layers]).to(starts.dtype).eval()
+    net = Net(*[getattr(nn, kind)(*sizes) for kind, *sizes in layers]).to(starts.dtype).train(gain is not None)
     for a, b in tied:
         net[b].weight = net[a].weight
     for name in frozen:
@@ -163,7 +167,7 @@ def train_on_rank(wrapper, layers, starts, x, y, bucket_bytes, frozen=(), tied=(
     for p in params:
         if p.requires_grad:
             p.register_post_accumulate_grad_hook(lambda p: log.append("gradient"))
-    path = [] if paths is None else [paths[rank]]
+    path, options = [] if paths is None else [paths[rank]], {} if gain is None else {"gain": gain}
     result = {"sent": [], "early": [], "waited": [], "inside no_sync": 0}
     with listening():
         ddp = wrapper(net, bucket_bytes=bucket_bytes)
@@ -175,7 +179,7 @@ def train_on_rank(wrapper, layers, starts, x, y, bucket_bytes, frozen=(), tied=(
                 last = m == micro_batches - 1
                 taken()
                 with contextlib.nullcontext() if last else ddp.no_sync():
-                    loss = (ddp(x[step, rank, m], *path) - y[step, rank, m]).square().mean() / micro_batches
+                    loss = (ddp(x[step, rank, m], *path, **options) - y[step, rank, m]).square().mean() / micro_batches
                     loss.backward()
                 backward = taken()
                 result["inside no_sync"] += 0 if last else sum(isinstance(e, int) for e in backward)
@@ -188,7 +192,8 @@ def train_on_rank(wrapper, layers, starts, x, y, bucket_bytes, frozen=(), tied=(
             with torch.no_grad():
                 for p, g in zip(params, gradients, strict=True):
                     p -= 0.1 * g
-    return result | {"gradient": flat(gradients), "end": flat(tensors)}
+    left = all(module.training is (gain is not None) for module in net.modules())
+    return result | {"gradient": flat(gradients), "end": flat(tensors), "mode left alone": left}
 
 
 exercise.agrees(agree_first_on(["start", "gradient", "end"], whole_batch))
@@ -201,7 +206,7 @@ def _starts_from_rank_0(out, one, call):
 
 def _buckets(one):
     """The bytes of each bucket, by torch's own rule on the trainable parameters in reverse."""
-    options = {k: v for k, v in one.kwargs.items() if k != "paths"}
+    options = {k: v for k, v in one.kwargs.items() if k in ("frozen", "tied")}
     params = list(_net(one.args[0], one.args[1][0], **options)[0].parameters())
     params = [p for p in params if p.requires_grad][::-1]
     groups = dist._compute_bucket_assignment_by_size(params, [one.args[4]])[0]
@@ -215,6 +220,12 @@ def _one_message_a_bucket(out, one, call):
         if sent != need:
             return f"{one.label}: all-reduces of {sent} bytes, and the buckets are {need}"
     return True
+
+
+@exercise.law("Nothing is called but broadcast at the start and all_reduce")
+def _nothing_else(out, one, call):
+    other = {m.op for messages in out.traffic for m in messages} - {"broadcast", "all_reduce"}
+    return not other or f"calls {', '.join(sorted(other))} as well"
 
 
 @exercise.law("The first all-reduce starts while the backward pass still runs")
@@ -387,6 +398,59 @@ class ReducesAtTheEnd(Bucketed):
 class OneMessageAParameter(Bucketed):
     def _assign(self, sizes, cap):
         return [[i] for i in range(len(sizes))]
+
+
+@exercise.mistake("keywords aren't handed on to the module", hint="ddp(*args, **kwargs) runs module(*args, **kwargs).")
+class DropsKeywords(Bucketed):
+    def forward(self, *args, **kwargs):
+        return self.module(*args)
+
+
+@exercise.mistake("the module is put into training mode", hint="The caller has chosen the mode: leave it.")
+class PutsIntoTraining(Bucketed):
+    def __init__(self, module, bucket_bytes=25 * 2**20):
+        super().__init__(module.train(), bucket_bytes)
+
+
+@exercise.mistake(
+    "the buckets are filled from the first layer on", hint="In reverse order: the last layer's gradients come first."
+)
+class FillsFromTheFirstLayer(Bucketed):
+    def _assign(self, sizes, cap):
+        return [[len(sizes) - 1 - i for i in bucket] for bucket in super()._assign(sizes[::-1], cap)]
+
+
+@exercise.mistake("the module is put into evaluation mode", hint="The caller has chosen the mode: leave it.")
+class PutsIntoEvaluation(Bucketed):
+    def __init__(self, module, bucket_bytes=25 * 2**20):
+        super().__init__(module.eval(), bucket_bytes)
+
+
+@exercise.mistake(
+    "the ranks meet at a barrier in every step", hint="Waiting for the all-reduces is enough: nobody is ahead of them."
+)
+class MeetsAtABarrier(Bucketed):
+    def finish(self):
+        super().finish()
+        dist.barrier()
+
+
+@exercise.mistake(
+    "the parameters are averaged after the step, instead of the gradients before it",
+    hint="finish() comes before the step. Steps with different gradients, averaged, are not a step of Adam, say.",
+)
+class AveragesParameters(Bucketed):
+    def _ready(self, p):
+        pass
+
+    def _launch(self, b):
+        flat = torch.cat([p.detach().flatten() for p in self.buckets[b]])
+        self.flying[b] = flat, dist.all_reduce(flat, async_op=True)
+
+    def _store(self, bucket, flat):
+        parts = (flat / self.world).split([p.numel() for p in bucket])
+        for p, part in zip(bucket, parts, strict=True):
+            p.data.copy_(part.view_as(p))
 
 
 @exercise.mistake(

@@ -1,6 +1,6 @@
 """`accumulate(ddp, loss_fn, batches)`
 
-Leave in .grad the gradient of this rank's mean loss over all rows of `batches`, averaged over the ranks once.
+Leave in .grad the gradient of the mean loss over all rows of `batches` and all ranks.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from autograde.exercise import Draft, case
@@ -32,32 +33,36 @@ exercise = Draft(
 
 @exercise.cases
 def accumulate_cases(g):
-    def some(world, rows, label):
+    def some(world, rows, label, **options):
         d, k = pick(g, 2, 4), pick(g, 1, 3)
         x, y = randn(g, world, sum(rows), d), randn(g, world, sum(rows), k)
-        return case(randn(g, k, d), x, y, rows, ranks=world, label=label)
+        return case(randn(g, k, d), x, y, rows, ranks=world, label=label, **options)
 
     yield some(2, [4, 4, 4], "three equal micro-batches")
     yield some(2, [5, 1], "the last one is smaller")
-    yield some(2, [6], "a single one")
+    yield some(2, [6], "a single one, in evaluation mode", training=False)
+    yield some(2, [2, 3], "a gradient lies there already", old=3.0)
     yield some(3, [2, 2], "two, on three ranks")
     yield some(3, [1, 4, 2, 3], "four of different sizes")
 
 
 @exercise.oracle
-def one_big_batch(weight, x, y, rows):
+def one_big_batch(weight, x, y, rows, old=0.0, training=True):
     weight = weight.clone().requires_grad_()
     losses = [nn.functional.mse_loss(x[r] @ weight.T, y[r]) for r in range(len(x))]
     torch.stack(losses).mean().backward()
     passes = ["local"] * (len(rows) - 1) + ["averaged"]
-    return [{"loss": loss.item(), "gradient": weight.grad, "passes": passes} for loss in losses]
+    told = {"gradient": weight.grad + old, "passes": passes}
+    told |= {"weights and mode left alone": True, "loss without a graph": True}
+    return [{"loss": loss.item(), **told} for loss in losses]
 
 
 @exercise.probe
-def accumulate_on_rank(accumulate, weight, x, y, rows):
+def accumulate_on_rank(accumulate, weight, x, y, rows, old=0.0, training=True):
     """Let `accumulate` work through micro-batches of `rows` rows, on a wrapper that averages as torch's DDP does."""
     import contextlib
 
+    import torch
     import torch.distributed as dist
     from torch import nn
 
@@ -77,7 +82,9 @@ def accumulate_on_rank(accumulate, weight, x, y, rows):
             if self.armed:
                 dist.all_reduce(p.grad)
                 p.grad /= dist.get_world_size()
-            passes.append(("averaged inside no_sync" if self.quiet else "averaged") if self.armed else "local")
+            kind = "averaged" if self.armed else "local"
+            usual = self.armed != self.quiet
+            passes.append(kind if usual else f"{kind} {'inside' if self.quiet else 'outside'} no_sync")
 
         @contextlib.contextmanager
         def no_sync(self):
@@ -90,9 +97,13 @@ def accumulate_on_rank(accumulate, weight, x, y, rows):
     rank = dist.get_rank()
     module = nn.Linear(*weight.shape[::-1], bias=False).to(weight.dtype)
     module.weight.data.copy_(weight)
+    module.weight.grad = torch.full_like(weight, old) if old else None
     batches = list(zip(x[rank].split(rows), y[rank].split(rows), strict=True))
-    loss = accumulate(Averaging(module), nn.functional.mse_loss, batches)
-    return {"loss": loss, "gradient": module.weight.grad, "passes": passes}
+    ddp = Averaging(module).train(training)
+    loss = accumulate(ddp, nn.functional.mse_loss, batches)
+    left = torch.equal(module.weight, weight) and module.training is ddp.training is training
+    told = {"loss": loss, "gradient": module.weight.grad, "passes": passes, "weights and mode left alone": left}
+    return told | {"loss without a graph": not getattr(loss, "requires_grad", False)}
 
 
 exercise.agrees(agree_first_on(["loss", "gradient"], one_big_batch))
@@ -113,7 +124,9 @@ def _ranks_agree(out, one, call):
     return all(compare(out[0]["gradient"], r["gradient"], rtol=1e-6, atol=0) is None for r in out)
 
 
-def _accumulate(ddp, loss_fn, batches, weight=None, quiet=None, forward_inside=True, only_last=False):
+def _accumulate(
+    ddp, loss_fn, batches, weight=None, quiet=None, forward_inside=True, only_last=False, told=torch.Tensor.item
+):
     """One loop for the mistakes: `weight(i)` of a micro-batch's loss, `quiet(i)`: whether it runs under no_sync."""
     rows, total = sum(len(x) for x, _ in batches), 0.0
     for i, (x, y) in enumerate(batches):
@@ -123,7 +136,7 @@ def _accumulate(ddp, loss_fn, batches, weight=None, quiet=None, forward_inside=T
         with ddp.no_sync() if silent else contextlib.nullcontext():
             loss = loss_fn(ddp(x) if forward_inside else early, y)
             (loss * share).backward()
-        total += loss.item() * share
+        total += told(loss) * share
     return loss.item() if only_last else total
 
 
@@ -182,6 +195,71 @@ def accumulate_syncs_first(ddp, loss_fn, batches):
 )
 def accumulate_forward_outside(ddp, loss_fn, batches):
     return _accumulate(ddp, loss_fn, batches, forward_inside=False)
+
+
+@exercise.mistake(
+    "the backward pass runs outside no_sync() and only the forward pass inside",
+    hint="Forward and backward, both inside: other wrappers decide in the backward pass.",
+)
+def accumulate_backward_outside(ddp, loss_fn, batches):
+    rows, total = sum(len(x) for x, _ in batches), 0.0
+    for i, (x, y) in enumerate(batches):
+        with contextlib.nullcontext() if i == len(batches) - 1 else ddp.no_sync():
+            loss = loss_fn(ddp(x), y) * (len(x) / rows)
+        loss.backward()
+        total += loss.item()
+    return total
+
+
+@exercise.mistake(
+    "all micro-batches stay local, and the gradients are averaged by hand at the end",
+    hint="ddp does that itself, in the last backward pass: run it outside no_sync().",
+)
+def accumulate_averages_by_hand(ddp, loss_fn, batches):
+    total = accumulate_never_syncs(ddp, loss_fn, batches)
+    for p in ddp.parameters():
+        dist.all_reduce(p.grad)
+        p.grad /= dist.get_world_size()
+    return total
+
+
+@exercise.mistake(
+    "the loss that is returned still has its graph",
+    hint="loss.item() or loss.detach(): else the memory of all micro-batches stays with it.",
+)
+def accumulate_keeps_the_graph(ddp, loss_fn, batches):
+    return _accumulate(ddp, loss_fn, batches, told=lambda loss: loss)
+
+
+@exercise.mistake("the ranks meet at a barrier as well", hint="ddp's averaging waits for everybody by itself.")
+def accumulate_with_a_barrier(ddp, loss_fn, batches):
+    dist.barrier()
+    return _accumulate(ddp, loss_fn, batches)
+
+
+@exercise.mistake("the module is put into evaluation mode", hint="The caller has chosen the mode: leave it.")
+def accumulate_evaluates(ddp, loss_fn, batches):
+    return _accumulate(ddp.eval(), loss_fn, batches)
+
+
+@exercise.mistake("the module is put into training mode", hint="The caller has chosen the mode: leave it.")
+def accumulate_trains(ddp, loss_fn, batches):
+    return _accumulate(ddp.train(), loss_fn, batches)
+
+
+@exercise.mistake("the gradients are cleared first", hint="They are added to: whoever calls clears them.")
+def accumulate_clears(ddp, loss_fn, batches):
+    ddp.zero_grad()
+    return _accumulate(ddp, loss_fn, batches)
+
+
+@exercise.mistake("a step is taken as well", hint="Only .grad is wanted. The step is the optimizer's.")
+def accumulate_steps(ddp, loss_fn, batches):
+    total = _accumulate(ddp, loss_fn, batches)
+    with torch.no_grad():
+        for p in ddp.parameters():
+            p -= 0.1 * p.grad
+    return total
 
 
 @exercise.mistake(

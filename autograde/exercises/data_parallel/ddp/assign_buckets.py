@@ -12,6 +12,7 @@ from autograde.exercises.shared import pick
 exercise = Draft(
     "assign_buckets",
     points=2,
+    no_gradient="indices are whole numbers",
     hints=[
         "Go through the sizes once, with one open bucket and the bytes it holds.",
         "Put the tensor in first, then ask whether the bucket is full.",
@@ -33,13 +34,16 @@ def bucket_cases(g):
     yield case(some(6), cap=1, label="a tiny cap, by keyword")
     yield case(some(5), 25 * 2**20, label="a cap that is never reached")
     yield case(some(1), 8, label="one tensor")
+    yield case([8, 0, 24, 0, 0, 16, 0], 24, label="tensors of no bytes")
+    yield case([], 8, label="no tensor at all")
+    yield case(some(200), 100, label="two hundred tensors")
     yield case([12] * pick(g, 7, 12), 24, label="equal sizes")
 
 
 @exercise.oracle
 def torch_buckets(sizes, cap):
     tensors = [torch.empty(size, dtype=torch.uint8) for size in sizes]
-    return dist._compute_bucket_assignment_by_size(tensors, [cap])[0]
+    return dist._compute_bucket_assignment_by_size(tensors, [cap])[0] if sizes else []
 
 
 @exercise.law("Every tensor is in exactly one bucket, in the given order")
@@ -98,6 +102,31 @@ exercise.mistake("the bytes are counted on after a bucket has closed", hint="A n
 )
 def buckets_without_the_rest(sizes, cap):
     return [b for b in buckets_in_a_loop(sizes, cap) if sum(sizes[i] for i in b) >= cap]
+
+
+@exercise.mistake("the last bucket may be empty", hint="Where the last tensor fills a bucket, none is opened after it.")
+def buckets_with_an_empty_one(sizes, cap):
+    buckets = buckets_in_a_loop(sizes, cap)
+    return buckets if buckets and sum(sizes[i] for i in buckets[-1]) < cap else [*buckets, []]
+
+
+@exercise.mistake(
+    "tensors of no bytes are left out", hint="Every index once: they have a gradient, though an empty one."
+)
+def buckets_without_empty_tensors(sizes, cap):
+    buckets = [[i for i in bucket if sizes[i]] for bucket in buckets_in_a_loop(sizes, cap)]
+    return [bucket for bucket in buckets if bucket]
+
+
+@exercise.mistake("the buckets hold sizes instead of indices", hint="Which tensors, not how large they are.")
+def buckets_of_sizes(sizes, cap):
+    return [[sizes[i] for i in bucket] for bucket in buckets_in_a_loop(sizes, cap)]
+
+
+@exercise.mistake("the largest tensors come first", hint="In the given order.")
+def buckets_sorted(sizes, cap):
+    order = sorted(range(len(sizes)), key=lambda i: -sizes[i])
+    return [[order[i] for i in bucket] for bucket in buckets_in_a_loop([sizes[i] for i in order], cap)]
 
 
 exercise.mistake("every tensor gets a bucket of its own", hint="Keep a bucket open until it holds cap bytes.")(

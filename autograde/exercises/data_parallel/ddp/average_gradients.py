@@ -59,7 +59,7 @@ def mean_of_ranks(weights, grads, frozen=()):
     for i, w in enumerate(weights):
         mine = [torch.zeros_like(w) if of_rank[i] is None else of_rank[i] for of_rank in grads]
         means.append(None if i in frozen else torch.stack(mine).mean(0))
-    return [{"gradients": means, "parameters": [w + r for w in weights]} for r in range(world)]
+    return [{"gradients": means, "parameters": [w + r for w in weights], "training": r % 2 == 0} for r in range(world)]
 
 
 @exercise.probe
@@ -73,8 +73,10 @@ def average_on_rank(average_gradients, weights, grads, frozen=()):
     for i, p in enumerate(model):
         p.requires_grad_(i not in frozen)
         p.grad = None if grads[rank][i] is None else grads[rank][i].clone()
+    model.train(rank % 2 == 0)
     average_gradients(model)
-    return {"gradients": [p.grad for p in model], "parameters": [p.detach() for p in model]}
+    told = {"gradients": [p.grad for p in model], "parameters": [p.detach() for p in model]}
+    return told | {"training": model.training}
 
 
 exercise.agrees(agree)
@@ -93,7 +95,7 @@ def _each_crosses_once(out, one, call):
     frozen = one.kwargs.get("frozen", ())
     need = sum(bytes_of(w for i, w in enumerate(one.args[0]) if i not in frozen))
     for r, messages in enumerate(out.traffic):
-        other = sorted({m.op for m in messages if m.bytes} - {"all_reduce"})
+        other = sorted({m.op for m in messages} - {"all_reduce"})
         if other:
             return f"rank {r} calls {', '.join(other)}, where all_reduce is asked for"
         sent = sum(m.bytes for m in messages)
@@ -231,6 +233,33 @@ def average_by_gathering(model):
         everyones = [torch.empty_like(p) for _ in range(dist.get_world_size())]
         dist.all_gather(everyones, grad_or_zeros(p).contiguous())
         p.grad = torch.stack(everyones).mean(0)
+
+
+@exercise.mistake("the ranks meet at a barrier as well", hint="all_reduce waits for everybody by itself.")
+def average_with_a_barrier(model):
+    average_flat(model)
+    dist.barrier()
+
+
+@exercise.mistake("the model is put into training mode", hint="The caller has chosen the mode: leave it.")
+def average_trains(model):
+    average_flat(model.train())
+
+
+@exercise.mistake("the model is put into evaluation mode", hint="The caller has chosen the mode: leave it.")
+def average_evaluates(model):
+    average_flat(model.eval())
+
+
+@exercise.mistake(
+    "a step is taken with this rank's own gradients before they are averaged",
+    hint="Average first: the parameters keep their values here, and the optimizer steps afterwards.",
+)
+def average_after_the_step(model):
+    with torch.no_grad():
+        for p in trainable(model):
+            p -= 0.1 * grad_or_zeros(p)
+    average_flat(model)
 
 
 @exercise.alternative

@@ -16,6 +16,7 @@ from autograde.exercises.shared import pick
 exercise = Draft(
     "shard_indices",
     points=3,
+    no_gradient="indices are whole numbers",
     forbid=["torch.utils.data.distributed"],
     hints=[
         "Every rank can work out the order of all n examples by itself. Then it takes its share.",
@@ -38,7 +39,9 @@ def shard_cases(g):
     yield case(some() * 4 + 2, 3, 4, shuffle=False, label="not shuffled")
     yield case(some() * 4 + 3, 1, 4, drop_last=True, label="the odd ones dropped")
     yield case(some() * 3 + 2, 2, 3, 2, False, 0, True, label="not shuffled, the odd ones dropped")
-    yield case(3, 4, 8, label="fewer examples than ranks: padded more than once")
+    yield case(3, 7, 8, label="fewer examples than ranks: padded more than once")
+    yield case(3, 1, 8, drop_last=True, label="fewer examples than ranks, dropped: nothing is left")
+    yield case(pick(g, 143, 146) * 7 + 5, 6, 7, epoch=pick(g, 100, 500), label="many examples")
     yield case(some(), 0, 1, epoch=pick(g, 1, 50), label="one rank")
 
 
@@ -159,6 +162,25 @@ def shard_padded_with_last(n, rank, world_size, epoch=0, shuffle=True, seed=0, d
 def shard_padded_with_first_examples(n, rank, world_size, epoch=0, shuffle=True, seed=0, drop_last=False):
     order, total = _order(n, epoch, shuffle, seed), _total(n, world_size, drop_last)
     return (order + _fill(list(range(n)), world_size))[:total][rank::world_size]
+
+
+@exercise.mistake(
+    "the order is padded from its beginning only once",
+    hint="Where n is below world_size / 2 that isn't enough: start it again as often as needed.",
+)
+def shard_padded_once(n, rank, world_size, epoch=0, shuffle=True, seed=0, drop_last=False):
+    order, total = _order(n, epoch, shuffle, seed), _total(n, world_size, drop_last)
+    return (order + order[: max(total - n, 0)])[:total][rank::world_size]
+
+
+@exercise.mistake("seed and epoch are multiplied", hint="The generator is seeded with seed + epoch.")
+def shard_seed_times_epoch(n, rank, world_size, epoch=0, shuffle=True, seed=0, drop_last=False):
+    return shard_by_position(n, rank, world_size, 0, shuffle, seed * epoch, drop_last)
+
+
+@exercise.mistake("the seed isn't used, the epoch alone is", hint="The generator is seeded with seed + epoch.")
+def shard_without_seed(n, rank, world_size, epoch=0, shuffle=True, seed=0, drop_last=False):
+    return shard_by_position(n, rank, world_size, epoch, shuffle, 0, drop_last)
 
 
 @exercise.mistake("padding comes before shuffling", hint="Shuffle the n examples first, then pad the shuffled order.")

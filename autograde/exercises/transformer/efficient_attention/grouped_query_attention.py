@@ -19,7 +19,6 @@ exercise = Draft(
     "grouped_query_attention",
     points=4,
     forbid=LIBRARY,
-    dtypes=[torch.float64],
     hints=[
         "With g query heads for each key head, which key head belongs to query head h? Draw it for 6 and 2.",
         "g = heads // kv_heads. k.repeat_interleave(g, dim=-3) brings key heads into the queries' order, and then it "
@@ -37,6 +36,15 @@ def _some(g, *shape):
     return mask
 
 
+def _low(g):
+    """Whole scores near -16,384, some of them hidden: a mask of -10,000 would be the highest of all."""
+    q, k, v = _heads(g, (2,), 4, 2, 3, 5, 4)
+    q, k = torch.zeros_like(q), torch.zeros_like(k)
+    q[..., 0] = 128.0
+    k[..., 0] = -256 - torch.rand(k.shape[:-1], generator=g).argsort() / 64
+    return q, k, v
+
+
 def _heads(g, lead, heads, kv_heads, n, m, d, wide=None):
     return randn(g, *lead, heads, n, d), randn(g, *lead, kv_heads, m, d), randn(g, *lead, kv_heads, m, wide or d)
 
@@ -44,8 +52,8 @@ def _heads(g, lead, heads, kv_heads, n, m, d, wide=None):
 @exercise.cases
 def grouped_cases(g):
     yield case(*_heads(g, (), 4, 2, 3, 5, 4), label="four heads share two")
-    yield case(*_heads(g, (2,), 6, 2, 4, 4, 3), label="six heads share two, a batch")
-    yield case(*_heads(g, (2,), 6, 3, 3, 4, 4, wide=5), label="six heads share three, wider values")
+    yield case(*_heads(g, (2,), 6, 2, 4, 5, 3, wide=7), label="six heads share two, a batch, wider values")
+    yield case(*_heads(g, (2,), 6, 3, 3, 4, 4, wide=2), label="six heads share three, narrower values")
     yield case(*_heads(g, (2, 3), 4, 2, 2, 3, 4), label="two batch dimensions")
     yield case(*_heads(g, (2,), 4, 1, 3, 3, 4), label="one key head for all (MQA)")
     yield case(*_heads(g, (2,), 3, 3, 4, 4, 2), label="a key head each (ordinary)")
@@ -60,7 +68,8 @@ def grouped_cases(g):
     yield case(*_heads(g, (2,), 6, 2, 4, 4, 4), hole, label="a query that may see nothing")
     q, k, v = _heads(g, (2,), 4, 2, 3, 4, 4)
     yield case(q * 60, k * 60, v * 5, label="scores of thousands")
-    yield case(*(x.double() for x in _heads(g, (2,), 6, 3, 2, 3, 4)), label="float64")
+    yield case(*_low(g), mask=_some(g, 3, 5), label="scores far below zero, and a mask")
+    yield case(*_heads(g, (), 6, 2, 130, 150, 3, wide=2), mask=_some(g, 130, 150), label="a long text")
     yield case(
         *(x.transpose(-3, -2).contiguous().transpose(-3, -2) for x in _heads(g, (2,), 4, 2, 3, 3, 4)),
         label="not contiguous",
@@ -224,6 +233,10 @@ exercise.mistake("the scores aren't divided by sqrt(d)", hint="Scale as in ordin
     _shared(_in_groups, attend=lambda q, k, v, mask: attention(q, k, v, mask, 1.0))
 )
 
+exercise.mistake("the scores are divided by the root of the values' width", hint="They sum over q.shape[-1] products.")(
+    _shared(_in_groups, attend=lambda q, k, v, mask: attention(q, k, v, mask, v.shape[-1] ** -0.5))
+)
+
 exercise.mistake("the width is taken from all heads together", hint="The root of one head's width, q.shape[-1].")(
     _shared(_in_groups, attend=lambda q, k, v, mask: attention(q, k, v, mask, (q.shape[-1] * q.shape[-3]) ** -0.5))
 )
@@ -250,6 +263,35 @@ exercise.mistake("the mask is ignored", hint="Where the mask is False, a score i
     _attend_with(lambda s, m: s.softmax(-1))
 )
 
+exercise.mistake("the mask is added to the scores as 0 and 1", hint="Where the mask is False, a score is -inf.")(
+    _attend_with(lambda s, m: (s if m is None else s + m).softmax(-1))
+)
+
+
+def _not_that_low(scores, mask):
+    if mask is None:
+        return scores.softmax(-1)
+    return scores.masked_fill(~mask, -1e4).softmax(-1) * mask
+
+
+exercise.mistake(
+    "hidden scores become -10,000, and visible ones lie below that",
+    hint="No number is low enough for every score but -inf.",
+)(_attend_with(_not_that_low))
+
+
+@exercise.mistake(
+    "the first head's mask is used for all heads", hint="The mask may have heads of its own: [heads, n, m]."
+)
+def first_head_masks_all(q, k, v, mask=None):
+    return grouped(q, k, v, mask[..., :1, :, :] if mask is not None and mask.dim() > 2 else mask)
+
+
+@exercise.mistake("the first sequence's mask is used for all", hint="The mask may have the batch dimensions, too.")
+def first_sequence_masks_all(q, k, v, mask=None):
+    return grouped(q, k, v, mask[:1] if mask is not None and mask.dim() > 3 else mask)
+
+
 exercise.mistake("the mask is inverted", hint="True means: may attend.")(
     _attend_with(lambda s, m: _hidden(s, None if m is None else ~m).softmax(-1).nan_to_num(0.0))
 )
@@ -266,6 +308,11 @@ exercise.mistake(
     "a query that may see nothing gets the mean of all values",
     hint="With the same finite number everywhere the softmax is uniform. The docstring asks for zeros.",
 )(_attend_with(lambda s, m: (s if m is None else s.masked_fill(~m, -1e9)).softmax(-1)))
+
+
+@exercise.mistake("no gradient reaches the values", hint="Detach nothing: keys and values are learned, too.")
+def values_detached(q, k, v, mask=None):
+    return grouped(q, k, v.detach(), mask)
 
 
 @exercise.mistake(

@@ -17,7 +17,6 @@ exercise = Draft(
     forbid=LIBRARY,
     rtol=1e-3,
     atol=1e-4,
-    dtypes=[torch.float64],
     hints=[
         "Make the sequence short first, then attend as always.",
         "e @ k is [..., r, d] and f @ v is [..., r, d_v]: matrix products over the *sequence*, not over the features.",
@@ -45,7 +44,7 @@ def linformer_cases(g):
         *(x * s for x, s in zip(_projected(g, (2,), 4, 6, 4, 3), (60, 60, 5, 1, -1), strict=True)),
         label="scores of thousands",
     )
-    yield case(*(x.double() for x in _projected(g, (3,), 4, 5, 2, 3)), label="float64")
+    yield case(*_projected(g, (), 140, 130, 3, 7, wide=2), label="a long text")
     yield case(*(x.mT.contiguous().mT for x in _projected(g, (2,), 5, 6, 4, 3)), label="not contiguous")
     q, k, v, e, f = _projected(g, (2,), 4, 6, 4, 3)
     yield case(torch.zeros_like(q), k, v, e, f, label="queries of zeros")
@@ -199,6 +198,19 @@ def linformer_softmaxed_projections(q, k, v, e, f):
 )
 def linformer_over_queries(q, k, v, e, f):
     return (q @ (e @ k).mT / math.sqrt(q.shape[-1])).softmax(-2) @ (f @ v)
+
+
+@exercise.mistake("a causal mask is applied", hint="Mixtures have no order: each query sees all r of them.")
+def linformer_causal(q, k, v, e, f):
+    scores = q @ (e @ k).mT / math.sqrt(q.shape[-1])
+    return scores.masked_fill(torch.ones_like(scores).triu(1).bool(), -torch.inf).softmax(-1) @ (f @ v)
+
+
+@exercise.mistake(
+    "no gradient reaches e and f", hint="Linformer learns its mixtures: both matrices need their gradients."
+)
+def linformer_fixed_mixtures(q, k, v, e, f):
+    return linformer(q, k, v, e.detach(), f.detach())
 
 
 @exercise.mistake("there is no softmax", hint="Scores become weights by softmax.")

@@ -18,8 +18,8 @@ exercise = Draft(
     "online_softmax_attention",
     points=4,
     forbid=LIBRARY,
-    atol=1e-4,
-    dtypes=[torch.float64],
+    rtol=1e-3,
+    atol=1e-3,
     hints=[
         "For each query keep three things: the largest score so far, the sum of exp(score - largest), and the sum of "
         "exp(score - largest) · value.",
@@ -38,9 +38,11 @@ def _stream(g, lead, n, sizes, d, wide=None):
 
 
 def _far_below(g, sizes):
-    """Every score is about -300, by the keys' first entry; the second query's are about -3."""
-    q, k, v, sizes = _stream(g, (), 2, sizes, 4)
-    q[:, 0], k[:, 0] = torch.tensor([6.0, 0.06]), -100.0
+    """Scores are about -10,240, so that exp of them is 0, but for the first sequence's second query: about -2.5."""
+    q, k, v, sizes = _stream(g, (2,), 2, sizes, 4)
+    q, k = torch.zeros_like(q), torch.zeros_like(k)
+    q[..., 0] = torch.tensor([[80.0, 0.02], [80.0, 80.0]])
+    k[..., 0] = -256 - torch.rand(k.shape[:-1], generator=g).argsort() / 64
     return q, k, v, sizes
 
 
@@ -67,8 +69,7 @@ def online_cases(g):
         *(x.flip(-2) if isinstance(x, torch.Tensor) else x for x in _rising(g, (3, 2, 2))),
         label="each block matches worse than the last",
     )
-    q, k, v, sizes = _stream(g, (2,), 4, (2, 4), 2)
-    yield case(q.double() * 3, k.double(), v.double() - 4, sizes, label="float64")
+    yield case(*_stream(g, (), 3, (*[1, 3, 2, 4] * 6, 5), 2), label="a long stream")
     yield case(torch.zeros(3, 4), *_stream(g, (), 3, (3, 1, 2), 4)[1:], label="queries of zeros")
 
 
@@ -82,24 +83,35 @@ def torch_online(q, k, v, sizes, peak=False):
 def streamed(implementation, q, k, v, sizes, peak=False):
     """The result over a stream of blocks of these sizes; with `peak` the most bytes that lived at once, as a number.
 
-    The blocks are made when they are asked for, and counted as long as anybody keeps them.
+    The blocks are made when they are asked for, and counted as long as anybody keeps them. Who starts again after the
+    last one gets an error: no blocks at all would be taken for 0/0.
     """
     from labkit import record_memory
 
-    def blocks():
-        start = 0
-        for size in sizes:
-            yield tuple(x[..., start : start + size, :].clone() for x in (k, v))
-            start += size
+    class Stream:
+        start, cuts, over = 0, iter(sizes), False
+
+        def __iter__(self):
+            if self.over:
+                raise RuntimeError("These blocks can be gone through only once.")
+            return self
+
+        def __next__(self):
+            size = next(self.cuts, None)
+            if size is None:
+                self.over = True
+                raise StopIteration
+            self.start += size
+            return tuple(x[..., self.start - size : self.start, :].clone() for x in (k, v))
 
     if not peak:
-        return implementation(q, blocks())
+        return implementation(q, Stream())
     with record_memory() as memory:
-        implementation(q, blocks())
+        implementation(q, Stream())
     return memory.peak
 
 
-@exercise.law("Twelve blocks need no more memory than four")
+@exercise.law("Twelve blocks need no more memory than four", essential=True)
 def memory_is_flat(out, one, call):
     """Twelve blocks of eight keys, against four of them."""
     q = one.args[0]
@@ -112,16 +124,23 @@ def memory_is_flat(out, one, call):
     return most[1] <= 1.25 * most[0] or f"4 blocks need up to {most[0]:,} bytes at once, 12 blocks {most[1]:,}"
 
 
+def _alike(a, b):
+    """Up to what logarithms of sums near -10,000 lose in float32."""
+    return same(a, b, rtol=1e-2, atol=1e-2)
+
+
 @exercise.law("Other blocks, the same result")
 def cutting_changes_nothing(out, one, call):
     q, k, v, sizes = one.args
-    return same(call(q, k, v, [1] * sum(sizes)), call(q, k, v, [sum(sizes)]))
+    if len(sizes) > 9:  # slow, and the others tell as much
+        return None
+    return _alike(call(q, k, v, [1] * sum(sizes)), call(q, k, v, [sum(sizes)]))
 
 
 @exercise.law("The blocks' order doesn't matter")
 def order_changes_nothing(out, one, call):
     q, k, v, sizes = one.args
-    return same(call(q, k.flip(-2), v.flip(-2), sizes[::-1]), out)
+    return _alike(call(q, k.flip(-2), v.flip(-2), sizes[::-1]), out)
 
 
 @exercise.law("All keys alike: the plain mean of the values")
@@ -159,13 +178,18 @@ def _running(top=-torch.inf, larger=torch.maximum, keep_sum=None, keep_out=None,
 
 
 exercise.mistake(
-    "the running maximum starts at 0",
-    hint="Scores may all be far below 0, and exp(score - 0) vanishes. Start from -inf.",
+    "the running maximum starts at 0, or another number that all scores may lie below",
+    hint="Where all scores are far below it, exp(score - maximum) vanishes. Start from -inf.",
 )(_running(top=0.0))
 
 exercise.mistake(
     "no maximum is subtracted, and exp overflows", hint="exp(100) is beyond float32. Subtract the largest score so far."
 )(_running(top=0.0, larger=lambda old, new: old))
+
+exercise.mistake(
+    "the scores are cut off so that exp doesn't overflow",
+    hint="Then all large scores are alike. Subtract the largest one so far.",
+)(_running(top=0.0, larger=lambda old, new: old, scale=lambda q, k: _scores(q, k).clamp(-60, 60)))
 
 exercise.mistake(
     "the first block's maximum is kept", hint="A later block may hold a larger score: then exp overflows."
@@ -214,6 +238,12 @@ exercise.mistake(
 )(_running(larger=lambda old, new: torch.maximum(old, new.amax().expand_as(old))))
 
 
+exercise.mistake(
+    "one maximum serves all queries of a sequence",
+    hint="Where one query's scores are far below another's, exp vanishes. A maximum a query.",
+)(_running(larger=lambda old, new: torch.maximum(old, new.amax(-2, keepdim=True).expand_as(old))))
+
+
 def _by_block(join):
     """The attention of each block by itself, joined by `join(results, sizes)`."""
 
@@ -248,6 +278,10 @@ exercise.mistake("only the first block counts", hint="Go through all blocks.")(
     _by_block(lambda results, sizes: results[..., 0])
 )
 
+exercise.mistake(
+    "no gradient goes through the normaliser", hint="The weights depend on q and k through it, too: don't detach it."
+)(_running(end=lambda out, total: out / total.detach()))
+
 exercise.mistake("the sum is never divided", hint="Divide by the normaliser, once, at the end.")(
     _running(end=lambda out, total: out)
 )
@@ -272,6 +306,10 @@ def divided_each_time(q, blocks):
 
 exercise.mistake("the scores aren't divided by sqrt(d)", hint="Scale as in ordinary attention.")(
     _running(scale=lambda q, k: q @ k.mT)
+)
+
+exercise.mistake("the scores are divided by the root of the block's size", hint="The root of q.shape[-1].")(
+    _running(scale=lambda q, k: q @ k.mT / math.sqrt(k.shape[-2]))
 )
 
 exercise.mistake("the scores are divided by d instead of its root", hint="The root of q.shape[-1].")(

@@ -15,6 +15,7 @@ exercise = Draft(
     "performer_features",
     points=3,
     rtol=1e-3,
+    atol=1e-8,
     dtypes=[torch.float64],
     hints=[
         "The exponent has two parts: one from w and x, one from x alone.",
@@ -36,7 +37,9 @@ def performer_cases(g):
     yield case(randn(g, 2, 16), randn(g, 3, 16) * 2, label="wide rows")
     yield case(torch.zeros(2, 3), randn(g, 4, 3), label="zeros")
     yield case(randn(g, 3, 2) * 4, randn(g, 5, 2), label="large inputs")
-    yield case(randn(g, 2, 3).double(), randn(g, 4, 3).double(), label="float64")
+    w = 5 * F.normalize(randn(g, 4, 6), dim=-1)
+    yield case(w[:3] + 0.01 * randn(g, 3, 6), w, label="a row for each of the first vectors: features of thousands")
+    yield case(randn(g, 130, 3), randn(g, 140, 3), label="many rows and features")
     yield case(randn(g, 4, 2, 3).transpose(0, 1), randn(g, 3, 5).T, label="not contiguous")
 
 
@@ -200,6 +203,15 @@ exercise.mistake("elu + 1 is taken", hint="That is the Linear Transformer's kern
 
 exercise.mistake("a softmax runs over the features", hint="exp, and no normalising here.")(
     _features(lambda s, x2, m: s.softmax(-1))
+)
+
+exercise.mistake(
+    "a small number is added to each feature",
+    hint="Performer's own code adds 1e-4, so that no division fails. Here nothing is added.",
+)(_features(lambda s, x2, m: (torch.exp(s - x2 / 2) + 1e-4) / math.sqrt(m)))
+
+exercise.mistake("the exponent is cut off", hint="The features may be large: nothing is clamped.")(
+    _features(lambda s, x2, m: torch.exp((s - x2 / 2).clamp(max=5.0)) / math.sqrt(m))
 )
 
 exercise.mistake(

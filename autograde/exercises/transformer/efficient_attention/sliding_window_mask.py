@@ -12,6 +12,7 @@ exercise = Draft(
     "sliding_window_mask",
     points=2,
     forbid=["transformers"],
+    no_gradient="a mask holds truth values",
     hints=[
         "How far back does key j lie from query i? One table of distances answers every question here.",
         "The places of the queries are torch.arange(past, past + n), those of the keys torch.arange(past + n). "
@@ -37,7 +38,10 @@ def window_cases(g):
     yield case(4, 3, causal=False, past=2, label="both ways, two in the cache")
     yield case(integer(g, 20, 40), integer(g, 5, 15), label="a random size")
     yield case(integer(g, 5, 9), window=integer(g, 10, 15), past=integer(g, 16, 30), label="a long cache")
+    yield case(integer(g, 5, 9), 2 * integer(g, 1, 3) + 1, causal=False, past=3, label="both ways, an odd window")
+    yield case(integer(g, 140, 150), integer(g, 130, 138), past=integer(g, 2050, 2100), label="a very long cache")
     yield case(4, 0, label="no window at all")
+    yield case(3, -integer(g, 1, 4), past=2, label="a negative window")
 
 
 @exercise.oracle
@@ -157,6 +161,10 @@ exercise.mistake(
     hint="Here it reaches window - 1 tokens back and as many ahead.",
 )(_window(lambda d, w, c: _right(d, w, c) if c else (2 * d.abs() <= w)))
 
+exercise.mistake(
+    "with `causal=False` the window is one key longer ahead than back", hint="A distance below `window` on either side."
+)(_window(lambda d, w, c: (d < w) & (d >= (0 if c else -w))))
+
 exercise.mistake("the mask is inverted", hint="Here True means: may attend.")(_window(lambda d, w, c: ~_right(d, w, c)))
 
 exercise.mistake("there is no window", hint="Keys at a distance of `window` or more are hidden.")(
@@ -225,7 +233,12 @@ def window_with_sink(n, window, causal=True, past=0):
 
 @exercise.mistake("a window below 1 is accepted", hint="Then a row would be empty. Raise a ValueError.")
 def window_unchecked(n, window, causal=True, past=0):
-    return windowed(n, max(window, 1), causal, past)
+    return _right(torch.arange(past, past + n)[:, None] - torch.arange(past + n), window, causal)
+
+
+@exercise.mistake("a negative window is accepted, and only 0 refused", hint="Anything below 1 is a ValueError.")
+def window_zero_refused(n, window, causal=True, past=0):
+    return windowed(n, window, causal, past) if window == 0 else window_unchecked(n, window, causal, past)
 
 
 exercise.alternative(windowed)

@@ -9,7 +9,7 @@ import math
 
 import torch
 
-from autograde.exercise import Draft, case, same
+from autograde.exercise import Draft, case, keeps_dtype, same
 from autograde.exercises.shared import randn
 
 exercise = Draft(
@@ -17,6 +17,7 @@ exercise = Draft(
     points=4,
     forbid=["torch.optim"],
     dtypes=[torch.float64],
+    no_gradient="an optimizer's steps are taken without a graph",
     hints=[
         "One loop over the gradients, with m and v starting at zero. The two kinds differ in one line.",
         "L2: g = g + weight_decay * w, before m and v. Decoupled: w = w - lr * weight_decay * w, and g stays.",
@@ -39,6 +40,11 @@ def adam_cases(g):
     yield some(6, 2, 3, lr=0.1, weight_decay=0.1, betas=(0.5, 0.9), label="betas=(0.5, 0.9)")
     yield some(4, 3, scale=1e-4, lr=0.1, weight_decay=0.1, eps=1e-3, label="tiny gradients, eps=1e-3")
     yield some(3, 2, 2, scale=100.0, lr=0.1, weight_decay=0.4, decoupled=False, label="large gradients, L2")
+    yield some(3, lr=0.3, weight_decay=0.2, label="a weight without dimensions")
+    yield some(60, 3, lr=0.02, weight_decay=0.3, betas=(0.8, 0.95), label="sixty steps")
+    gradients = randn(g, 4, 5)
+    gradients[:, [0, 3]] = 0.0
+    yield case(randn(g, 5), gradients, lr=0.1, weight_decay=0.1, label="two entries never have a gradient")
 
 
 @exercise.oracle
@@ -67,7 +73,7 @@ def shrinks_by_itself(out, one, call):
 def size_of_gradients(out, one, call):
     """Adam's steps don't depend on the gradients' scale."""
     weight, gradients = one.args
-    small, large = (call(weight, gradients * scale, lr=0.1, eps=0.0) for scale in (1.0, 50.0))
+    small, large = (call(weight, gradients * scale, lr=0.1, eps=1e-12) for scale in (1.0, 50.0))
     return same(small, large, rtol=1e-3, atol=1e-3)
 
 
@@ -84,13 +90,17 @@ def l2_is_adapted(out, one, call):
     return same(apart[0], apart[1], rtol=1e-3, atol=1e-4) and shrinkage(False)[0] > 5 * shrinkage(False)[1].abs()
 
 
+exercise.law("The result has the dtype of the weight")(keeps_dtype)
+
+
 def adam(
     decoupled_as=lambda decoupled: decoupled,
     decay=lambda w, lr, wd: w - lr * wd * w,
     corrections=(True, True),
-    eps_inside=False,
+    with_eps=lambda v, correction, eps: (v / correction).sqrt() + eps,
     l2=lambda w, g, wd: g + wd * w,
     square=lambda g: g * g,
+    late=0,
 ):
     """`adam_with_decay` from its parts."""
 
@@ -103,9 +113,9 @@ def adam(
                 g = l2(w, g, weight_decay)
             m = betas[0] * m + (1 - betas[0]) * g
             v = betas[1] * v + (1 - betas[1]) * square(g)
-            m_hat = m / (1 - betas[0] ** t) if corrections[0] else m
-            v_hat = v / (1 - betas[1] ** t) if corrections[1] else v
-            w = w - lr * m_hat / ((v_hat + eps).sqrt() if eps_inside else v_hat.sqrt() + eps)
+            m_hat = m / (1 - betas[0] ** (t + late)) if corrections[0] else m
+            correction = 1 - betas[1] ** (t + late) if corrections[1] else 1.0
+            w = w - lr * m_hat / with_eps(v, correction, eps)
         return w
 
     return adam_with_decay
@@ -165,7 +175,68 @@ def adam_without_second_moment(
     return w
 
 
-exercise.mistake("eps is added inside the root", hint="sqrt(v) + eps: outside, in Adam.")(adam(eps_inside=True))
+exercise.mistake("the corrections count the steps from 2", hint="t is 1 in the first step.")(adam(late=1))
+
+exercise.mistake("the second moment averages sizes instead of squares", hint="v = beta2 * v + (1 - beta2) * g².")(
+    adam(square=lambda g: g.abs())
+)
+
+
+@exercise.mistake("the betas are swapped", hint="beta1, the first of the two, is that of m; beta2 is that of v.")
+def adam_betas_swapped(weight, gradients, lr=1e-3, weight_decay=0.0, decoupled=True, betas=(0.9, 0.999), eps=1e-8):
+    return adam()(weight, gradients, lr, weight_decay, decoupled, betas[::-1], eps)
+
+
+@exercise.mistake("decoupled decay comes after the step of Adam", hint="First the decay, of the weight as it was.")
+def adam_decays_afterwards(weight, gradients, lr=1e-3, weight_decay=0.0, decoupled=True, betas=(0.9, 0.999), eps=1e-8):
+    if not decoupled:
+        return adam()(weight, gradients, lr, weight_decay, False, betas, eps)
+    w, shrink = weight, 1 - lr * weight_decay
+    for t in range(1, len(gradients) + 1):  # of t steps without decay the last one
+        last = adam()(torch.zeros_like(w), gradients[:t], lr, 0.0, True, betas, eps)
+        before = adam()(torch.zeros_like(w), gradients[: t - 1], lr, 0.0, True, betas, eps)
+        w = (w + last - before) * shrink
+    return w
+
+
+@exercise.mistake("only the last gradient counts", hint="A step for each gradient, in order.")
+def adam_takes_one_step(weight, gradients, lr=1e-3, weight_decay=0.0, decoupled=True, betas=(0.9, 0.999), eps=1e-8):
+    return adam()(weight, gradients[-1:], lr, weight_decay, decoupled, betas, eps)
+
+
+exercise.mistake("eps isn't used", hint="Where a gradient has always been 0, 0 / 0 would be NaN.")(
+    lambda weight, gradients, lr=1e-3, weight_decay=0.0, decoupled=True, betas=(0.9, 0.999), eps=1e-8: adam()(
+        weight, gradients, lr, weight_decay, decoupled, betas, 0.0
+    )
+)
+
+
+@exercise.mistake("the result is float32, whatever the weight is", hint="The moments have the weight's dtype.")
+def adam_in_float32(weight, gradients, lr=1e-3, weight_decay=0.0, decoupled=True, betas=(0.9, 0.999), eps=1e-8):
+    return adam()(weight.float(), gradients.float(), lr, weight_decay, decoupled, betas, eps)
+
+
+exercise.mistake("eps is added inside the root", hint="sqrt(v) + eps: outside, in Adam.")(
+    adam(with_eps=lambda v, correction, eps: (v / correction + eps).sqrt())
+)
+
+exercise.mistake(
+    "eps is added before the second moment is corrected",
+    hint="sqrt(v / (1 - beta2**t)) + eps. (The paper's faster version has another eps.)",
+)(adam(with_eps=lambda v, correction, eps: (v.sqrt() + eps) / correction**0.5))
+
+
+@exercise.mistake("the L2 term reaches the first moment only", hint="g itself changes, before both moments see it.")
+def adam_l2_in_first_moment(weight, gradients, lr=1e-3, weight_decay=0.0, decoupled=True, betas=(0.9, 0.999), eps=1e-8):
+    if decoupled:
+        return adam()(weight, gradients, lr, weight_decay, True, betas, eps)
+    w, m, v = weight, torch.zeros_like(weight), torch.zeros_like(weight)
+    for t, g in enumerate(gradients, start=1):
+        m = betas[0] * m + (1 - betas[0]) * (g + weight_decay * w)
+        v = betas[1] * v + (1 - betas[1]) * g * g
+        w = w - lr * (m / (1 - betas[0] ** t)) / ((v / (1 - betas[1] ** t)).sqrt() + eps)
+    return w
+
 
 exercise.mistake(
     "the L2 term is subtracted from the gradient",

@@ -7,7 +7,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from autograde.exercise import Draft, case, same
+from autograde.exercise import Draft, case, keeps_dtype, same
 from autograde.exercises.shared import randn
 
 exercise = Draft(
@@ -31,8 +31,10 @@ def dropout_cases(g):
     yield case(randn(g, 3, 4, 5), 0.3, _rand(g, 3, 4, 5), label="a batch of sentences")
     yield case(randn(g, 7), 0.5, _rand(g, 7), training=True, label="one vector")
     yield case(randn(g, 4, 6), 0.25, _rand(g, 4, 6), training=False, label="evaluation")
-    yield case(randn(g, 2, 3), 0.0, _rand(g, 2, 3), label="p = 0 drops nothing")
+    yield case(randn(g, 2, 3), 0, torch.tensor([[0.3, 0.0, 0.9], [0.0, 0.6, 0.1]]), label="p = 0 drops nothing")
     yield case(randn(g, 2, 4), 1.0, _rand(g, 2, 4), label="p = 1 drops everything")
+    yield case(randn(g, 5), 1.0, _rand(g, 5), training=False, label="p = 1 in evaluation")
+    yield case(100 + 0.01 * randn(g, 130, 7), 0.1, _rand(g, 130, 7), label="many numbers, far from zero")
     yield case(randn(g, 1), 0.6, _rand(g, 1), label="a single number")
     noise = torch.tensor([[0.0, 0.25, 0.5, 0.75], [0.5, 0.4999, 0.5001, 0.5]])
     yield case(randn(g, 2, 4), 0.5, noise, label="noise exactly at p")
@@ -69,6 +71,9 @@ def drops_its_share(out, one, call):
     noise = (torch.arange(4_000) + 0.5) / 4_000
     gone = (call(torch.ones(4_000), p, noise) == 0).float().mean().item()
     return math.isclose(gone, p, abs_tol=1e-3) or f"{gone:.0%} of the numbers are dropped at p = {p}"
+
+
+exercise.law("The result has the dtype of x")(keeps_dtype)
 
 
 def dropping(
@@ -117,6 +122,30 @@ exercise.mistake(
     hint="That is the first paper's dropout. Today's scales in training, so that evaluation is free.",
 )(dropping(scale=lambda p: 1.0, in_eval=lambda x, p, noise: x * (1 - p)))
 
+
+@exercise.mistake("p = 1 drops everything in evaluation as well", hint="First of all: training=False changes nothing.")
+def drops_all_in_evaluation(x, p, noise, training=True):
+    return torch.zeros_like(x) if p == 1 else dropping()(x, p, noise, training)
+
+
+exercise.mistake("evaluation scales by 1 / (1 - p)", hint="With training=False the input comes back as it is.")(
+    dropping(in_eval=lambda x, p, noise: x if p == 1 else x / (1 - p))
+)
+
+exercise.mistake(
+    "what is kept is scaled by the share that was really kept", hint="By 1 - p, whatever the noise came to."
+)(
+    lambda x, p, noise, training=True: (
+        x * (noise >= p) / (noise >= p).to(x.dtype).mean().clamp(min=1e-9) if training else x
+    )
+)
+
+
+@exercise.mistake("the result is float32, whatever x is", hint="Leave the dtype alone.")
+def drops_in_float32(x, p, noise, training=True):
+    return dropping()(x.float(), p, noise, training)
+
+
 exercise.mistake("whole rows are dropped", hint="Every number has its own noise: use all of `noise`.")(
     dropping(keeps=lambda noise, p: (noise >= p)[..., :1])
 )
@@ -144,7 +173,6 @@ def drop_by_where(x, p, noise, training=True):
 
 @exercise.alternative
 def drop_by_loop(x, p, noise, training=True):
-    pairs = zip(x.flatten().tolist(), noise.flatten().tolist(), strict=True)
-    rate = torch.tensor(p, dtype=noise.dtype).item()
-    kept = [(0.0 if n < rate else v / (1 - p)) if training else v for v, n in pairs]
-    return torch.tensor(kept, dtype=x.dtype).reshape(x.shape)
+    pairs = zip(x.flatten(), noise.flatten(), strict=True)
+    kept = [v if not training else v / (1 - p) if n >= p else 0 * v for v, n in pairs]
+    return torch.stack(kept).reshape(x.shape)

@@ -8,14 +8,13 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from autograde.exercise import Draft, case, same
+from autograde.exercise import Draft, case, keeps_dtype, same
 from autograde.exercises.shared import randn
 
 exercise = Draft(
     "label_smoothing_loss",
     points=3,
     forbid=["torch.nn.functional.cross_entropy", "torch.nn.functional.nll_loss", "torch.nn.functional.kl_div"],
-    dtypes=[torch.float64],
     hints=[
         "Write down the target of one row: what does the right class get, and what does every class get?",
         "The loss of a row is (1 - smoothing) * (-log p of the right class) + smoothing * (mean of -log p).",
@@ -28,7 +27,7 @@ exercise = Draft(
 @exercise.cases
 def smoothing_cases(g):
     def some(rows, vocabulary, scale=2.0, padding=(), fill=-100, **options):
-        targets = torch.randint(vocabulary, (rows,), generator=g)
+        targets = torch.randint(int(fill == 0), vocabulary, (rows,), generator=g)
         targets[list(padding)] = fill
         return case(randn(g, rows, vocabulary) * scale, targets, **options)
 
@@ -41,6 +40,8 @@ def smoothing_cases(g):
     yield some(4, 6, scale=100.0, label="large logits")
     yield some(5, 3, padding=[2], fill=-1, ignore_index=-1, smoothing=0.4, label="ignore_index=-1")
     yield some(3, 5, smoothing=1.0, label="smoothing=1")
+    yield some(6, 5, padding=[0, 3, 4], fill=0, ignore_index=0, label="class 0 is padding: ignore_index=0")
+    yield some(140, 150, padding=range(3, 140, 7), smoothing=0.15, label="many rows and classes")
 
 
 @exercise.oracle
@@ -60,7 +61,8 @@ def plain_without_smoothing(out, one, call):
 def deaf_at_one(out, one, call):
     logits, targets = one.args
     ignored = one.kwargs.get("ignore_index", -100)
-    others = torch.where(targets == ignored, targets, (targets + 1) % logits.shape[-1])
+    classes = [i for i in range(logits.shape[-1]) if i != ignored]
+    others = torch.tensor([t if t == ignored else classes[classes.index(t) - 1] for t in targets.tolist()])
     options = {"smoothing": 1.0, "ignore_index": ignored}
     return same(call(logits, others, **options), call(logits, targets, **options), rtol=1e-3)
 
@@ -68,6 +70,9 @@ def deaf_at_one(out, one, call):
 @exercise.law("Adding one number to all logits changes nothing")
 def shift_of_logits(out, one, call):
     return same(call(one.args[0] + 5, one.args[1], **one.kwargs), out, rtol=1e-3, atol=1e-3)
+
+
+exercise.law("The result has the dtype of the logits")(keeps_dtype)
 
 
 def smoothed(
@@ -130,6 +135,53 @@ exercise.mistake(
 exercise.mistake("padding counts as class 0", hint="Rows whose target is ignore_index are left out.")(
     smoothed(reduce=lambda losses, live: losses.mean())
 )
+
+
+@exercise.mistake("`ignore_index` isn't used, but always -100", hint="It is a parameter.")
+def ignores_minus_100(logits, targets, smoothing=0.1, ignore_index=-100):
+    live = targets != -100
+    logs = logits[live].log_softmax(-1)
+    picked = logs.gather(-1, targets[live].unsqueeze(-1)).squeeze(-1)
+    return ((1 - smoothing) * -picked + smoothing * -logs.mean(-1)).mean()
+
+
+@exercise.mistake("negative targets are left out, whatever `ignore_index` is", hint="ignore_index may be a class.")
+def ignores_negatives(logits, targets, smoothing=0.1, ignore_index=-100):
+    return smoothed()(logits, targets.clamp(min=-1), smoothing, -1)
+
+
+@exercise.mistake("class 0 is taken for padding", hint="Padding is what ignore_index says.")
+def ignores_zero(logits, targets, smoothing=0.1, ignore_index=-100):
+    return smoothed()(logits, torch.where(targets == ignore_index, 0, targets), smoothing, 0)
+
+
+exercise.mistake(
+    "the smoothed part is averaged over padding as well", hint="Padding counts in neither of the two parts."
+)(
+    lambda logits, targets, smoothing=0.1, ignore_index=-100: (
+        smoothed(uniform=lambda logs, picked, s: 0.0)(logits, targets, smoothing, ignore_index)
+        - smoothing * logits.log_softmax(-1).mean()
+    )
+)
+
+exercise.mistake(
+    "logarithms are taken of a softmax, and overflow", hint="log_softmax, which is safe for large logits as well."
+)(smoothed(logs=lambda logits: logits.softmax(-1).log()))
+
+exercise.mistake(
+    "each class but the right one gets smoothing / classes",
+    hint="Every class gets it, the right one as well: the target adds up to 1.",
+)(smoothed(uniform=lambda logs, picked, s: s * (picked / logs.shape[-1] - logs.mean(-1))))
+
+exercise.mistake("no gradient goes through the smoothed part", hint="Both parts are learned from: detach neither.")(
+    smoothed(uniform=lambda logs, picked, s: s * -logs.mean(-1).detach())
+)
+
+
+@exercise.mistake("the result is float32, whatever the logits are", hint="Leave the dtype alone.")
+def smooths_in_float32(logits, targets, smoothing=0.1, ignore_index=-100):
+    return smoothed()(logits.float(), targets, smoothing, ignore_index)
+
 
 exercise.mistake("the losses are summed over the rows", hint="Take the mean over the rows.")(
     smoothed(reduce=lambda losses, live: losses[live].sum())

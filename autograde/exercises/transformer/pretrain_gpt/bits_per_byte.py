@@ -15,6 +15,7 @@ exercise = Draft(
     "bits_per_byte",
     points=2,
     dtypes=[torch.float64],
+    no_gradient="it measures, and a text's bytes are fixed",
     hints=[
         "Two sums over the tokens that count: of their bits, and of their bytes.",
         "kept = targets != -100. n_bytes[targets[kept]] are the bytes of the tokens; losses are nats, and a bit is "
@@ -50,7 +51,8 @@ def bits_cases(g):
     yield case(losses, targets, n_bytes.index_fill(0, targets[0, :2], 0), label="marks of no bytes")
     losses, targets, n_bytes = text(6, 4, vocabulary=3)
     yield case(losses * n_bytes[targets] ** 2, targets, torch.tensor([1, 4, 11]), label="long tokens cost more")
-    yield case(*(x.double() if x.is_floating_point() else x for x in padded(*text(30))), label="float64")
+    # A vocabulary so large that -100, taken for an index, is a token.
+    yield case(*padded(*text(40, 30, vocabulary=150)), label="many tokens, with padding")
 
 
 @exercise.oracle
@@ -68,7 +70,8 @@ def counted_bits(losses, targets, n_bytes):
 def twice_the_text(out, one, call):
     """A text and its copy have the bits per byte of the text."""
     losses, targets, n_bytes = one.args
-    return abs(float(call(torch.cat([losses, losses]), torch.cat([targets, targets]), n_bytes)) - float(out)) < 1e-4
+    twice = call(torch.cat([losses, losses]), torch.cat([targets, targets]), n_bytes)
+    return abs(float(twice) - float(out)) < 1e-4 * max(1.0, float(out))
 
 
 @exercise.law("With tokens of three times the bytes, a third is needed")
@@ -139,6 +142,25 @@ def bits_row_by_row(losses, targets, n_bytes):
 def bits_by_mean_length(losses, targets, n_bytes):
     """Divided by the mean length of the vocabulary, not of the text."""
     return bits_per_token(losses, targets, n_bytes) / n_bytes.double().mean()
+
+
+@exercise.mistake(
+    "the bytes are counted with padding, whose -100 is taken for an index", hint="Leave out targets of -100."
+)
+def bits_padding_is_an_index(losses, targets, n_bytes):
+    """Where the vocabulary is large enough, -100 is a token from its end."""
+    return losses[targets != -100].sum() / math.log(2) / n_bytes[targets].sum()
+
+
+@exercise.mistake("token 0 is taken for padding", hint="Padding is -100. Token 0 is one like any other.")
+def bits_without_token_zero(losses, targets, n_bytes):
+    kept = targets > 0
+    return losses[kept].sum() / math.log(2) / n_bytes[targets[kept]].sum().clamp(min=1)
+
+
+@exercise.mistake("the bytes of the whole vocabulary are counted", hint="Those of the text: n_bytes[targets[kept]].")
+def bits_by_vocabulary(losses, targets, n_bytes):
+    return losses[targets != -100].sum() / math.log(2) / n_bytes.sum()
 
 
 @exercise.mistake("padding's losses are counted", hint="Leave out targets of -100.")

@@ -10,15 +10,15 @@ import math
 import torch
 import torch.nn.functional as F
 
-from autograde.exercise import Draft, case, same
+from autograde.exercise import Draft, case, keeps_dtype, same
 from autograde.exercises.shared import randn
 
 exercise = Draft(
     "cross_entropy",
     points=3,
     forbid=["torch.nn.functional.cross_entropy", "torch.nn.functional.nll_loss"],
-    rtol=1e-3,
-    atol=2e-3,
+    dtypes=[torch.float64],
+    no_gradient="its gradient is part of what is compared",
     hints=[
         "-log softmax(logits)[target] is logsumexp(logits) - logits[target]. Which tokens does the mean run over?",
         "kept = targets != ignore_index; logits[kept] is [tokens, classes], whatever the dimensions were before. "
@@ -55,17 +55,18 @@ def loss_cases(g):
     far = torch.tensor([1e4, -1e4, 300.0])[:, None]
     logits, targets = some(2, 3, classes=5)
     yield case(logits + far, targets, label="each token's logits on a level of its own")
+    yield case(*padded(*some(20, 30, classes=150)), label="many tokens and classes, with padding")
     yield case(torch.zeros(3, 4, 9), targets.new_tensor([[0, 8, 4, 1]] * 3), label="all classes alike")
     yield case(-randn(g, 4, 6).abs() * 90, torch.randint(6, (4,), generator=g), label="all logits below zero")
 
 
 @exercise.oracle
 def torch_loss_and_gradient(logits, targets, ignore_index=-100):
-    logits = logits.detach().double().requires_grad_()
+    dtype, logits = logits.dtype, logits.detach().double().requires_grad_()
     rows = logits.reshape(-1, logits.shape[-1])
     loss = torch.nn.functional.cross_entropy(rows, targets.reshape(-1), ignore_index=ignore_index)
     loss.backward()
-    return [loss.float(), logits.grad.float()]
+    return [loss.to(dtype), logits.grad.to(dtype)]
 
 
 @exercise.probe
@@ -111,6 +112,11 @@ def padding_is_silent(out, one, call):
 def gradient_sums_to_zero(out, one, call):
     """Softmax minus one-hot: over the classes it adds up to 0, and somewhere it isn't 0."""
     return same(out[1].sum(-1), torch.zeros(out[1].shape[:-1]), atol=1e-4) and bool(out[1].isfinite().all())
+
+
+@exercise.law("The loss has the dtype of the logits")
+def loss_keeps_dtype(out, one, call):
+    return keeps_dtype(out[0], one, call)
 
 
 def _nats(logits, targets):
@@ -188,6 +194,12 @@ exercise.mistake(
 )(_loss(_of_probabilities(1e-9)))
 
 
+exercise.mistake(
+    "the logarithm is taken of the softmax, which may have become 0",
+    hint="log(0) is infinite, and its gradient NaN. Stay with logarithms: logit - logsumexp.",
+)(_loss(_of_probabilities(0.0)))
+
+
 def _one_maximum(logits, targets):
     return _naive(logits - logits.max(), targets)
 
@@ -260,6 +272,16 @@ exercise.mistake(
 )(_loss(mean=lambda losses, kept: losses[kept].mean().item()))
 
 loss_by_hand = _loss()
+
+
+@exercise.mistake("the loss is computed in float32, whatever the logits are", hint="Leave the dtype alone.")
+def loss_in_float32(logits, targets, ignore_index=-100):
+    return loss_by_hand(logits.float(), targets, ignore_index)
+
+
+exercise.mistake(
+    "no gradient goes through the normaliser", hint="The gradient is softmax minus one-hot: don't detach the logsumexp."
+)(_loss(lambda logits, targets: logits.logsumexp(-1).detach() + _not_normalised(logits, targets)))
 
 
 @exercise.mistake("-100 is ignored, whatever ignore_index says", hint="Compare with ignore_index.")

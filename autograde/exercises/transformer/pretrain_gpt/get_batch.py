@@ -13,6 +13,7 @@ from autograde.exercises.shared import integer
 exercise = Draft(
     "get_batch",
     points=2,
+    no_gradient="ids are whole numbers",
     hints=[
         "A row needs n + 1 tokens: n inputs, and one more for the last target. Where is the last place for that?",
         "starts = torch.randint(len(data) - n, (rows,), generator=generator): the upper end isn't drawn.",
@@ -36,6 +37,7 @@ def batch_cases(g):
     yield case(tokens(300), 1, 5, seed(), label="pieces of one token")
     yield case(tokens(50), 12, 1, seed(), label="one row")
     yield case(tokens(37), 7, 60, seed(), calls=1, label="many rows")
+    yield case(tokens(70_000), 9, 4, seed(), label="a long text")
     yield case(tokens(60, 2), 9, 6, seed(), calls=3, label="three batches in a row")
     yield case(
         tokens(200 + integer(g, 0, 50)), 5 + integer(g, 0, 9), 2 + integer(g, 0, 9), seed(), label="random sizes"
@@ -99,6 +101,12 @@ def follows_the_generator(out, one, call):
         return "the batches should depend on the generator, and on nothing else"
     one_batch, next_batch = (inputs for inputs, _ in call(data, 3, 4, seed))
     return not torch.equal(one_batch, next_batch) or "the second batch is the first one again"
+
+
+@exercise.law("Ids are int64")
+def ids_are_int64(out, one, call):
+    other = [side.dtype for pair in out for side in pair if side.dtype is not torch.int64]
+    return not other or f"ids should be int64, and are {other[0]}"
 
 
 def _batch(high=lambda length, n: length - n, first=0, second=1, spread=None, shape=None):
@@ -196,6 +204,8 @@ exercise.mistake("the batch is flat", hint="Two dimensions, [rows, n].")(_batch(
 exercise.mistake("the batch is transposed", hint="[rows, n]: a row is a piece of the text.")(
     _batch(shape=lambda x: x.T)
 )
+
+exercise.mistake("the tokens are int32", hint="Ids stay int64, as data has them.")(_batch(shape=lambda x: x.int()))
 
 exercise.mistake("the tokens are floats", hint="Ids stay int64: they index an embedding.")(
     _batch(shape=lambda x: x.float())

@@ -19,6 +19,7 @@ exercise = Draft(
     "gpt_forward",
     points=4,
     forbid=["transformers"],
+    dtypes=[torch.float64],  # bfloat16 leaves little of two layers
     rtol=1e-3,
     atol=1e-3,
     hints=[
@@ -65,6 +66,7 @@ def gpt_cases(g):
     yield case(*model(2, 5, hidden=5, layers=1), base=100.0, eps=0.1, label="another base, another eps")
     yield case(*model(1, 9, vocabulary=3, d=16, heads=8), label="heads of two numbers, words that repeat")
     yield case(*model(2, 3, scale=20.0), label="large embeddings")
+    yield case(*model(1, 50, vocabulary=150, layers=1), label="a longer text")
 
 
 _PLACES = {
@@ -110,9 +112,7 @@ def llama(ids, weights, n_heads, base=10_000.0, eps=1e-6):
     values = {"model.embed_tokens.weight": embed, "lm_head.weight": embed, "model.norm.weight": weights["norm"]}
     for i, layer in enumerate(layers):
         values |= {f"model.layers.{i}.{place}.weight": layer[name] for name, place in _PLACES.items()}
-    model.load_state_dict(values)
-    with torch.no_grad():
-        return model(ids, use_cache=False).logits
+    return torch.func.functional_call(model, values, (ids,), {"use_cache": False}).logits
 
 
 @exercise.probe
@@ -340,6 +340,10 @@ exercise.mistake("only the last token's logits are returned", hint="Every positi
 
 exercise.mistake("the head is missing", hint="It is tied: multiply by the embeddings again, transposed.")(
     _gpt(head=lambda x, weights, parts: parts.norm(x, weights["norm"]))
+)
+
+exercise.mistake("no gradient reaches the embeddings by way of the head", hint="The head is tied: don't detach it.")(
+    _gpt(head=lambda x, weights, parts: parts.norm(x, weights["norm"]) @ weights["embed"].detach().T)
 )
 
 exercise.mistake("the logits are float32, whatever the weights are", hint="Leave the dtype alone.")(

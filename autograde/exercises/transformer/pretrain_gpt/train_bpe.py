@@ -17,6 +17,7 @@ from autograde.exercises.shared import integer
 exercise = Draft(
     "train_bpe",
     points=4,
+    no_gradient="merges are whole numbers",
     forbid=["tokenizers", "transformers"],
     hints=[
         "Count each distinct word once with collections.Counter, as a tuple of ids. What changes after a merge?",
@@ -51,6 +52,7 @@ def bpe_cases(g):
     yield case(_prose(g, 25, ["é", "中", "ü", "🙂", "a"]), 8, GPT_LIKE, label="letters of several bytes")
     yield case(_prose(g, 20, ["a", "b"]), 7, r"\S+|\s+", label="two letters, many ties")
     yield case(_prose(g, 12), 5, r"[\s\S]+", label="the whole text is one word")
+    yield case("\n\n\nab ab\n\n\n", 3, GPT_LIKE, label="white space at both ends")
     yield case("abc", 9, GPT_LIKE, label="fewer pairs than merges")
     yield case("abababab cd", 5, GPT_LIKE, label="one word repeats itself")
     yield case(_prose(g, 8), 0, GPT_LIKE, label="no merge at all")
@@ -220,6 +222,14 @@ exercise.mistake(
     "white space is thrown away",
     hint="The pattern's words include their space; split() drops it, and the text can't be restored.",
 )(_bpe(split=lambda text, pattern: Counter(tuple(word.encode()) for word in text.split())))
+
+exercise.mistake("white space at the ends of the text is stripped", hint="It is part of the text: leave it as it is.")(
+    _bpe(split=lambda text, pattern: _words(text.strip(), pattern))
+)
+
+exercise.mistake(
+    "a tie goes to the pair whose second id is the smaller", hint="As Python compares tuples: the first id decides."
+)(_bpe(choose=lambda counts: min(counts, key=lambda pair: (-counts[pair], pair[::-1]))))
 
 exercise.mistake(
     "every word gets an end mark",

@@ -13,6 +13,7 @@ exercise = Draft(
     points=4,
     rtol=1e-3,
     atol=1e-5,
+    no_gradient="gradients are its result",
     hints=[
         "What would the loss of one big batch be? A sum over tokens, divided by their number. Only the sum can be cut "
         "into parts.",
@@ -40,6 +41,7 @@ def accumulate_cases(g):
     yield case(*some((1, 3), (4, 3), (2, 3)), label="unequal numbers of rows")
     yield case(*some((3, 7), (1, 2), (2, 5), padded=[0]), label="unequal lengths, some padding")
     yield case(*some((3, 4)), label="a single micro-batch")
+    yield case(*some((2, 3), (30, 50), (5, 7), letters=150, padded=[1]), label="many tokens and classes")
     yield case(*some((1, 1), (1, 3)), old=True, label="old gradients lie about")
     yield case(*some((2, 5), (2, 5), (2, 5), padded=[0, 2], scale=3.0), old=True, label="three, large weights")
     weights, batches = some((2, 4), (2, 3))
@@ -54,7 +56,7 @@ def one_big_batch(weights, batches, old=False):
     loss = F.cross_entropy(torch.tanh(table[ids]) @ head, targets)
     gradients = list(torch.autograd.grad(loss, [table, head]))
     most = max(len(ids) for ids, _ in batches)
-    return {"loss": loss.item(), "gradients": gradients, "rows held at once": most, "weights left alone": True}
+    return {"loss": loss.item(), "gradients": gradients, "rows held at once": most, "weights and mode left alone": True}
 
 
 @exercise.probe
@@ -83,17 +85,19 @@ def accumulated(accumulate, weights, batches, old=False):
 
             logits.register_hook(released)
 
-    model = Model()
+    model = Model().train(not old)
     model.register_forward_hook(forwarded)
     if old:
         for parameter in model.parameters():
             parameter.grad = torch.full_like(parameter, 7.0)
     loss = accumulate(model, [tuple(batch) for batch in batches])
     left = all(torch.equal(now, then) for now, then in zip(model.parameters(), weights, strict=True))
+    left = left and model.training is not old
     gradients = [torch.zeros(0) if p.grad is None else p.grad.detach().clone() for p in model.parameters()]
     # To hold less than the largest micro-batch, by cutting it up further, is as good.
     held_at_once = max(most[0], max(len(ids) for ids, _ in batches))
-    return {"loss": float(loss), "gradients": gradients, "rows held at once": held_at_once, "weights left alone": left}
+    told = {"rows held at once": held_at_once, "weights and mode left alone": left}
+    return {"loss": float(loss), "gradients": gradients, **told}
 
 
 @exercise.law("Only one micro-batch's graph is kept at a time")
@@ -178,6 +182,15 @@ exercise.mistake(
     "padding is trained on, as class 0", hint="Targets of -100 are to be ignored: F.cross_entropy does so."
 )(_accumulating(_padding_as_class))
 
+exercise.mistake("class 0 is taken for padding", hint="Padding is -100. 0 is a class like any other.")(
+    _accumulating(
+        lambda model, ids, targets, batches: (
+            F.cross_entropy(model(ids).flatten(0, 1), targets.clamp(min=0).flatten(), reduction="sum", ignore_index=0)
+            / max(sum(int((t > 0).sum()) for _, t in batches), 1)
+        )
+    )
+)
+
 exercise.mistake(
     "micro-batches are weighted by their rows", hint="Rows have different numbers of real tokens. Weight by tokens."
 )(
@@ -232,6 +245,44 @@ def takes_a_step(model, batches):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter -= 0.1 * parameter.grad
+    return loss
+
+
+@exercise.mistake("the model is put into training mode", hint="The caller has chosen the mode: leave it.")
+def puts_into_training(model, batches):
+    return right_accumulation(model.train(), batches)
+
+
+@exercise.mistake("the model is put into evaluation mode", hint="The caller has chosen the mode: leave it.")
+def puts_into_evaluation(model, batches):
+    return right_accumulation(model.eval(), batches)
+
+
+exercise.mistake("the targets are shifted once more", hint="targets[r, i] belongs to logits[r, i] already.")(
+    _accumulating(
+        lambda model, ids, targets, batches: (
+            F.cross_entropy(model(ids)[:, :-1].flatten(0, 1), targets[:, 1:].flatten(), reduction="sum")
+            / max(sum(int((t[:, 1:] != -100).sum()) for _, t in batches), 1)
+        )
+    )
+)
+
+
+@exercise.mistake(
+    "the gradient is right, and the mean of the micro-batches' means is returned",
+    hint="The mean over all tokens, in which a micro-batch with few of them counts little.",
+)
+def mean_of_means_told(model, batches):
+    right_accumulation(model, batches)
+    with torch.no_grad():
+        means = [_loss(model, ids, targets, "mean").item() for ids, targets in batches if (targets != -100).any()]
+    return sum(means) / len(means)
+
+
+@exercise.mistake("the gradients are cleared at the end", hint="They are the result: clear them before, not after.")
+def clears_at_the_end(model, batches):
+    loss = right_accumulation(model, batches)
+    model.zero_grad()
     return loss
 
 

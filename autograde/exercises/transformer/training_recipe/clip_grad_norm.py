@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 
 from autograde.exercise import Draft, case, same
-from autograde.exercises.shared import randn, value_keeps_dtypes
+from autograde.exercises.shared import integer, randn, value_keeps_dtypes
 
 exercise = Draft(
     "clip_grad_norm",
     points=3,
     forbid=["torch.nn.utils.clip_grad_norm_", "torch.nn.utils.clip_grads_with_norm_"],
-    dtypes=[torch.float64],
+    no_gradient="gradients themselves aren't trained through",
     hints=[
         "Think of all gradients as one long vector. How long is it?",
         "torch.stack([g.norm() for g in live]).norm() is the norm of the whole, since squares add up.",
@@ -29,10 +29,12 @@ def clip_cases(g):
     yield case([randn(g, 3, 4) * 1e-3, randn(g, 5) * 1e-3], 1.0, label="small ones")
     yield case([randn(g, 2, 3) * 200, randn(g, 4), randn(g, 2, 2, 2)], max_norm=5.0, label="one is much larger")
     yield case([randn(g, 4), None, randn(g, 3, 2)], 0.5, label="one parameter took no part")
+    yield case([None, randn(g, 5) * 3, None, randn(g, 2, 2), None], 0.75, label="the first and the last took no part")
     yield case([torch.zeros(3), torch.zeros(2, 2)], 1.0, label="all zero")
     yield case([torch.tensor(-3.0)], 0.25, label="a single number")
     yield case([randn(g, 3), randn(g, 3)], 1000.0, label="a generous limit")
-    yield case([randn(g, 2, 3).double() * 40, randn(g, 4).double()], 2.0, label="float64")
+    many = [randn(g, 100, 40), *(randn(g, integer(g, 1, 30)) for _ in range(20))]
+    yield case(many, 7.0, label="many tensors")
     yield case([torch.tensor([3.0, 0.0]), torch.tensor([[0.0], [-4.0]])], 5.0, label="exactly on the limit")
     yield case([randn(g, 4, 6).T * 7, torch.zeros(0), randn(g, 1)], 3.0, label="not contiguous, and an empty one")
 
@@ -130,6 +132,18 @@ exercise.mistake("the largest tensor's norm is taken", hint="One norm over all e
     _clipping(norm=lambda gradients: torch.stack([g.norm() for g in _live(gradients)]).max())
 )
 
+exercise.mistake("the first tensor's norm is taken", hint="One norm over all entries of all tensors.")(
+    _clipping(norm=lambda gradients: _live(gradients)[0].norm())
+)
+
+exercise.mistake("the last tensor's norm is taken", hint="One norm over all entries of all tensors.")(
+    _clipping(norm=lambda gradients: _live(gradients)[-1].norm())
+)
+
+exercise.mistake("the mean of the tensors' norms is taken", hint="Squares add up: sqrt(norm1² + norm2² + …).")(
+    _clipping(norm=lambda gradients: torch.stack([g.norm() for g in _live(gradients)]).mean())
+)
+
 exercise.mistake("the sum of absolute values is taken", hint="norm = sqrt(sum of all squares).")(
     _clipping(norm=lambda gradients: sum(gradient.abs().sum() for gradient in _live(gradients)))
 )
@@ -140,6 +154,10 @@ exercise.mistake("the root of the mean square is taken", hint="Sum the squares, 
 
 exercise.mistake("the largest entry is taken for the norm", hint="norm = sqrt(sum of all squares).")(
     _clipping(norm=lambda gradients: torch.cat([g.flatten() for g in _live(gradients)]).abs().max())
+)
+
+exercise.mistake("gradients of length zero become NaN", hint="0 / 0. They are short: they stay as they are.")(
+    _clipping(factor=lambda norm, max_norm: norm.clamp(max=max_norm) / norm)
 )
 
 exercise.mistake("the limit is always 1", hint="max_norm / norm.")(
@@ -155,6 +173,11 @@ exercise.mistake("gradients that are too long become zero", hint="They get short
 )
 
 clipped = _clipping()
+
+
+@exercise.mistake("gradients come back in float32", hint="Each keeps its dtype.")
+def clipped_in_float32(gradients, max_norm):
+    return clipped([None if g is None else g.float() for g in gradients], max_norm)
 
 
 @exercise.mistake("the norm after the clipping is returned", hint="The norm before it: that is the one worth plotting.")

@@ -18,6 +18,9 @@ exercise = Draft(
     points=4,
     forbid=["torch.amp", "torch.optim"],
     atol=1e-12,
+    dtypes=[torch.float16],
+    precise=True,
+    no_gradient="gradients themselves aren't trained through",
     hints=[
         "First decide: is every entry of every tensor finite? Everything else hangs on that.",
         "With an overflow: (None, scale * backoff_factor, 0). Without: count this step; is the interval full?",
@@ -37,17 +40,20 @@ def scaler_cases(g):
         gradients[at].view(-1)[1] = value
         return gradients
 
-    yield case(some((2, 3), (4,)), 1024.0, 7, label="a clean step")
+    yield case(some((2, 3), (4,), size=1e-3), 1024.0, 7, label="a clean step")
     yield case(some((5,)), 512.0, 3, growth_interval=4, label="the last clean step of the interval")
+    yield case([*some((200, 30), (7,)), spoilt(math.inf)[0]], 4096.0, 19, growth_interval=20, label="one of thousands")
     yield case(some((5,)), 512.0, 2, growth_interval=4, label="the last but one")
     yield case(spoilt(math.inf), 65536.0, 30, label="an infinity")
     yield case(spoilt(-math.inf, at=1), 256.0, 0, backoff_factor=0.25, label="minus infinity, in the last tensor")
     yield case(spoilt(math.nan, at=1), 128.0, 11, growth_factor=4.0, growth_interval=12, label="a NaN")
     yield case(some((3, 3), (2,), dtype=torch.float16, size=1e-4), 65536.0, 1, label="tiny float16 gradients")
     yield case(spoilt(math.inf, dtype=torch.float16), 64.0, 1, growth_interval=2, label="a float16 overflow")
-    yield case(spoilt(math.inf), 1.0, 0, label="an infinity at a scale of 1")
+    yield case(spoilt(-math.inf), 1.0, 0, label="minus infinity at a scale of 1")
     yield case(some((2,), size=100.0), 8.0, 0, growth_factor=3.0, growth_interval=1, label="grows every step")
-    yield case([torch.tensor([1e30, -1e30]), torch.zeros(2)], 2.0, 5, label="large, but finite")
+    yield case([torch.tensor([3e38, 2e38, -1e30]), torch.zeros(2)], 2.0, 5, label="large, but finite")
+    large = torch.tensor([6e4, 5e4, 6e4, 1.0], dtype=torch.float16)
+    yield case([torch.zeros(3, dtype=torch.float16), large], 8.0, 2, label="large, but finite, in float16")
     yield case(some((1,)), 0.5, 1999, label="a scale below 1, and the default interval ends")
 
 
@@ -136,13 +142,17 @@ def _scaling(clean=_is_clean, unscale=_divided, back=None, on=None, spoilt=None)
 
 
 exercise.mistake(
-    "the division happens in float16",
+    "the division happens in float16, or its result is rounded to float16",
     hint="There small gradients become zero, and that's what the scale was for. Convert first.",
 )(_scaling(unscale=lambda scaled, scale: [(gradient / scale).float() for gradient in scaled]))
 
 exercise.mistake(
-    "the gradients are converted back to float16", hint="There small gradients become zero again. They stay float32."
-)(_scaling(unscale=lambda scaled, scale: [(g.float() / scale).to(g.dtype) for g in scaled]))
+    "the gradients that came in are divided in place", hint=".float() of a float32 tensor is that tensor: don't write."
+)(_scaling(unscale=lambda scaled, scale: [gradient.float().div_(scale) for gradient in scaled]))
+
+exercise.mistake("only the last tensor is looked at", hint="All of them.")(
+    _scaling(clean=lambda gradients: _is_clean(gradients[-1:]))
+)
 
 exercise.mistake("the gradients are multiplied by the scale", hint="The loss was: now divide.")(
     _scaling(unscale=lambda scaled, scale: [gradient.float() * scale for gradient in scaled])
@@ -164,6 +174,10 @@ exercise.mistake("only infinities are looked for", hint="isfinite() sees NaN as 
     _scaling(clean=lambda gradients: not any(bool(g.isinf().any()) for g in gradients))
 )
 
+exercise.mistake("minus infinity isn't looked for", hint="The largest entry tells of +inf only: isfinite().")(
+    _scaling(clean=lambda gradients: all(bool(g.max().isfinite()) for g in gradients))
+)
+
 exercise.mistake("only the first tensor is looked at", hint="All of them.")(
     _scaling(clean=lambda gradients: _is_clean(gradients[:1]))
 )
@@ -172,6 +186,11 @@ exercise.mistake(
     "large finite gradients are taken for an overflow",
     hint="A sum of squares can overflow where no entry does. Ask each entry: isfinite().",
 )(_scaling(clean=lambda gradients: all(bool((g.float() ** 2).sum().isfinite()) for g in gradients)))
+
+exercise.mistake(
+    "a sum that overflows is taken for an overflow",
+    hint="A sum can be infinite where no entry is. Ask each entry: isfinite().",
+)(_scaling(clean=lambda gradients: all(bool(g.sum().isfinite()) for g in gradients)))
 
 exercise.mistake(
     "after an overflow the gradients are used all the same", hint="None in their place: the caller skips the step."
@@ -230,6 +249,14 @@ exercise.mistake(
     "the last clean step of an interval doesn't make the scale grow",
     hint="This step counts as well: it grows where good_steps + 1 == growth_interval.",
 )(_scaling(on=lambda scale, count, factor, interval: (scale, count + 1)))
+
+exercise.mistake("the scale grows one clean step too early", hint="good_steps + 1 == growth_interval.")(
+    _scaling(on=lambda scale, count, factor, n: (scale * factor, 0) if count + 2 >= n else (scale, count + 1))
+)
+
+exercise.mistake("a clean step isn't counted", hint="Without growth the count becomes good_steps + 1.")(
+    _scaling(on=lambda scale, count, factor, n: (scale * factor, 0) if count + 1 == n else (scale, count))
+)
 
 exercise.mistake("after growing the count isn't restarted", hint="It would never equal the interval again: 0.")(
     _scaling(on=lambda scale, count, factor, interval: (scale * (factor if count + 1 == interval else 1), count + 1))

@@ -20,7 +20,6 @@ exercise = Draft(
     forbid=["transformers"],
     rtol=1e-3,
     atol=1e-4,
-    dtypes=[torch.float64],
     hints=[
         "Two projections of the same x, one activation, one product, one projection back.",
         "The matrices are stored as nn.Linear stores them, [out, in]: x @ w_gate.T. SiLU is s * sigmoid(s).",
@@ -44,22 +43,24 @@ def swiglu_cases(g):
     yield case(
         -randn(g, 3, 2).abs() * 20, randn(g, 4, 2).abs(), randn(g, 4, 2), randn(g, 2, 4), label="gates far below zero"
     )
+    high = randn(g, 3, 2).abs() * 20 + 50, randn(g, 4, 2).abs() + 1
+    yield case(*high, randn(g, 4, 2), randn(g, 2, 4), label="gates far above zero")
     yield case(torch.zeros(2, 3), *some(3, hidden=4)[1:], label="x is zero")
-    yield case(*(part.double() for part in some(2, 3, hidden=5)), label="float64")
+    yield case(*some(3, 130, 4, hidden=150), label="many tokens, many hidden units")
     wide = some(4, 3, hidden=6)
     yield case(wide[0].T.contiguous().T, *(w.T.contiguous().T for w in wide[1:]), label="not contiguous")
 
 
 @exercise.oracle
 def llama_mlp(x, w_gate, w_up, w_down):
-    hidden, d = w_gate.shape
-    with torch.no_grad():
-        # What an MLP reads of LLaMA's config, with the config's defaults.
-        config = types.SimpleNamespace(hidden_size=d, intermediate_size=hidden, mlp_bias=False, hidden_act="silu")
-        mlp = borrowed("transformers.models.llama.modeling_llama", "LlamaMLP")(config).to(x.dtype)
-        for layer, weight in ((mlp.gate_proj, w_gate), (mlp.up_proj, w_up), (mlp.down_proj, w_down)):
-            layer.weight.copy_(weight)
-        return mlp(x)
+    """LLaMA's forward pass, over the given matrices instead of parameters, so that gradients reach these."""
+
+    def layer(weight):
+        return lambda x: F.linear(x, weight)
+
+    layers = {"gate_proj": layer(w_gate), "up_proj": layer(w_up), "down_proj": layer(w_down), "act_fn": F.silu}
+    mlp = borrowed("transformers.models.llama.modeling_llama", "LlamaMLP")
+    return mlp.forward(types.SimpleNamespace(**layers), x)
 
 
 @exercise.law("The result is linear in w_up")
@@ -158,6 +159,30 @@ exercise.mistake("gate and up are added", hint="They are multiplied, entry by en
 )
 
 gated_by_silu = _gated(lambda gate, up: F.silu(gate) * up)
+
+
+@exercise.mistake("the matrices aren't transposed", hint="nn.Linear stores [out, in]: x @ w_gate.T, and so on.")
+def not_transposed(x, w_gate, w_up, w_down):
+    return (F.silu(x @ w_gate) * (x @ w_up)) @ w_down
+
+
+exercise.mistake("exp is taken without protection, and overflows", hint="sigmoid(s), or 1 / (1 + exp(-s)).")(
+    _gated(lambda gate, up: gate * gate.exp() / (1 + gate.exp()) * up)
+)
+
+exercise.mistake("no gradient goes through the gate", hint="Gate and up part are learned alike: detach neither.")(
+    _gated(lambda gate, up: F.silu(gate).detach() * up)
+)
+
+
+@exercise.mistake("a softmax comes at the end", hint="The result is a sum of hidden units, as w_down gives it.")
+def softmax_at_the_end(x, w_gate, w_up, w_down):
+    return gated_by_silu(x, w_gate, w_up, w_down).softmax(-1)
+
+
+@exercise.mistake("x is added to the result", hint="The residual is added outside of this function.")
+def with_residual(x, w_gate, w_up, w_down):
+    return x + gated_by_silu(x, w_gate, w_up, w_down)
 
 
 @exercise.mistake(

@@ -19,6 +19,7 @@ exercise = Draft(
     points=3,
     forbid=["transformers", "torch.optim"],
     atol=1e-6,
+    no_gradient="a rate is a plain number",
     hints=[
         "Two pieces: before step `warmup` a line, after it a cosine. How much of the second piece is done?",
         "progress = (step - warmup) / (total - warmup), but at most 1. (1 + cos(π · progress)) / 2 falls from 1 to 0.",
@@ -32,7 +33,11 @@ exercise = Draft(
 def rate_cases(g):
     yield case(list(range(24)), 1.0, 5, 20, label="every step, and a few more than planned")
     yield case(list(range(14)), 3e-2, 0, 10, label="no warm-up")
-    yield case([0, 1, 2, 5, 40, 41, 99, 100, 101, 500], 0.5, 40, 100, floor=0.05, label="with a floor")
+    marks = [0, 1, 2, 5, 40, 41, 99, 100, 101, 500]
+    mixed = [marks[i] for i in torch.randperm(len(marks), generator=g)]
+    yield case(mixed, 0.5, 40, 100, floor=0.05, label="with a floor, in any order")
+    far = [0, 1, 1999, 2000, 2001, 50_000, 99_999, 100_000, 100_001, 10**7]
+    yield case(far, 3.0, 2000, 100_000, floor=0.3, label="a long plan")
     yield case([0, 1, 2, 3, 4, 5, 6, 7], 2.0, 1, 6, label="one step of warm-up")
     yield case([0, 1, 2], 0.1, 0, 1, floor=0.01, label="one step in all")
     yield case([0, 1, 2, 3, 4, 5], 0.7, 3, 4, label="one step of decay")
@@ -56,6 +61,11 @@ def rates(rate, steps, *args, **options):
     return [float(rate(step, *args, **options)) for step in steps]
 
 
+def _every(steps):
+    """Every how many steps to look, so that it isn't done much more than a hundred times."""
+    return max(1, steps // 100)
+
+
 @exercise.law("The marks are hit: peak, half way, floor")
 def hits_the_marks(out, one, call):
     """The peak at the end of the warm-up, half way between peak and floor in the middle, the floor at the end."""
@@ -72,14 +82,15 @@ def warmup_is_a_line(out, one, call):
     _, peak, warmup, total = one.args
     if not warmup:
         return None
-    found = call(list(range(warmup + 1)), peak, warmup, total, floor=one.kwargs.get("floor", 0.0))
-    return same(found, [peak * step / warmup for step in range(warmup + 1)], atol=1e-7)
+    steps = range(0, warmup + 1, _every(warmup))
+    found = call(list(steps), peak, warmup, total, floor=one.kwargs.get("floor", 0.0))
+    return same(found, [peak * step / warmup for step in steps], atol=1e-7)
 
 
 @exercise.law("After the peak the rate never rises")
 def never_rises_again(out, one, call):
     _, peak, warmup, total = one.args
-    steps = list(range(warmup, 3 * total + 2))
+    steps = list(range(warmup, 3 * total + 2, _every(total)))
     found = call(steps, peak, warmup, total, floor=one.kwargs.get("floor", 0.0))
     return all(later <= earlier + 1e-9 for earlier, later in zip(found, found[1:], strict=False))
 
@@ -141,6 +152,31 @@ def warm_from_floor(step, peak, warmup, total, floor=0.0):
     return planned(step, peak, warmup, total, floor)
 
 
+@exercise.mistake(
+    "the floor holds after the plan only: the cosine falls to 0", hint="The cosine itself ends at the floor."
+)
+def floor_afterwards(step, peak, warmup, total, floor=0.0):
+    return floor if step >= total else planned(step, peak, warmup, total)
+
+
+@exercise.mistake("the rate is a share of the peak", hint="The rate itself: peak times the share.")
+def share_of_peak(step, peak, warmup, total, floor=0.0):
+    return planned(step, peak, warmup, total, floor) / peak
+
+
+@exercise.mistake("the rate stays at the peak past the plan", hint="From step `total` on: the floor.")
+def peak_afterwards(step, peak, warmup, total, floor=0.0):
+    return peak if step > total else planned(step, peak, warmup, total, floor)
+
+
+exercise.mistake("the warm-up is divided in whole numbers", hint="peak * step / warmup, with /, and not with //.")(
+    _planned(lambda step, warmup: step // warmup)
+)
+
+exercise.mistake(
+    "the floor is reached one step early, at total - 1", hint="The decay takes total - warmup steps: none is taken off."
+)(_planned(progress=lambda step, warmup, total: min((step - warmup) / max(total - 1 - warmup, 1), 1.0)))
+
 exercise.mistake("the warm-up follows a square root", hint="A line: peak * step / warmup.")(
     _planned(lambda step, warmup: math.sqrt(step / warmup))
 )
@@ -183,10 +219,12 @@ exercise.mistake(
 )(_planned(progress=lambda step, warmup, total: (step - warmup) / (total - warmup)))
 
 
-@exercise.mistake("past the plan the rate is 0", hint="It stays at the floor.")
+@exercise.mistake(
+    "at the end of the plan and past it the rate is 0", hint="From step `total` on it stays at the floor."
+)
 def nothing_at_the_end(step, peak, warmup, total, floor=0.0):
-    """Past the plan the rate is 0 instead of the floor."""
-    return 0.0 if step > total else planned(step, peak, warmup, total, floor)
+    """From `total` on the rate is 0 instead of the floor."""
+    return 0.0 if step >= total else planned(step, peak, warmup, total, floor)
 
 
 exercise.mistake("the cosine makes a full turn", hint="Half a turn: cos(π · progress).")(
