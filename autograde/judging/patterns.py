@@ -47,7 +47,7 @@ def generic(exercise: Exercise, tried: Tried, expected: Sequence) -> Diagnosis |
         return Diagnosis(f"Your function returns {got_one}, where a torch.Tensor is asked for.")
     if any((mismatch := compare(e, g)) and mismatch.kind == "dtype" for g, e in wrong):
         return _wrong_kind(exercise, wrong)  # complex numbers have no order, whole ones no sign to speak of
-    return _tensor_pattern(exercise, wrong) or _wrong_kind(exercise, wrong) or _first_alone(tried)
+    return _tensor_pattern(exercise, wrong) or _first_alone(tried) or _wrong_kind(exercise, wrong)
 
 
 def _refusals(tried: Tried, expected: Sequence) -> Diagnosis | None:
