@@ -200,8 +200,7 @@ class Judgement:
         if len(told) != 1:
             return None
         if set(told) != {FLOWS}:
-            name, note = told.popitem()
-            return Diagnosis(f"The results are right, but one thing isn't as it should be ({name}): {note}.")
+            return Diagnosis(f"Every result is right, and one law doesn't hold: {next(iter(told))}.")
         cut = "cut off from the graph" in told[FLOWS]
         if not cut:
             return Diagnosis("The result is right, but learning through it goes wrong: its gradients differ.")

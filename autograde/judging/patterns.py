@@ -51,15 +51,14 @@ def generic(exercise: Exercise, tried: Tried, expected: Sequence) -> Diagnosis |
 
 
 def _refusals(tried: Tried, expected: Sequence) -> Diagnosis | None:
-    """What to say where probes tell of an error by its name, and results differ in that; or where all fail alike."""
+    """What to say where probes tell of an error by its name, and results differ in that."""
     each = [(tried.got[i], expected[i]) for i in tried.wrong]
     wanted = {_error_name(right) for _, right in each}
     given = {_error_name(got.value) for got, _ in each if not got.failure}
     raised = {got.failure.type if got.failure and got.failure.kind == "raised" else "" for got, _ in each}
-    if len(raised) == 1 and all(raised):
-        instead = f", where {_a(*wanted)} is asked for" if len(wanted) == 1 and all(wanted) else ""
-        return Diagnosis(f"Wherever your result is wrong, your code fails{instead}: {each[0][0].failure.message}")
-    if any(raised):
+    if all(raised) and len(raised) == len(wanted) == 1 and all(wanted):
+        return Diagnosis(f"Where {_a(*wanted)} is asked for, your code fails in another way.")
+    if any(raised):  # the error itself is told already
         return None
     if len(wanted) == 1 and all(wanted) and given == {""}:
         return Diagnosis(f"Where {_a(*wanted)} is asked for, none is raised.")

@@ -192,20 +192,12 @@ def refusing(x):
     raise ValueError
 
 
-def tripping(x):
-    return roots(x)[9]
-
-
 UNEXPLAINED = {
-    "another error": (asserting, "your code fails, where a ValueError is asked for: AssertionError"),
+    "another error": (asserting, "Where a ValueError is asked for, your code fails in another way."),
     "no error": (lambda x: x.abs().sqrt(), "Where a ValueError is asked for, none is raised."),
     "an error for all": (refusing, "A ValueError is raised where a result is asked for."),
-    "fails where it needn't": (tripping, "Wherever your result is wrong, your code fails: IndexError"),
     "whole numbers": (lambda x: roots(x).long(), "the dtype is not what is asked for"),
-    "one law": (
-        lambda x: roots(x).double(),
-        "The results are right, but one thing isn't as it should be (gives float32)",
-    ),
+    "one law": (lambda x: roots(x).double(), "Every result is right, and one law doesn't hold: gives float32"),
     "in place": (lambda x: x.copy_(roots(x)), "Your function writes into its input (argument 1): work on a copy."),
 }
 
