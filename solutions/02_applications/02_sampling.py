@@ -188,12 +188,15 @@ show(fig, "Left: probability against rank for five temperatures, flatter as the 
 def apply_temperature(logits, temperature):
     """Divide the logits by the temperature; temperature 0 means greedy.
 
-    logits:      [..., vocab], floating point, any number of leading dimensions; may hold -inf. Not changed.
+    logits:      [..., vocab], floating point, any number of leading dimensions; may hold -inf.
+                 Not changed.
     temperature: a number >= 0.
 
-    Returns a new tensor of the same shape and dtype: logits / temperature. No softmax. At temperature 0 the best token
-    of each row keeps its logit and every other becomes -inf; of tied best tokens the one with the lowest index stays.
-    Source: Ackley, Hinton and Sejnowski, "A learning algorithm for Boltzmann machines", Cognitive Science 9, 1985.
+    Returns a new tensor of the same shape and dtype: logits / temperature. No softmax. At
+    temperature 0 the best token of each row keeps its logit and every other becomes -inf; of
+    tied best tokens the one with the lowest index stays.
+    Source: Ackley, Hinton and Sejnowski, "A learning algorithm for Boltzmann machines",
+    Cognitive Science 9, 1985.
     """
     ### BEGIN SOLUTION
     if temperature > 0:
@@ -243,12 +246,15 @@ show(fig, f"Cumulative probability against the number of tokens kept. The best 5
 def top_k_filter(logits, k):
     """Keep the k likeliest tokens of each row, set the others to -inf.
 
-    logits: [..., vocab], floating point, any number of leading dimensions; may hold -inf. Not changed.
+    logits: [..., vocab], floating point, any number of leading dimensions; may hold -inf. Not
+            changed.
     k:      an int >= 1. A k larger than the vocabulary keeps every token.
 
-    Returns a new tensor of the same shape and dtype. Survivors keep their logits, and every token its place. Tokens
-    that tie with the k-th largest logit stay as well, so more than k can survive, as in transformers' TopKLogitsWarper.
-    Source: Fan, Lewis and Dauphin, "Hierarchical Neural Story Generation", 2018, arXiv:1805.04833.
+    Returns a new tensor of the same shape and dtype. Survivors keep their logits, and every
+    token its place. Tokens that tie with the k-th largest logit stay as well, so more than k
+    can survive, as in transformers' TopKLogitsWarper.
+    Source: Fan, Lewis and Dauphin, "Hierarchical Neural Story Generation", 2018,
+    arXiv:1805.04833.
     """
     ### BEGIN SOLUTION
     kth = logits.topk(min(k, logits.shape[-1])).values[..., -1:]
@@ -319,14 +325,17 @@ show(fig, f"Number of tokens that top-p 0.9 keeps at each place of a sentence, f
 def top_p_filter(logits, p):
     """Keep the nucleus of each row: the smallest set of likeliest tokens that holds at least p of the probability.
 
-    logits: [..., vocab], floating point, any number of leading dimensions; may hold -inf. Not changed.
-    p:      a float from 0 to 1. The token with which the sum reaches p stays; where the sum equals p, nothing more is
-            added. At least the best token stays, also for p = 0. p = 1 keeps every token, even one whose probability
-            rounds to 0.
+    logits: [..., vocab], floating point, any number of leading dimensions; may hold -inf. Not
+            changed.
+    p:      a float from 0 to 1. The token with which the sum reaches p stays; where the sum
+            equals p, nothing more is added. At least the best token stays, also for p = 0.
+            p = 1 keeps every token, even one whose probability rounds to 0.
 
-    Returns a new tensor of the same shape and dtype. Survivors keep their logits, and every token its place; the others
-    are -inf. Where equally likely tokens straddle the cut, as many stay as are needed, no matter which.
-    Source: Holtzman et al., "The Curious Case of Neural Text Degeneration", 2020, arXiv:1904.09751, section 3.1.
+    Returns a new tensor of the same shape and dtype. Survivors keep their logits, and every
+    token its place; the others are -inf. Where equally likely tokens straddle the cut, as many
+    stay as are needed, no matter which.
+    Source: Holtzman et al., "The Curious Case of Neural Text Degeneration", 2020,
+    arXiv:1904.09751, section 3.1.
     """
     ### BEGIN SOLUTION
     if p >= 1:
@@ -426,14 +435,15 @@ show(fig, f"Tokens kept against temperature. Top-p rises to {top_p_swells}, min-
 def min_p_filter(logits, min_p):
     """Keep the tokens of each row that are at least min_p times as likely as its best token.
 
-    logits: [..., vocab], floating point, any number of leading dimensions; may hold -inf. Not changed.
-    min_p:  a float from 0 to 1. A token exactly at the bar stays. min_p = 0 keeps every token, min_p = 1 the best one
-            and what ties with it.
+    logits: [..., vocab], floating point, any number of leading dimensions; may hold -inf. Not
+            changed.
+    min_p:  a float from 0 to 1. A token exactly at the bar stays. min_p = 0 keeps every token,
+            min_p = 1 the best one and what ties with it.
 
-    Returns a new tensor of the same shape and dtype. Survivors keep their logits, and every token its place; the others
-    are -inf.
-    Source: Nguyen et al., "Turning Up the Heat: Min-p Sampling for Creative and Coherent LLM Outputs", 2024,
-    arXiv:2407.01082.
+    Returns a new tensor of the same shape and dtype. Survivors keep their logits, and every
+    token its place; the others are -inf.
+    Source: Nguyen et al., "Turning Up the Heat: Min-p Sampling for Creative and Coherent LLM
+    Outputs", 2024, arXiv:2407.01082.
     """
     ### BEGIN SOLUTION
     probs = logits.softmax(-1)
@@ -505,15 +515,18 @@ print(f"At temperature 1, where it can't matter when the temperature comes, llam
 def sample(logits, temperature=1.0, top_k=None, top_p=1.0, min_p=0.0, generator=None):
     """Draw one token from each row: temperature, then top-k, top-p, min-p, then the softmax of what is left.
 
-    logits:      [..., vocab], floating point, any number of leading dimensions, also none; may hold -inf. Not changed.
+    logits:      [..., vocab], floating point, any number of leading dimensions, also none; may
+                 hold -inf. Not changed.
     temperature: a number >= 0; 0 always gives the best token.
     top_k:       an int >= 1, or None for no limit.
     top_p:       a float from 0 to 1; 1 is off.
     min_p:       a float from 0 to 1; 0 is off.
-    generator:   a torch.Generator, the only source of randomness; None means torch's global one. One state of it
-                 always gives the same tokens, and a draw moves it on. Don't seed it here.
+    generator:   a torch.Generator, the only source of randomness; None means torch's global
+                 one. One state of it always gives the same tokens, and a draw moves it on.
+                 Don't seed it here.
 
-    Each filter sees what the one before it has left, renormalised. Rows are drawn independently.
+    Each filter sees what the one before it has left, renormalised. Rows are drawn
+    independently.
 
     Returns token ids: int64, of the logits' shape without the last dimension.
     """
