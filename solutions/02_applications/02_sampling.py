@@ -190,7 +190,7 @@ def apply_temperature(logits, temperature):
 
     logits:      [..., vocab], floating point, any number of leading dimensions; may hold -inf.
                  Not changed.
-    temperature: a number >= 0.
+    temperature: a number >= 0. Only 0 itself is greedy.
 
     Returns a new tensor of the same shape and dtype: logits / temperature. No softmax. At
     temperature 0 the best token of each row keeps its logit and every other becomes -inf; of
@@ -250,9 +250,10 @@ def top_k_filter(logits, k):
             changed.
     k:      an int >= 1. A k larger than the vocabulary keeps every token.
 
-    Returns a new tensor of the same shape and dtype. Survivors keep their logits, and every
-    token its place. Tokens that tie with the k-th largest logit stay as well, so more than k
-    can survive, as in transformers' TopKLogitsWarper.
+    Returns a new tensor, also where nothing is dropped, of the same shape and dtype. Survivors
+    keep their logits, and every token its place; the others are -inf. Tokens that tie with the
+    k-th largest logit stay as well, so more than k can survive, as in transformers'
+    TopKLogitsWarper.
     Source: Fan, Lewis and Dauphin, "Hierarchical Neural Story Generation", 2018,
     arXiv:1805.04833.
     """
@@ -323,7 +324,7 @@ show(fig, f"Number of tokens that top-p 0.9 keeps at each place of a sentence, f
 
 # %% exercise="top_p_filter"
 def top_p_filter(logits, p):
-    """Keep the nucleus of each row: the smallest set of likeliest tokens that holds at least p of the probability.
+    """Keep the nucleus of each row: the smallest set of likeliest tokens that holds p in all.
 
     logits: [..., vocab], floating point, any number of leading dimensions; may hold -inf. Not
             changed.
@@ -331,9 +332,9 @@ def top_p_filter(logits, p):
             equals p, nothing more is added. At least the best token stays, also for p = 0.
             p = 1 keeps every token, even one whose probability rounds to 0.
 
-    Returns a new tensor of the same shape and dtype. Survivors keep their logits, and every
-    token its place; the others are -inf. Where equally likely tokens straddle the cut, as many
-    stay as are needed, no matter which.
+    Returns a new tensor, also where nothing is dropped, of the same shape and dtype. Survivors
+    keep their logits, and every token its place; the others are -inf. Where equally likely
+    tokens straddle the cut, as many stay as are needed, no matter which.
     Source: Holtzman et al., "The Curious Case of Neural Text Degeneration", 2020,
     arXiv:1904.09751, section 3.1.
     """
@@ -440,8 +441,8 @@ def min_p_filter(logits, min_p):
     min_p:  a float from 0 to 1. A token exactly at the bar stays. min_p = 0 keeps every token,
             min_p = 1 the best one and what ties with it.
 
-    Returns a new tensor of the same shape and dtype. Survivors keep their logits, and every
-    token its place; the others are -inf.
+    Returns a new tensor, also where nothing is dropped, of the same shape and dtype. Survivors
+    keep their logits, and every token its place; the others are -inf.
     Source: Nguyen et al., "Turning Up the Heat: Min-p Sampling for Creative and Coherent LLM
     Outputs", 2024, arXiv:2407.01082.
     """
@@ -513,12 +514,12 @@ print(f"At temperature 1, where it can't matter when the temperature comes, llam
 
 # %% exercise="sample"
 def sample(logits, temperature=1.0, top_k=None, top_p=1.0, min_p=0.0, generator=None):
-    """Draw one token from each row: temperature, then top-k, top-p, min-p, then the softmax of what is left.
+    """Draw one token from each row: temperature, top-k, top-p, min-p, softmax of what is left.
 
     logits:      [..., vocab], floating point, any number of leading dimensions, also none; may
                  hold -inf. Not changed.
     temperature: a number >= 0; 0 always gives the best token.
-    top_k:       an int >= 1, or None for no limit.
+    top_k:       an int >= 1, also beyond the vocabulary, or None for no limit.
     top_p:       a float from 0 to 1; 1 is off.
     min_p:       a float from 0 to 1; 0 is off.
     generator:   a torch.Generator, the only source of randomness; None means torch's global
