@@ -179,7 +179,7 @@ show(fig, "Left: probability against rank for five temperatures, flatter as the 
           "both contexts grows from 0 towards that of a fair choice among all tokens.")
 
 # %% [markdown]
-# ### Your turn
+# ### Exercise 1: temperature, and 0
 #
 # At $T = 0$ the formula divides by zero. Its limit is clear, though: all probability goes to the best token. Engines
 # treat 0 as a case of its own, and so should you.
@@ -241,6 +241,8 @@ show(fig, f"Cumulative probability against the number of tokens kept. The best 5
 # A token that must not be drawn gets the logit $-\infty$, since $e^{-\infty} = 0$. Not 0: $e^0 = 1$ would make it a
 # *good* token. Filters hand logits on rather than probabilities, so that they can be stacked, and the one softmax at
 # the end renormalises by itself.
+#
+# ### Exercise 2: top-k
 
 # %% exercise="top_k_filter"
 def top_k_filter(logits, k):
@@ -314,7 +316,7 @@ show(fig, f"Number of tokens that top-p 0.9 keeps at each place of a sentence, f
           "against the constant 50 of top-k.")
 
 # %% [markdown]
-# ### Your turn
+# ### Exercise 3: top-p
 #
 # Two details make or break it.
 #
@@ -431,6 +433,8 @@ show(fig, f"Tokens kept against temperature. Top-p rises to {top_p_swells}, min-
 # Min-p is steadier, and still no magic: at `min_p` = 0.1 a token a tenth as likely as the best survives, whether it
 # makes sense or not. Whether it makes *better* text is disputed: the paper says so, a re-analysis of its evidence
 # finds no advantage over the others (Schaeffer et al. 2025, [arXiv:2506.13681](https://arxiv.org/abs/2506.13681)).
+#
+# ### Exercise 4: min-p
 
 # %% exercise="min_p_filter"
 def min_p_filter(logits, min_p):
@@ -511,6 +515,8 @@ print(f"At temperature 1, where it can't matter when the temperature comes, llam
 #
 # Any way to draw is fine: `torch.multinomial`, the inverse of the cumulative sum, or the Gumbel trick. It should
 # take its randomness from the `generator` it is given, so that a run can be repeated.
+#
+# ### Exercise 5: the draw
 
 # %% exercise="sample"
 def sample(logits, temperature=1.0, top_k=None, top_p=1.0, min_p=0.0, generator=None):

@@ -120,6 +120,8 @@ print(repr(tokenizer.decode([*prompts[worst], *loops[worst]])))
 #
 # An n-gram that stands there five times is one new phrase and four repetitions. The fraction on the right is also
 # known as *distinct-n*: the same measure, turned round.
+#
+# ### Exercise 1: how much is repeated?
 
 # %% exercise="repetition_rate"
 def repetition_rate(tokens, n=4):
@@ -420,6 +422,8 @@ show(fig, f"Bars for six contexts: between {negative.min():.0%} and {negative.ma
 #   What it takes depends on where the model happens to put its zero.
 #
 # It asks whether a token occurred, not how often. And in transformers the *prompt* counts as text, too.
+#
+# ### Exercise 2: the repetition penalty
 
 # %% exercise="repetition_penalty"
 def repetition_penalty(logits, ids, penalty):
@@ -458,6 +462,8 @@ check(repetition_penalty)
 # *Presence* is taken once from every token that occurred: a push towards new words. *Frequency* is taken for every
 # occurrence: the longer a loop runs, the harder it is to go on. Which of the two will break a loop? (Make a guess now;
 # the comparison below will tell.)
+#
+# ### Exercise 3: frequency and presence
 
 # %% exercise="frequency_presence_penalty"
 def frequency_presence_penalty(logits, ids, frequency=0.0, presence=0.0):
@@ -494,6 +500,8 @@ check(frequency_presence_penalty)
 # tokens before is forbidden now, with a logit of $-\infty$.
 #
 # It is the only cure with a guarantee, and a blunt one: with $n = 2$ a text on New York may say the city's name once.
+#
+# ### Exercise 4: no n-gram twice
 
 # %% exercise="no_repeat_ngram"
 def no_repeat_ngram(logits, ids, n):
@@ -539,6 +547,8 @@ check(no_repeat_ngram)
 # Nothing is drawn: like greedy decoding it always gives the same text. To know $h_v$ the model has to read all $k$
 # candidates, $k$ times the work of greedy decoding. (In transformers it is no longer built in; generate() loads it
 # from the hub.)
+#
+# ### Exercise 5: one step of contrastive search
 
 # %% exercise="contrastive_search_step"
 def contrastive_search_step(logits, candidates, states, context, alpha):

@@ -138,7 +138,7 @@ print({mark: f"{len(tokenizer.tokenize(mark))} token(s)" for mark in marks})
 # message*, under one condition; and it opens the model's turn only on demand. A space or a line break that differs
 # from what the model was trained on raises no error, it only makes the answers a little worse. So nobody notices.
 #
-# ### Your turn
+# ### Exercise 1: messages into text
 #
 # Say the same in Python.
 
@@ -205,6 +205,8 @@ print(f"one message, and {turns} turns for the model; with the content encoded a
 # Two details decide. The prompt has to end *exactly* where the answer begins: tokens carry their space in front, so
 # `" positive"` is a token, and after a space left at the end of the prompt it would mean two spaces. And examples are
 # foreign text: if one of them holds a brace, the template must not stumble over it.
+#
+# ### Exercise 2: a prompt with examples
 
 # %% exercise="few_shot_prompt"
 def few_shot_prompt(
@@ -421,7 +423,7 @@ def play_music(artist: str, shuffle: bool) -> str:
 TOOLS = [get_weather, set_timer, play_music]
 
 # %% [markdown]
-# ### Your turn
+# ### Exercise 3: describe a function
 #
 # `typing.get_type_hints(function)` gives the hints as types, `inspect.signature(function).parameters` the parameters
 # with their defaults, `inspect.getdoc(function)` the docstring without its indentation.
@@ -581,6 +583,8 @@ for shots, answers in free.items():
 # So the reader comes first, and it has one rule: the answer is *data*, never code. No `eval`, which would carry out
 # whatever a web page has talked the model into. JSON is read with `json`; a name is one of ours or unknown; arguments
 # are checked against the schema. Every refusal says what is wrong, in a sentence that can be handed back.
+#
+# ### Exercise 4: read a call
 
 # %% exercise="parse_tool_call"
 def parse_tool_call(text, schemas):
@@ -699,7 +703,7 @@ show(fig, f"Bars: how many tokens are allowed at each of {len(steps)} steps of a
 # Most of a call is grammar. Only at a few places has the model a say, and there it matters: which tool, which city.
 # Where several tokens are allowed, they are often beginnings of one another: `{`, `{"`, `{"name`.
 #
-# ### Your turn
+# ### Exercise 5: which tokens may come next?
 #
 # Write the mask, for a small language of schemas. Everything is written as `json.dumps` writes it, so that there is one
 # way to write each value.
@@ -882,6 +886,8 @@ show(fig, f"Bars: how often the tool ran ({', '.join(map(str, ran.values()))}) a
 #
 # The last piece. Whatever goes wrong becomes a message: a model that is told "unknown tool" can try again; a program
 # that crashes can't.
+#
+# ### Exercise 6: carry out a call
 
 # %% exercise="dispatch"
 def dispatch(text, functions):

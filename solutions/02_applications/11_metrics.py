@@ -87,7 +87,7 @@ show(
 # The cure is to look at *which* errors happen. The **confusion matrix** counts, for every true class, what it was
 # taken for. Everything else in this half of the chapter is read off it.
 #
-# ### Your turn
+# ### Exercise 1: the confusion matrix
 
 # %% exercise="confusion_matrix"
 def confusion_matrix(targets, predictions, n_classes):
@@ -153,6 +153,8 @@ show(
 # * **macro**: the plain mean over the classes. A rare class counts as much as a frequent one.
 # * **weighted**: the mean with each class's frequency as its weight.
 # * **micro**: add up the counts of all classes, then divide. If every example gets one label, that *is* the accuracy.
+#
+# ### Exercise 2: precision, recall, F1
 
 # %% exercise="precision_recall_f1"
 def precision_recall_f1(matrix, average):
@@ -168,7 +170,7 @@ def precision_recall_f1(matrix, average):
     that never occurs, and F1 where both are 0. Such classes count in the macro mean like all
     others. Macro and weighted F1 are means of the classes' F1.
 
-    Returns floating point: [3, classes] for "none", else [3]: precision, recall, F1. As
+    Returns float32 or float64: [3, classes] for "none", else [3]: precision, recall, F1. As
     scikit-learn's precision_recall_fscore_support with zero_division=0 and all labels.
     """
     ### BEGIN SOLUTION
@@ -229,6 +231,8 @@ show(
 # $$\text{AUC} = P(s^+ > s^-) + \tfrac{1}{2} P(s^+ = s^-)$$
 #
 # The second term is what gets forgotten. Models that give coarse scores (a judge that answers 1 to 5) tie all the time.
+#
+# ### Exercise 3: the area under the ROC curve
 
 # %% exercise="roc_auc"
 def roc_auc(scores, labels):
@@ -320,6 +324,8 @@ show(
 # $$R^2 = 1 - \frac{\sum_i (y_i - \hat y_i)^2}{\sum_i (y_i - \bar y)^2}$$
 #
 # Nothing in that is a square of anything: if the predictions are worse than the mean, $R^2$ is negative, without limit.
+#
+# ### Exercise 4: errors of a regression
 
 # %% exercise="regression_metrics"
 def regression_metrics(predictions, targets):
@@ -430,6 +436,9 @@ for candidate in (reference, "the cat sat on the mat", "the the the the the the 
     print(f"BLEU {found.score:5.1f}   precisions {[round(p) for p in found.precisions]}, "
           f"penalty {found.bp:.2f}   {candidate!r}")
 
+# %% [markdown]
+# ### Exercise 5: BLEU
+
 # %% exercise="bleu"
 def bleu(candidates, references, max_n=4):
     """Corpus BLEU, without smoothing.
@@ -445,7 +454,7 @@ def bleu(candidates, references, max_n=4):
     candidates' lengths; r adds up, for each text, the length of the reference whose length is
     closest to the candidate's, of two equally close ones the shorter.
 
-    Returns a float from 0 to 1: min(1, exp(1 - r/c)) times the geometric mean of the max_n
+    Returns a number from 0 to 1: min(1, exp(1 - r/c)) times the geometric mean of the max_n
     precisions. It is 0 if for some n there is no hit (also if there is no n-gram at all).
     Tokens are compared as they are.
 
@@ -459,7 +468,8 @@ def bleu(candidates, references, max_n=4):
     logs, c, r = 0.0, 0, 0
     for candidate, options in zip(candidates, references, strict=True):
         c += len(candidate)
-        r += min((len(option) for option in options), key=lambda n: (abs(n - len(candidate)), n))
+        lengths = [len(option) for option in options]
+        r += min(lengths, key=lambda n: (abs(n - len(candidate)), n))
     for n in range(1, max_n + 1):
         hits = total = 0
         for candidate, options in zip(candidates, references, strict=True):
@@ -576,6 +586,8 @@ print(f"of {len(chinese)} characters the tokenizer of rouge-score, [a-z0-9]+, ke
 # The LCS comes from a table. Let $L_{ij}$ be its length for the first $i$ and the first $j$ words. If word $i$ equals
 # word $j$, take both: $L_{ij} = L_{i-1,j-1} + 1$. If not, one of them is left out: the larger of $L_{i-1,j}$ and
 # $L_{i,j-1}$.
+#
+# ### Exercise 6: ROUGE-L
 
 # %% exercise="rouge_l"
 def rouge_l(candidate, reference):
@@ -599,10 +611,8 @@ def rouge_l(candidate, reference):
         for j, other in enumerate(reference):
             row.append(above[j] + 1 if token == other else max(above[j + 1], row[j]))
         above = row
-    common = above[-1]
-    if not common:
-        return 0.0, 0.0, 0.0
-    return common / len(candidate), common / len(reference), 2 * common / (len(candidate) + len(reference))
+    common, n, m = above[-1], len(candidate), len(reference)
+    return (common / n, common / m, 2 * common / (n + m)) if common else (0.0, 0.0, 0.0)
     ### END SOLUTION
 
 
@@ -668,6 +678,8 @@ show(
 #
 # A perplexity of 20 means: as unsure as if choosing among 20 equally likely tokens at every step. $N$ counts *predicted
 # tokens*: not padding, not the prompt (if that isn't judged), not the first token, which nothing predicts.
+#
+# ### Exercise 7: perplexity
 
 # %% exercise="perplexity"
 def perplexity(logits, labels):
@@ -683,8 +695,8 @@ def perplexity(logits, labels):
     exp of the mean of -log p over all labels that count and are predicted by something, each
     token with the same weight, whatever row it stands in.
 
-    Returns a float or a tensor of no dimension: exp of the loss that transformers' causal
-    models compute.
+    Returns a float, or a float32 or float64 tensor of no dimension: exp of the loss that
+    transformers' causal models compute.
     """
     ### BEGIN SOLUTION
     targets = labels[:, 1:]
@@ -830,6 +842,8 @@ show(
 # For texts and pictures, encoders give vectors, and the **cosine** of two vectors says how alike their directions are:
 #
 # $$\cos(a, b) = \frac{a \cdot b}{\lVert a \rVert \, \lVert b \rVert}$$
+#
+# ### Exercise 8: cosine similarity
 
 # %% exercise="cosine_similarity"
 def cosine_similarity(a, b):
@@ -854,6 +868,8 @@ check(cosine_similarity)
 # %% [markdown]
 # **Top-k accuracy** then asks whether the right answer is among the $k$ most similar. It is also called hit@k. (With
 # several right answers, *recall@k*, the share of them that is found, is another number.)
+#
+# ### Exercise 9: top-k accuracy
 
 # %% exercise="top_k_accuracy"
 def top_k_accuracy(scores, targets, k):
