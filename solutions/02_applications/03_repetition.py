@@ -132,7 +132,7 @@ def repetition_rate(tokens, n=4):
     n:      tokens in an n-gram, an int >= 1. n-grams overlap: a text has length - n + 1 of
             them. Two are the same if they have the same tokens in the same order.
 
-    Returns a floating-point tensor [...]: a share from 0 to 1 for each text, counted within
+    Returns a float32 or float64 tensor [...]: a share from 0 to 1 for each text, counted within
     that text alone. A text of fewer than n tokens has no n-gram; its rate is 0.
     Source: seq-rep-n in Welleck et al., "Neural Text Generation with Unlikelihood Training",
     2020, arXiv:1908.04319.
@@ -427,7 +427,7 @@ show(fig, f"Bars for six contexts: between {negative.min():.0%} and {negative.ma
 
 # %% exercise="repetition_penalty"
 def repetition_penalty(logits, ids, penalty):
-    """Make every token that occurred less likely: divide its logit if positive, multiply it if negative.
+    """Make every token that occurred less likely: divide its logit, or multiply one below 0.
 
     logits:  [..., vocab], floating point, any number of leading dimensions; may hold -inf. Not
              changed.
@@ -436,9 +436,10 @@ def repetition_penalty(logits, ids, penalty):
     penalty: a number > 0. Above 1 it penalises, below 1 it rewards by the same formula, 1 does
              nothing.
 
-    Returns a new tensor of the shape and dtype of logits. Each token that stands in its row of
-    ids has logit / penalty if the logit is 0 or more, and logit * penalty if it is below 0;
-    once, however often the token occurs. All other logits stay as they are. No softmax.
+    Returns a new tensor, always, of the shape and dtype of logits. Each token that stands in
+    its row of ids has logit / penalty if the logit is 0 or more, and logit * penalty if it is
+    below 0; once, however often the token occurs. All other logits stay as they are. No
+    softmax.
     Source: Keskar et al., "CTRL", 2019, arXiv:1909.05858, section 4.1; as
     RepetitionPenaltyLogitsProcessor has it.
     """
@@ -478,8 +479,8 @@ def frequency_presence_penalty(logits, ids, frequency=0.0, presence=0.0):
                formula.
     presence:  taken once from each token that stands there at all; likewise.
 
-    Returns a new tensor of the shape and dtype of logits. Tokens that don't occur keep their
-    logits. No softmax.
+    Returns a new tensor, always, of the shape and dtype of logits. Tokens that don't occur keep
+    their logits. No softmax.
     Source: OpenAI's API reference, "Frequency and presence penalties".
     """
     ### BEGIN SOLUTION
@@ -513,9 +514,9 @@ def no_repeat_ngram(logits, ids, n):
             logits; length >= 1.
     n:      an int >= 1. n = 1 forbids every token that occurred.
 
-    Returns a new tensor of the shape and dtype of logits: -inf for each token t such that the
-    row's last n - 1 tokens, followed by t, stand somewhere in the row already (those n - 1
-    tokens themselves included); all other logits as they are. A text of fewer than n tokens
+    Returns a new tensor, always, of the shape and dtype of logits: -inf for each token t such
+    that the row's last n - 1 tokens, followed by t, stand somewhere in the row already (those n
+    - 1 tokens themselves included); all other logits as they are. A text of fewer than n tokens
     forbids nothing.
     Source: Paulus, Xiong and Socher, 2017, arXiv:1705.04304; as NoRepeatNGramLogitsProcessor
     has it.
