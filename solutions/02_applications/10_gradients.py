@@ -334,7 +334,9 @@ def init_network(model, scheme, generator):
             if isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d)):
                 draw = torch.randn(module.weight.shape, generator=generator)
                 module.weight.copy_(draw * init_std(module.weight.shape, scheme))
-            elif isinstance(module, (nn.LayerNorm, nn.BatchNorm1d)) and module.weight is not None:
+            elif isinstance(module, (nn.LayerNorm, nn.BatchNorm1d)):
+                if module.weight is None:
+                    continue
                 module.weight.fill_(1.0)
             else:
                 continue
