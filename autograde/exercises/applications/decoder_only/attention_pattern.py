@@ -1,6 +1,6 @@
 """`attention_pattern(kind, n_source, n_target)`
 
-Who may see whom, in a text of n_source given tokens followed by n_target tokens that are to be written.
+Who may see whom, in a text of n_source given tokens followed by n_target to be written.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """`constrain_json(text, vocabulary, schema)`
 
-Which tokens may come next, so that the text stays the beginning of a JSON value of the schema.
+Which tokens may come next, so that the text goes on as a JSON value of the schema.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from autograde.exercises.applications.prompts_and_tools.shared import jsonschema
 exercise = Draft(
     "constrain_json",
     points=4,
+    no_gradient="which tokens may come is yes or no",
     hints=[
         "First a function for one question: does some value of the schema begin with this text, and is the text one? "
         "Ask it of text + token.",

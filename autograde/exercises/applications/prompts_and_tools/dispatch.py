@@ -1,7 +1,4 @@
-"""`dispatch(text, functions)`
-
-Carry out the call in a model's answer, and give back the message that tells the model what came of it.
-"""
+"""`dispatch(text, functions)`: Carry out the call in a model's answer, and give back the message that tells of it."""
 
 from __future__ import annotations
 
@@ -29,6 +26,7 @@ from autograde.exercises.applications.prompts_and_tools.shared import (
 exercise = Draft(
     "dispatch",
     points=3,
+    no_gradient="texts are no numbers",
     hints=[
         "Three steps: read the call, run the function, tell the result. Two of them can fail, in different ways.",
         "{function.__name__: function for function in functions} is the only place to look a name up. try parse_tool_"

@@ -1,7 +1,4 @@
-"""`tool_schema(function)`
-
-The description of a function for a model, as a JSON Schema in the form that OpenAI's interface made common.
-"""
+"""`tool_schema(function)`: The description of a function for a model, as a JSON Schema in OpenAI's form."""
 
 from __future__ import annotations
 
@@ -30,6 +27,7 @@ from autograde.exercises.applications.prompts_and_tools.shared import (
 exercise = Draft(
     "tool_schema",
     points=3,
+    no_gradient="texts are no numbers",
     forbid=["transformers"],
     hints=[
         "Three sources: inspect.signature for names and defaults, typing.get_type_hints for types, inspect.getdoc for "

@@ -1,6 +1,6 @@
 """`repetition_penalty(logits, ids, penalty)`
 
-Make every token that occurred less likely: divide its logit if positive, multiply it if negative.
+Make every token that occurred less likely: divide its logit, or multiply one below 0.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """`sample(logits, temperature=1.0, top_k=None, top_p=1.0, min_p=0.0, generator=None)`
 
-Draw one token from each row: temperature, then top-k, top-p, min-p, then the softmax of what is left.
+Draw one token from each row: temperature, top-k, top-p, min-p, softmax of what is left.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""`top_p_filter(logits, p)`
-
-Keep the nucleus of each row: the smallest set of likeliest tokens that holds at least p of the probability.
-"""
+"""`top_p_filter(logits, p)`: Keep the nucleus of each row: the smallest set of likeliest tokens that holds p in all."""
 
 from __future__ import annotations
 
