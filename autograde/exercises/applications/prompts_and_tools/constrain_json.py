@@ -409,6 +409,22 @@ def mask_as_numbers(text, vocabulary, schema):
     return torch.zeros(len(vocabulary)).masked_fill(~mask(text, vocabulary, schema), -torch.inf)
 
 
+exercise.mistake("the mask holds 0 and 1", hint="Booleans: dtype=torch.bool.")(
+    lambda text, vocabulary, schema: mask(text, vocabulary, schema).long()
+)
+
+exercise.mistake("the places of the allowed tokens are returned", hint="A bool for each token of the vocabulary.")(
+    lambda text, vocabulary, schema: mask(text, vocabulary, schema).nonzero()[:, 0]
+)
+
+exercise.mistake("what is written already is ignored", hint="text + token has to be the beginning of a value.")(
+    lambda text, vocabulary, schema: mask("", vocabulary, schema)
+)
+
+exercise.mistake("only the first of several schemas counts", hint="anyOf: a value of any of them.")(
+    lambda text, vocabulary, schema: mask(text, vocabulary, schema.get("anyOf", [schema])[0])
+)
+
 exercise.alternative(mask)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import functools
 import json
+import re
 
 import torch
 
@@ -387,6 +388,23 @@ def dispatch_anything(text, functions):
     except Exception as error:
         return {"role": "tool", "content": _failed(error)}
 
+
+def _told_as(change):
+    """The right message, changed."""
+    return lambda text, functions: change(dispatch(text, functions))
+
+
+exercise.mistake("the role is 'function'", hint="The role of such a message is 'tool'.")(
+    _told_as(lambda message: message | {"role": "function"})
+)
+
+exercise.mistake("'Error:' is written with a capital", hint="The words are 'error: ', letter by letter.")(
+    _told_as(lambda message: message | {"content": re.sub("^error: ", "Error: ", message["content"])})
+)
+
+exercise.mistake("only the first function is looked at", hint="Look the name up among all of them.")(
+    lambda text, functions: dispatch(text, functions[:1])
+)
 
 exercise.alternative(dispatch)
 

@@ -217,6 +217,15 @@ def few_shot_own_template(instruction, examples, query, template=PLAIN, separato
     return few_shot(instruction, examples, query, PLAIN, separator)
 
 
+exercise.mistake("only spaces are taken away at the end", hint="White space of all kinds: rstrip().")(
+    _few_shot(end=lambda text: text.rstrip(" "))
+)
+
+exercise.mistake("the last example is left out", hint="Each example, in the order given.")(
+    lambda instruction, examples, query, *rest, **others: few_shot(instruction, examples[:-1], query, *rest, **others)
+)
+
+
 @exercise.mistake("an instruction of white space is left out", hint="Only an empty one is: '' and nothing else.")
 def few_shot_strict_instruction(instruction, examples, query, template=PLAIN, separator="\n\n"):
     return few_shot(instruction if instruction.strip() else "", examples, query, template, separator)

@@ -368,6 +368,18 @@ exercise.mistake("3.0 becomes 3", hint="Nothing is converted: 3 stays 3, and 3.0
     _changed(lambda value: int(value) if type(value) is float and value == int(value) else value)
 )
 
+exercise.mistake("only the arguments come back", hint="{'name': …, 'arguments': …}")(
+    lambda text, schemas: parse(text, schemas)["arguments"]
+)
+
+
+@exercise.mistake("arguments that are left out become null", hint="Nothing is added: what isn't there isn't there.")
+def parse_with_nulls(text, schemas):
+    call = parse(text, schemas)
+    known = next(s["function"]["parameters"] for s in schemas if s["function"]["name"] == call["name"])
+    return call | {"arguments": dict.fromkeys(known["properties"]) | call["arguments"]}
+
+
 exercise.mistake("all arguments become texts", hint="Nothing is converted.")(_changed(str))
 
 exercise.mistake("the other keys of the object come back, too", hint="'name' and 'arguments', and nothing else.")(

@@ -219,6 +219,19 @@ def chat_inserted(messages, add_generation_prompt=False):
     return chat(messages, add_generation_prompt)
 
 
+exercise.mistake("the model's turn isn't opened after an answer of its own", hint="Whatever the last role was.")(
+    _chat(opens=lambda asked, messages: asked and (not messages or messages[-1]["role"] != "assistant"))
+)
+
+exercise.mistake("the line break at the very end is taken away", hint="The text ends as its last turn does.")(
+    lambda messages, add_generation_prompt=False: chat(messages, add_generation_prompt).rstrip()
+)
+
+exercise.mistake("only the last message is written", hint="All of them, in their order.")(
+    lambda messages, add_generation_prompt=False: chat(messages[-1:], add_generation_prompt)
+)
+
+
 @exercise.mistake("'System' counts as a system message", hint="Compare the role as it is.")
 def chat_of_any_spelling(messages, add_generation_prompt=False):
     shown = chat(messages, add_generation_prompt)

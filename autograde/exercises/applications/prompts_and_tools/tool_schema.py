@@ -293,6 +293,36 @@ exercise.mistake(
     hint="The model knows nothing but the description: refuse with a ValueError.",
 )(tool_made_of(missing=lambda name: None))
 
+
+def _with_more(change):
+    """The right schema, changed in place by `change(parameters, function)`."""
+
+    def tool_schema(function):
+        schema = right_tool(function)
+        change(schema["function"]["parameters"], function)
+        return schema
+
+    return tool_schema
+
+
+def _say_defaults(parameters, function):
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.default is not parameter.empty:
+            parameters["properties"][name]["default"] = parameter.default
+
+
+exercise.mistake("default values are told", hint="A default only decides about 'required' here.")(
+    _with_more(_say_defaults)
+)
+
+exercise.mistake("'additionalProperties' is told", hint="Some services ask for it. Here the keys are the docstring's.")(
+    _with_more(lambda parameters, function: parameters.update(additionalProperties=False))
+)
+
+exercise.mistake("the schema is given as a text", hint="A dict: json.dumps comes later, where it is sent.")(
+    lambda function: json.dumps(right_tool(function), ensure_ascii=False)
+)
+
 exercise.alternative(right_tool)
 
 
