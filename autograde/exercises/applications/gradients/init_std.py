@@ -40,7 +40,7 @@ def std_cases(g):
     yield case((1, 1), "he", label="he, a single number")
     yield case([12, 7], "he", 0.2, label="he, a leaky slope of 0.2")
     yield case((6, 9, 3), "he", 1.0, label="he, slope 1: no ReLU at all")
-    yield case(torch.Size((10, 4)), "he", slope=5**0.5, label="he, the slope that torch's own layers start with")
+    yield case(torch.Size((10, 4)), "he", slope=2.5, label="he, a slope above 1")
     yield case((7, 5), "xavier", 0.5, label="xavier, with a slope")
     yield case((integer(g, 3, 20),), "he", label="a bias")
     yield case((9, 2), "normal", label="a scheme that there isn't")
@@ -220,6 +220,11 @@ exercise.mistake(
 @exercise.mistake("schemes that are spelt otherwise are taken as well", hint="'He' is unknown: compare the whole text.")
 def std_of_any_spelling(shape, scheme, slope=0.0):
     return right_std(shape, scheme.lower(), slope)
+
+
+@exercise.mistake("an unknown scheme is a KeyError", hint="Ask first whether the scheme is one of the two: ValueError.")
+def std_by_lookup(shape, scheme, slope=0.0):
+    return right_std(shape, {"xavier": "xavier", "he": "he"}[scheme], slope)
 
 
 @exercise.mistake("a shape of no dimension is an IndexError", hint="Ask for len(shape) < 2 before you look into it.")
