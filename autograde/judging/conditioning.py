@@ -55,7 +55,7 @@ def _near(got: Any, right: Any, moved: Sequence, roundings: int, how: dict[str, 
     allowed = torch.stack([(other - yours).abs().nan_to_num(0.0, 0.0) for other in others]).amax(0) * roundings
     allowed = allowed.clamp(max=_MOST * float(yours.abs().nan_to_num(0.0, 0.0).max())) if yours.numel() else allowed
     near = (mine - yours).abs() <= how["atol"] + how["rtol"] * yours.abs() + allowed
-    return bool(((mine == yours) | (near & yours.isfinite())).all())  # all is within an infinity's reach
+    return bool(((mine == yours) | near & yours.isfinite()).all())  # nothing is near an infinity
 
 
 def _parts(value: Any) -> tuple[Any, list]:

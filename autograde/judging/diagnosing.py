@@ -39,7 +39,7 @@ def alike(a: Outcome, b: Outcome, exercise: Exercise, one: Case) -> bool:
     if a.failure or b.failure:
         kinds = [(o.failure.kind, o.failure.type, _gist(o.failure)) for o in (a, b) if o.failure]
         return len(kinds) == 2 and kinds[0] == kinds[1] and "too slow" not in kinds[0]
-    if a.changed != b.changed:
+    if a.changed != b.changed or (exercise.fresh and a.shared != b.shared):
         return False
     try:
         if exercise.agrees:

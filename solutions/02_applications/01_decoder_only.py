@@ -186,15 +186,18 @@ print("the first token's weights, if it sees only what stands before it:", first
 
 # %% exercise="attention_pattern"
 def attention_pattern(kind, n_source, n_target):
-    """Who may see whom, in a text of n_source given tokens followed by n_target tokens that are to be written.
+    """Who may see whom, in a text of n_source given tokens followed by n_target to be written.
 
-    kind:               "encoder", "decoder", "prefix" or "encoder-decoder"; anything else raises a ValueError
-    n_source, n_target: ints of at least 0, of which one at least is above 0 (both are for "encoder-decoder")
-    Returns a bool tensor [n, n] with n = n_source + n_target, True where token i (row) may see token j (column):
+    kind:               "encoder", "decoder", "prefix" or "encoder-decoder", spelt so; anything
+                        else raises a ValueError
+    n_source, n_target: ints of at least 0, of which one at least is above 0 (both are for
+                        "encoder-decoder")
+    Returns a bool tensor [n, n] with n = n_source + n_target, True where token i (row) may see
+    token j (column):
       "encoder": everybody sees everybody
       "decoder": every token sees itself and what stands before it, whether given or written
-      "prefix":  given tokens see all given ones and no other; a written token sees all given ones, the written ones
-                 before it, and itself
+      "prefix":  given tokens see all given ones and no other; a written token sees all given
+                 ones, the written ones before it, and itself
     For "encoder-decoder" a dict of its three bool masks, True where the row may see the column:
       "encoder" [n_source, n_source]: everybody sees everybody
       "decoder" [n_target, n_target]: itself and what stands before it
@@ -290,17 +293,20 @@ def mask_tokens(ids, special, pick, act, random_ids, mask_id, share=0.15):
     """What BERT reads, and what it is asked for.
 
     ids:        int64 tensor of any shape: the text. Not changed
-    special:    bool, of that shape; True for padding and marks of all kinds, which are never picked
-    pick, act:  float32, of that shape, from 0 to below 1. A token is picked where pick < share and it isn't special.
-                A picked token becomes mask_id where act < 0.8, its random_ids where 0.8 <= act < 0.9, and stays what it
-                is where act >= 0.9. What isn't picked stays, whatever act says
+    special:    bool, of that shape; True for padding and marks of all kinds, which are never
+                picked
+    pick, act:  float32, of that shape, from 0 to below 1. A token is picked where pick < share
+                and it isn't special. A picked token becomes mask_id where act < 0.8, its
+                random_ids where 0.8 <= act < 0.9, and stays what it is where act >= 0.9. What
+                isn't picked stays, whatever act says
     random_ids: int64, of that shape: the random tokens, one for each place
     mask_id:    an int
     share:      a float from 0 to 1
-    Returns (inputs, labels), new int64 tensors of that shape. Labels: the tokens of ids where picked, -100 elsewhere.
+    Returns (inputs, labels), new int64 tensors of that shape. Labels: the tokens of ids where
+    picked, -100 elsewhere.
 
-    Devlin et al. 2018, arXiv:1810.04805, section 3.1; as in transformers' DataCollatorForLanguageModeling each token is
-    picked by itself, so the number picked varies.
+    Devlin et al. 2018, arXiv:1810.04805, section 3.1; as in transformers'
+    DataCollatorForLanguageModeling each token is picked by itself, so the number picked varies.
     """
     ### BEGIN SOLUTION
     picked = (pick < share) & ~special
@@ -362,13 +368,14 @@ def corrupt_spans(ids, noise, first_sentinel):
     """What T5's encoder reads, and what its decoder has to write.
 
     ids:            int64 tensor [n], n >= 1: the text
-    noise:          bool tensor [n]; True where a token is missing. Neighbours that are missing together are one span.
-                    None may be missing, or all, or the first, or the last
-    first_sentinel: an int, above every id: the sentinel of the first span. That of span k, counted from 0, is
-                    first_sentinel - k
-    Returns (inputs, targets), two int64 tensors of one dimension. Inputs: the text with each span replaced by its
-    sentinel. Targets: for each span, from left to right, its sentinel and then its tokens; and at the end one more
-    sentinel, the next one that hasn't been used. No end-of-text token is added to either.
+    noise:          bool tensor [n]; True where a token is missing. Neighbours that are missing
+                    together are one span. None may be missing, or all, or the first or last
+    first_sentinel: an int, above every id: the sentinel of the first span. That of span k,
+                    counted from 0, is first_sentinel - k
+    Returns (inputs, targets), two int64 tensors of one dimension. Inputs: the text with each
+    span replaced by its sentinel. Targets: for each span, from left to right, its sentinel and
+    then its tokens; and at the end one more sentinel, the next one that hasn't been used. No
+    end-of-text token is added to either.
 
     Raffel et al. 2019, arXiv:1910.10683, section 3.1.4 and figure 2.
     """
@@ -447,16 +454,20 @@ print(f"\n{len(ROWS[3])} tokens became {len(read_by)} to read and {len(told_by)}
 def shift_labels(ids, real, kind, start, pad):
     """What a decoder reads, and on which token each of its positions is scored.
 
-    ids:   int64 tensor [rows, n]: a text for "decoder", the answer for "encoder-decoder". Not changed
-    real:  bool tensor [rows, n]; False marks padding, at either end. It alone tells what is padding: a real token may
-           have the padding's id, and there may be anything under the padding
-    kind:  "decoder": the inputs are ids as they are; position i is scored on the token at place i + 1
-           "encoder-decoder": the inputs are `start` followed by the ids but the last of each row, where padding becomes
-           `pad`; position i is scored on the token at place i
-           anything else raises a ValueError
+    ids:   int64 tensor [rows, n]: a text for "decoder", the answer for "encoder-decoder". Not
+           changed
+    real:  bool tensor [rows, n]; False marks padding, at either end. It alone tells what is
+           padding: a real token may have the padding's id, and there may be anything under the
+           padding
+    kind:  "decoder": the inputs are ids as they are; position i is scored on the token at place
+           i + 1
+           "encoder-decoder": the inputs are `start` followed by the ids but the last of each
+           row, where padding becomes `pad`; position i is scored on the token at place i
+           anything else, as "Decoder" or "": a ValueError
     start: an int: the token by which an answer begins
     pad:   an int: the token that is read where there is padding (in an encoder-decoder)
-    A position is scored on -100, which the loss skips, where there is no such token or it is padding.
+    A position is scored on -100, which the loss skips, where there is no such token or it is
+    padding.
     Returns (inputs, labels), int64 tensors [rows, n].
 
     The shifts of transformers' ForCausalLMLoss, and of BART's shift_tokens_right.
@@ -879,16 +890,20 @@ show(
 def generate_with_cache(read, ids, steps, cache=None):
     """Continue every row of a text by its likeliest tokens, reading nothing twice.
 
-    read:  a decoder: read(tokens, cache) takes new tokens, int64 [rows, m], and the cache that an earlier call gave
-           (None: nothing was read yet). It returns (logits, cache): logits [rows, m, vocabulary] score what follows
-           each of the m tokens; the cache holds these m tokens, too, and takes the old one's place
+    read:  a decoder: read(tokens, cache) takes new tokens, int64 [rows, m], and the cache that
+           an earlier call gave (None: nothing was read yet). It returns (logits, cache): logits
+           [rows, m, vocabulary] score what follows each of the m tokens; the cache holds these
+           m tokens, too, and takes the old one's place. What a cache is made of is read's
+           own business: only hand it on
     ids:   int64 tensor [rows, n], n >= 1: text that isn't in the cache yet. Not changed
     steps: how many tokens are wanted, an int of at least 1
-    cache: what an earlier call of this function gave back, or None
-    The first call of read takes all of ids at once; each further one takes the newest token of every row, [rows, 1].
-    In all read is called `steps` times. Each new token is the one with the highest logit, row by row.
-    Returns (new, cache): new is int64 [rows, steps], without ids; cache is that of the last read. It holds everything
-    but the last new token. To go on later, hand it in together with ids that begin with that token.
+    cache: what an earlier call of this function gave back, or None: nothing was read yet
+    The first call of read takes all of ids at once; each further one takes the newest token of
+    every row, [rows, 1]. In all read is called `steps` times. Each new token is the one with
+    the highest logit, row by row.
+    Returns (new, cache): new is int64 [rows, steps], without ids; cache is that of the last
+    read. It holds everything but the last new token. To go on later, hand it in together with
+    ids that begin with that token.
 
     Pope et al. 2022, arXiv:2211.05102, section 2: prefill and decode.
     """

@@ -179,7 +179,7 @@ show(fig, "Left: probability against rank for five temperatures, flatter as the 
           "both contexts grows from 0 towards that of a fair choice among all tokens.")
 
 # %% [markdown]
-# ### Your turn
+# ### Exercise 1: temperature, and 0
 #
 # At $T = 0$ the formula divides by zero. Its limit is clear, though: all probability goes to the best token. Engines
 # treat 0 as a case of its own, and so should you.
@@ -188,12 +188,15 @@ show(fig, "Left: probability against rank for five temperatures, flatter as the 
 def apply_temperature(logits, temperature):
     """Divide the logits by the temperature; temperature 0 means greedy.
 
-    logits:      [..., vocab], floating point, any number of leading dimensions; may hold -inf. Not changed.
-    temperature: a number >= 0.
+    logits:      [..., vocab], floating point, any number of leading dimensions; may hold -inf.
+                 Not changed.
+    temperature: a number >= 0. Only 0 itself is greedy.
 
-    Returns a new tensor of the same shape and dtype: logits / temperature. No softmax. At temperature 0 the best token
-    of each row keeps its logit and every other becomes -inf; of tied best tokens the one with the lowest index stays.
-    Source: Ackley, Hinton and Sejnowski, "A learning algorithm for Boltzmann machines", Cognitive Science 9, 1985.
+    Returns a new tensor of the same shape and dtype: logits / temperature. No softmax. At
+    temperature 0 the best token of each row keeps its logit and every other becomes -inf; of
+    tied best tokens the one with the lowest index stays.
+    Source: Ackley, Hinton and Sejnowski, "A learning algorithm for Boltzmann machines",
+    Cognitive Science 9, 1985.
     """
     ### BEGIN SOLUTION
     if temperature > 0:
@@ -238,17 +241,23 @@ show(fig, f"Cumulative probability against the number of tokens kept. The best 5
 # A token that must not be drawn gets the logit $-\infty$, since $e^{-\infty} = 0$. Not 0: $e^0 = 1$ would make it a
 # *good* token. Filters hand logits on rather than probabilities, so that they can be stacked, and the one softmax at
 # the end renormalises by itself.
+#
+# ### Exercise 2: top-k
 
 # %% exercise="top_k_filter"
 def top_k_filter(logits, k):
     """Keep the k likeliest tokens of each row, set the others to -inf.
 
-    logits: [..., vocab], floating point, any number of leading dimensions; may hold -inf. Not changed.
+    logits: [..., vocab], floating point, any number of leading dimensions; may hold -inf. Not
+            changed.
     k:      an int >= 1. A k larger than the vocabulary keeps every token.
 
-    Returns a new tensor of the same shape and dtype. Survivors keep their logits, and every token its place. Tokens
-    that tie with the k-th largest logit stay as well, so more than k can survive, as in transformers' TopKLogitsWarper.
-    Source: Fan, Lewis and Dauphin, "Hierarchical Neural Story Generation", 2018, arXiv:1805.04833.
+    Returns a new tensor, also where nothing is dropped, of the same shape and dtype. Survivors
+    keep their logits, and every token its place; the others are -inf. Tokens that tie with the
+    k-th largest logit stay as well, so more than k can survive, as in transformers'
+    TopKLogitsWarper.
+    Source: Fan, Lewis and Dauphin, "Hierarchical Neural Story Generation", 2018,
+    arXiv:1805.04833.
     """
     ### BEGIN SOLUTION
     kth = logits.topk(min(k, logits.shape[-1])).values[..., -1:]
@@ -307,7 +316,7 @@ show(fig, f"Number of tokens that top-p 0.9 keeps at each place of a sentence, f
           "against the constant 50 of top-k.")
 
 # %% [markdown]
-# ### Your turn
+# ### Exercise 3: top-p
 #
 # Two details make or break it.
 #
@@ -317,16 +326,19 @@ show(fig, f"Number of tokens that top-p 0.9 keeps at each place of a sentence, f
 
 # %% exercise="top_p_filter"
 def top_p_filter(logits, p):
-    """Keep the nucleus of each row: the smallest set of likeliest tokens that holds at least p of the probability.
+    """Keep the nucleus of each row: the smallest set of likeliest tokens that holds p in all.
 
-    logits: [..., vocab], floating point, any number of leading dimensions; may hold -inf. Not changed.
-    p:      a float from 0 to 1. The token with which the sum reaches p stays; where the sum equals p, nothing more is
-            added. At least the best token stays, also for p = 0. p = 1 keeps every token, even one whose probability
-            rounds to 0.
+    logits: [..., vocab], floating point, any number of leading dimensions; may hold -inf. Not
+            changed.
+    p:      a float from 0 to 1. The token with which the sum reaches p stays; where the sum
+            equals p, nothing more is added. At least the best token stays, also for p = 0.
+            p = 1 keeps every token, even one whose probability rounds to 0.
 
-    Returns a new tensor of the same shape and dtype. Survivors keep their logits, and every token its place; the others
-    are -inf. Where equally likely tokens straddle the cut, as many stay as are needed, no matter which.
-    Source: Holtzman et al., "The Curious Case of Neural Text Degeneration", 2020, arXiv:1904.09751, section 3.1.
+    Returns a new tensor, also where nothing is dropped, of the same shape and dtype. Survivors
+    keep their logits, and every token its place; the others are -inf. Where equally likely
+    tokens straddle the cut, as many stay as are needed, no matter which.
+    Source: Holtzman et al., "The Curious Case of Neural Text Degeneration", 2020,
+    arXiv:1904.09751, section 3.1.
     """
     ### BEGIN SOLUTION
     if p >= 1:
@@ -421,19 +433,22 @@ show(fig, f"Tokens kept against temperature. Top-p rises to {top_p_swells}, min-
 # Min-p is steadier, and still no magic: at `min_p` = 0.1 a token a tenth as likely as the best survives, whether it
 # makes sense or not. Whether it makes *better* text is disputed: the paper says so, a re-analysis of its evidence
 # finds no advantage over the others (Schaeffer et al. 2025, [arXiv:2506.13681](https://arxiv.org/abs/2506.13681)).
+#
+# ### Exercise 4: min-p
 
 # %% exercise="min_p_filter"
 def min_p_filter(logits, min_p):
     """Keep the tokens of each row that are at least min_p times as likely as its best token.
 
-    logits: [..., vocab], floating point, any number of leading dimensions; may hold -inf. Not changed.
-    min_p:  a float from 0 to 1. A token exactly at the bar stays. min_p = 0 keeps every token, min_p = 1 the best one
-            and what ties with it.
+    logits: [..., vocab], floating point, any number of leading dimensions; may hold -inf. Not
+            changed.
+    min_p:  a float from 0 to 1. A token exactly at the bar stays. min_p = 0 keeps every token,
+            min_p = 1 the best one and what ties with it.
 
-    Returns a new tensor of the same shape and dtype. Survivors keep their logits, and every token its place; the others
-    are -inf.
-    Source: Nguyen et al., "Turning Up the Heat: Min-p Sampling for Creative and Coherent LLM Outputs", 2024,
-    arXiv:2407.01082.
+    Returns a new tensor, also where nothing is dropped, of the same shape and dtype. Survivors
+    keep their logits, and every token its place; the others are -inf.
+    Source: Nguyen et al., "Turning Up the Heat: Min-p Sampling for Creative and Coherent LLM
+    Outputs", 2024, arXiv:2407.01082.
     """
     ### BEGIN SOLUTION
     probs = logits.softmax(-1)
@@ -500,20 +515,25 @@ print(f"At temperature 1, where it can't matter when the temperature comes, llam
 #
 # Any way to draw is fine: `torch.multinomial`, the inverse of the cumulative sum, or the Gumbel trick. It should
 # take its randomness from the `generator` it is given, so that a run can be repeated.
+#
+# ### Exercise 5: the draw
 
 # %% exercise="sample"
 def sample(logits, temperature=1.0, top_k=None, top_p=1.0, min_p=0.0, generator=None):
-    """Draw one token from each row: temperature, then top-k, top-p, min-p, then the softmax of what is left.
+    """Draw one token from each row: temperature, top-k, top-p, min-p, softmax of what is left.
 
-    logits:      [..., vocab], floating point, any number of leading dimensions, also none; may hold -inf. Not changed.
+    logits:      [..., vocab], floating point, any number of leading dimensions, also none; may
+                 hold -inf. Not changed.
     temperature: a number >= 0; 0 always gives the best token.
-    top_k:       an int >= 1, or None for no limit.
+    top_k:       an int >= 1, also beyond the vocabulary, or None for no limit.
     top_p:       a float from 0 to 1; 1 is off.
     min_p:       a float from 0 to 1; 0 is off.
-    generator:   a torch.Generator, the only source of randomness; None means torch's global one. One state of it
-                 always gives the same tokens, and a draw moves it on. Don't seed it here.
+    generator:   a torch.Generator, the only source of randomness; None means torch's global
+                 one. One state of it always gives the same tokens, and a draw moves it on.
+                 Don't seed it here.
 
-    Each filter sees what the one before it has left, renormalised. Rows are drawn independently.
+    Each filter sees what the one before it has left, renormalised. Rows are drawn
+    independently.
 
     Returns token ids: int64, of the logits' shape without the last dimension.
     """

@@ -120,18 +120,22 @@ print(repr(tokenizer.decode([*prompts[worst], *loops[worst]])))
 #
 # An n-gram that stands there five times is one new phrase and four repetitions. The fraction on the right is also
 # known as *distinct-n*: the same measure, turned round.
+#
+# ### Exercise 1: how much is repeated?
 
 # %% exercise="repetition_rate"
 def repetition_rate(tokens, n=4):
     """The share of a text's n-grams that stood in it before: 1 - distinct n-grams / n-grams.
 
-    tokens: int64 [..., length], one text a row, with any number of leading dimensions, also none; length >= 1.
-    n:      tokens in an n-gram, an int >= 1. n-grams overlap: a text has length - n + 1 of them. Two are the same if
-            they have the same tokens in the same order.
+    tokens: int64 [..., length], one text a row, with any number of leading dimensions, also
+            none; length >= 1.
+    n:      tokens in an n-gram, an int >= 1. n-grams overlap: a text has length - n + 1 of
+            them. Two are the same if they have the same tokens in the same order.
 
-    Returns a floating-point tensor [...]: a share from 0 to 1 for each text, counted within that text alone. A text
-    of fewer than n tokens has no n-gram; its rate is 0.
-    Source: seq-rep-n in Welleck et al., "Neural Text Generation with Unlikelihood Training", 2020, arXiv:1908.04319.
+    Returns a float32 or float64 tensor [...]: a share from 0 to 1 for each text, counted within
+    that text alone. A text of fewer than n tokens has no n-gram; its rate is 0.
+    Source: seq-rep-n in Welleck et al., "Neural Text Generation with Unlikelihood Training",
+    2020, arXiv:1908.04319.
     """
     ### BEGIN SOLUTION
     shares = []
@@ -418,19 +422,26 @@ show(fig, f"Bars for six contexts: between {negative.min():.0%} and {negative.ma
 #   What it takes depends on where the model happens to put its zero.
 #
 # It asks whether a token occurred, not how often. And in transformers the *prompt* counts as text, too.
+#
+# ### Exercise 2: the repetition penalty
 
 # %% exercise="repetition_penalty"
 def repetition_penalty(logits, ids, penalty):
-    """Make every token that occurred less likely: divide its logit if positive, multiply it if negative.
+    """Make every token that occurred less likely: divide its logit, or multiply one below 0.
 
-    logits:  [..., vocab], floating point, any number of leading dimensions; may hold -inf. Not changed.
-    ids:     int64 [..., length], the text so far of each row, with the leading dimensions of logits; length >= 1.
-    penalty: a number > 0. Above 1 it penalises, below 1 it rewards by the same formula, 1 does nothing.
+    logits:  [..., vocab], floating point, any number of leading dimensions; may hold -inf. Not
+             changed.
+    ids:     int64 [..., length], the text so far of each row, with the leading dimensions of
+             logits; length >= 1.
+    penalty: a number > 0. Above 1 it penalises, below 1 it rewards by the same formula, 1 does
+             nothing.
 
-    Returns a new tensor of the shape and dtype of logits. Each token that stands in its row of ids has logit / penalty
-    if the logit is 0 or more, and logit * penalty if it is below 0; once, however often the token occurs. All other
-    logits stay as they are. No softmax.
-    Source: Keskar et al., "CTRL", 2019, arXiv:1909.05858, section 4.1; as RepetitionPenaltyLogitsProcessor has it.
+    Returns a new tensor, always, of the shape and dtype of logits. Each token that stands in
+    its row of ids has logit / penalty if the logit is 0 or more, and logit * penalty if it is
+    below 0; once, however often the token occurs. All other logits stay as they are. No
+    softmax.
+    Source: Keskar et al., "CTRL", 2019, arXiv:1909.05858, section 4.1; as
+    RepetitionPenaltyLogitsProcessor has it.
     """
     ### BEGIN SOLUTION
     old = logits.gather(-1, ids)
@@ -452,19 +463,24 @@ check(repetition_penalty)
 # *Presence* is taken once from every token that occurred: a push towards new words. *Frequency* is taken for every
 # occurrence: the longer a loop runs, the harder it is to go on. Which of the two will break a loop? (Make a guess now;
 # the comparison below will tell.)
+#
+# ### Exercise 3: frequency and presence
 
 # %% exercise="frequency_presence_penalty"
 def frequency_presence_penalty(logits, ids, frequency=0.0, presence=0.0):
     """OpenAI's penalties: mu[j] - c[j] * frequency - (c[j] > 0) * presence.
 
-    logits:    [..., vocab], floating point, any number of leading dimensions; may hold -inf. Not changed.
-    ids:       int64 [..., length], the text of each row in which tokens are counted, with the leading dimensions of
-               logits. length may be 0: nothing occurred yet.
-    frequency: taken from the logit of token j once for each time that j stands in its row of ids; a number, usually
-               between -2 and 2. A negative one rewards, by the same formula.
+    logits:    [..., vocab], floating point, any number of leading dimensions; may hold -inf.
+               Not changed.
+    ids:       int64 [..., length], the text of each row in which tokens are counted, with the
+               leading dimensions of logits. length may be 0: nothing occurred yet.
+    frequency: taken from the logit of token j once for each time that j stands in its row of
+               ids; a number, usually between -2 and 2. A negative one rewards, by the same
+               formula.
     presence:  taken once from each token that stands there at all; likewise.
 
-    Returns a new tensor of the shape and dtype of logits. Tokens that don't occur keep their logits. No softmax.
+    Returns a new tensor, always, of the shape and dtype of logits. Tokens that don't occur keep
+    their logits. No softmax.
     Source: OpenAI's API reference, "Frequency and presence penalties".
     """
     ### BEGIN SOLUTION
@@ -485,19 +501,25 @@ check(frequency_presence_penalty)
 # tokens before is forbidden now, with a logit of $-\infty$.
 #
 # It is the only cure with a guarantee, and a blunt one: with $n = 2$ a text on New York may say the city's name once.
+#
+# ### Exercise 4: no n-gram twice
 
 # %% exercise="no_repeat_ngram"
 def no_repeat_ngram(logits, ids, n):
     """Forbid every token that would complete an n-gram which stands in the text already.
 
-    logits: [..., vocab], floating point, any number of leading dimensions; may hold -inf. Not changed.
-    ids:    int64 [..., length], the text so far of each row, with the leading dimensions of logits; length >= 1.
+    logits: [..., vocab], floating point, any number of leading dimensions; may hold -inf. Not
+            changed.
+    ids:    int64 [..., length], the text so far of each row, with the leading dimensions of
+            logits; length >= 1.
     n:      an int >= 1. n = 1 forbids every token that occurred.
 
-    Returns a new tensor of the shape and dtype of logits: -inf for each token t such that the row's last n - 1 tokens,
-    followed by t, stand somewhere in the row already (those n - 1 tokens themselves included); all other logits as they
-    are. A text of fewer than n tokens forbids nothing.
-    Source: Paulus, Xiong and Socher, 2017, arXiv:1705.04304; as NoRepeatNGramLogitsProcessor has it.
+    Returns a new tensor, always, of the shape and dtype of logits: -inf for each token t such
+    that the row's last n - 1 tokens, followed by t, stand somewhere in the row already (those n
+    - 1 tokens themselves included); all other logits as they are. A text of fewer than n tokens
+    forbids nothing.
+    Source: Paulus, Xiong and Socher, 2017, arXiv:1705.04304; as NoRepeatNGramLogitsProcessor
+    has it.
     """
     ### BEGIN SOLUTION
     length = ids.shape[-1]
@@ -526,22 +548,28 @@ check(no_repeat_ngram)
 # Nothing is drawn: like greedy decoding it always gives the same text. To know $h_v$ the model has to read all $k$
 # candidates, $k$ times the work of greedy decoding. (In transformers it is no longer built in; generate() loads it
 # from the hub.)
+#
+# ### Exercise 5: one step of contrastive search
 
 # %% exercise="contrastive_search_step"
 def contrastive_search_step(logits, candidates, states, context, alpha):
     """Choose the next token: probable, and unlike anything that stands in the context.
 
-    logits:     [..., vocab], floating point: the model's scores for the next token; any number of leading dimensions,
-                also none. They may be large.
+    logits:     [..., vocab], floating point: the model's scores for the next token; any number
+                of leading dimensions, also none. They may be large.
     candidates: int64 [..., k], different token ids, in any order.
-    states:     [..., k, d], floating point: the hidden state of each candidate, were it said next. None is zero.
-    context:    [..., length, d]: the hidden states of the text so far, length >= 1. None is zero.
+    states:     [..., k, d], floating point: the hidden state of each candidate, were it said
+                next. None is zero.
+    context:    [..., length, d]: the hidden states of the text so far, length >= 1. None is
+                zero.
     alpha:      a number from 0 to 1.
 
-    Returns int64 [...]: of each row the candidate v with the largest (1 - alpha) * p(v) - alpha * s(v). p(v) is the
-    model's probability of v, by a softmax over the whole vocabulary; s(v) is the largest of the cosines between the
-    state of v and the states of the context. Ties don't occur.
-    Source: Su et al., "A Contrastive Framework for Neural Text Generation", 2022, arXiv:2202.06417.
+    Returns int64 [...]: of each row the candidate v with the largest (1 - alpha) * p(v) - alpha
+    * s(v). p(v) is the model's probability of v, by a softmax over the whole vocabulary; s(v)
+    is the largest of the cosines between the state of v and the states of the context. Ties
+    don't occur.
+    Source: Su et al., "A Contrastive Framework for Neural Text Generation", 2022,
+    arXiv:2202.06417.
     """
     ### BEGIN SOLUTION
     probs = logits.softmax(-1).gather(-1, candidates)

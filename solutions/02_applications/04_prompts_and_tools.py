@@ -138,7 +138,7 @@ print({mark: f"{len(tokenizer.tokenize(mark))} token(s)" for mark in marks})
 # message*, under one condition; and it opens the model's turn only on demand. A space or a line break that differs
 # from what the model was trained on raises no error, it only makes the answers a little worse. So nobody notices.
 #
-# ### Your turn
+# ### Exercise 1: messages into text
 #
 # Say the same in Python.
 
@@ -146,14 +146,17 @@ print({mark: f"{len(tokenizer.tokenize(mark))} token(s)" for mark in marks})
 def render_chat(messages, add_generation_prompt=False):
     """A conversation as the text that SmolLM2 is given: its own chat template, in Python.
 
-    messages: a list of dicts {"role": str, "content": str}, also an empty one; any role may occur ("tool", say). It
-              stays as it is.
-    add_generation_prompt: whether the model's turn is opened at the end, whatever the last role was.
+    messages: a list of dicts {"role": str, "content": str}, also an empty one; any role may
+              occur ("tool", say). It stays as it is.
+    add_generation_prompt: whether the model's turn is opened at the end, whatever the last
+              role was.
 
-    Every message becomes "<|im_start|>" + role + "\n" + content + "<|im_end|>\n"; contents go in letter by letter,
-    nothing is stripped or escaped. If there is a first message and its role isn't "system", a turn with the role
-    "system" and the content DEFAULT_SYSTEM comes before everything; later system messages don't count. The opened turn
-    is "<|im_start|>assistant\n". Nothing stands at the beginning or between the turns.
+    Every message becomes "<|im_start|>" + role + "\n" + content + "<|im_end|>\n"; contents go
+    in letter by letter, nothing is stripped or escaped. If there is a first message and its
+    role isn't "system", a turn with the role "system" and the content DEFAULT_SYSTEM comes
+    before everything; later system messages don't count for that, and are written like all
+    others. The opened turn is "<|im_start|>assistant\n". Nothing stands at the beginning or
+    between the turns.
     Returns a str: what tokenizer.apply_chat_template(..., tokenize=False) gives.
 
     Source: the chat template of HuggingFaceTB/SmolLM2-135M-Instruct (ChatML).
@@ -205,6 +208,8 @@ print(f"one message, and {turns} turns for the model; with the content encoded a
 # Two details decide. The prompt has to end *exactly* where the answer begins: tokens carry their space in front, so
 # `" positive"` is a token, and after a space left at the end of the prompt it would mean two spaces. And examples are
 # foreign text: if one of them holds a brace, the template must not stumble over it.
+#
+# ### Exercise 2: a prompt with examples
 
 # %% exercise="few_shot_prompt"
 def few_shot_prompt(
@@ -213,14 +218,16 @@ def few_shot_prompt(
     """A prompt made of an instruction, examples and an unfinished example.
 
     instruction: str; an empty one is left out, with its separator
-    examples:    list of (input, output) pairs of str, also an empty list; each is written, in the order given
+    examples:    list of (input, output) pairs of str, also an empty list; each is written, in
+                 the order given
     query:       str, the input whose output the model is to write
     template:    str that holds "{input}" once, after it "{output}" once, and no other brace
     separator:   str between the blocks
 
-    The blocks are: the instruction; the template for each example; the template for the query, cut off where "{output}"
-    stands. They are joined by the separator, and white space at the very end of the prompt is taken away. All texts go
-    in letter by letter, even if they hold braces or the words "{output}".
+    The blocks are: the instruction; the template for each example; the template for the query,
+    cut off where "{output}" stands. They are joined by the separator, and white space at the
+    very end of the prompt is taken away. All texts go in letter by letter, even if they hold
+    braces or the words "{output}".
     Returns the prompt, a str.
     """
     ### BEGIN SOLUTION
@@ -421,29 +428,36 @@ def play_music(artist: str, shuffle: bool) -> str:
 TOOLS = [get_weather, set_timer, play_music]
 
 # %% [markdown]
-# ### Your turn
+# ### Exercise 3: describe a function
 #
 # `typing.get_type_hints(function)` gives the hints as types, `inspect.signature(function).parameters` the parameters
 # with their defaults, `inspect.getdoc(function)` the docstring without its indentation.
 
 # %% exercise="tool_schema"
 def tool_schema(function):
-    """The description of a function for a model, as a JSON Schema in the form that OpenAI's interface made common.
+    """The description of a function for a model, as a JSON Schema in OpenAI's form.
 
-    function: a Python function whose parameters have type hints and whose docstring is written in Google's style: a
-              text; a line "Args:"; for each parameter, in any order, a line "    name: description", whose
-              description may go on in lines that are indented deeper, and may hold colons; then perhaps "Returns:" with
-              more. Hints may be texts (`from __future__ import annotations`); typing.get_type_hints resolves them.
-    Returns {"type": "function", "function": {"name": ..., "description": ..., "parameters": {"type": "object",
-    "properties": {name: schema, ...}, "required": [names]}}}.
+    function: a Python function whose parameters have type hints and whose docstring is written
+              in Google's style: a text; a line "Args:"; for each parameter, in any order, a
+              line "    name: description", whose description may go on in lines that are
+              indented deeper, and may hold colons; then perhaps "Returns:" with more. Hints may
+              be texts (`from __future__ import annotations`); typing.get_type_hints resolves
+              them.
+    Returns {"type": "function", "function": {"name": ..., "description": ...,
+    "parameters": {"type": "object", "properties": {name: schema, ...}, "required": [names]}}}.
 
-    description: the docstring's text before "Args:" or "Returns:", stripped of white space around it.
-    schema of a hint: str, int, float, bool are {"type": "string" | "integer" | "number" | "boolean"}; list[X] is
-    {"type": "array", "items": schema of X}; Literal of texts is {"type": "string", "enum": [texts]}; X | None is the
-    schema of X with "nullable": True. Each parameter's schema also has its "description", whose lines are stripped and
-    joined by single spaces, blank lines left out.
-    required: the parameters without a default value, in their order; the key is left out if there is none.
-    The return value is not described. ValueError if the docstring, a parameter's hint or its description is missing.
+    description: the docstring's text before "Args:" or "Returns:", stripped of white space
+    around it.
+    schema of a hint: str, int, float, bool are
+    {"type": "string" | "integer" | "number" | "boolean"}; list[X] is
+    {"type": "array", "items": schema of X}; Literal of texts is
+    {"type": "string", "enum": [texts]}; X | None is the schema of X with "nullable": True.
+    Each parameter's schema also has its "description", whose lines are stripped and joined by
+    single spaces, blank lines left out.
+    required: the parameters without a default value, in their order; the key is left out if
+    there is none.
+    The return value is not described. ValueError if the docstring, a parameter's hint or its
+    description is missing.
 
     The same as transformers.utils.get_json_schema for such functions, without "return".
     """
@@ -455,7 +469,8 @@ def tool_schema(function):
         if kind is list:
             return {"type": "array", "items": of_hint(inner[0])}
         if type(None) in inner:
-            return {**of_hint(next(each for each in inner if each is not type(None))), "nullable": True}
+            kind = next(each for each in inner if each is not type(None))
+            return {**of_hint(kind), "nullable": True}
         return {"type": {str: "string", int: "integer", float: "number", bool: "boolean"}[hint]}
 
     text, _, args = (inspect.getdoc(function) or "").partition("Args:\n")
@@ -474,7 +489,8 @@ def tool_schema(function):
     }}
     if required := [name for name, p in parameters.items() if p.default is p.empty]:
         schema["required"] = required
-    described = {"name": function.__name__, "description": text.partition("Returns:")[0].strip()}
+    text = text.partition("Returns:")[0].strip()
+    described = {"name": function.__name__, "description": text}
     return {"type": "function", "function": {**described, "parameters": schema}}
     ### END SOLUTION
 
@@ -581,25 +597,30 @@ for shots, answers in free.items():
 # So the reader comes first, and it has one rule: the answer is *data*, never code. No `eval`, which would carry out
 # whatever a web page has talked the model into. JSON is read with `json`; a name is one of ours or unknown; arguments
 # are checked against the schema. Every refusal says what is wrong, in a sentence that can be handed back.
+#
+# ### Exercise 4: read a call
 
 # %% exercise="parse_tool_call"
 def parse_tool_call(text, schemas):
     """The call in a model's answer: {"name": str, "arguments": dict}.
 
-    text:    str, what the model wrote. The call is the JSON object that begins at the first "{". Text before it and
-             after it is ignored, and so are keys of the object other than "name" and "arguments".
-    schemas: list of dicts as tool_schema makes them. Parameters have the type string, integer, number or boolean; a
-             string may have an "enum".
+    text:    str, what the model wrote. The call is the JSON object that begins at the first
+             "{". Text before it and after it is ignored, and so are keys of the object other
+             than "name" and "arguments".
+    schemas: list of dicts as tool_schema makes them. Parameters have the type string, integer,
+             number or boolean; a string may have an "enum".
     Raises ValueError with the first of these messages that applies:
-      "not JSON"                          there is no "{", or no JSON object begins at the first one
-      "not a call"                        "name" is missing or no text, or "arguments" is missing or no object
+      "not JSON": there is no "{", or no JSON object begins at the first one
+      "not a call": "name" is missing or no text, or "arguments" is missing or no object
       "unknown tool: NAME"
-      "missing argument: NAME"            the first one missing, in the order of the schema's "required"
-      "unknown argument: NAME"            the first one that isn't in the schema, in the order of the call
-      "wrong type: NAME should be TYPE"   the first one, in the order of the call. true and false are boolean and
-                                          nothing else; a whole number (without a point) is an integer and a number
-      "wrong value: NAME should be one of A, B"   the first that isn't in its enum, in the order of the call
-    Nothing is converted, corrected or dropped.
+      "missing argument: NAME": the first one missing, in the order of the schema's "required"
+      "unknown argument: NAME": the first that isn't in the schema, in the order of the call
+      "wrong type: NAME should be TYPE": the first one, in the order of the call. true and false
+        are boolean and nothing else; a whole number (without a point) is an integer and a
+        number
+      "wrong value: NAME should be one of A, B": the first that isn't in its enum, in the order
+        of the call; A, B are the enum
+    Nothing is converted, corrected or dropped: 3 stays 3, and 3.0 stays 3.0.
     """
     ### BEGIN SOLUTION
     try:
@@ -622,7 +643,8 @@ def parse_tool_call(text, schemas):
     kinds = {"string": str, "integer": int, "number": (int, float), "boolean": bool}
     for each, value in arguments.items():
         wanted = properties[each]["type"]
-        if not isinstance(value, kinds[wanted]) or isinstance(value, bool) != (wanted == "boolean"):
+        truth = isinstance(value, bool)
+        if not isinstance(value, kinds[wanted]) or truth != (wanted == "boolean"):
             raise ValueError(f"wrong type: {each} should be {wanted}")
     for each, value in arguments.items():
         choices = properties[each].get("enum", [value])
@@ -699,36 +721,37 @@ show(fig, f"Bars: how many tokens are allowed at each of {len(steps)} steps of a
 # Most of a call is grammar. Only at a few places has the model a say, and there it matters: which tool, which city.
 # Where several tokens are allowed, they are often beginnings of one another: `{`, `{"`, `{"name`.
 #
-# ### Your turn
+# ### Exercise 5: which tokens may come next?
 #
 # Write the mask, for a small language of schemas. Everything is written as `json.dumps` writes it, so that there is one
 # way to write each value.
 
 # %% exercise="constrain_json"
 def constrain_json(text, vocabulary, schema):
-    """Which tokens may come next, so that the text stays the beginning of a JSON value of the schema.
+    """Which tokens may come next, so that the text goes on as a JSON value of the schema.
 
     text:       str, what is written so far. (If no value begins with it, nothing is allowed.)
     vocabulary: list of tokens: str, or None, which is the end of the text
     schema:     a dict, one of
-        {"anyOf": [schemas]}                        a value of any of them
-        {"enum": [values]}                          one of the values (texts, numbers); a "type" beside it is ignored
-        {"type": "boolean"}                         true or false
-        {"type": "integer"}                         -12, 0, 345; no leading zeros; -0 counts as one. Digits are 0 to 9
-        {"type": "string"}                          any letters between quotes, but no quote, no backslash, and nothing
-                                                    below U+0020 (line breaks, tabs); other letters stand for themselves
-        {"type": "object", "properties": {name: schema, ...}}   all of the properties, in this order, and no other
-    Values are written as json.dumps(value, ensure_ascii=False) writes them: ", " and ": " as separators, no other white
-    space, {} for an object without properties.
+        {"anyOf": [schemas]}: a value of any of them
+        {"enum": [values]}: one of the values (texts, numbers); a "type" beside it is ignored
+        {"type": "boolean"}: true or false
+        {"type": "integer"}: -12, 0, 345; no leading zeros; -0 counts as one. Digits are 0 to 9
+        {"type": "string"}: any letters between quotes, but no quote, no backslash, and nothing
+            below U+0020 (line breaks, tabs); other letters stand for themselves
+        {"type": "object", "properties": {name: schema, ...}}: all of the properties, in this
+            order, and no other
+    Values are written as json.dumps(value, ensure_ascii=False) writes them: ", " and ": " as
+    separators, no other white space, {} for an object without properties.
 
-    Returns a bool tensor [len(vocabulary)]: True for a token if it has at least one letter and text + token is the
-    beginning of a value or a whole one; for None if text is a whole value.
+    Returns a bool tensor [len(vocabulary)]: True for a token if it has at least one letter and
+    text + token is the beginning of a value or a whole one; for None if text is a whole value.
 
     Willard and Louf 2023, arXiv:2307.09702, section 3.
     """
     ### BEGIN SOLUTION
     def word(known, rest):
-        """What a known word leaves of a text; None stands for a text that ends within the word."""
+        """What a known word leaves of a text; None: the text ends within the word."""
         if rest.startswith(known):
             return [rest[len(known) :]]
         return [None] if known.startswith(rest) else []
@@ -738,7 +761,8 @@ def constrain_json(text, vocabulary, schema):
         if "anyOf" in schema:
             return [end for each in schema["anyOf"] for end in read(each, rest)]
         if "enum" in schema:
-            return [end for v in schema["enum"] for end in word(json.dumps(v, ensure_ascii=False), rest)]
+            known = [json.dumps(value, ensure_ascii=False) for value in schema["enum"]]
+            return [end for each in known for end in word(each, rest)]
         if schema["type"] == "boolean":
             return word("true", rest) + word("false", rest)
         if schema["type"] == "object":
@@ -882,19 +906,24 @@ show(fig, f"Bars: how often the tool ran ({', '.join(map(str, ran.values()))}) a
 #
 # The last piece. Whatever goes wrong becomes a message: a model that is told "unknown tool" can try again; a program
 # that crashes can't.
+#
+# ### Exercise 6: carry out a call
 
 # %% exercise="dispatch"
 def dispatch(text, functions):
-    """Carry out the call in a model's answer, and give back the message that tells the model what came of it.
+    """Carry out the call in a model's answer, and give back the message that tells of it.
 
     text:      str, what the model wrote
-    functions: list of Python functions, described as tool_schema wants it. No other function may run: the name is
-               looked up among these alone.
+    functions: list of Python functions, described as tool_schema wants it. No other function
+               may run: the name is looked up among these alone.
     Returns {"role": "tool", "content": str}. The content is
-      the function's result: a str as it is, anything else as json.dumps(result, ensure_ascii=False, default=str);
+      the function's result: a str as it is, anything else as
+        json.dumps(result, ensure_ascii=False, default=str);
       "error: " and the message of parse_tool_call, if that refuses the call: nothing runs then;
-      "error: TYPE: MESSAGE", if the function raises an Exception: "error: ZeroDivisionError: division by zero", say.
-    The function runs once, and gets its arguments by name. Use your tool_schema and parse_tool_call.
+      "error: TYPE: MESSAGE", if the function raises an Exception:
+        "error: ZeroDivisionError: division by zero", say.
+    The function runs once, and gets its arguments by name. Use your tool_schema and
+    parse_tool_call.
     """
     ### BEGIN SOLUTION
     try:

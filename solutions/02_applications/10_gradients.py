@@ -143,13 +143,14 @@ def init_std(shape, scheme, slope=0.0):
     scheme: "xavier" or "he"
     slope:  the slope of a leaky ReLU on its negative side, a float; 0 is the ordinary ReLU. It
             plays a part under "he" only
-    fan_in is `in` times the places of the kernel, fan_out is `out` times the places of the kernel.
+    fan_in is `in` times the places of the kernel, fan_out is `out` times the places of the
+    kernel.
     xavier: the variance is 2 / (fan_in + fan_out). he: it is 2 / ((1 + slope²) · fan_in).
-    Returns the standard deviation: a float, or a tensor of no dimension. Raises ValueError where
-    the shape has fewer than two dimensions (a bias has no fans), or for any other scheme.
+    Returns the standard deviation: a float, or a tensor of no dimension. Raises ValueError
+    where the shape has fewer than two dimensions (a bias has no fans), or for any other scheme.
 
-    Glorot, Bengio 2010 (AISTATS), equation 12; He et al. 2015, arXiv:1502.01852, section 2.2. Not
-    with torch.nn.init.
+    Glorot, Bengio 2010 (AISTATS), equation 12; He et al. 2015, arXiv:1502.01852, section 2.2.
+    Not with torch.nn.init.
     """
     ### BEGIN SOLUTION
     if len(shape) < 2 or scheme not in ("xavier", "he"):
@@ -314,15 +315,18 @@ def init_network(model, scheme, generator):
 
     model:     an nn.Module; layers may be nested to any depth
     scheme:    "xavier" or "he", see init_std
-    generator: a torch.Generator. For each weight, in the order of model.modules(), there is one call
-               torch.randn(weight.shape, generator=generator): a normal distribution of mean 0
-    nn.Linear, nn.Conv1d, nn.Conv2d: the weight is that draw times init_std(weight.shape, scheme); the
-    bias, where there is one, is zero. nn.LayerNorm, nn.BatchNorm1d: where they have them, the weight is
-    one and the bias zero. Everything else (an nn.Embedding, a bare parameter) stays as it is.
-    The nn.Parameter objects stay the same, with requires_grad as it was: frozen ones get new numbers, too.
+    generator: a torch.Generator. For each weight, in the order of model.modules(), there is one
+               call torch.randn(weight.shape, generator=generator): a normal distribution of
+               mean 0
+    nn.Linear, nn.Conv1d, nn.Conv2d: the weight is that draw times init_std(weight.shape,
+    scheme); the bias, where there is one, is zero. nn.LayerNorm, nn.BatchNorm1d: where they
+    have them, the weight is one and the bias zero. Everything else (an nn.Embedding, a bare
+    parameter) stays as it is. The nn.Parameter objects stay the same, with requires_grad as it
+    was: frozen ones get new numbers, too.
     Returns the model.
 
-    He et al. 2015, arXiv:1502.01852, section 2.2. Not with torch.nn.init's xavier or kaiming functions.
+    He et al. 2015, arXiv:1502.01852, section 2.2. Not with torch.nn.init's xavier or kaiming
+    functions.
     """
     ### BEGIN SOLUTION
     with torch.no_grad():
@@ -330,7 +334,9 @@ def init_network(model, scheme, generator):
             if isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d)):
                 draw = torch.randn(module.weight.shape, generator=generator)
                 module.weight.copy_(draw * init_std(module.weight.shape, scheme))
-            elif isinstance(module, (nn.LayerNorm, nn.BatchNorm1d)) and module.weight is not None:
+            elif isinstance(module, (nn.LayerNorm, nn.BatchNorm1d)):
+                if module.weight is None:
+                    continue
                 module.weight.fill_(1.0)
             else:
                 continue
@@ -537,14 +543,15 @@ show(
 def gradient_norms_by_layer(model, path):
     """The norm of the gradient of each layer of a model.
 
-    model: an nn.Module after backward(): its parameters hold gradients in .grad, in float16, bfloat16,
-           float32 or float64; or None, where a parameter is frozen or took no part
-    path:  the dotted name of an nn.ModuleList or nn.Sequential inside it, such as "model.layers"; its
-           children, in their order, are the layers
-    The norm of a layer is the root of the sum of the squares of all gradients of all parameters anywhere
-    inside it. A parameter with two names in one layer counts once, a gradient of None adds nothing, and a
-    layer without any gradient has norm 0. What stands elsewhere in the model doesn't count. Entries may
-    be as large as 1e25 or as small as 1e-28: form the squares in float64.
+    model: an nn.Module after backward(): its parameters hold gradients in .grad, in float16,
+           bfloat16, float32 or float64; or None, where a parameter is frozen or took no part
+    path:  the dotted name of an nn.ModuleList or nn.Sequential inside it, such as
+           "model.layers"; its children, in their order, are the layers
+    The norm of a layer is the root of the sum of the squares of all gradients of all parameters
+    anywhere inside it. A parameter with two names in one layer counts once, a gradient of None
+    adds nothing, and a layer without any gradient has norm 0. What stands elsewhere in the
+    model doesn't count. Entries may be as large as 1e25 or as small as 1e-28: form the squares
+    in float64.
     Returns a float32 tensor [layers]. The gradients stay as they are.
 
     Pascanu et al. 2013, arXiv:1211.5063, section 2. Not with torch.nn.utils.
@@ -717,11 +724,11 @@ def residual_stack(x, branches, eps=1e-5):
     x:        floating-point tensor [..., d], with any number of leading (batch) dimensions
     branches: a list of n >= 1 functions from a tensor [..., d] to a tensor [..., d]
     eps:      is added to the variance in the norm
-    Stream 0 is x. Stream i + 1 is stream i plus branches[i](norm(stream i)) / sqrt(n). The norm is a
-    LayerNorm without weights: over the last dimension subtract the mean and divide by
+    Stream 0 is x. Stream i + 1 is stream i plus branches[i](norm(stream i)) / sqrt(n). The norm
+    is a LayerNorm without weights: over the last dimension subtract the mean and divide by
     sqrt(variance + eps), where the variance divides by d.
-    Returns all streams, [n + 1, ..., d], of the dtype of x. Gradients reach x on every way; x itself
-    isn't changed.
+    Returns all streams, [n + 1, ..., d], of the dtype of x. Gradients reach x on every way; x
+    itself isn't changed.
 
     Radford et al. 2019 ("Language Models are Unsupervised Multitask Learners"), section 2.3.
     """
@@ -799,16 +806,18 @@ for n_layer in (3, 12):
 def clip_by_value(gradients, limit):
     """Cut every entry off at the limit, and tell how far that has turned the gradient.
 
-    gradients: a list of floating-point tensors of any shape; None where a parameter took no part. Entries
-               are finite, and may be as large as 1e30 or as small as 1e-30 in float32: their squares
-               aren't, so compute the cosine in float64
+    gradients: a list of floating-point tensors of any shape; None where a parameter took no
+               part. Entries are finite, and may be as large as 1e30 or as small as 1e-30 in
+               float32: their squares aren't, so compute the cosine in float64
     limit:     a float above 0
-    Returns (clipped, cosine). clipped: a list of new tensors with every entry between -limit and limit,
-    entries within stay as they are; each of its own dtype, None stays None. cosine: a float, or a tensor
-    of no dimension: that of the angle between all gradients as one long vector before, and after. Where
-    all entries are zero, or there are none, nothing is turned: 1.
+    Returns (clipped, cosine). clipped: a list of new tensors with every entry between -limit
+    and limit, entries within stay as they are; each of its own dtype, None stays None. cosine:
+    a float, or a tensor of no dimension: that of the angle between all gradients as one long
+    vector before, and after. Where all entries are zero, or there are none, nothing is turned:
+    1.
 
-    Pascanu et al. 2013, arXiv:1211.5063, section 3.2, names both kinds. Not with clip_grad_value_.
+    Pascanu et al. 2013, arXiv:1211.5063, section 3.2, names both kinds. Not with
+    clip_grad_value_.
     """
     ### BEGIN SOLUTION
     clipped = [None if g is None else g.clamp(-limit, limit) for g in gradients]

@@ -87,17 +87,19 @@ show(
 # The cure is to look at *which* errors happen. The **confusion matrix** counts, for every true class, what it was
 # taken for. Everything else in this half of the chapter is read off it.
 #
-# ### Your turn
+# ### Exercise 1: the confusion matrix
 
 # %% exercise="confusion_matrix"
 def confusion_matrix(targets, predictions, n_classes):
     """How often each true class was taken for each class.
 
-    targets, predictions: int64 tensors [n] of classes from 0 to n_classes - 1; n may be 0. Not every class need occur
+    targets, predictions: int64 tensors [n] of classes from 0 to n_classes - 1; n may be 0. Not
+                          every class need occur
     n_classes:            an int of at least 1
 
-    Returns int64 [n_classes, n_classes]: entry [i, j] is the number of examples of true class i that were predicted
-    as j. So rows are the truth, as in scikit-learn (some books have it the other way round).
+    Returns int64 [n_classes, n_classes]: entry [i, j] is the number of examples of true class i
+    that were predicted as j. So rows are the truth, as in scikit-learn (some books have it the
+    other way round).
     """
     ### BEGIN SOLUTION
     pairs = targets * n_classes + predictions
@@ -151,21 +153,25 @@ show(
 # * **macro**: the plain mean over the classes. A rare class counts as much as a frequent one.
 # * **weighted**: the mean with each class's frequency as its weight.
 # * **micro**: add up the counts of all classes, then divide. If every example gets one label, that *is* the accuracy.
+#
+# ### Exercise 2: precision, recall, F1
 
 # %% exercise="precision_recall_f1"
 def precision_recall_f1(matrix, average):
     """Precision, recall and F1 from a confusion matrix.
 
-    matrix:  int64 [classes, classes], rows are the truth, columns the predictions; at least one example in it
-    average: "none": one value a class, "macro": their plain mean over all classes of the matrix, "weighted": their
-             mean weighted by how often each class occurs, "micro": from the counts added up over all classes
+    matrix:  int64 [classes, classes], rows are the truth, columns the predictions; at least one
+             example in it
+    average: "none": one value a class, "macro": their plain mean over all classes of the
+             matrix, "weighted": their mean weighted by how often each class occurs, "micro":
+             from the counts added up over all classes
 
-    0/0 is 0 everywhere: the precision of a class that is never predicted, the recall of one that never occurs, and F1
-    where both are 0. Such classes count in the macro mean like all others. Macro and weighted F1 are means of the
-    classes' F1.
+    0/0 is 0 everywhere: the precision of a class that is never predicted, the recall of one
+    that never occurs, and F1 where both are 0. Such classes count in the macro mean like all
+    others. Macro and weighted F1 are means of the classes' F1.
 
-    Returns floating point: [3, classes] for "none", else [3]: precision, recall, F1. As scikit-learn's
-    precision_recall_fscore_support with zero_division=0 and all labels.
+    Returns float32 or float64: [3, classes] for "none", else [3]: precision, recall, F1. As
+    scikit-learn's precision_recall_fscore_support with zero_division=0 and all labels.
     """
     ### BEGIN SOLUTION
     hits, called, occurs = matrix.diag().double(), matrix.sum(0), matrix.sum(1)
@@ -225,20 +231,25 @@ show(
 # $$\text{AUC} = P(s^+ > s^-) + \tfrac{1}{2} P(s^+ = s^-)$$
 #
 # The second term is what gets forgotten. Models that give coarse scores (a judge that answers 1 to 5) tie all the time.
+#
+# ### Exercise 3: the area under the ROC curve
 
 # %% exercise="roc_auc"
 def roc_auc(scores, labels):
     """The area under the ROC curve.
 
-    scores: floating-point tensor [n], of any size and sign; higher means more likely positive. Scores may tie
+    scores: floating-point tensor [n], of any size and sign; higher means more likely positive.
+            Scores may tie
     labels: int64 tensor [n] of 0 (negative) and 1 (positive), at least one of each
 
-    Among all pairs of a positive and a negative: the share in which the positive has the higher score, a tie counting
-    one half. The result depends neither on the order of the examples nor on a monotone change of the scores.
+    Among all pairs of a positive and a negative: the share in which the positive has the higher
+    score, a tie counting one half. The result depends neither on the order of the examples nor
+    on a monotone change of the scores.
 
     Returns a float, or a floating-point tensor of no dimension. (Memory for all pairs is fine.)
 
-    Hanley and McNeil, "The meaning and use of the area under a receiver operating characteristic (ROC) curve", 1982.
+    Hanley and McNeil, "The meaning and use of the area under a receiver operating
+    characteristic (ROC) curve", 1982.
     """
     ### BEGIN SOLUTION
     gap = scores[labels == 1][:, None] - scores[labels == 0]
@@ -313,19 +324,24 @@ show(
 # $$R^2 = 1 - \frac{\sum_i (y_i - \hat y_i)^2}{\sum_i (y_i - \bar y)^2}$$
 #
 # Nothing in that is a square of anything: if the predictions are worse than the mean, $R^2$ is negative, without limit.
+#
+# ### Exercise 4: errors of a regression
 
 # %% exercise="regression_metrics"
 def regression_metrics(predictions, targets):
     """Mean squared error, its root, mean absolute error, and R².
 
-    predictions: floating-point tensor [n] or [n, 1], as a linear layer gives it; n is at least 2
+    predictions: floating-point tensor [n] or [n, 1], as a linear layer gives it; n is at least
+                 2
     targets:     floating-point tensor [n]
 
-    R² is 1 - SS_res / SS_tot, where SS_res is the sum of the squared errors and SS_tot that of the targets' squared
-    distances from their mean. If all targets are alike (SS_tot is 0), R² is 1 for perfect predictions and 0 for others.
+    R² is 1 - SS_res / SS_tot, where SS_res is the sum of the squared errors and SS_tot that of
+    the targets' squared distances from their mean. If all targets are alike (SS_tot is 0), R²
+    is 1 for perfect predictions and 0 for others.
 
-    Returns a dict with the keys "mse", "rmse", "mae", "r2"; the values are floats or tensors of no dimension. As
-    scikit-learn's mean_squared_error, root_mean_squared_error, mean_absolute_error, r2_score.
+    Returns a dict with the keys "mse", "rmse", "mae", "r2"; the values are floats or tensors of
+    no dimension. As scikit-learn's mean_squared_error, root_mean_squared_error,
+    mean_absolute_error, r2_score.
     """
     ### BEGIN SOLUTION
     gap = predictions.reshape(targets.shape) - targets
@@ -420,23 +436,30 @@ for candidate in (reference, "the cat sat on the mat", "the the the the the the 
     print(f"BLEU {found.score:5.1f}   precisions {[round(p) for p in found.precisions]}, "
           f"penalty {found.bp:.2f}   {candidate!r}")
 
+# %% [markdown]
+# ### Exercise 5: BLEU
+
 # %% exercise="bleu"
 def bleu(candidates, references, max_n=4):
     """Corpus BLEU, without smoothing.
 
     candidates: a list of texts, each a list of tokens (str); a text may be empty
-    references: for each candidate a list of one or more references, each a list of at least one token
+    references: for each candidate a list of one or more references, each a list of at least one
+                token
     max_n:      n-grams of 1 to max_n tokens count, an int of at least 1
 
-    For each n: hits are the n-grams of the candidates, each clipped to the most that any single one of its text's
-    references has of it; the total is the number of n-grams of the candidates. Both are added up over all texts before
-    they are divided. c adds up the candidates' lengths; r adds up, for each text, the length of the reference whose
-    length is closest to the candidate's, of two equally close ones the shorter.
+    For each n: hits are the n-grams of the candidates, each clipped to the most that any single
+    one of its text's references has of it; the total is the number of n-grams of the
+    candidates. Both are added up over all texts before they are divided. c adds up the
+    candidates' lengths; r adds up, for each text, the length of the reference whose length is
+    closest to the candidate's, of two equally close ones the shorter.
 
-    Returns a float from 0 to 1: min(1, exp(1 - r/c)) times the geometric mean of the max_n precisions. It is 0 if for
-    some n there is no hit (also if there is no n-gram at all). Tokens are compared as they are.
+    Returns a number from 0 to 1: min(1, exp(1 - r/c)) times the geometric mean of the max_n
+    precisions. It is 0 if for some n there is no hit (also if there is no n-gram at all).
+    Tokens are compared as they are.
 
-    Papineni et al. 2002, "BLEU: a method for automatic evaluation of machine translation", section 2.
+    Papineni et al. 2002, "BLEU: a method for automatic evaluation of machine translation",
+    section 2.
     """
     ### BEGIN SOLUTION
     def grams(tokens, n):
@@ -445,7 +468,8 @@ def bleu(candidates, references, max_n=4):
     logs, c, r = 0.0, 0, 0
     for candidate, options in zip(candidates, references, strict=True):
         c += len(candidate)
-        r += min((len(option) for option in options), key=lambda n: (abs(n - len(candidate)), n))
+        lengths = [len(option) for option in options]
+        r += min(lengths, key=lambda n: (abs(n - len(candidate)), n))
     for n in range(1, max_n + 1):
         hits = total = 0
         for candidate, options in zip(candidates, references, strict=True):
@@ -562,20 +586,23 @@ print(f"of {len(chinese)} characters the tokenizer of rouge-score, [a-z0-9]+, ke
 # The LCS comes from a table. Let $L_{ij}$ be its length for the first $i$ and the first $j$ words. If word $i$ equals
 # word $j$, take both: $L_{ij} = L_{i-1,j-1} + 1$. If not, one of them is left out: the larger of $L_{i-1,j}$ and
 # $L_{i,j-1}$.
+#
+# ### Exercise 6: ROUGE-L
 
 # %% exercise="rouge_l"
 def rouge_l(candidate, reference):
     """Precision, recall and F1 of the longest common subsequence.
 
-    candidate, reference: lists of tokens (str), possibly empty. Tokens are compared as they are, capitals included
+    candidate, reference: lists of tokens (str), possibly empty. Tokens are compared as they
+                          are, capitals included
 
-    The common subsequence is in the same order in both texts, with any gaps. Precision divides its length by that of
-    the candidate, recall by that of the reference; F1 is their harmonic mean. If nothing is in common, or a text is
-    empty, all three are 0.
+    The common subsequence is in the same order in both texts, with any gaps. Precision divides
+    its length by that of the candidate, recall by that of the reference; F1 is their harmonic
+    mean. If nothing is in common, or a text is empty, all three are 0.
 
     Returns a tuple of three numbers: (precision, recall, F1).
 
-    Lin 2004, "ROUGE: a package for automatic evaluation of summaries", section 3, with beta = 1.
+    Lin 2004, "ROUGE: a package for automatic evaluation of summaries", section 3, beta = 1.
     """
     ### BEGIN SOLUTION
     above = [0] * (len(reference) + 1)
@@ -584,10 +611,8 @@ def rouge_l(candidate, reference):
         for j, other in enumerate(reference):
             row.append(above[j] + 1 if token == other else max(above[j + 1], row[j]))
         above = row
-    common = above[-1]
-    if not common:
-        return 0.0, 0.0, 0.0
-    return common / len(candidate), common / len(reference), 2 * common / (len(candidate) + len(reference))
+    common, n, m = above[-1], len(candidate), len(reference)
+    return (common / n, common / m, 2 * common / (n + m)) if common else (0.0, 0.0, 0.0)
     ### END SOLUTION
 
 
@@ -653,21 +678,25 @@ show(
 #
 # A perplexity of 20 means: as unsure as if choosing among 20 equally likely tokens at every step. $N$ counts *predicted
 # tokens*: not padding, not the prompt (if that isn't judged), not the first token, which nothing predicts.
+#
+# ### Exercise 7: perplexity
 
 # %% exercise="perplexity"
 def perplexity(logits, labels):
     """The perplexity of a batch of texts under a causal language model.
 
-    logits: floating-point tensor [rows, n, vocabulary], n >= 2, as the model gives it: place t of a row predicts the
-            token at place t + 1. Finite, and as large as they like (hundreds): no overflow. bfloat16 is possible;
-            compute in float32 at least
-    labels: int64 tensor [rows, n]: the token at each place, not shifted yet; -100 where it doesn't count (padding, a
-            prompt), on any side. At least one label after the first place counts
+    logits: floating-point tensor [rows, n, vocabulary], n >= 2, as the model gives it: place t
+            of a row predicts the token at place t + 1. Finite, and as large as they like
+            (hundreds): no overflow. bfloat16 is possible; compute in float32 at least
+    labels: int64 tensor [rows, n]: the token at each place, not shifted yet; -100 where it
+            doesn't count (padding, a prompt), on any side. At least one label after the first
+            place counts
 
-    exp of the mean of -log p over all labels that count and are predicted by something, each token with the same
-    weight, whatever row it stands in.
+    exp of the mean of -log p over all labels that count and are predicted by something, each
+    token with the same weight, whatever row it stands in.
 
-    Returns a float or a tensor of no dimension: exp of the loss that transformers' causal models compute.
+    Returns a float, or a float32 or float64 tensor of no dimension: exp of the loss that
+    transformers' causal models compute.
     """
     ### BEGIN SOLUTION
     targets = labels[:, 1:]
@@ -813,6 +842,8 @@ show(
 # For texts and pictures, encoders give vectors, and the **cosine** of two vectors says how alike their directions are:
 #
 # $$\cos(a, b) = \frac{a \cdot b}{\lVert a \rVert \, \lVert b \rVert}$$
+#
+# ### Exercise 8: cosine similarity
 
 # %% exercise="cosine_similarity"
 def cosine_similarity(a, b):
@@ -822,8 +853,8 @@ def cosine_similarity(a, b):
     b: floating-point tensor [m, d], of the same dtype
     A vector of zeros has similarity 0 with everything, itself included.
 
-    Returns [n, m] of the dtype of a: entry [i, j] is the cosine between a[i] and b[j], from -1 to 1. As
-    sklearn.metrics.pairwise.cosine_similarity.
+    Returns [n, m] of the dtype of a: entry [i, j] is the cosine between a[i] and b[j], from -1
+    to 1. As sklearn.metrics.pairwise.cosine_similarity.
     """
     ### BEGIN SOLUTION
     a, b = (x / x.norm(dim=-1, keepdim=True).clamp(min=1e-12) for x in (a, b))
@@ -837,6 +868,8 @@ check(cosine_similarity)
 # %% [markdown]
 # **Top-k accuracy** then asks whether the right answer is among the $k$ most similar. It is also called hit@k. (With
 # several right answers, *recall@k*, the share of them that is found, is another number.)
+#
+# ### Exercise 9: top-k accuracy
 
 # %% exercise="top_k_accuracy"
 def top_k_accuracy(scores, targets, k):
@@ -844,7 +877,8 @@ def top_k_accuracy(scores, targets, k):
 
     scores:  floating-point tensor [n, classes], n >= 1; the scores of one row are all different
     targets: int64 tensor [n], the right class of each row
-    k:       an int of at least 1; it may be larger than the number of classes, and then every row is a hit
+    k:       an int of at least 1; it may be larger than the number of classes, and then every
+             row is a hit
 
     Returns a number from 0 to 1: a float, or a floating-point tensor of no dimension.
     """

@@ -450,3 +450,13 @@ def test_a_name_that_an_unsolved_cell_would_have_made_is_told_and_no_other():
     assert "`also_made`" in missing(lacking("also_made"), "x = 1")
     assert "`made_later`" in missing(lacking("made_later"), "x = 1"), "the chain goes on"
     assert missing(lacking("made_by_nobody"), "later = 1") is None
+
+
+def test_a_large_number_is_not_taken_for_an_infinity_by_way_of_rounding():
+    exercise = replace(exercises.find("no_repeat_ngram"), forbid=())
+
+    def nearly(logits, ids, n):
+        return exercise.alternatives[0](logits, ids, n).clamp(min=-1e9)
+
+    first = grade(exercise, nearly).lines[0]
+    assert not first.passed and "infinite" in first.note

@@ -1,6 +1,6 @@
 """`attention_pattern(kind, n_source, n_target)`
 
-Who may see whom, in a text of n_source given tokens followed by n_target tokens that are to be written.
+Who may see whom, in a text of n_source given tokens followed by n_target to be written.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ exercise = Draft(
     "attention_pattern",
     points=2,
     forbid=["transformers"],
+    no_gradient="a mask is made of truth values",
     hints=[
         "Three of the four kinds are one square mask over source + target. Which columns may a source row see, and "
         "which a target row?",
@@ -42,7 +43,12 @@ def pattern_cases(g):
     yield case("prefix", size(3, 5), 0, label="a prefix and nothing else")
     yield case("encoder-decoder", 1, 5, label="one source token")
     yield case("encoder-decoder", 5, 1, label="one target token")
-    yield case("autoencoder", 3, 3, label="an unknown kind")
+    yield case("decoder", 0, size(3, 5), label="a decoder without a source")
+    yield case("encoder", size(3, 5), 0, label="an encoder without a target")
+    yield case("decoder", size(60, 70), size(70, 80), label="decoder, more than a hundred tokens")
+    yield case("prefix", size(20, 30), size(60, 70), label="prefix, a hundred tokens")
+    for kind in ("autoencoder", "Decoder", "encoder_decoder", ""):
+        yield case(kind, 3, 2, label=f"an unknown kind, {kind!r}")
 
 
 @exercise.oracle
@@ -81,7 +87,7 @@ def pattern_or_refusal(attention_pattern, kind, n_source, n_target):
     except Exception as error:
         if known:
             raise
-        return type(error).__name__
+        return "ValueError" if isinstance(error, ValueError) else type(error).__name__
     return made if known else "no error"
 
 
@@ -288,6 +294,49 @@ exercise.mistake(
     hint="A typing mistake should not train a model for a week: raise a ValueError.",
 )(_with(unknown=_RIGHT["decoder"]))
 
+
+def _off(by):
+    """The prefix ends `by` tokens too late."""
+    return lambda s, t: _prefix(s, t) if s + by < 0 else _causal(s + t) | (torch.arange(s + t) < s + by)
+
+
+exercise.mistake("the prefix is one token too long", hint="Given are the columns below n_source, not up to it.")(
+    _with(prefix=_off(1))
+)
+
+exercise.mistake("the prefix is one token too short", hint="Given are all columns below n_source.")(
+    _with(prefix=_off(-1))
+)
+
+exercise.mistake(
+    "a token sees the next one as well", hint="Up to and including itself: tril() without a diagonal of 1."
+)(
+    _with(
+        decoder=lambda s, t: _ones(s + t, s + t).tril(1),
+        prefix=lambda s, t: _prefix(s, t) | _ones(s + t, s + t).tril(1),
+        encoder_decoder=_half(decoder=lambda s, t: _ones(t, t).tril(1)),
+    )
+)
+
+exercise.mistake("n_source and n_target are exchanged", hint="The source comes first, in rows and in columns.")(
+    lambda kind, n_source, n_target: _with()(kind, n_target, n_source)
+)
+
+exercise.mistake("the three masks come as a tuple", hint="A dict, with the keys 'encoder', 'decoder' and 'cross'.")(
+    _with(encoder_decoder=lambda s, t: tuple(_three(s, t).values()))
+)
+
+
+@exercise.mistake("an unknown kind is a KeyError", hint="Ask first whether the kind is one of the four: ValueError.")
+def pattern_by_lookup(kind, n_source, n_target):
+    return _RIGHT[kind](n_source, n_target)
+
+
+exercise.mistake(
+    "kinds that are spelt otherwise are taken as well",
+    hint="Compare the whole text, as it is: 'Decoder' is unknown, and so is 'encoder_decoder'.",
+)(lambda kind, *sizes: _with()(kind.lower().replace("_", "-"), *sizes))
+
 exercise.alternative(_with())
 
 
@@ -321,11 +370,15 @@ def pattern_by_loops(kind, n_source, n_target):
     raise ValueError(f"unknown kind {kind!r}")
 
 
+class _Unknown(ValueError):
+    """One of the same family."""
+
+
 @exercise.alternative
 def pattern_by_blocks(kind, n_source, n_target):
     """The square is cut out of larger ones, and filled in place."""
     if kind not in KINDS:
-        raise ValueError
+        raise _Unknown
     n = n_source + n_target
     square = torch.full((n, n), kind == "encoder")
     square |= torch.triu(torch.ones(n, n)).t() > 0

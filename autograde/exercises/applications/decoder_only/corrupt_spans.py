@@ -13,6 +13,7 @@ exercise = Draft(
     "corrupt_spans",
     points=3,
     forbid=["transformers"],
+    no_gradient="ids are whole numbers",
     hints=[
         "Walk through the text. When does a new span begin, and what do inputs and targets get at that moment?",
         "starts = noise & ~before, where `before` is noise moved one to the right. The number of the span a token "
@@ -26,7 +27,7 @@ exercise = Draft(
 @exercise.cases
 def span_cases(g):
     def first():
-        return int(torch.randint(130, 32_100, (), generator=g))
+        return int(torch.randint(250, 32_100, (), generator=g))
 
     def one(marks, label):
         noise = torch.tensor([mark == "#" for mark in marks])
@@ -42,6 +43,8 @@ def span_cases(g):
     yield one(".", "one token, kept")
     for n, share in ((24, 0.3), (31, 0.6)):
         yield case(token_ids(g, n), torch.rand(n, generator=g) < share, first(), label=f"{n} tokens, drawn by chance")
+    # T5 itself has a hundred sentinels, and whoever makes a table of them has no more.
+    yield one(".#" * 120 + ".", "more than a hundred spans")
 
 
 @exercise.oracle
@@ -110,6 +113,7 @@ def _corrupting(
     whole=False,
     open_start=False,
     closed_inputs=False,
+    then=lambda first, spans: [],
 ):
     """`corrupt_spans` with parts exchanged."""
 
@@ -130,6 +134,7 @@ def _corrupting(
         told = [part + mark if behind else mark * announced + part for mark, part in zip(marks, parts, strict=False)]
         targets = ids.tolist() if whole else [token for part in told for token in part]
         inputs += close if closed_inputs else []
+        close = close + then(first_sentinel, len(parts))
         return torch.tensor(inputs, dtype=torch.int64), torch.tensor(targets + close, dtype=torch.int64)
 
     return corrupt_spans
@@ -185,11 +190,41 @@ exercise.mistake(
     hint="That is BART's task. T5 writes the missing spans only, which is far shorter.",
 )(_corrupting(whole=True, last=0))
 
-exercise.mistake("the first sentinel isn't used", hint=("Sentinel number 0 is first_sentinel itself."))(
+exercise.mistake("the first sentinel isn't used", hint="Sentinel number 0 is first_sentinel itself.")(
     _corrupting(offset=1)
 )
 
+exercise.mistake("the sentinels begin one too high", hint="Sentinel number 0 is first_sentinel itself.")(
+    _corrupting(offset=-1)
+)
+
+exercise.mistake(
+    "a sentinel is left out before the one that ends the targets",
+    hint="The closing sentinel is the very next one: that of the last span, minus 1.",
+)(_corrupting(last=0, then=lambda first, spans: [first - spans - 1]))
+
+exercise.mistake(
+    "the first sentinel ends the targets once more", hint="The closing sentinel is the next one that hasn't been used."
+)(_corrupting(last=0, then=lambda first, spans: [first]))
+
 spans = _corrupting()
+
+exercise.mistake("inputs and targets are exchanged", hint="(inputs, targets), in this order.")(
+    lambda *args: spans(*args)[::-1]
+)
+
+exercise.mistake("the ids are int32", hint="torch.tensor of Python ints gives int64: keep it.")(
+    lambda *args: tuple(x.int() for x in spans(*args))
+)
+
+exercise.mistake(
+    "the sentinels of the targets are one further than those of the inputs",
+    hint="A gap and its tokens share a sentinel: count down after both lists have got it.",
+)(lambda ids, noise, first: (spans(ids, noise, first)[0], spans(ids, noise, first - 1)[1]))
+
+exercise.mistake(
+    "an end-of-text token is added to the targets", hint="T5's training does so later. Here the sentinel is the end."
+)(_corrupting(then=lambda first, spans: [1]))
 
 
 @exercise.mistake("the spans stand in the targets in reverse", hint="From left to right.")

@@ -13,6 +13,7 @@ from autograde.exercise import Draft, case
 exercise = Draft(
     "generate_with_cache",
     points=4,
+    no_gradient="the likeliest token is a whole number",
     hints=[
         "What has the model not read yet, before each call? First all of ids, then a single token a row.",
         "logits, cache = read(piece, cache); the new token is logits[:, -1].argmax(-1); the next piece is that token, "
@@ -48,6 +49,7 @@ def cache_cases(g):
     yield one(2, [4, 3], [3, 4], "two turns")
     yield one(1, [3, 1, 5], [4, 1, 3], "three turns, a short one between", vocabulary=17)
     yield one(4, [2, 6], [1, 6], "two turns, the first answer one token long")
+    yield one(2, [23], [22], "a longer text")
 
 
 @exercise.oracle
@@ -84,20 +86,26 @@ def conversation(generate_with_cache, turns, steps, weights):
     embed, places, wq, wk, wv = (weights[name] for name in ("embed", "places", "wq", "wk", "wv"))
     pieces = []
 
+    class Cache:
+        """Keys and values, [rows, n, d] each. It has no length, and can't be cut."""
+
+        def __init__(self, keys, values):
+            self.keys, self.values = keys, values
+
     def read(tokens, cache):
         pieces.append(tokens.shape[1])
-        past = 0 if cache is None else cache[0].shape[1]
+        past = 0 if cache is None else cache.keys.shape[1]
         m = tokens.shape[1]
         if past + m > len(places):
             raise ValueError(f"the model has places for {len(places)} tokens, and this one would be number {past + m}")
         x = embed[tokens] + places[past : past + m]
         keys, values = x @ wk, x @ wv
         if cache is not None:
-            keys, values = torch.cat([cache[0], keys], 1), torch.cat([cache[1], values], 1)
+            keys, values = torch.cat([cache.keys, keys], 1), torch.cat([cache.values, values], 1)
         scores = (x @ wq) @ keys.mT / keys.shape[-1] ** 0.5
         hidden = torch.arange(past + m) > torch.arange(past, past + m)[:, None]
         x = x + scores.masked_fill(hidden, -torch.inf).softmax(-1) @ values
-        return x @ embed.mT, (keys, values)
+        return x @ embed.mT, Cache(keys, values)
 
     out, cache, text, last = {}, None, None, None
     for number, (turn, count) in enumerate(zip(turns, steps, strict=True), 1):
@@ -107,10 +115,15 @@ def conversation(generate_with_cache, turns, steps, weights):
         if not isinstance(made, (tuple, list)) or len(made) != 2 or not isinstance(made[0], torch.Tensor):
             raise TypeError("generate_with_cache should return two things: the new tokens (a tensor), and the cache")
         tokens, cache = made
-        kept = cache[0].shape[1] if isinstance(cache, tuple) else 0
+        kept = cache.keys.shape[1] if isinstance(cache, Cache) else 0
         out |= {f"tokens, turn {number}": tokens, f"reads, turn {number}": list(pieces), f"kept, turn {number}": kept}
         last = tokens[:, -1:]
     return out
+
+
+@exercise.law("The new tokens are int64")
+def tokens_are_int64(out, one, call):
+    return all(value.dtype is torch.int64 for key, value in out.items() if key.startswith("tokens"))
 
 
 def _reads(out):
@@ -221,6 +234,10 @@ exercise.mistake("the least likely token is taken", hint="argmax.")(
     _writing(best=lambda logits: logits[:, -1].argmin(-1))
 )
 
+exercise.mistake("the new tokens are int32", hint="argmax gives int64: keep it.")(
+    lambda read, ids, steps, cache=None: (lambda new, kept: (new.int(), kept))(*cached(read, ids, steps, cache))
+)
+
 exercise.mistake("the token is drawn", hint="Greedy here: the best token, always.")(
     _writing(best=lambda logits: torch.multinomial(logits[:, -1].softmax(-1), 1)[:, 0])
 )
@@ -249,6 +266,27 @@ exercise.mistake("the text comes back together with the new tokens", hint="Only 
 )
 
 cached = _writing()
+
+
+exercise.mistake("the cache isn't returned", hint="Two things: (new, cache).")(lambda *args: cached(*args)[0])
+
+exercise.mistake("every row gets the tokens of the first", hint="Each row has its own best token: argmax along -1.")(
+    _writing(best=lambda logits: logits[:1, -1].argmax(-1).expand(len(logits)))
+)
+
+exercise.mistake(
+    "of a later turn only the last token is read", hint="Nothing of `ids` is in the cache yet: read all of them."
+)(lambda read, ids, steps, cache=None: cached(read, ids if cache is None else ids[:, -1:], steps, cache))
+
+
+exercise.mistake(
+    "the first token of a later turn is taken for read",
+    hint="The cache holds everything but the last new token: that token is still unread.",
+)(
+    lambda read, ids, steps, cache=None: cached(
+        read, ids if cache is None or ids.shape[1] == 1 else ids[:, 1:], steps, cache
+    )
+)
 
 
 @exercise.mistake(

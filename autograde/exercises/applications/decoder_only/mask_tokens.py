@@ -15,6 +15,9 @@ exercise = Draft(
     "mask_tokens",
     points=3,
     forbid=["transformers"],
+    dtypes=(),
+    no_gradient="ids are whole numbers",
+    fresh=True,
     hints=[
         "First decide who is picked: one bool tensor. It makes the labels at once. Then change the inputs.",
         "picked = (pick < share) & ~special. labels = ids where picked, else -100. The mask goes where picked & "
@@ -32,11 +35,14 @@ def masking_cases(g):
         x = torch.rand(shape, generator=g)
         return torch.where(((x - 0.8).abs() < 1e-3) | ((x - 0.9).abs() < 1e-3), x - 0.01, x)
 
-    def one(*shape, ends=1, label, **share):
-        place = torch.arange(shape[-1])
-        special = ((place < ends) | (place >= shape[-1] - ends)).expand(shape)
+    def one(*lengths, ends=1, label, **share):
+        shape = torch.Size(lengths)
+        place, rows = torch.arange(shape[-1]), torch.arange(shape[:-1].numel()).view(shape[:-1])[..., None]
+        lost = rows % 4 * (0 < 2 * ends < shape[-1] - 4)  # as much more padding, of which no row has what the next has
+        special = ((place < ends) | (place >= shape[-1] - ends - lost)).expand(shape)
         ids = token_ids(g, *shape).masked_fill(special, 3)
-        return case(ids, special, uniform(*shape), uniform(*shape), token_ids(g, *shape), 99, label=label, **share)
+        pick, act, mask_id = uniform(*shape), uniform(*shape), int(torch.randint(VOCABULARY, 200, (), generator=g))
+        return case(ids, special, pick, act, token_ids(g, *shape), mask_id, label=label, **share)
 
     yield one(40, 60, label="a large batch, half of it picked", share=0.5)
     yield one(24, 16, ends=0, label="the usual share, nothing special")
@@ -44,6 +50,11 @@ def masking_cases(g):
     yield one(3, 14, label="everything but special tokens picked", share=1.0)
     yield one(2, 3, 20, label="two batch dimensions", share=0.6)
     yield one(30, label="one row", share=0.7)
+    at_edges = one(4, 15, label="numbers that are just share, or just 0.8", share=0.5)
+    pick, act = at_edges.args[2:4]
+    pick[:2, ::3], act[2:, ::2] = 0.5, 0.8
+    pick[2:, ::4] /= 2
+    yield at_edges
     yield one(4, 6, label="nothing picked", share=0.0)
     yield one(2, 5, ends=5, label="only special tokens", share=0.9)
     yield one(1, 1, ends=0, label="one token", share=1.0)
@@ -101,6 +112,11 @@ def _picked(one):
 @exercise.law("Labels are the old tokens where picked, -100 elsewhere")
 def labels_are_the_old_tokens(out, one, call):
     return torch.equal(out[1], one.args[0].masked_fill(~_picked(one), IGNORED))
+
+
+@exercise.law("Inputs and labels are int64")
+def masked_are_int64(out, one, call):
+    return all(x.dtype is torch.int64 for x in out)
 
 
 @exercise.law("What isn't picked goes in as it was")
@@ -195,6 +211,40 @@ exercise.mistake("a share of 0.15 is taken, whatever `share` says", hint="Compar
     _masking(chosen=lambda pick, special, share: (pick < 0.15) & ~special)
 )
 
+exercise.mistake("special tokens are scored", hint="Labels are -100 where a token is special: it is never picked.")(
+    lambda ids, special, pick, act, random_ids, mask_id, share=0.15: (
+        masked(ids, special, pick, act, random_ids, mask_id, share)[0],
+        ids.masked_fill(pick >= share, IGNORED),
+    )
+)
+
+exercise.mistake("inputs and labels are exchanged", hint="(inputs, labels), in this order.")(
+    lambda *args, **kwargs: masked(*args, **kwargs)[::-1]
+)
+
+exercise.mistake("every row is picked like the first", hint="Each place has a number of its own: pick < share.")(
+    _masking(chosen=lambda pick, special, share: ((pick[:1] if pick.dim() > 1 else pick) < share) & ~special)
+)
+
+exercise.mistake("ids themselves are handed back where nothing is picked", hint="New tensors, always: ids.clone().")(
+    lambda ids, special, pick, act, random_ids, mask_id, share=0.15: (
+        (ids if share == 0 else masked(ids, special, pick, act, random_ids, mask_id, share)[0]),
+        masked(ids, special, pick, act, random_ids, mask_id, share)[1],
+    )
+)
+
+exercise.mistake("a number that equals `share` is picked as well", hint="Picked where pick < share, not <=.")(
+    _masking(chosen=lambda pick, special, share: (pick <= share) & ~special)
+)
+
+exercise.mistake("the mask is used up to and including 0.8", hint="The mask: act < 0.8, not <=.")(
+    _masking(masks=lambda picked, act: picked & (act <= 0.8))
+)
+
+exercise.mistake("inputs or labels aren't int64", hint="Ids are int64, and cross_entropy asks for no other labels.")(
+    lambda *args, **kwargs: tuple(x.int() for x in masked(*args, **kwargs))
+)
+
 exercise.mistake("the tokens that should stay are picked, and the others not", hint="Picked where pick < share.")(
     _masking(chosen=lambda pick, special, share: (pick >= share) & ~special)
 )
@@ -241,7 +291,7 @@ exercise.alternative(masked)
 
 @exercise.alternative
 def masked_by_loop(ids, special, pick, act, random_ids, mask_id, share=0.15):
-    inputs, labels = ids.clone(), torch.full_like(ids, IGNORED)
+    inputs, labels = ids.clone(memory_format=torch.contiguous_format), torch.full(ids.shape, IGNORED)
     flat = [x.reshape(-1) for x in (special, pick, act, random_ids)]
     new, wanted = inputs.view(-1), labels.view(-1)
     for i, (kept, first, second, other) in enumerate(zip(*(x.tolist() for x in flat), strict=True)):

@@ -15,6 +15,7 @@ exercise = Draft(
     "shift_labels",
     points=2,
     forbid=["transformers"],
+    no_gradient="ids are whole numbers",
     hints=[
         "Write the row twice, one below the other, so that below each token stands the next one. Which end is empty?",
         "labels = torch.full_like(ids, -100); labels[:, :-1] = ids[:, 1:], where real[:, 1:]. For an encoder-decoder "
@@ -27,13 +28,13 @@ exercise = Draft(
 
 @exercise.cases
 def shift_cases(g):
-    def one(kind, lengths, n, label, side="right", under=0):
+    def one(kind, lengths, n, label, side="right", under=None):
         """`under` is what stands under the padding: the pad id, or something else."""
         place, lengths = torch.arange(n), torch.tensor(lengths)[:, None]
         real = place < lengths if side == "right" else place >= n - lengths
-        ids = token_ids(g, *real.shape)
-        ids[:, n // 2] = 0  # the id of the padding as a real token: an end mark inside
-        return case(ids.masked_fill(~real, under), real, kind, 2, 0, label=label)
+        ids, (start, pad) = token_ids(g, *real.shape), torch.randperm(10, generator=g)[:2].tolist()
+        ids[:, n // 2] = pad  # the id of the padding as a real token: an end mark inside
+        return case(ids.masked_fill(~real, pad if under is None else under), real, kind, start, pad, label=label)
 
     for kind in ("decoder", "encoder-decoder"):
         yield one(kind, [6], 6, f"{kind}, one row without padding")
@@ -42,7 +43,9 @@ def shift_cases(g):
         yield one(kind, [5, 2], 5, f"{kind}, other ids under the padding", under=55)
         yield one(kind, [1, 1], 1, f"{kind}, one token")
         yield one(kind, [1, 5], 5, f"{kind}, a row of one token")
-    yield one("encoder", [4, 3], 4, "an unknown kind")
+        yield one(kind, [150, 170, 130], 170, f"{kind}, more than a hundred tokens")
+    for kind in ("encoder", "Decoder", ""):
+        yield one(kind, [4, 3], 4, f"an unknown kind, {kind!r}")
 
 
 @exercise.oracle
@@ -73,7 +76,7 @@ def shift_or_refusal(shift_labels, ids, real, kind, start, pad):
     except Exception as error:
         if known:
             raise
-        return type(error).__name__
+        return "ValueError" if isinstance(error, ValueError) else type(error).__name__
     return made if known else "no error"
 
 
@@ -111,6 +114,11 @@ def last_is_not_read(out, one, call):
     if not bool((out[0][:, 0] == start).all()):
         return "the inputs don't begin with the start token"
     return torch.equal(call(other, *one.args[1:])[0], out[0])
+
+
+@exercise.law("Inputs and labels are int64")
+def shifted_are_int64(out, one, call):
+    return all(x.dtype is torch.int64 for x in out) if _shifted(one) else None
 
 
 @exercise.law("An unknown kind is a ValueError")
@@ -265,12 +273,74 @@ exercise.mistake(
     "the start token is added and nothing is dropped", hint="Inputs and labels have the same shape as the ids."
 )(_reads(_longer))
 
+exercise.mistake("a decoder reads `pad` where there is padding", hint="A decoder reads the ids as they are.")(
+    _shifting(lambda ids, real, start, pad: (ids.masked_fill(~real, pad), right_decoder(ids, real, start, pad)[1]))
+)
+
+exercise.mistake(
+    "`real` isn't moved along with what an encoder-decoder reads",
+    hint="What matters is whether the token that was moved there is real: `pad` first, and then the shift.",
+)(_reads(lambda ids, real, start, pad: _shows_start(_right(ids, start).masked_fill(~real, pad), start)))
+
+
+def _shows_start(inputs, start):
+    return torch.cat([torch.full_like(inputs[:, :1], start), inputs[:, 1:]], 1)
+
+
+def _start_behind_padding(ids, real, start, pad):
+    return torch.where(_right(real, False), _right(ids, start), torch.where(real, start, pad))
+
+
+exercise.mistake(
+    "the start token stands behind the padding on the left",
+    hint="`start` is the first input of every row; behind it come the ids, padding included.",
+)(_reads(_start_behind_padding))
+
+exercise.mistake("`start` and `pad` are exchanged", hint="`start` begins each row, `pad` stands for padding.")(
+    lambda ids, real, kind, start, pad: _shifting()(ids, real, kind, pad, start)
+)
+
+exercise.mistake("`real` is read the wrong way round", hint="True marks what is real.")(
+    lambda ids, real, *others: _shifting()(ids, ~real, *others)
+)
+
+exercise.mistake("every row has the padding of the first", hint="Each row has its own: real[row, place].")(
+    lambda ids, real, *others: _shifting()(ids, real[:1].expand(real.shape), *others)
+)
+
+exercise.mistake("inputs and labels are exchanged", hint="(inputs, labels), in this order.")(
+    lambda *args: _shifting()(*args)[::-1]
+)
+
+exercise.mistake(
+    "the last label of a row is the first token of the next row",
+    hint="Rows have nothing to do with each other. Nothing follows the last token: -100.",
+)(_labels(lambda ids, real, pad: _left(_scored(ids, real).view(1, -1), IGNORED).view(ids.shape)))
+
+
+@exercise.mistake("an unknown kind is a KeyError", hint="Ask first whether the kind is one of the two: ValueError.")
+def shifted_by_lookup(ids, real, kind, start, pad):
+    return {"decoder": right_decoder, "encoder-decoder": right_half}[kind](ids, real, start, pad)
+
+
 exercise.mistake(
     "the two kinds are exchanged",
     hint="'decoder' moves the labels to the left, 'encoder-decoder' the inputs to the right.",
 )(_shifting(right_half, right_decoder))
 
 exercise.mistake("an unknown kind is taken for a decoder", hint="Raise a ValueError.")(_shifting(unknown="accepted"))
+
+exercise.mistake(
+    "kinds that are spelt otherwise are taken as well", hint="Compare the whole text, as it is: 'Decoder' is unknown."
+)(lambda ids, real, kind, *marks: _shifting()(ids, real, kind.lower(), *marks))
+
+exercise.mistake("labels are int32", hint="cross_entropy asks for int64 labels.")(
+    lambda ids, real, kind, *marks: tuple(x.int() for x in _shifting()(ids, real, kind, *marks))
+)
+
+exercise.mistake(
+    "the padding's id is taken to be 0 and the start token's 2", hint="Each tokenizer has its own: `pad` and `start`."
+)(lambda ids, real, kind, start, pad: _shifting()(ids, real, kind, 2, 0))
 
 exercise.alternative(_shifting())
 

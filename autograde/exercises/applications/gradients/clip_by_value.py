@@ -18,6 +18,8 @@ exercise = Draft(
     "clip_by_value",
     points=3,
     forbid=["torch.nn.utils.clip_grad_value_"],
+    no_gradient="it works on gradients that are there already",
+    fresh=True,
     atol=1e-6,
     dtypes=(torch.float64,),
     hints=[
@@ -43,6 +45,7 @@ def clip_value_cases(g):
     yield case([randn(g, 2, 3).double() * 40, randn(g, 4).double()], 2.0, label="float64")
     yield case([torch.tensor([1.0, -1.0, 3.0, 0.0]), torch.tensor([[2.0], [-4.0]])], 1.0, label="some on the limit")
     yield case([randn(g, 4, 6).T * 7, torch.zeros(0), randn(g, 1)], 3.0, label="not contiguous, and an empty one")
+    yield case([randn(g, 3) * 2, None, randn(g, 40, 30) * 5], 1.5, label="a large matrix")
     yield case([randn(g, 9).abs() * 2 + 1, -randn(g, 4).abs() - 1], 0.75, label="every entry is too large")
 
 
@@ -134,6 +137,10 @@ def _clip(change=lambda g, limit, live: g.clamp(-limit, limit), told=_cosine, no
 def _shortened(g, limit, live):
     return g * (limit / _long(live).norm().clamp(min=limit)).to(g.dtype)
 
+
+exercise.mistake("gradients that need no cut are handed back themselves", hint="New tensors, always: clone().")(
+    _clip(lambda g, limit, live: g if bool((g.abs() <= limit).all()) else g.clamp(-limit, limit))
+)
 
 exercise.mistake(
     "the whole gradient is made shorter", hint="That is clipping by norm. Here each entry is cut off at the limit."

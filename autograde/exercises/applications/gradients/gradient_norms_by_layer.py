@@ -13,6 +13,8 @@ exercise = Draft(
     "gradient_norms_by_layer",
     points=3,
     forbid=["torch.nn.utils.get_total_norm", "torch.nn.utils.clip_grad_norm_"],
+    dtypes=(),
+    no_gradient="it looks at gradients that are there already",
     atol=0.0,
     hints=[
         "model.get_submodule(path) is the list of layers. What does each of them hold?",
@@ -158,6 +160,11 @@ def norms_scale(out, one, call):
 def norms_ignore_the_rest(out, one, call):
     one_more = call(_sized(2.0, 1.0), "layers", outside=[["other.weight", torch.ones(9)]])["norms"]
     return same(one_more, torch.tensor([2.0, 1.0]))
+
+
+@exercise.law("The norms are float32")
+def norms_are_float32(out, one, call):
+    return out["norms"].dtype is torch.float32 or f"they are {out['norms'].dtype}"
 
 
 @exercise.law("The gradients are only read")

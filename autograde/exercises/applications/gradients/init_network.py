@@ -13,6 +13,7 @@ exercise = Draft(
     "init_network",
     points=3,
     forbid=["torch.nn.init.xavier_normal_", "torch.nn.init.kaiming_normal_"],
+    no_gradient="weights are drawn before training begins",
     hints=[
         "A model is a tree of modules. What do you have to do with each kind of leaf?",
         "for module in model.modules(): isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d)) is one kind, "

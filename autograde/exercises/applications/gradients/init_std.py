@@ -15,6 +15,7 @@ exercise = Draft(
     "init_std",
     points=3,
     forbid=["torch.nn.init"],
+    no_gradient="a number that follows from a shape",
     atol=1e-6,
     hints=[
         "How many numbers are added up to make one output? That many variances add up. And how many outputs does one "
@@ -39,10 +40,14 @@ def std_cases(g):
     yield case((1, 1), "he", label="he, a single number")
     yield case([12, 7], "he", 0.2, label="he, a leaky slope of 0.2")
     yield case((6, 9, 3), "he", 1.0, label="he, slope 1: no ReLU at all")
-    yield case(torch.Size((10, 4)), "he", slope=5**0.5, label="he, the slope that torch's own layers start with")
+    yield case(torch.Size((10, 4)), "he", slope=2.5, label="he, a slope above 1")
     yield case((7, 5), "xavier", 0.5, label="xavier, with a slope")
     yield case((integer(g, 3, 20),), "he", label="a bias")
     yield case((9, 2), "normal", label="a scheme that there isn't")
+    yield case((9, 2), "He", label="a scheme that is spelt otherwise")
+    yield case((), "he", label="a single number's shape")
+    yield case((5, 4, 2, 3, 2), "he", 0.3, label="he, three dimensions of kernel, a slope of 0.3")
+    yield case((300, 700), "xavier", label="xavier, a large matrix")
 
 
 @exercise.oracle
@@ -61,10 +66,10 @@ def torch_std(shape, scheme, slope=0.0):
 
 
 @exercise.probe
-def answer_or_refusal(implementation, shape, scheme, slope=0.0):
+def answer_or_refusal(implementation, shape, scheme, *given, **slope):
     """The standard deviation, or the word "ValueError" where one is raised."""
     try:
-        return implementation(shape, scheme, slope)
+        return implementation(shape, scheme, *given, **slope)
     except ValueError:
         return "ValueError"
 
@@ -210,6 +215,22 @@ exercise.mistake(
     "every unknown scheme is taken for he",
     hint="A typing error in a name would be hard to find later: raise ValueError.",
 )(std(refuse_scheme=False))
+
+
+@exercise.mistake("schemes that are spelt otherwise are taken as well", hint="'He' is unknown: compare the whole text.")
+def std_of_any_spelling(shape, scheme, slope=0.0):
+    return right_std(shape, scheme.lower(), slope)
+
+
+@exercise.mistake("an unknown scheme is a KeyError", hint="Ask first whether the scheme is one of the two: ValueError.")
+def std_by_lookup(shape, scheme, slope=0.0):
+    return right_std(shape, {"xavier": "xavier", "he": "he"}[scheme], slope)
+
+
+@exercise.mistake("a shape of no dimension is an IndexError", hint="Ask for len(shape) < 2 before you look into it.")
+def std_looks_first(shape, scheme, slope=0.0):
+    return right_std(shape, scheme, slope) if shape[0] else 0.0
+
 
 exercise.alternative(right_std)
 

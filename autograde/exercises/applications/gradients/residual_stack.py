@@ -18,6 +18,7 @@ exercise = Draft(
     "residual_stack",
     points=3,
     dtypes=(torch.float64,),
+    no_gradient="the gradient at x is one of the results",
     hints=[
         "Two roads: the stream goes straight on, and a branch reads a normed copy of it. Where does the factor belong?",
         "x = x + branch(norm(x)) / len(branches) ** 0.5, and keep every x in a list.",
@@ -63,7 +64,8 @@ def streams_and_gradient(stack, x, weights, eps=None):
     streams = stack(x, branches) if eps is None else stack(x, branches, eps=eps)
     last = streams[-1]
     weighing = torch.linspace(-1, 2, last.numel(), dtype=last.dtype).reshape(last.shape)
-    gradient = torch.autograd.grad((last * weighing).sum(), x)[0]
+    lives = last.requires_grad  # else the result is cut off from the graph
+    gradient = torch.autograd.grad((last * weighing).sum(), x)[0] if lives else torch.zeros_like(x)
     return {"streams": streams, "gradient": gradient}
 
 
@@ -92,6 +94,11 @@ def starts_with_x(out, one, call):
     x, weights = one.args[:2]
     streams = out["streams"]
     return streams.shape == (len(weights) + 1, *x.shape) and same(streams[0], x)
+
+
+@exercise.law("The streams have the dtype of x")
+def streams_keep_dtype(out, one, call):
+    return out["streams"].dtype is one.args[0].dtype or f"{one.args[0].dtype} went in, {out['streams'].dtype} came out"
 
 
 def _constant(count, d, value):
@@ -288,6 +295,27 @@ def stack_final_norm(x, branches, eps=1e-5):
     streams = right_stack(x, branches, eps)
     return torch.cat([streams[:-1], _layer_norm(streams[-1:], eps)])
 
+
+@exercise.mistake(
+    "the streams are cut off from the graph", hint="Something leads away from autograd: no_grad, detach, a new tensor."
+)
+@torch.no_grad()
+def stack_without_graph(x, branches, eps=1e-5):
+    return _stack()(x, branches, eps)
+
+
+def _detached_norm(x, eps):
+    mean, variance = x.mean(-1, keepdim=True).detach(), x.var(-1, keepdim=True, correction=0).detach()
+    return (x - mean) / (variance + eps).sqrt()
+
+
+exercise.mistake(
+    "gradients don't pass through the norm's mean and variance", hint="Both are made of x: nothing is detached."
+)(_stack(norm=_detached_norm))
+
+exercise.mistake("the streams are float32", hint="They have the dtype of x.")(
+    lambda x, branches, eps=1e-5: _stack()(x, branches, eps).float()
+)
 
 exercise.alternative(right_stack)
 

@@ -13,6 +13,7 @@ exercise = Draft(
     "bleu",
     points=4,
     forbid=["sacrebleu"],
+    no_gradient="a metric: nothing is trained through it",
     hints=[
         "Three steps: clipped hits and totals of each order, added up over all texts; their geometric mean; the "
         "penalty.",
@@ -58,6 +59,11 @@ def bleu_cases(g):
     yield case([long[:3]], [[long]], label="nothing but a candidate too short for 4-grams")
     yield case([long[:3] + ["z"] + long[4:7] + ["z"]], [[long]], label="no 4-gram matches")
     yield case([[]], [[short]], label="nothing but an empty candidate")
+    loud = [word.upper() if i in (2, 9) else word for i, word in enumerate(long)]
+    yield case([loud], [[long]], label="two words in capitals")
+    yield case([[*long[:7], ",", *long[7:]]], [[[*long, "."]]], label="a comma in one, a full stop in the other")
+    book = sentence(g, 90)
+    yield case([edited(g, book, 9)], [[book]], label="ninety words, nine of them wrong")
 
 
 @exercise.oracle
@@ -228,6 +234,16 @@ exercise.mistake("orders without a match are left out", hint="If an order has no
 
 exercise.mistake("only single words count", hint="All orders from 1 to max_n.")(_bleu(orders=lambda max_n: [1]))
 
+exercise.mistake(
+    "empty texts are left out", hint="An empty candidate adds nothing to c, and its reference's length to r."
+)(
+    lambda candidates, references, max_n=4: bleu_right(
+        [text for text in candidates if text] or [[]],
+        [some for text, some in zip(candidates, references, strict=True) if text] or references[:1],
+        max_n,
+    )
+)
+
 exercise.mistake("max_n is ignored", hint="Use max_n, not 4.")(_bleu(orders=lambda max_n: range(1, 5)))
 
 bleu_without_penalty = exercise.mistake(
@@ -290,6 +306,28 @@ def bleu_penalty_by_sentence(candidates, references, max_n=4):
         _penalty(len(c), _closest(len(c), [len(one) for one in r])) for c, r in zip(candidates, references, strict=True)
     ]
     return free * sum(each) / len(each)
+
+
+@exercise.mistake("capitals are changed to small letters", hint="Tokens are compared as they are.")
+def bleu_of_small_letters(candidates, references, max_n=4):
+    small = [[word.lower() for word in text] for text in candidates]
+    return bleu_right(small, [[[word.lower() for word in one] for one in some] for some in references], max_n)
+
+
+@exercise.mistake("commas and full stops are left out", hint="Tokens are compared as they are, all of them.")
+def bleu_of_words(candidates, references, max_n=4):
+    words = [[word for word in text if word not in ",."] for text in candidates]
+    return bleu_right(
+        words, [[[word for word in one if word not in ",."] for one in some] for some in references], max_n
+    )
+
+
+@exercise.mistake(
+    "the best single reference counts", hint="An n-gram is clipped to the most in any of them, order by order."
+)
+def bleu_of_best_reference(candidates, references, max_n=4):
+    most = max(map(len, references))
+    return max(bleu_right(candidates, [[some[i % len(some)]] for some in references], max_n) for i in range(most))
 
 
 @exercise.mistake("it is given in percent", hint="From 0 to 1 here.")

@@ -13,6 +13,7 @@ exercise = Draft(
     "confusion_matrix",
     points=2,
     forbid=["sklearn"],
+    no_gradient="a metric: nothing is trained through it",
     hints=[
         "There are n_classes² possible pairs (truth, prediction). Can you give each pair a number?",
         "targets * n_classes + predictions is the pair's place in the matrix, row by row. Count how often each occurs.",
@@ -39,7 +40,8 @@ def confusion_cases(g):
     yield case(ints(g, 5, 1), ints(g, 5, 1), 5, label="one example")
     yield case(torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64), 3, label="no example")
     yield case(torch.zeros(4, dtype=torch.int64), torch.zeros(4, dtype=torch.int64), 1, label="one class")
-    yield case(*torch.stack(_guesses(g, 200, 9, right=0.8), 1).T, 9, label="200 examples, not contiguous")
+    pairs = torch.stack(_guesses(g, 5000, 13, right=0.8), 1).T
+    yield case(*pairs, 13, label="5,000 examples, 13 classes, not contiguous")
 
 
 @exercise.oracle
@@ -58,6 +60,11 @@ def sklearn_confusion(targets, predictions, n_classes):
 def _confusion(one):
     keys = ("targets", "predictions", "n_classes")
     return one.args if one.args else tuple(one.kwargs[key] for key in keys)
+
+
+@exercise.law("The counts are int64")
+def counts_are_int64(out, one, call):
+    return out.dtype is torch.int64 or f"they are {out.dtype}"
 
 
 @exercise.law("Every example is counted once")
@@ -150,6 +157,24 @@ exercise.mistake("only wrong answers are counted", hint="Right answers stand on 
 
 exercise.mistake("rows are turned into shares", hint="Leave them as counts.")(
     _spoilt_confusion(lambda m: m / m.sum(1, keepdim=True).clamp(min=1))
+)
+
+exercise.mistake("columns are turned into shares", hint="Leave them as counts.")(
+    _spoilt_confusion(lambda m: m / m.sum(0).clamp(min=1))
+)
+
+exercise.mistake("the counts are int32", hint="dtype=torch.int64, as bincount gives it.")(
+    _spoilt_confusion(torch.Tensor.int)
+)
+
+exercise.mistake("counts beyond 255 begin at 0 again", hint="uint8 ends there: dtype=torch.int64.")(
+    _spoilt_confusion(lambda m: m % 256)
+)
+
+exercise.mistake("without examples the matrix is empty", hint="n_classes × n_classes zeros.")(
+    lambda targets, predictions, n_classes: confusion_by_bincount(
+        targets, predictions, n_classes if len(targets) else 0
+    )
 )
 
 exercise.mistake("the counts are divided by the number of examples", hint="Leave them as counts.")(

@@ -13,6 +13,7 @@ exercise = Draft(
     "cosine_similarity",
     points=2,
     forbid=["sklearn", "torch.nn.functional.cosine_similarity"],
+    no_gradient="a metric: nothing is trained through it",
     dtypes=(torch.float64, torch.bfloat16),
     hints=[
         "If all vectors had length 1, one matrix product would do.",
@@ -35,6 +36,7 @@ def cosine_cases(g):
     yield case(randn(g, 4, 1), randn(g, 3, 1), label="one dimension: only the sign is left")
     yield case(randn(g, 6, 3).T, randn(g, 6, 2).T, label="not contiguous")
     yield case(randn(g, 2, 64, scale=1e4), randn(g, 3, 64, scale=1e-2), label="large against small")
+    yield case(randn(g, 4, 5, scale=1e-3), randn(g, 3, 5, scale=1e-2), label="small against small")
 
 
 @exercise.oracle
@@ -104,6 +106,23 @@ def cosine_only_b_scaled(a, b):
 @exercise.mistake("it is divided by the squared lengths", hint="Take the roots.")
 def cosine_of_squares(a, b):
     return (a @ b.T) / (a.square().sum(-1)[:, None] * b.square().sum(-1)).clamp(min=1e-12)
+
+
+exercise.mistake("the result is float32", hint="It has the dtype of a.")(
+    lambda a, b: cosine_right(a.float(), b.float())
+)
+
+exercise.mistake("lengths are sums of absolute values", hint="The root of the sum of squares.")(
+    lambda a, b: a @ b.T / (a.abs().sum(-1)[:, None] * b.abs().sum(-1)).clamp(min=1e-12)
+)
+
+exercise.mistake("everything is compared with the first row of b", hint="Every row of a with every row of b.")(
+    lambda a, b: cosine_right(a, b[:1]).expand(len(a), len(b))
+)
+
+exercise.mistake("a product of lengths below 1 is raised to 1", hint="Keep clear of 0 alone: clamp(min=1e-12).")(
+    lambda a, b: a @ b.T / (a.norm(dim=-1)[:, None] * b.norm(dim=-1)).clamp(min=1)
+)
 
 
 @exercise.mistake("a vector of zeros gives NaN", hint="Its similarity with everything is 0 here.")

@@ -13,6 +13,7 @@ exercise = Draft(
     "perplexity",
     points=3,
     forbid=["transformers"],
+    no_gradient="a metric: nothing is trained through it",
     rtol=1e-3,
     dtypes=(torch.float64, torch.bfloat16),
     hints=[
@@ -55,6 +56,9 @@ def perplexity_cases(g):
     yield case(torch.zeros(2, 4, 50), torch.randint(50, (2, 4), generator=g), label="knows nothing: 50 tokens alike")
     yield case(certain * 10, target, label="logits in the hundreds, all tokens certain")
     yield case(*_language(g, (2,), 4), label="two tokens, so one prediction")
+    few_digits, words = _language(g, (40, 25), 30, scale=3.0)
+    yield case(few_digits.bfloat16(), words, label="bfloat16, two texts")
+    yield case(*_language(g, (20, 30), 12, scale=7.0), label="surprises: probabilities below a thousandth")
     yield case(torch.randn(2, 5, 1, generator=g), torch.zeros(2, 5, dtype=torch.int64), label="a vocabulary of one")
 
 
@@ -118,6 +122,15 @@ def tokens_weigh_alike(out, one, call):
     return same(float(both), math.exp(wanted), rtol=2e-3)
 
 
+@exercise.law("bfloat16 logits are computed with in float32, or better")
+def digits_are_kept(out, one, call):
+    logits, labels = _predicted(one)
+    if logits.dtype is not torch.bfloat16:
+        return None
+    wide = float(call(logits.double(), labels))
+    return same(float(out), wide, rtol=1e-3) or f"{float(out):.5g}, where the same logits in float64 give {wide:.5g}"
+
+
 def _surprise(logits, labels):
     """-log p of each label that counts, given logits at the same places: 1-D, and which places those are."""
     kept = labels != -100
@@ -166,6 +179,22 @@ exercise.mistake("perplexities of texts are averaged", hint="Average the surpris
 exercise.mistake("1/p is averaged over the tokens", hint="The geometric mean: exp of the mean of -log p.")(
     _shifted(lambda s, kept: s[kept].exp().mean())
 )
+
+exercise.mistake("bfloat16 logits are computed with in bfloat16", hint="logits.float() before anything else.")(
+    lambda logits, labels: torch.nn.functional.cross_entropy(logits[:, :-1].mT, labels[:, 1:]).exp()
+)
+
+exercise.mistake("only the first text counts", hint="One mean over the tokens of all texts.")(
+    lambda logits, labels: ppl_right(logits[:1], labels[:1])
+)
+
+exercise.mistake("the prediction of the last token is left out", hint="logits[:, :-1] against labels[:, 1:], no less.")(
+    _shifted(lambda s, kept: s[:, :-1][kept[:, :-1]].mean().exp())
+)
+
+exercise.mistake(
+    "a token doesn't count if nothing counts before it", hint="What counts is the label that is predicted, no other."
+)(lambda logits, labels: _shifted(lambda s, kept: s[kept & (labels[:, :-1] != -100)].mean().exp())(logits, labels))
 
 exercise.mistake("padding is counted, as token 0", hint="Leave out labels of -100.")(
     _shifted(lambda s, kept: s.mean().exp())

@@ -11,6 +11,7 @@ exercise = Draft(
     "precision_recall_f1",
     points=4,
     forbid=["sklearn"],
+    no_gradient="a metric: nothing is trained through it",
     hints=[
         "Of a class you need three numbers: hits (the diagonal), how often it was called (a column), how often it "
         "occurs (a row).",
@@ -49,7 +50,7 @@ def prf_cases(g):
     yield case(matrix=_matrix(g, 2), average="none", label="two classes, by keyword")
     yield case(torch.tensor([[7]]), "macro", label="one class, macro")
     yield case(_matrix(g, 5, 9) * 100_003, "weighted", label="counts in the hundred thousands, weighted")
-    yield case(_matrix(g, 6).T, "macro", label="six classes, not contiguous, macro")
+    yield case(_matrix(g, 40).T, "macro", label="forty classes, not contiguous, macro")
 
 
 @exercise.oracle
@@ -270,6 +271,22 @@ exercise.mistake(
 exercise.mistake(
     "micro is the mean over the classes", hint="Micro adds up the counts of all classes first, and divides once."
 )(_reaches("micro", lambda m: prf_right(m, "macro")))
+
+exercise.mistake("macro leaves out whatever is 0/0", hint="0/0 is 0 here, and counts like everything else.")(
+    _reaches("macro", lambda m: _undefined_is(float("nan"))(m, "none").nanmean(1))
+)
+
+exercise.mistake(
+    "macro and weighted are exchanged", hint="Macro: all classes alike. Weighted: by how often they occur."
+)(lambda matrix, average: prf_right(matrix, {"macro": "weighted", "weighted": "macro"}.get(average, average)))
+
+exercise.mistake("micro gives one number", hint="Three of them, [3], even if they are equal.")(
+    _reaches("micro", lambda m: prf_right(m, "micro")[0])
+)
+
+exercise.mistake("weighted isn't divided by the number of examples", hint="A mean: the weights add up to 1.")(
+    _reaches("weighted", lambda m: prf_right(m, "weighted") * m.sum())
+)
 
 exercise.mistake("macro adds up the counts first", hint="That is micro. Macro takes the mean of the classes' values.")(
     _reaches("macro", lambda m: prf_right(m, "micro"))

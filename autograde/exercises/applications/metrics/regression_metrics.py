@@ -14,6 +14,7 @@ exercise = Draft(
     "regression_metrics",
     points=3,
     forbid=["sklearn"],
+    no_gradient="a metric: nothing is trained through it",
     rtol=1e-3,
     atol=1e-4,
     dtypes=(torch.float64,),
@@ -206,6 +207,24 @@ exercise.mistake(
 exercise.mistake(
     "targets that are all alike give an R² of 0, perfect or not", hint="Perfect predictions get 1, always."
 )(_with(r2=lambda p, y: _r2(p, y) if (y != y[0]).any() else 0.0))
+
+exercise.mistake(
+    "targets that are all alike give an R² of 1, perfect or not", hint="1 for perfect predictions, 0 for all others."
+)(_with(r2=lambda p, y: _r2(p, y) if (y != y[0]).any() else 1.0))
+
+exercise.mistake("SS_tot is measured from the mean of the predictions", hint="From the mean of the targets.")(
+    _of_spread(lambda p, y: 1 - _residual(p, y) / ((y - p.mean()) ** 2).sum())
+)
+
+exercise.mistake("MSE is halved", hint="The half belongs to some losses. The mean of the squares, no more.")(
+    _with(mse=lambda p, y: _RIGHT["mse"](p, y) / 2)
+)
+
+exercise.mistake("MAE is the median", hint="The M is for mean.")(_with(mae=lambda p, y: np.median(np.abs(p - y))))
+
+exercise.mistake("the four come as a tuple", hint="A dict with the keys 'mse', 'rmse', 'mae', 'r2'.")(
+    lambda predictions, targets: tuple(_with()(predictions, targets).values())
+)
 
 exercise.mistake("squares are summed, not averaged", hint="The M is for mean.")(
     _with(mse=_residual, rmse=lambda p, y: _residual(p, y) ** 0.5)

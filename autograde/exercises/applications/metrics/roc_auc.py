@@ -12,6 +12,7 @@ exercise = Draft(
     "roc_auc",
     points=3,
     forbid=["sklearn"],
+    no_gradient="a metric: nothing is trained through it",
     dtypes=(torch.float64,),
     hints=[
         "Take any positive and any negative. How often does the positive have the higher score?",
@@ -53,7 +54,9 @@ def auc_cases(g):
     yield case((torch.arange(6.0) - 2.5)[order], apart[order], label="perfectly separated")
     yield case(torch.tensor([0.2, -0.4]), torch.tensor([0, 1]), label="one positive and one negative")
     yield case(1_000 + 20 * torch.randperm(24, generator=g).float(), _both(g, 24), label="scores in the thousands")
-    yield case(torch.randperm(120, generator=g).float() ** 3 - 9, _both(g, 120, 0.05), label="120 scores, 5 % positive")
+    yield case(torch.randperm(600, generator=g).float() ** 2 - 9, _both(g, 600, 0.05), label="600 scores, 5 % positive")
+    close = 0.5 + 1e-6 * torch.randperm(40, generator=g)
+    yield case(close, _both(g, 40), label="scores that differ in their sixth digit")
     yield case(scores.double().repeat_interleave(2)[::2], labels, label="float64, not contiguous")
 
 
@@ -147,6 +150,37 @@ def auc_in_order_of_input(scores, labels):
 )
 def auc_upside_down(scores, labels):
     return 1 - auc_by_pairs(scores, labels)
+
+
+exercise.mistake("pairs that tie are left out", hint="A tie counts half, and is a pair like the others.")(
+    lambda scores, labels: _decided(scores.double()[labels == 1][:, None] - scores.double()[labels == 0])
+)
+
+
+def _decided(gap):
+    return (gap > 0).double().sum() / (gap != 0).sum().clamp(min=1)
+
+
+exercise.mistake("the pairs are added up, not averaged", hint="Divide by the number of pairs.")(
+    lambda scores, labels: auc_by_pairs(scores, labels) * (labels == 1).sum() * (labels == 0).sum()
+)
+
+exercise.mistake("it is given in percent", hint="From 0 to 1 here.")(
+    lambda scores, labels: 100 * auc_by_pairs(scores, labels)
+)
+
+exercise.mistake("ranks are counted from 0 in a formula that counts from 1", hint="The lowest score has rank 1.")(
+    lambda scores, labels: auc_by_pairs(scores, labels) - 1 / (labels == 0).sum()
+)
+
+
+@exercise.mistake(
+    "a hundred thresholds from 0 to 1 are tried", hint="Scores may have any size and sign. Each score is a threshold."
+)
+def auc_of_thresholds(scores, labels):
+    called = scores >= torch.linspace(1, 0, 101)[:, None]
+    hits, alarms = (called[:, labels == side].double().mean(1) for side in (1, 0))
+    return torch.trapezoid(hits, alarms)
 
 
 @exercise.mistake("an area below one half is turned round", hint="A model that is worse than chance should be told so.")

@@ -15,6 +15,7 @@ exercise = Draft(
     "rouge_l",
     points=3,
     forbid=["rapidfuzz"],
+    no_gradient="a metric: nothing is trained through it",
     hints=[
         "How long is the longest common subsequence of two texts, if you know the answer for all shorter beginnings?",
         "table[i][j] is the length for the first i and j tokens: diagonal + 1 where the tokens agree, else the larger "
@@ -42,6 +43,8 @@ def rouge_cases(g):
     yield case(["yes"], ["no"], label="nothing in common")
     yield case([], ["a", "b"], label="an empty candidate")
     yield case([], [], label="both empty")
+    yield case(["a", "b", "c"], [], label="an empty reference")
+    yield case(sentence(g, 60), sentence(g, 45), label="sixty against forty-five words")
 
 
 @exercise.oracle
@@ -201,6 +204,25 @@ def rouge_divides_by_zero(candidate, reference):
 
 
 rouge_right = _rouge()
+
+
+exercise.mistake("F1 is the geometric mean", hint="2pr / (p + r)")(_rouge(f=lambda p, r: (p * r) ** 0.5))
+
+exercise.mistake("words are matched greedily, reference first", hint="You need the table: no greedy walk is right.")(
+    _rouge(lambda a, b: _greedy(b, a))
+)
+
+exercise.mistake("both are divided by the longer text", hint="Precision by the candidate, recall by the reference.")(
+    lambda candidate, reference: (share(_common(candidate, reference), max(len(candidate), len(reference))),) * 3
+)
+
+exercise.mistake("they are given in percent", hint="From 0 to 1 here.")(
+    lambda candidate, reference: tuple(100 * x for x in rouge_right(candidate, reference))
+)
+
+exercise.mistake("F1 comes first", hint="(precision, recall, F1)")(
+    lambda candidate, reference: rouge_right(candidate, reference)[2:] + rouge_right(candidate, reference)[:2]
+)
 
 
 @exercise.mistake("two empty texts are a perfect match", hint="0/0 is 0 here.")

@@ -16,6 +16,7 @@ exercise = Draft(
     "top_k_accuracy",
     points=2,
     forbid=["sklearn"],
+    no_gradient="a metric: nothing is trained through it",
     dtypes=(torch.float64,),
     hints=[
         "Of a row, you only need to know how many classes score higher than the target.",
@@ -46,6 +47,8 @@ def top_k_cases(g):
     yield case(*_ranking(g, 5, 3), 10, label="k is larger than the number of classes")
     yield case(*_ranking(g, 1, 7), 3, label="one row")
     scores, targets = _ranking(g, 9, 8)
+    many, right = _ranking(g, 700, 30, better=1.5)
+    yield case(many + 3_000, right, 12, label="700 rows, 30 classes, k = 12")
     yield case((scores * 1_000 - 9_000).T.contiguous().T, targets, 5, label="negative scores, not contiguous")
 
 
@@ -110,6 +113,27 @@ def topk_right(scores, targets, k):
 @exercise.mistake("the k worst are taken", hint="The largest scores are the best.")
 def topk_worst(scores, targets, k):
     return topk_right(-scores, targets, k)
+
+
+exercise.mistake("only the first row is looked at", hint="The mean over all rows.")(
+    lambda scores, targets, k: topk_right(scores[:1], targets[:1], k)
+)
+
+exercise.mistake("it is given in percent", hint="From 0 to 1 here.")(
+    lambda scores, targets, k: 100 * topk_right(scores, targets, k)
+)
+
+exercise.mistake("a k larger than the number of classes gives 0", hint="Then every row is a hit: 1.")(
+    lambda scores, targets, k: topk_right(scores, targets, k) * (k <= scores.shape[1])
+)
+
+exercise.mistake("more than ten places never count", hint="The first k count, whatever k is.")(
+    lambda scores, targets, k: topk_right(scores, targets, min(k, 10))
+)
+
+exercise.mistake("hits are divided by the number of classes", hint="By the number of rows.")(
+    lambda scores, targets, k: _hits(scores, targets, k).sum() / scores.shape[1]
+)
 
 
 @exercise.mistake("k is ignored", hint="The first k count, not the first alone.")

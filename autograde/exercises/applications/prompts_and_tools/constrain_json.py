@@ -1,6 +1,6 @@
 """`constrain_json(text, vocabulary, schema)`
 
-Which tokens may come next, so that the text stays the beginning of a JSON value of the schema.
+Which tokens may come next, so that the text goes on as a JSON value of the schema.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from autograde.exercises.applications.prompts_and_tools.shared import jsonschema
 exercise = Draft(
     "constrain_json",
     points=4,
+    no_gradient="which tokens may come is yes or no",
     hints=[
         "First a function for one question: does some value of the schema begin with this text, and is the text one? "
         "Ask it of text + token.",
@@ -407,6 +408,22 @@ def mask_as_numbers(text, vocabulary, schema):
     """What a mask looks like once it is added to logits."""
     return torch.zeros(len(vocabulary)).masked_fill(~mask(text, vocabulary, schema), -torch.inf)
 
+
+exercise.mistake("the mask holds 0 and 1", hint="Booleans: dtype=torch.bool.")(
+    lambda text, vocabulary, schema: mask(text, vocabulary, schema).long()
+)
+
+exercise.mistake("the places of the allowed tokens are returned", hint="A bool for each token of the vocabulary.")(
+    lambda text, vocabulary, schema: mask(text, vocabulary, schema).nonzero()[:, 0]
+)
+
+exercise.mistake("what is written already is ignored", hint="text + token has to be the beginning of a value.")(
+    lambda text, vocabulary, schema: mask("", vocabulary, schema)
+)
+
+exercise.mistake("only the first of several schemas counts", hint="anyOf: a value of any of them.")(
+    lambda text, vocabulary, schema: mask(text, vocabulary, schema.get("anyOf", [schema])[0])
+)
 
 exercise.alternative(mask)
 

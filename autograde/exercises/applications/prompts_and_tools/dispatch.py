@@ -1,13 +1,11 @@
-"""`dispatch(text, functions)`
-
-Carry out the call in a model's answer, and give back the message that tells the model what came of it.
-"""
+"""`dispatch(text, functions)`: Carry out the call in a model's answer, and give back the message that tells of it."""
 
 from __future__ import annotations
 
 import builtins
 import functools
 import json
+import re
 
 import torch
 
@@ -29,6 +27,7 @@ from autograde.exercises.applications.prompts_and_tools.shared import (
 exercise = Draft(
     "dispatch",
     points=3,
+    no_gradient="texts are no numbers",
     hints=[
         "Three steps: read the call, run the function, tell the result. Two of them can fail, in different ways.",
         "{function.__name__: function for function in functions} is the only place to look a name up. try parse_tool_"
@@ -389,6 +388,23 @@ def dispatch_anything(text, functions):
     except Exception as error:
         return {"role": "tool", "content": _failed(error)}
 
+
+def _told_as(change):
+    """The right message, changed."""
+    return lambda text, functions: change(dispatch(text, functions))
+
+
+exercise.mistake("the role is 'function'", hint="The role of such a message is 'tool'.")(
+    _told_as(lambda message: message | {"role": "function"})
+)
+
+exercise.mistake("'Error:' is written with a capital", hint="The words are 'error: ', letter by letter.")(
+    _told_as(lambda message: message | {"content": re.sub("^error: ", "Error: ", message["content"])})
+)
+
+exercise.mistake("only the first function is looked at", hint="Look the name up among all of them.")(
+    lambda text, functions: dispatch(text, functions[:1])
+)
 
 exercise.alternative(dispatch)
 

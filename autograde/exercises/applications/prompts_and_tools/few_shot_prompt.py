@@ -11,6 +11,7 @@ from autograde.exercises.applications.prompts_and_tools.shared import pick, word
 exercise = Draft(
     "few_shot_prompt",
     points=2,
+    no_gradient="texts are no numbers",
     hints=[
         "The prompt is a list of blocks: the instruction, one block an example, and an unfinished one.",
         "template.format(input=…, output=…) fills an example's block; the query's comes from the template up to "
@@ -37,6 +38,9 @@ def few_shot_cases(g):
     yield case(words(g), [*twice, *_examples(g, 1)], words(g), label="an example that stands there twice")
     braces = [(f"{{output}} {words(g)}", "{input}"), ("{}", "{0}")]
     yield case(words(g), braces, f"{{x}} {words(g)} {{output}}", label="braces in the texts")
+    yield case(" ", _examples(g, 1), words(g), label="an instruction that is a space")
+    yield case(words(g), _examples(g, 2), f"{words(g)}  ", "{input}{output}", label="nothing before the answer")
+    yield case(words(g), _examples(g, 12), words(g), "{input}\t{output}", "", label="twelve examples, no separator")
     spaced = [(f" {words(g)} ", f"{words(g)}\n")]
     yield case(f"{words(g)}\n", spaced, f" {words(g)} ", label="white space around the texts")
     yield case(words(g), _examples(g, 1), f"{words(g)} \n", "{input}\n{output}", label="white space before the answer")
@@ -211,6 +215,30 @@ def few_shot_blank_lines(instruction, examples, query, template=PLAIN, separator
 @exercise.mistake("the default template is always used", hint="Use the template that you are given.")
 def few_shot_own_template(instruction, examples, query, template=PLAIN, separator="\n\n"):
     return few_shot(instruction, examples, query, PLAIN, separator)
+
+
+exercise.mistake("only spaces are taken away at the end", hint="White space of all kinds: rstrip().")(
+    _few_shot(end=lambda text: text.rstrip(" "))
+)
+
+exercise.mistake("the last example is left out", hint="Each example, in the order given.")(
+    lambda instruction, examples, query, *rest, **others: few_shot(instruction, examples[:-1], query, *rest, **others)
+)
+
+
+@exercise.mistake("an instruction of white space is left out", hint="Only an empty one is: '' and nothing else.")
+def few_shot_strict_instruction(instruction, examples, query, template=PLAIN, separator="\n\n"):
+    return few_shot(instruction if instruction.strip() else "", examples, query, template, separator)
+
+
+@exercise.mistake("only the first eight examples are written", hint="Each example, in the order given.")
+def few_shot_eight(instruction, examples, query, template=PLAIN, separator="\n\n"):
+    return few_shot(instruction, examples[:8], query, template, separator)
+
+
+@exercise.mistake("an empty separator is taken for the default", hint="'' is a separator as well: join with it.")
+def few_shot_no_empty_separator(instruction, examples, query, template=PLAIN, separator="\n\n"):
+    return few_shot(instruction, examples, query, template, separator or "\n\n")
 
 
 exercise.alternative(few_shot)

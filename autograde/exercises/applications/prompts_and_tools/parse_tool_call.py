@@ -18,6 +18,7 @@ from autograde.exercises.applications.prompts_and_tools.shared import (
     parse_by_steps,
     parser,
     pick,
+    raw,
     strict,
     words,
     wrote,
@@ -27,6 +28,7 @@ from autograde.judging.comparing import compare
 exercise = Draft(
     "parse_tool_call",
     points=3,
+    no_gradient="texts are no numbers",
     hints=[
         "Write it as a row of questions in the docstring's order, each followed by `raise ValueError(...)`.",
         "json.JSONDecoder().raw_decode(text[text.index('{'):])[0] reads the object; both index and raw_decode raise a "
@@ -76,6 +78,7 @@ def parse_cases(g):
         with_n('{\n  "arguments": {"minutes": N},\n  "id": [{}],\n  "name": "set_timer"\n}'), "more keys, many lines"
     )
     yield one(wrote("stop"), "no argument")
+    yield one(wrote("convert", amount=n, rate=1.5, note=f" {city}\n"), "white space in a text")
     yield one(wrote("set_timer", minutes=-n, loud=pick(g, [True, False])), "an argument that may be left out")
     yield one(wrote("convert", amount=n, rate=0.5 + n, note='it\'s "{fine}"'), "numbers, quotes and braces")
     yield one(f"The weather in {city} is sunny.", "prose")
@@ -99,6 +102,8 @@ def parse_cases(g):
     yield one(wrote("set_timer", minutes=n + 0.5), "a fraction for an integer")
     yield one(wrote("set_timer", minutes=float(n)), "a whole number with a point for an integer")
     yield one(wrote("set_timer", minutes=True), "true for an integer")
+    yield one(wrote("set_timer", minutes=10**19 + n), "an integer beyond 64 bits")
+    yield one(wrote("convert", amount=-n, rate=float(n)), "whole numbers for a number, one with a point")
     yield one(wrote("convert", amount=True, rate=1), "true for a number")
     yield one(wrote("set_timer", minutes=n, loud=1), "1 for a boolean")
     yield one(wrote("get_weather", city=None, unit=unit), "null for a text")
@@ -344,6 +349,46 @@ def parse_returns_error(text, schemas):
     except ValueError as error:
         return str(error)
 
+
+def _changed(change):
+    """The right call with every argument changed."""
+
+    def parse_tool_call(text, schemas):
+        call = parse(text, schemas)
+        return call | {"arguments": {name: change(value) for name, value in call["arguments"].items()}}
+
+    return parse_tool_call
+
+
+exercise.mistake("whole numbers become floats", hint="Nothing is converted: 3 stays 3, and 3.0 stays 3.0.")(
+    _changed(lambda value: float(value) if type(value) is int else value)
+)
+
+exercise.mistake("3.0 becomes 3", hint="Nothing is converted: 3 stays 3, and 3.0 stays 3.0.")(
+    _changed(lambda value: int(value) if type(value) is float and value == int(value) else value)
+)
+
+exercise.mistake("only the arguments come back", hint="{'name': …, 'arguments': …}")(
+    lambda text, schemas: parse(text, schemas)["arguments"]
+)
+
+
+@exercise.mistake("arguments that are left out become null", hint="Nothing is added: what isn't there isn't there.")
+def parse_with_nulls(text, schemas):
+    call = parse(text, schemas)
+    known = next(s["function"]["parameters"] for s in schemas if s["function"]["name"] == call["name"])
+    return call | {"arguments": dict.fromkeys(known["properties"]) | call["arguments"]}
+
+
+exercise.mistake("all arguments become texts", hint="Nothing is converted.")(_changed(str))
+
+exercise.mistake("the other keys of the object come back, too", hint="'name' and 'arguments', and nothing else.")(
+    lambda text, schemas: {**raw(text), **parse(text, schemas)}
+)
+
+exercise.mistake("texts are stripped of white space", hint="Nothing is corrected.")(
+    _changed(lambda value: value.strip() if isinstance(value, str) else value)
+)
 
 exercise.alternative(parse)
 

@@ -116,7 +116,7 @@ right_tool = tool_made_of()
 
 def agrees(expected, got, one):
     """Equal, in kind of value as well. (A comparison of its own, so that the laws are asked of an error, too.)"""
-    mismatch = compare(expected, got)
+    mismatch = compare(expected, got, strict=True)
     return True if mismatch is None and type(expected) is type(got) else mismatch.message if mismatch else "is no dict"
 
 

@@ -1,7 +1,4 @@
-"""`tool_schema(function)`
-
-The description of a function for a model, as a JSON Schema in the form that OpenAI's interface made common.
-"""
+"""`tool_schema(function)`: The description of a function for a model, as a JSON Schema in OpenAI's form."""
 
 from __future__ import annotations
 
@@ -30,6 +27,7 @@ from autograde.exercises.applications.prompts_and_tools.shared import (
 exercise = Draft(
     "tool_schema",
     points=3,
+    no_gradient="texts are no numbers",
     forbid=["transformers"],
     hints=[
         "Three sources: inspect.signature for names and defaults, typing.get_type_hints for types, inspect.getdoc for "
@@ -294,6 +292,36 @@ exercise.mistake(
     "a missing hint or description is passed over",
     hint="The model knows nothing but the description: refuse with a ValueError.",
 )(tool_made_of(missing=lambda name: None))
+
+
+def _with_more(change):
+    """The right schema, changed in place by `change(parameters, function)`."""
+
+    def tool_schema(function):
+        schema = right_tool(function)
+        change(schema["function"]["parameters"], function)
+        return schema
+
+    return tool_schema
+
+
+def _say_defaults(parameters, function):
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.default is not parameter.empty:
+            parameters["properties"][name]["default"] = parameter.default
+
+
+exercise.mistake("default values are told", hint="A default only decides about 'required' here.")(
+    _with_more(_say_defaults)
+)
+
+exercise.mistake("'additionalProperties' is told", hint="Some services ask for it. Here the keys are the docstring's.")(
+    _with_more(lambda parameters, function: parameters.update(additionalProperties=False))
+)
+
+exercise.mistake("the schema is given as a text", hint="A dict: json.dumps comes later, where it is sent.")(
+    lambda function: json.dumps(right_tool(function), ensure_ascii=False)
+)
 
 exercise.alternative(right_tool)
 

@@ -16,6 +16,7 @@ from autograde.exercises.applications.repetition.shared import randn
 exercise = Draft(
     "contrastive_search_step",
     points=3,
+    no_gradient="it is used while a model writes, where nothing is trained",
     dtypes=(torch.float64,),
     hints=[
         "Two numbers a candidate: how sure the model is of it, and how alike its state is to the most similar one of "
@@ -101,6 +102,11 @@ def paper(logits, candidates, states, context, alpha):
         scores = _scores(x, tokens, hidden, past, alpha)
         chosen.append(tokens[scores.index(max(scores))])
     return torch.tensor(chosen).reshape(logits.shape[:-1])
+
+
+@exercise.law("Token ids are int64")
+def ids_are_int64(out, one, call):
+    return out.dtype is torch.int64
 
 
 @exercise.law("The answer is one of the candidates")
@@ -301,6 +307,22 @@ search = _search()
 def dimension_left(logits, candidates, states, context, alpha):
     return search(logits, candidates, states, context, alpha).unsqueeze(-1)
 
+
+exercise.mistake("the context of the first text is used for all", hint="Each text has its own context.")(
+    lambda logits, candidates, states, context, alpha: search(
+        logits, candidates, states, context.reshape(-1, *context.shape[-2:])[0].expand(context.shape), alpha
+    )
+)
+
+exercise.mistake("token ids are int32", hint="The ids of `candidates`, as they are: int64.")(
+    lambda *inputs, **knobs: search(*inputs, **knobs).int()
+)
+
+exercise.mistake("the candidates are sorted first", hint="Candidate i goes with state i: keep their order.")(
+    lambda logits, candidates, states, context, alpha: search(
+        logits, candidates.sort(-1).values, states, context, alpha
+    )
+)
 
 exercise.alternative(search)
 

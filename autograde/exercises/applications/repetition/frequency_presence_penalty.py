@@ -29,6 +29,8 @@ from autograde.exercises.applications.repetition.shared import (
 exercise = Draft(
     "frequency_presence_penalty",
     points=2,
+    no_gradient="it is used while a model writes, where nothing is trained",
+    fresh=True,
     dtypes=(torch.float64,),
     hints=[
         "You need the number of times each token of the vocabulary stands in its text.",
@@ -194,6 +196,26 @@ taken = _taken(_openai)
 def taken_in_float32(logits, ids, frequency=0.0, presence=0.0):
     return taken(logits.float(), ids, frequency, presence)
 
+
+exercise.mistake("with both at 0 the logits themselves are handed back", hint="A new tensor, always: logits.clone().")(
+    lambda logits, ids, frequency=0.0, presence=0.0: (
+        taken(logits, ids, frequency, presence) if frequency or presence else logits
+    )
+)
+
+exercise.mistake("the logits are changed in place", hint="The input stays as it was: work on logits.clone().")(
+    lambda logits, ids, frequency=0.0, presence=0.0: logits.copy_(taken(logits, ids, frequency, presence))
+)
+
+exercise.mistake("counts end at 100", hint="Every time counts, however often.")(
+    _taken(lambda c, f, p: _openai(c.clamp(max=100), f, p))
+)
+
+exercise.mistake("the text of the first row is used for all rows", hint="Each row of ids belongs to its own logits.")(
+    lambda logits, ids, frequency=0.0, presence=0.0: taken(
+        logits, ids.reshape(-1, ids.shape[-1])[0].expand(ids.shape) if ids.numel() else ids, frequency, presence
+    )
+)
 
 exercise.alternative(taken)
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 import torch
 
 from autograde.exercise import Draft, case, keeps_dtype, same
-from autograde.exercises.applications.repetition.shared import INF, by_row, randn, rows_alone
+from autograde.exercises.applications.repetition.shared import INF, by_row, randn, rows_alone, some_tokens
 from autograde.exercises.shared import logits_processor
 
 exercise = Draft(
     "no_repeat_ngram",
     points=3,
     forbid=["transformers"],
+    no_gradient="it is used while a model writes, where nothing is trained",
+    fresh=True,
     dtypes=(torch.float64, torch.bfloat16),
     hints=[
         "Which n-gram would the next token complete? All of it but the last token stands at the end of the text.",
@@ -56,6 +58,15 @@ def ngram_cases(g):
     yield case(randn(g, VOCAB), _spelled(g, "aaa"), 3, label="as long as one n-gram")
     yield case(randn(g, VOCAB, 2, scale=2_000.0).t(), _spelled(g, "abcab", "abbab"), 3, label="huge, not contiguous")
     yield case(randn(g, VOCAB).bfloat16(), _spelled(g, "abcabdab"), 3, label="bfloat16")
+    start = torch.rand(2, 5, generator=g).argsort(-1)[:, :4]
+    yield case(
+        randn(g, 2, VOCAB),
+        torch.cat([start, 5 + some_tokens(g, 7, 2, 700), start[:, :3]], 1),
+        4,
+        label="700 tokens between, and then the first three again",
+    )
+    yield case(randn(g, VOCAB), _spelled(g, "abcdefghixfghjabcdefgh"), 9, label="n = 9")
+    yield case(randn(g, VOCAB), _spelled(g, "a"), 1, label="one token, n = 1")
 
 
 @exercise.oracle
@@ -292,6 +303,26 @@ no_repeat = _banning(_right)
 def ban_in_float32(logits, ids, n):
     return no_repeat(logits.float(), ids, n)
 
+
+exercise.mistake("a text shorter than n gets the logits themselves back", hint="A new tensor, always: logits.clone().")(
+    lambda logits, ids, n: logits if ids.shape[-1] < n else no_repeat(logits, ids, n)
+)
+
+exercise.mistake("the logits are changed in place", hint="The input stays as it was: work on logits.clone().")(
+    lambda logits, ids, n: logits.copy_(no_repeat(logits, ids, n))
+)
+
+exercise.mistake("an n above 4 is treated as 4", hint="All of the last n - 1 tokens have to match, whatever n is.")(
+    lambda logits, ids, n: no_repeat(logits, ids, min(n, 4))
+)
+
+exercise.mistake("only the latest 64 tokens of the text count", hint="All of the text, however far back.")(
+    lambda logits, ids, n: no_repeat(logits, ids[..., -64:], n)
+)
+
+exercise.mistake("the text of the first row is used for all rows", hint="Each row of ids belongs to its own logits.")(
+    lambda logits, ids, n: no_repeat(logits, ids.reshape(-1, ids.shape[-1])[0].expand(ids.shape), n)
+)
 
 exercise.alternative(no_repeat)
 

@@ -1,6 +1,6 @@
 """`repetition_penalty(logits, ids, penalty)`
 
-Make every token that occurred less likely: divide its logit if positive, multiply it if negative.
+Make every token that occurred less likely: divide its logit, or multiply one below 0.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ exercise = Draft(
     "repetition_penalty",
     points=3,
     forbid=["transformers"],
+    no_gradient="it is used while a model writes, where nothing is trained",
+    fresh=True,
     dtypes=(torch.float64,),
     hints=[
         "What does a division by 1.2 do to a logit of 4, and what to one of -4? Which way should both go?",
@@ -45,7 +47,7 @@ exercise = Draft(
 
 @exercise.cases
 def penalty_cases(g):
-    penalties = [1.2, 1.5, 1.1, 1.3, 2.0, 1.2, 1.4, 1.2, 1.25, 1.6]
+    penalties = [1.2, 1.5, 1.1, 1.3, 2.0, 1.2, 1.4, 1.2, 1.25, 1.6, 1.3, 1.7]
     for (logits, ids, special), penalty in zip(texts(g), penalties, strict=True):
         yield case(logits, ids, penalty, label=special)
     yield case(randn(g, 2, 7), some_tokens(g, 7, 2, 4), penalty=0.7, label="a penalty below 1, by keyword")
@@ -139,18 +141,18 @@ def whole_vocabulary(logits, ids, penalty):
 
 
 @exercise.mistake("only the last token of the text is penalised", hint="Every token of the text, however far back.")
-def last_token_alone(logits, ids, penalty_):
-    return right_penalty(logits, ids[..., -1:], penalty_)
+def last_token_alone(logits, ids, penalty):
+    return right_penalty(logits, ids[..., -1:], penalty)
 
 
 @exercise.mistake("the last token of the text is forgotten", hint="Every token of the text, the last one too.")
-def last_token_forgotten(logits, ids, penalty_):
-    return right_penalty(logits, ids[..., :-1], penalty_)
+def last_token_forgotten(logits, ids, penalty):
+    return right_penalty(logits, ids[..., :-1], penalty)
 
 
 @exercise.mistake("the first token of the text is forgotten", hint="Every token of the text, the first one too.")
-def first_token_forgotten(logits, ids, penalty_):
-    return right_penalty(logits, ids[..., 1:], penalty_)
+def first_token_forgotten(logits, ids, penalty):
+    return right_penalty(logits, ids[..., 1:], penalty)
 
 
 exercise.mistake(
@@ -166,22 +168,48 @@ exercise.mistake(
 @exercise.mistake(
     "what one text of the batch said is penalised in all", hint="Each row of ids belongs to its own row of logits."
 )
-def history_shared(logits, ids, penalty_):
-    return right_penalty(logits, shared(ids), penalty_)
+def history_shared(logits, ids, penalty):
+    return right_penalty(logits, shared(ids), penalty)
 
 
 @exercise.mistake(
     "the softmax is taken as well",
     hint="Hand logits on: other processors may follow. The softmax comes once, at the very end.",
 )
-def as_probabilities(logits, ids, penalty_):
-    return right_penalty(logits, ids, penalty_).softmax(-1)
+def as_probabilities(logits, ids, penalty):
+    return right_penalty(logits, ids, penalty).softmax(-1)
 
 
 @exercise.mistake("the result is left in float32", hint="Give the result the dtype of the logits.")
-def penalty_in_float32(logits, ids, penalty_):
-    return right_penalty(logits.float(), ids, penalty_)
+def penalty_in_float32(logits, ids, penalty):
+    return right_penalty(logits.float(), ids, penalty)
 
+
+exercise.mistake("negative logits stay as they are", hint="A negative logit is multiplied: that makes it smaller.")(
+    penalised(lambda x, p: torch.where(x < 0, x, x / p))
+)
+
+exercise.mistake("positive logits stay as they are", hint="A positive logit is divided.")(
+    penalised(lambda x, p: torch.where(x < 0, x * p, x))
+)
+
+exercise.mistake("with penalty 1 the logits themselves are handed back", hint="A new tensor, always: logits.clone().")(
+    lambda logits, ids, penalty: logits if penalty == 1 else right_penalty(logits, ids, penalty)
+)
+
+exercise.mistake("the logits are changed in place", hint="The input stays as it was: work on logits.clone().")(
+    lambda logits, ids, penalty: logits.copy_(right_penalty(logits, ids, penalty))
+)
+
+exercise.mistake("only the latest 64 tokens of the text count", hint="Every token of the text, however far back.")(
+    lambda logits, ids, penalty: right_penalty(logits, ids[..., -64:], penalty)
+)
+
+exercise.mistake("the text of the first row is used for all rows", hint="Each row of ids belongs to its own logits.")(
+    lambda logits, ids, penalty: right_penalty(
+        logits, ids.reshape(-1, ids.shape[-1])[0].expand(ids.shape).contiguous(), penalty
+    )
+)
 
 exercise.alternative(right_penalty)
 

@@ -15,6 +15,7 @@ from autograde.exercises.applications.repetition.shared import some_tokens
 exercise = Draft(
     "repetition_rate",
     points=2,
+    no_gradient="tokens are whole numbers",
     hints=[
         "Go through the n-grams from left to right. Which of them stood there before?",
         "As many n-grams as are distinct are new, the others are repetitions: 1 - distinct / all, with "
@@ -42,11 +43,16 @@ def rate_cases(g):
     yield case(_spelled(g, "abcxcbaybca"), 3, label="the same tokens in another order")
     yield case(torch.tensor([7, 2, 30, 6, 3, 11, 5, 4, 21, 8, 1]), 2, label="other tokens with the same sum")
     yield case(torch.tensor([1, 23, 40, 12, 3, 44, 11, 1, 41, 1, 11]), 2, label="12 3 is not 1 23")
+    glued = torch.tensor([5, 1, 9, 4, 101, 8, 4, 1001, 7, 1, 5, 3, 101, 4, 2, 1001, 4])
+    yield case(glued, 2, label="1000 · 4 + 1001 is 1000 · 5 + 1")
     yield case(49_000 + some_tokens(g, 3, 12), 2, label="large token ids")
     yield case(_spelled(g, "aaaaaaaaa"), label="one token all along")
     yield case(some_tokens(g, 9, 2, 4), 4, label="as long as one n-gram")
     yield case(some_tokens(g, 9, 2, 3), 4, label="shorter than one n-gram")
     yield case(some_tokens(g, 3, 14, 2).t(), 2, label="not contiguous")
+    yield case(some_tokens(g, 5, 1, 300), 3, label="300 tokens")
+    yield case(some_tokens(g, 4, 130, 9), 2, label="130 texts")
+    yield case(some_tokens(g, 9, 2, 1), 1, label="one token")
 
 
 @exercise.oracle
@@ -262,6 +268,26 @@ def rows_pooled(tokens, n=4):
     found = [gram for row in rows for gram in _grams(row, n)]
     return torch.full(tokens.shape[:-1], _duplicates(found) if found else 0.0)
 
+
+exercise.mistake(
+    "the ids of an n-gram are made one number, in base 1000",
+    hint="Ids may be larger than that, and then two n-grams share a number. A tuple of ids keeps them apart.",
+)(
+    _of_grams(
+        _duplicates,
+        lambda tokens, n: [sum(token * 1000**i for i, token in enumerate(gram)) for gram in _grams(tokens, n)],
+    )
+)
+
+exercise.mistake("every text gets the rate of the first", hint="One rate for each text.")(
+    lambda tokens, n=4: rate(tokens, n).reshape(-1)[0].expand(tokens.shape[:-1])
+)
+
+exercise.mistake("the last two n-grams are missed", hint="range(length - n + 1) starts an n-gram at every place.")(
+    _of_grams(_duplicates, lambda tokens, n: _grams(tokens, n)[:-2])
+)
+
+exercise.mistake("n is 2 if nobody says otherwise", hint="The default is 4.")(lambda tokens, n=2: rate(tokens, n))
 
 exercise.alternative(rate)
 

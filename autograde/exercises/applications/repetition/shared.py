@@ -83,6 +83,8 @@ def texts(g):
     yield randn(g, 2, 6, scale=3_000.0), some_tokens(g, 6, 2, 3), "huge logits"
     yield randn(g, 6, 2).t(), some_tokens(g, 6, 4, 2).t(), "not contiguous"
     yield randn(g, 1) + 3, torch.tensor([0]), "a vocabulary of one"
+    yield randn(g, 300), some_tokens(g, 200, 1100), "a text of 1,100 tokens"
+    yield randn(g, 2, 4), torch.tensor([[3, 1, 3] * 120, [0, 0, 2] * 120]), "some tokens hundreds of times"
 
 
 def seen(logits, ids):

@@ -22,6 +22,8 @@ exercise = Draft(
     "apply_temperature",
     points=2,
     forbid=["transformers"],
+    no_gradient="it is used while a model writes, where nothing is trained",
+    fresh=True,
     dtypes=(torch.float64, torch.bfloat16),
     hints=[
         "Softmax turns *differences* of logits into *ratios* of probabilities. What must happen to a difference when "
@@ -50,6 +52,10 @@ def temperature_cases(g):
     yield case(randn(g, 4, 3).t(), 1.7, label="not contiguous")
     yield case(randn(g, 6).bfloat16(), 0.8, label="bfloat16")
     yield case(randn(g, 1), 0.0, label="a vocabulary of one")
+    yield case(masked, 0.0, label="temperature 0 and -inf among the logits")
+    yield case(randn(g, 3, 4), 3, label="a whole number")
+    yield case(randn(g, 5), 0.002, label="nearly cold")
+    yield case(randn(g, 1100, 3), 0.0, label="1,100 rows, temperature 0")
 
 
 @exercise.oracle
@@ -76,7 +82,7 @@ def scales_gaps(out, one, call):
         return None
     if not fits(out, one):
         return False
-    rounding = 8 * torch.finfo(x.dtype).eps
+    rounding = 8 * max(torch.finfo(dtype).eps for dtype in (x.dtype, torch.float32))
     before, after = ((z - z.amax(-1, keepdim=True)).double() for z in (x, out))
     return same(after * t, before, rtol=rounding, atol=rounding * float(x[x > -INF].abs().max()))
 
@@ -166,6 +172,51 @@ exercise.mistake(
     "temperature 0 gives a one-hot row of probabilities",
     hint="Logits again: the best token keeps its logit, and log 0 is -inf.",
 )(_with_warm(lambda x: torch.zeros_like(x).scatter(-1, x.argmax(-1, keepdim=True), 1.0)))
+
+
+exercise.mistake(
+    "a small temperature is taken for 0", hint="Only 0 itself is greedy: 0.002 is a number one can divide by."
+)(lambda logits, temperature: right_greedy(logits) if temperature < 0.01 else logits / temperature)
+
+exercise.mistake(
+    "at temperature 1 the logits themselves are handed back", hint="A new tensor, always: logits.clone()."
+)(_with_greedy(lambda x, t: x if t == 1 else x / t))
+
+exercise.mistake(
+    "the result is left in float32", hint="Computing in float32 is wise; give the result the dtype of the logits."
+)(lambda logits, temperature: _with_greedy(torch.div)(logits.float(), temperature))
+
+exercise.mistake(
+    "of tied best tokens the last one stays at temperature 0", hint="The one with the lowest index, as argmax has it."
+)(_with_warm(lambda x: right_greedy(x.flip(-1)).flip(-1)))
+
+exercise.mistake("the logits are changed in place", hint="The input stays as it was: logits / temperature, not /=.")(
+    lambda logits, temperature: logits.copy_(_with_greedy(torch.div)(logits, temperature))
+)
+
+exercise.mistake(
+    "at temperature 0 the others get a large negative number", hint="-inf, so that their probability is 0 exactly."
+)(_with_warm(lambda x: right_greedy(x).clamp(min=-1e9)))
+
+exercise.mistake("temperature 0 gives the best token's id", hint="Logits again, of the same shape.")(
+    _with_warm(lambda x: x.argmax(-1))
+)
+
+exercise.mistake("at temperature 0 the best token gets the logit 0", hint="It keeps its logit.")(
+    _with_warm(lambda x: torch.where(right_greedy(x) > -INF, 0.0, -INF).to(x.dtype))
+)
+
+exercise.mistake("at temperature 0 the others get the logit 0", hint="exp(0) = 1: only exp(-inf) is 0.")(
+    _with_warm(lambda x: torch.where(right_greedy(x) > -INF, x, 0.0))
+)
+
+exercise.mistake(
+    "the best logit is subtracted first", hint="Softmax wouldn't notice, but the task is logits / temperature, no more."
+)(_with_greedy(lambda x, t: (x - x.amax(-1, keepdim=True)) / t))
+
+exercise.mistake("whole numbers come out", hint="Divide by /, which keeps fractions, and not by //.")(
+    _with_greedy(lambda x, t: x // t)
+)
 
 
 @exercise.alternative

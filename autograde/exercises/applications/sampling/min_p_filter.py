@@ -19,6 +19,7 @@ from autograde.exercises.applications.sampling.shared import (
     fits,
     knob,
     logits,
+    many_rows,
     randn,
     right_min_p,
     right_top_p,
@@ -32,6 +33,8 @@ exercise = Draft(
     "min_p_filter",
     points=2,
     forbid=["transformers"],
+    no_gradient="it is used while a model writes, where nothing is trained",
+    fresh=True,
     dtypes=(torch.float64,),
     hints=[
         "When the model is sure, a token with a twentieth of the best one's probability is noise; when it is unsure, "
@@ -73,6 +76,10 @@ def min_p_cases(g):
     yield case(*_clear_of_min_p(g, 7, dtype=torch.bfloat16), label="bfloat16")
     yield case(torch.tensor([[1.0, -1.0], [0.0, 0.5]]), 0.3, label="a vocabulary of two")
     yield case(randn(g, 1), 0.9, label="a vocabulary of one")
+    few, min_p_few = _clear_of_min_p(g, 5, 4)
+    yield case(many_rows(g, few, 1100), min_p_few, label="1,100 rows")
+    level = torch.randint(2, (2, 1500), generator=g) * math.log(40.0)
+    yield case(level + 0.1 * torch.rand(2, 1500, generator=g), 0.2, label="1,500 tokens")
 
 
 @exercise.oracle
@@ -141,6 +148,27 @@ exercise.mistake(
 exercise.mistake(
     "the best token is looked for in the whole batch", hint="Take the maximum along dim=-1, and keep that dimension."
 )(bar(lambda probs, best, min_p: probs < min_p * best.max()))
+
+
+exercise.mistake("dropped tokens get a large negative number", hint="-inf, so that their probability is 0 exactly.")(
+    lambda logits, min_p: right_min_p(logits, min_p).clamp(min=-1e9)
+)
+
+exercise.mistake("the logits are changed in place", hint="The input stays as it was: masked_fill, not masked_fill_.")(
+    lambda logits, min_p: logits.copy_(right_min_p(logits, min_p))
+)
+
+exercise.mistake("the bar of the first row is used for all rows", hint="Each row has a best token of its own.")(
+    bar(lambda probs, best, min_p: probs < min_p * best.reshape(-1)[0])
+)
+
+exercise.mistake("with min_p = 0 the logits themselves are handed back", hint="A new tensor, always: logits.clone().")(
+    lambda logits, min_p: right_min_p(logits, min_p) if min_p else logits
+)
+
+exercise.mistake("the logarithm of min_p = 0 is taken", hint="log 0 is no number: with min_p = 0 every token stays.")(
+    lambda logits, min_p: logits.masked_fill(logits < logits.amax(-1, keepdim=True) + math.log(min_p), -INF)
+)
 
 
 @exercise.mistake(

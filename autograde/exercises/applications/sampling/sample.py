@@ -1,6 +1,6 @@
 """`sample(logits, temperature=1.0, top_k=None, top_p=1.0, min_p=0.0, generator=None)`
 
-Draw one token from each row: temperature, then top-k, top-p, min-p, then the softmax of what is left.
+Draw one token from each row: temperature, top-k, top-p, min-p, softmax of what is left.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ exercise = Draft(
     "sample",
     points=3,
     forbid=["transformers"],
+    no_gradient="it is used while a model writes, where nothing is trained",
     dtypes=(torch.float64,),
     hints=[
         "Your four functions already do the work. What is the order, and which knobs are off by default?",
@@ -38,10 +39,13 @@ def sample_cases(g):
     def seed():
         return int(torch.randint(1, 10_000, (), generator=g))
 
-    rows = torch.stack([logits(0.45, 0.3, 0.15, 0.1), logits(0.6, 0.2, 0.12, 0.08)])
+    one_row = logits(0.55, 0.25, 0.13, 0.07)
+    rows = torch.stack([one_row, one_row.roll(1) - 2])
     banned = torch.cat([torch.full((1,), -math.inf), logits(0.5, 0.3, 0.2)])
-    yield case(logits(0.4, 0.25, 0.2, 0.1, 0.05), 600, seed(), label="no knob turned")
-    yield case(rows.expand(2, 2, 4), 200, seed(), label="two batch dimensions")
+    yield case(logits(0.4, 0.25, 0.2, 0.1, 0.05), 2000, seed(), label="no knob turned")
+    yield case(logits(0.96, 0.04), 1500, seed(), label="no knob turned, and a rare token")
+    yield case(logits(*[1.0] * 200), 600, seed(), label="no knob turned, and 200 tokens")
+    yield case(rows.expand(2, 2, 4), 400, seed(), label="two batch dimensions")
     yield case(logits(0.4, 0.3, 0.2, 0.1), 600, seed(), temperature=0.5, label="temperature 0.5")
     yield case(rows, 100, seed(), temperature=0, top_k=3, top_p=0.9, label="temperature 0")
     falling = logits(0.3, 0.25, 0.2, 0.15, 0.1).sort(descending=True).values
@@ -52,6 +56,11 @@ def sample_cases(g):
     yield case(logits(0.4, 0.3, 0.2, 0.1), 600, seed(), top_k=3, top_p=0.75, label="top_k and top_p")
     yield case(logits(0.4, 0.3, 0.2, 0.1), 600, seed(), top_p=0.75, min_p=0.4, label="top_p and min_p")
     yield case(banned, 600, None, label="no generator, and -inf among the logits")
+    yield case(rows, 100, seed(), top_k=9, label="top_k larger than the vocabulary")
+    yield case(rows, 40, seed(), top_k=1, label="top_k = 1")
+    yield case(rows, 40, seed(), top_p=0.0, label="top_p = 0")
+    yield case(rows, 40, seed(), min_p=1.0, label="min_p = 1")
+    yield case(logits(*[1.0] * 200), 300, seed(), top_k=120, label="120 of 200 tokens")
 
 
 @exercise.oracle
@@ -71,7 +80,10 @@ def hf_distribution(logits, draws, seed, temperature=1.0, top_k=None, top_p=1.0,
 
 @exercise.probe
 def draw_many(sample, logits, draws, seed, **knobs):
-    """Draws `draws` tokens from each row; twice 32 more from one seed, and then 32 that go on from there."""
+    """Draws `draws` tokens from each row; twice 32 more from one seed, and then 32 that go on from there.
+
+    And one from the first row alone, without a batch.
+    """
     import torch
 
     def generator():
@@ -84,14 +96,14 @@ def draw_many(sample, logits, draws, seed, **knobs):
     torch.default_generator.manual_seed(1_234_567)  # whoever listens to the global generator now hears something else
     going_on = generator()
     few += [draw(32, going_on), draw(32, going_on)]
-    return {"tokens": draw(draws, generator()), "few": few[0], "again": few[1], "next": few[2]}
+    alone = sample(logits.reshape(-1, logits.shape[-1])[0], generator=generator(), **knobs)
+    return {"tokens": draw(draws, generator()), "few": few[0], "again": few[1], "next": few[2], "alone": alone}
 
 
-def _unlike_tokens(tokens, one):
+def _unlike_tokens(tokens, shape, vocab):
     """What keeps a result from being one token id a row, or an empty text."""
     if not isinstance(tokens, torch.Tensor):
         return "sample should return a tensor of token ids"
-    shape, vocab = (one.args[1], *one.args[0].shape[:-1]), one.args[0].shape[-1]
     if tokens.shape != shape:
         return f"{(*shape, vocab)} logits went in, so {shape} token ids should come out, not {tuple(tokens.shape)}"
     if tokens.dtype != torch.int64:
@@ -108,14 +120,23 @@ def _counts(tokens, vocab):
     return torch.nn.functional.one_hot(tokens.reshape(len(tokens), -1), vocab).sum(0).double()
 
 
+def _shape(value):
+    return value.shape if isinstance(value, torch.Tensor) else type(value)
+
+
 def _same_source(expected, got, vocab):
     a, b = expected["tokens"], got["tokens"]
     if not isinstance(a, torch.Tensor) or not isinstance(b, torch.Tensor) or (a.shape, a.dtype) != (b.shape, b.dtype):
         return False
+    if _shape(expected["alone"]) != _shape(got["alone"]):
+        return False
     if a.dtype != torch.int64 or a.max() >= vocab:
         return same(a, b)
-    a, b = (_counts(tokens, vocab) / len(tokens) for tokens in (a, b))
-    return bool(((a - b).abs().sum(-1) < 0.15).all()) and _replays(expected) == _replays(got)
+    a, b = (_counts(tokens, vocab) for tokens in (a, b))
+    near = ((a - b).abs().sum(-1) / a.sum(-1)).max() < max(0.15, 1.5 * math.sqrt(2 * vocab / float(a[0].sum())))
+    pooled = (a + b) / (a + b).sum(-1, keepdim=True)
+    unlike = max(_evidence(x, p) + _evidence(y, p) for x, y, p in zip(a, b, pooled, strict=True))
+    return bool(near) and unlike < _bound(vocab) and _replays(expected) == _replays(got)
 
 
 def _evidence(counts, probs):
@@ -154,14 +175,18 @@ def generator_moves_on(out, one, call):
 def agrees(expected, got, one):
     """Whether the draws can come from the expected probabilities, and repeat as their generator says.
 
-    Where `expected` holds draws, too (those of a known mistake), whether both look like one and the same mistake.
+    Where `expected` holds draws, too (those of a known mistake), whether both look like one and the same mistake, and
+    where `got` holds probabilities, too, whether these are the same.
     """
+    if "probabilities" in got:
+        return same(expected["probabilities"], got["probabilities"])
     if "probabilities" not in expected:
         return _same_source(expected, got, one.args[0].shape[-1])
-    odd = _unlike_tokens(got["tokens"], one)
+    vocab = one.args[0].shape[-1]
+    odd = _unlike_tokens(got["tokens"], (one.args[1], *one.args[0].shape[:-1]), vocab)
+    odd = odd or _unlike_tokens(got["alone"], (), vocab)
     if odd:
         return odd
-    vocab = one.args[0].shape[-1]
     probs, counts = expected["probabilities"].reshape(-1, vocab), _counts(got["tokens"], vocab)
     if bool((counts * (probs == 0)).any()):
         return "a token was drawn that the knobs should have ruled out"
@@ -337,6 +362,58 @@ exercise.mistake(
 def _unflattened(logits, generator):
     return logits.softmax(-1).multinomial(1, generator=generator).squeeze(-1)
 
+
+def _first_row(logits, generator):
+    first, rows = logits.reshape(-1, logits.shape[-1])[0], logits.shape[:-1]
+    return first.softmax(-1).multinomial(max(rows.numel(), 1), True, generator=generator).reshape(rows)
+
+
+exercise.mistake("every row is drawn from the first row's probabilities", hint="One row of probabilities each.")(
+    _sampler(_temperature, _k, _p, _m, draw=_first_row)
+)
+
+exercise.mistake(
+    "without a generator a new one with a fixed seed is made", hint="None means torch's global generator: pass it on."
+)(
+    _sampler(
+        _temperature,
+        _k,
+        _p,
+        _m,
+        draw=lambda x, g: _multinomial(x, torch.Generator().manual_seed(0) if g is None else g),
+    )
+)
+
+exercise.mistake("a temperature of 0 is taken for 1", hint="0 is no 'off': it always gives the best token.")(
+    _sampler(lambda x, temperature, **k: x / (temperature or 1.0), _k, _p, _m)
+)
+
+exercise.mistake("one token serves the whole batch", hint="Each row gets a draw of its own.")(
+    _sampler(
+        _temperature, _k, _p, _m, draw=lambda x, g: _multinomial(x.reshape(-1, x.shape[-1])[0], g).expand(x.shape[:-1])
+    )
+)
+
+exercise.mistake(
+    "logits without a batch give a token id of shape [1]", hint="The logits' shape without the last dimension: none."
+)(_sampler(_temperature, _k, _p, _m, draw=lambda x, g: _multinomial(x, g).reshape(x.shape[:-1] or 1)))
+
+exercise.mistake("a top_k larger than the vocabulary is passed on to topk", hint="Use min(k, vocabulary size).")(
+    _sampler(
+        _temperature,
+        lambda x, top_k, **k: x.masked_fill(x < x.topk(top_k or 1)[0][..., -1:], -INF) if top_k else x,
+        _p,
+        _m,
+    )
+)
+
+exercise.mistake("token ids are int32", hint="torch.multinomial gives int64: keep it.")(
+    _sampler(_temperature, _k, _p, _m, draw=lambda x, g: _multinomial(x, g).int())
+)
+
+exercise.mistake("the likeliest tokens are drawn least", hint="softmax of the logits, not of their negatives.")(
+    _sampler(_temperature, _k, _p, _m, draw=lambda x, g: _multinomial(torch.where(x > -INF, -x, x), g))
+)
 
 exercise.mistake(
     "torch.multinomial gets more than two dimensions",

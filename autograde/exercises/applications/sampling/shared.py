@@ -23,6 +23,13 @@ def shuffled(generator, values):
     return torch.tensor(values)[torch.randperm(len(values), generator=generator)]
 
 
+def many_rows(generator, x, n):
+    """n rows, each one of x with its tokens in another order and a constant added."""
+    rows = x[torch.randint(len(x), (n,), generator=generator)]
+    order = torch.rand(rows.shape, generator=generator).argsort(-1)
+    return rows.gather(-1, order) + torch.randn(n, 1, generator=generator)
+
+
 def strided(x):
     """The same values, not contiguous."""
     return torch.stack([x, x], -1)[..., 0]
@@ -73,8 +80,9 @@ def row_by_row(out, one, call):
         return None
     rows, name = x.reshape(-1, x.shape[-1]), next(iter(one.kwargs), None)
     knob = {name: one.kwargs[name]} if name else {}
-    alone = torch.stack([call(row, *one.args[1:], **knob) for row in rows])
-    return fits(out, one) and same(out, alone.reshape(x.shape))
+    some = torch.linspace(0, len(rows) - 1, min(len(rows), 8)).long()
+    alone = torch.stack([call(row, *one.args[1:], **knob) for row in rows[some]])
+    return fits(out, one) and same(out.reshape(rows.shape)[some], alone)
 
 
 ONLY_FILTERED = Law("Kept logits are unchanged, the others are -inf, and the dtype stays", only_filtered)

@@ -26,6 +26,8 @@ exercise = Draft(
     "top_k_filter",
     points=2,
     forbid=["transformers"],
+    no_gradient="it is used while a model writes, where nothing is trained",
+    fresh=True,
     dtypes=(torch.float64, torch.bfloat16),
     hints=[
         "If you knew the k-th largest logit of a row, which comparison would tell who stays?",
@@ -50,6 +52,10 @@ def top_k_cases(g):
     yield case(shuffled(g, [1e4, 500.0, -1e4, 9_000.0, 0.0]), 2, label="huge logits")
     yield case(randn(g, 6, 2).t(), 2, label="not contiguous")
     yield case(randn(g, 1), 1, label="a vocabulary of one")
+    yield case(randn(g, 2, 5), 5, label="k equals the vocabulary")
+    yield case(masked, 6, label="-inf at the k-th place")
+    yield case(randn(g, 2, 1500), 1100, label="k = 1,100 of 1,500")
+    yield case(randn(g, 1100, 4), 3, label="1,100 rows")
 
 
 @exercise.oracle
@@ -77,8 +83,9 @@ def count_is_k(out, one, call):
 def ties_share_fate(out, one, call):
     if not fits(out, one):
         return False
-    x, kept = logits(one), out > -INF
-    split = (x.unsqueeze(-1) == x.unsqueeze(-2)) & (kept.unsqueeze(-1) != kept.unsqueeze(-2))
+    ordered, order = logits(one).sort(-1)
+    kept = (out > -INF).gather(-1, order)
+    split = (ordered[..., 1:] == ordered[..., :-1]) & (kept[..., 1:] != kept[..., :-1])
     return not bool(split.any())
 
 
@@ -141,6 +148,45 @@ def top_k_strict(logits, k):
 @exercise.mistake("k + 1 tokens are kept", hint="Sorted values count from 0: the k-th largest is at index k - 1.")
 def top_k_one_more(logits, k):
     return right_top_k(logits, k + 1)
+
+
+exercise.mistake("the logits are changed in place", hint="The input stays as it was: masked_fill, not masked_fill_.")(
+    lambda logits, k: logits.copy_(right_top_k(logits, k))
+)
+
+
+@exercise.mistake("k - 1 tokens are kept", hint="The k-th largest stays as well.")
+def top_k_one_less(logits, k):
+    return right_top_k(logits, max(k - 1, 1))
+
+
+@exercise.mistake(
+    "the threshold of the first row is used for all rows", hint="Each row has its own k-th largest: [..., -1:]."
+)
+def top_k_first_threshold(logits, k):
+    return logits.masked_fill(logits < kth(logits, k).reshape(-1)[0], -INF)
+
+
+@exercise.mistake(
+    "where every token stays, the logits themselves are handed back", hint="A new tensor, always: logits.clone()."
+)
+def top_k_handed_back(logits, k):
+    return logits if k >= logits.shape[-1] else right_top_k(logits, k)
+
+
+@exercise.mistake("dropped tokens get a large negative number", hint="-inf, so that their probability is 0 exactly.")
+def top_k_large_negative(logits, k):
+    return logits.masked_fill(logits < kth(logits, k), -1e9)
+
+
+@exercise.mistake("the result is left in float32", hint="Give the result the dtype of the logits.")
+def top_k_in_float32(logits, k):
+    return right_top_k(logits.float(), k)
+
+
+@exercise.mistake("a mask of those who stay is returned", hint="The logits of those who stay, and -inf for the others.")
+def top_k_mask(logits, k):
+    return logits >= kth(logits, k)
 
 
 @exercise.mistake("k is taken along the first dimension", hint="The vocabulary is the last dimension: dim=-1.")

@@ -1,7 +1,4 @@
-"""`top_p_filter(logits, p)`
-
-Keep the nucleus of each row: the smallest set of likeliest tokens that holds at least p of the probability.
-"""
+"""`top_p_filter(logits, p)`: Keep the nucleus of each row: the smallest set of likeliest tokens that holds p in all."""
 
 from __future__ import annotations
 
@@ -18,6 +15,7 @@ from autograde.exercises.applications.sampling.shared import (
     fits,
     knob,
     logits,
+    many_rows,
     nucleus,
     only_filtered,
     randn,
@@ -33,6 +31,8 @@ exercise = Draft(
     "top_p_filter",
     points=3,
     forbid=["transformers"],
+    no_gradient="it is used while a model writes, where nothing is trained",
+    fresh=True,
     dtypes=(torch.float64,),
     hints=[
         "Imagine handing out places from the likeliest token downwards. At each token one question decides: do those "
@@ -55,6 +55,16 @@ def _clear_of_p(g, *shape, margin=0.02, dtype=torch.float32):
             return x, p
 
 
+def _clear_between(g, *shape):
+    """Many tokens, and a p in the middle between two sums of the first row, which no other row comes near."""
+    while True:
+        x = randn(g, *shape)
+        sums = x.double().softmax(-1).sort(-1, descending=True).values.cumsum(-1)
+        p = float(sums[0, shape[-1] // 8 : shape[-1] // 8 + 2].mean())
+        if (sums - p).abs().min() > 5e-5:
+            return x, p
+
+
 @exercise.cases
 def top_p_cases(g):
     x, p = _clear_of_p(g, 2, 2, 6)
@@ -72,6 +82,9 @@ def top_p_cases(g):
     yield case(*_clear_of_p(g, 7, margin=0.05, dtype=torch.bfloat16), label="bfloat16")
     yield case(torch.tensor([[1.0, -1.0], [0.0, 0.5]]), 0.7, label="a vocabulary of two")
     yield case(randn(g, 1), 0.3, label="a vocabulary of one")
+    yield case(*_clear_between(g, 2, 1500), label="1,500 tokens")
+    few, p_few = _clear_of_p(g, 5, 4)
+    yield case(many_rows(g, few, 1100), p_few, label="1,100 rows")
 
 
 @exercise.oracle
@@ -125,6 +138,12 @@ def one_keeps_all(out, one, call):
 
 
 exercise.law(ROW_BY_ROW)
+
+
+def _size(logits, p):
+    """How many tokens the nucleus of the first row has."""
+    return int((right_top_p(logits, p) > -INF).reshape(-1, logits.shape[-1])[0].sum())
+
 
 exercise.mistake(
     "the token that crosses p is dropped",
@@ -186,6 +205,32 @@ exercise.mistake(
     "each token's own probability is compared with p",
     hint="p bounds the *sum* over the likeliest tokens, not a single probability.",
 )(nucleus(lambda sums, shares, p: shares < p))
+
+exercise.mistake(
+    "p is what is cut away, not what is kept", hint="The nucleus holds at least p; what is left over may be 1 - p."
+)(lambda logits, p: right_top_p(logits, 1 - p) if 0 < p < 1 else right_top_p(logits, p))
+
+exercise.mistake("dropped tokens get a large negative number", hint="-inf, so that their probability is 0 exactly.")(
+    lambda logits, p: right_top_p(logits, p).clamp(min=-1e9)
+)
+
+exercise.mistake("the logits are changed in place", hint="The input stays as it was: masked_fill, not masked_fill_.")(
+    lambda logits, p: logits.copy_(right_top_p(logits, p))
+)
+
+exercise.mistake("p = 0 leaves no token", hint="At least the best token stays.")(
+    lambda logits, p: torch.full_like(logits, -INF) if p == 0 else right_top_p(logits, p)
+)
+
+exercise.mistake("at p = 1 the logits themselves are handed back", hint="A new tensor, always: logits.clone().")(
+    lambda logits, p: logits if p >= 1 else right_top_p(logits, p)
+)
+
+exercise.mistake("every row keeps as many tokens as the first", hint="Each row has a nucleus of its own size.")(
+    lambda logits, p: logits.masked_fill(
+        logits < logits.sort(-1, descending=True).values[..., _size(logits, p) - 1, None], -INF
+    )
+)
 
 exercise.mistake("the logits are summed, without a softmax", hint="p is a share of probability, so sum probabilities.")(
     nucleus(reached, shares=torch.clone)
