@@ -31,7 +31,7 @@ class Case:
     few words what is special here ("one head", "odd length"). `ranks` is the number of processes the call runs on, and
     None for an ordinary call. `trained` marks the cases on which gradients are compared, too, `made` those that
     were made from others (widening.py). `backward` asks for gradients instead of the result: the numbers of the
-    result's tensors that something is trained through.
+    result's tensors that something is trained through, and of the floating-point inputs that are trained.
     """
 
     args: tuple
@@ -40,7 +40,7 @@ class Case:
     ranks: int | None = None
     trained: bool = False
     made: bool = False
-    backward: tuple[int, ...] | None = None
+    backward: tuple[tuple[int, ...], tuple[int, ...]] | None = None
 
     @cached_property
     def slack(self) -> float:

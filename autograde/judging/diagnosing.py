@@ -13,6 +13,7 @@ from autograde.judging.calls import Failure, Outcome
 from autograde.judging.comparing import compare, describe, tensors
 from autograde.judging.running import Local, run_all
 
+_ROUNDS = 3  # misconceptions that are tried on further cases
 _FEW = 3  # cases of a rank exercise on which every misconception is tried
 
 
@@ -37,8 +38,10 @@ class Tried:
 def alike(a: Outcome, b: Outcome, exercise: Exercise, one: Case) -> bool:
     """Whether two outcomes are the same mistake: equal values (NaN included), or failures of one kind and type."""
     if a.failure or b.failure:
-        kinds = [(o.failure.kind, o.failure.type, _gist(o.failure)) for o in (a, b) if o.failure]
-        return len(kinds) == 2 and kinds[0] == kinds[1] and "too slow" not in kinds[0]
+        both = [o.failure for o in (a, b) if o.failure]
+        if len({(failure.kind, failure.type) for failure in both}) > 1 or len(both) < 2 or both[0].kind == "too slow":
+            return False
+        return not exercise.ranks or _gist(both[0]) == _gist(both[1])
     if a.changed != b.changed or (exercise.fresh and a.shared != b.shared):
         return False
     try:
@@ -83,27 +86,37 @@ def match(
     which `breaks_alike(its outcomes, its runner)` tells.
     """
     evidence = _Evidence(replace(exercise, forbid=()), tried.cases, tried.got, tried.wrong or range(len(tried.cases)))
-    best, found = (0, 0, 0), None
-    for suspect in _suspects(evidence, runner):
-        score = suspect.score(best)
-        if score and suspect.is_proof() and (tried.wrong or breaks_alike(suspect.outcomes(), suspect.running)):
-            best, found = score, suspect
-    if found is None:
-        return None
-    if not tried.wrong:
-        return _named("Your result is exactly", found.misconception)
-    more = further()
-    explained = found.explained_of(more)
+    suspects, more = _suspects(evidence, runner), None
+    for _ in range(_ROUNDS):
+        best, found = (0, 0, 0), None
+        for suspect in suspects:
+            score = suspect.score(best)
+            if score and suspect.is_proof() and (tried.wrong or breaks_alike(suspect.outcomes(), suspect.running)):
+                best, found = score, suspect
+        if found is None:
+            return None
+        if not tried.wrong:
+            return _named("Your result is exactly", found.misconception)
+        more = further() if more is None else more
+        if named := _after(tried, best, found, more):
+            return named
+        suspects.remove(found)  # the next best may hold where this one doesn't
+    return None
+
+
+def _after(tried: Tried, score: tuple[int, int, int], suspect: _Suspect, more: Tried) -> Diagnosis | None:
+    """The name, as far as it still holds after more cases."""
+    explained = suspect.explained_of(more)
     failing = len(tried.wrong) + len(more.wrong)
-    if not _is_most(best[0] + len(set(explained) & set(more.wrong)), failing):
+    if not _is_most(score[0] + len(set(explained) & set(more.wrong)), failing):
         return None
-    if best[0] < len(tried.wrong) or set(more.wrong) - set(explained):
-        return _named("On most of the cases that fail, your result is", found.misconception)
+    if score[0] < len(tried.wrong) or set(more.wrong) - set(explained):
+        return _named("On most of the cases that fail, your result is", suspect.misconception)
     if failing < _FEW:
-        return _named("On the cases that fail, your result is", found.misconception)
-    if best[1] < len(tried.cases) or len(explained) < len(more.cases):
-        return _named("Wherever your result is wrong, it is exactly", found.misconception)
-    return _named("Your result is exactly", found.misconception)
+        return _named("On the cases that fail, your result is", suspect.misconception)
+    if score[1] < len(tried.cases) or len(explained) < len(more.cases):
+        return _named("Wherever your result is wrong, it is exactly", suspect.misconception)
+    return _named("Your result is exactly", suspect.misconception)
 
 
 def _is_most(some: int, of: int) -> bool:
@@ -170,11 +183,20 @@ class _Suspect:
         return score
 
     def is_proof(self) -> bool:
-        """Whether what it explains is more than NaN, to which many roads lead: numbers, or where exactly NaN comes."""
+        """Whether what it explains is more than NaN or an error of a type, to which many roads lead.
+
+        That is numbers, an error's very words, or all cases where only some are NaN or end in an error.
+        """
         judged, everything = self.evidence.judged, self.evidence.order
-        if any(self.explains(i) and not is_all_nan(self.outcome(i).value) for i in judged):
+        if any(self.explains(i) and self._says_much(i) for i in judged):
             return True
         return len(judged) < len(everything) and all(map(self.explains, everything))
+
+    def _says_much(self, i: int) -> bool:
+        own, got = self.outcome(i), self.evidence.got[i]
+        if own.failure and got.failure:
+            return _gist(own.failure) == _gist(got.failure)
+        return not is_all_nan(own.value)
 
     def explained_of(self, tried: Tried) -> list[int]:
         """Which of other cases it explains, right ones included."""

@@ -6,15 +6,17 @@ The result's tensors are multiplied by fixed random numbers, and autograd says w
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
-from autograde.judging.comparing import compare, rebuild, tensors
+from autograde.judging.comparing import Mismatch, compare, rebuild, tensors
 
 FLOWS = "Gradients flow through it, as the formula has them"
 _RTOL = 1e-3
+Asked = tuple[tuple[int, ...], tuple[int, ...]]  # numbers of results, numbers of inputs
 _CUT = "no gradient reaches {}: the result is cut off from the graph"
 
 
@@ -24,49 +26,53 @@ def flows(oracle: Callable) -> Callable:
     def holds(out: Any, one, call: Callable) -> bool | str | None:
         if not one.trained:
             return None
-        wanted, through = _right(oracle, one)
-        if not through:
+        wanted, asked = _right(oracle, one)
+        if asked is None:
             return None
-        found = call(*one.args, backward=through, **one.kwargs)
-        names = _names(oracle, one)
+        found = call(*one.args, backward=asked, **one.kwargs)
+        names = [name for i, name in enumerate(_names(oracle, one)) if i in asked[1]]
         if not isinstance(found, list) or len(found) != len(wanted):
             return _CUT.format("its inputs")
-        pairs = [(name, w, f) for name, w, f in zip(names, wanted, found, strict=True) if w is not None]
-        cut = [name for name, w, f in pairs if f is None and bool(w.any())]
+        cut = [n for n, w, f in zip(names, wanted, found, strict=True) if f is None and bool(w.any())]
         if cut:
             return _CUT.format(" and ".join(dict.fromkeys(cut)))
-        for name, w, f in pairs:
-            scale = float(w.abs().max()) if w.numel() else 0.0
-            mismatch = compare(w, torch.zeros_like(w) if f is None else f, _RTOL, 1e-4 * scale + 1e-6)
-            if mismatch and not _is_shaky(oracle, one, through, w, name, names):
-                return f"the gradient of {name}{mismatch.message.removeprefix('the result')}"
+        beside = None
+        for i, (name, w, f) in enumerate(zip(names, wanted, found, strict=True)):
+            mismatch = _apart(w, torch.zeros_like(w) if f is None else f)
+            if mismatch:
+                beside = beside or _beside(oracle, one, asked)
+                if beside[i] is not None and not _apart(w, beside[i]):
+                    return f"the gradient of {name}{mismatch.message.removeprefix('the result')}"
         return True
 
     return holds
 
 
-def gradients(function: Callable, args: tuple, kwargs: dict, through: Sequence[int] | None) -> tuple[list, list[int]]:
-    """One gradient for each floating-point tensor among the inputs (None: nothing reaches it), in their order.
+def gradients(function: Callable, args: tuple, kwargs: dict, asked: Asked | None) -> tuple[list, Asked]:
+    """One gradient for each input that is asked for (None: nothing reaches it), in their order.
 
-    through: numbers of the result's tensors that count; None: all that have a gradient. They are returned as well.
+    asked: the numbers of the result's tensors that count, and those of the floating-point tensors among the inputs that
+    are trained; None: all results that have a gradient, and all inputs. What was looked at is returned as well. Other
+    inputs are plain tensors to the function: it may turn them into numbers as it likes.
     """
     leaves: list[torch.Tensor] = []
+    seen = itertools.count()
 
     def watched(x: torch.Tensor) -> torch.Tensor:
-        if not x.is_floating_point():
+        if not x.is_floating_point() or (next(seen) not in asked[1] if asked else False):
             return x
         leaves.append(x.detach().requires_grad_())
         return leaves[-1].clone()  # so that even writing into it would be seen
 
     with torch.enable_grad():
         made = list(tensors(function(*rebuild(args, watched), **rebuild(kwargs, watched))))
-        chosen = range(len(made)) if through is None else [i for i in through if i < len(made)]
+        chosen = range(len(made)) if asked is None else [i for i in asked[0] if i < len(made)]
         chosen = [i for i in chosen if made[i].requires_grad]
-        if not chosen or not leaves:
-            return [None] * len(leaves), []
-        pulls = [_pull(i, made[i]) for i in chosen]
-        found = torch.autograd.grad([made[i] for i in chosen], leaves, pulls, allow_unused=True)
-    return list(found), list(chosen)
+        found: Sequence = [None] * len(leaves)
+        if chosen and leaves:
+            pulls = [_pull(i, made[i]) for i in chosen]
+            found = torch.autograd.grad([made[i] for i in chosen], leaves, pulls, allow_unused=True)
+    return list(found), (tuple(chosen), tuple(range(len(leaves))) if asked is None else tuple(asked[1]))
 
 
 def _pull(i: int, result: torch.Tensor) -> torch.Tensor:
@@ -75,27 +81,32 @@ def _pull(i: int, result: torch.Tensor) -> torch.Tensor:
     return drawn.to(result.dtype).masked_fill(result.detach().isinf(), 0)
 
 
-def _right(oracle: Callable, one) -> tuple[list, tuple[int, ...]]:
+def _right(oracle: Callable, one) -> tuple[list, Asked | None]:
+    """The oracle's gradients of the inputs that have one, and what to ask a solution for; None where none has."""
     try:
-        wanted, through = gradients(oracle, one.args, one.kwargs, None)
+        found, (through, _) = gradients(oracle, one.args, one.kwargs, None)
     except RuntimeError:  # what the oracle is made of has no gradient
-        return [], ()
-    usable = all(w is None or bool(torch.isfinite(w).all()) for w in wanted)
-    return wanted, tuple(through) if usable else ()
+        return [], None
+    trained = tuple(i for i, gradient in enumerate(found) if gradient is not None)
+    wanted = [found[i] for i in trained]
+    usable = through and all(bool(torch.isfinite(gradient).all()) for gradient in wanted)
+    return (wanted, (through, trained)) if usable else ([], None)
 
 
-def _is_shaky(oracle: Callable, one, through, wanted, name: str, names: list[str]) -> bool:
-    """Whether the right gradient itself jumps when the inputs move a little: at a kink, or badly conditioned."""
+def _apart(wanted: torch.Tensor, found: torch.Tensor) -> Mismatch | None:
+    scale = float(wanted.abs().max()) if wanted.numel() else 0.0
+    return compare(wanted, found, _RTOL, 1e-4 * scale + 1e-6)
+
+
+def _beside(oracle: Callable, one, asked: Asked) -> list:
+    """The right gradients where the inputs are moved a little: they jump at a kink, and where conditioning is bad."""
     generator = torch.Generator().manual_seed(0)
 
     def moved(x: torch.Tensor) -> torch.Tensor:
         noise = torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x.dtype)
         return x + 1e-6 * (x.abs().max() + 1e-3) * noise if x.is_floating_point() and x.numel() else x
 
-    other, _ = gradients(oracle, rebuild(one.args, moved), rebuild(one.kwargs, moved), through)
-    scale = float(wanted.abs().max()) if wanted.numel() else 0.0
-    beside = next(w for n, w in zip(names, other, strict=True) if n == name)
-    return beside is None or compare(wanted, beside, _RTOL, 1e-4 * scale + 1e-6) is not None
+    return gradients(oracle, rebuild(one.args, moved), rebuild(one.kwargs, moved), asked)[0]
 
 
 def _names(oracle: Callable, one) -> list[str]:

@@ -43,7 +43,7 @@ class Local:
                 outcomes.append(run_once(self.implementation, self.exercise, one))
         return outcomes
 
-    def call(self, *args, ranks: int | None = None, backward: Sequence[int] | None = None, **kwargs) -> Any:
+    def call(self, *args, ranks: int | None = None, backward: Sequence | None = None, **kwargs) -> Any:
         """The value for other inputs, for use in laws, or with `backward` (see `Case`) gradients; raises CallFailed."""
         return value_of(self.run([Case(args, kwargs, ranks=ranks, backward=backward)])[0])
 

@@ -10,7 +10,7 @@ from autograde.exercise import Draft, Law, Misconception, case
 
 
 def drafted() -> Draft:
-    exercise = Draft("double", points=1, hints=["a", "b", "c"], dtypes=[])
+    exercise = Draft("double", points=1, hints=["a", "b", "c"], dtypes=[], no_gradient="it doubles whole numbers")
 
     @exercise.cases
     def some(g):

@@ -102,6 +102,25 @@ def test_a_result_that_can_be_asked_for_without_gradients_needs_none():
     assert FLOWS not in [law.name for law in free.laws]
 
 
+def test_an_input_that_nothing_is_learned_through_may_become_numbers():
+    noisy = exercise(
+        lambda x, noise: x * (noise > 0),
+        lambda g: [case(*torch.randn(2, 3, 4, generator=g), label=f"{n}") for n in range(3)],
+        dtypes=(),
+    )
+    assert grade(noisy, lambda x, noise: x * torch.from_numpy(noise.numpy() > 0)).solved
+
+
+def test_the_next_best_name_is_tried_where_the_best_one_does_not_hold():
+    by_chance = [True] * 9
+
+    def lucky(x, by):  # the same as the solution, on the first nine calls
+        return x * by if by_chance and by_chance.pop() else x * 0
+
+    asked = exercise(mistakes=[("it is luck", lucky), NOT_CENTRED])
+    assert "the mean is not subtracted" in grade(asked, lambda x, by: x * by).diagnosis
+
+
 def test_memory_of_an_input_is_no_new_object():
     asked = exercise(lambda x, by: x * by, lambda g: [case(torch.randn(2, 3, generator=g), by) for by in (1.0, 2.0)])
     lazy = lambda x, by: x if by == 1 else x * by  # noqa: E731
@@ -229,6 +248,17 @@ def test_an_error_of_the_same_type_is_no_proof():
     asked = exercise(mistakes=[("the scale is missing", short)])
     assert not grade(asked, other).misconception
     assert grade(asked, short).misconception
+
+
+def test_an_error_on_exactly_the_same_cases_is_a_proof():
+    def refuses(text):
+        return lambda x, by: _raise(text) if len(x) == 4 else scaled(x, by)
+
+    def _raise(text):
+        raise IndexError(text)
+
+    asked = exercise(mistakes=[("four rows are one too many", refuses("out of range"))])
+    assert grade(asked, refuses("no")).misconception
 
 
 def test_where_only_a_law_is_broken_the_name_fits_its_message():

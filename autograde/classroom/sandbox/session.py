@@ -204,7 +204,7 @@ class Remote:
             return [Outcome(failure=Failure("raised", "The release has no check for this exercise."))] * len(cases)
         return self.session.outcomes(self.number, self.exercise, cases, self.end)
 
-    def call(self, *args, ranks: int | None = None, backward: Sequence[int] | None = None, **kwargs) -> Any:
+    def call(self, *args, ranks: int | None = None, backward: Sequence | None = None, **kwargs) -> Any:
         """As that of Local."""
         return value_of(self.run([Case(args, kwargs, ranks=ranks, backward=backward)])[0])
 
