@@ -18,7 +18,7 @@ from autograde.authoring.lint import exercises_of
 from autograde.exercise import Exercise
 
 _BOOTSTRAP = """\
-# On Colab this fetches the course's own code and the packages that Colab lacks. Anywhere else it does nothing.
+# Only for Colab: this fetches the course's own code, and the packages that Colab lacks.
 import importlib.util
 import subprocess
 import sys
