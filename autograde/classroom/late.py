@@ -26,7 +26,6 @@ class Lateness:
             config = PyFileConfigLoader("nbgrader_config.py", path=str(self.course.root)).load_config()
             steps = AssignLatePenalties(config=config)
             steps.init_plugin()
-        steps.log.setLevel("ERROR")
         return steps
 
     def apply(self, submission) -> None:
