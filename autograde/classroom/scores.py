@@ -49,10 +49,10 @@ class Standing:
         return sum(points for _, points in self.penalties)
 
     def of(self, notebook: str) -> tuple[float, float]:
-        """(the points that count, those that there are) in one notebook."""
+        """(the points that count, those that there are) in a notebook. As on nbgrader's page they may be below zero."""
         marks = [mark for mark in self.marks if mark.notebook == notebook]
         penalty = dict(self.penalties).get(notebook, 0.0)
-        return round(max(0.0, sum(mark.score for mark in marks) - penalty), 4), sum(mark.most for mark in marks)
+        return round(sum(mark.score for mark in marks) - penalty, 4), sum(mark.most for mark in marks)
 
     def by_exercise(self) -> dict[str, Mark]:
         """exercise -> its mark."""

@@ -102,8 +102,8 @@ def totals(course: Course, results: dict[str, dict]) -> dict[str, dict[str, floa
     }
     pages = {s: (course.root / "feedback" / s / SECTION).glob("*.html") for s in results}
     texts = {s: [html.unescape(path.read_text(encoding="utf-8")) for path in paths] for s, paths in pages.items()}
-    own = r"<strong>([\d.]+) of [\d.]+ points"
-    found["page"] = {s: round(sum(float(re.search(own, t)[1]) for t in each), 4) for s, each in texts.items()}
+    own = r"<strong>([-\d.]+) of [\d.]+ points"
+    found["page"] = {s: max(0.0, sum(float(re.search(own, t)[1]) for t in each)) for s, each in texts.items()}
     found["page, in all"] = {s: float(re.search(r"In all of .*?: ([\d.]+) of", t)[1]) for s, (t, _) in texts.items()}
     row = r'<tr><td>([^<]+)</td><td class="n">([^<]+)</td><td class="n">[^<]+</td><td class="n">[^<]+</td><td>'
     report = class_page(SECTION, results, standings(course, SECTION)).split("<h2>Everybody</h2>")[1]
