@@ -66,7 +66,7 @@ class _Collecting:
         self.stamps: dict[pathlib.PurePosixPath, datetime.datetime] = {}
 
     def collect(self, source: pathlib.Path, encoding: str) -> Collected:
-        notebooks: dict[pathlib.PurePosixPath, tuple[File, Outline]] = {}
+        notebooks: dict[pathlib.PurePosixPath, tuple[File, Outline, str]] = {}
         for file in files_of(source, encoding):
             of, why = self._notebook(file)
             if of is None:
@@ -74,14 +74,14 @@ class _Collecting:
             elif file.path in notebooks:
                 self._leave(file, "the archive has another file of this name")
             else:
-                notebooks[file.path] = file, of
+                notebooks[file.path] = file, of, why
         ours = [self.section, *(of.name for of in self.outlines)]
         clues = layout(notebooks, ours, names_of(self.roster.rows))
         found: dict[str, dict[str, list[_Notebook]]] = defaultdict(lambda: defaultdict(list))
-        for path, (file, of) in notebooks.items():
+        for path, (file, of, problem) in notebooks.items():
             student, why = self.roster.find(clues[path], self.section) if path in clues else ("", _NOBODY)
             if student:
-                found[student][of.name].append(self._handed_in(file, student, of.name, clues[path]))
+                found[student][of.name].append(self._handed_in(file, student, of.name, clues[path], problem))
             else:
                 self._leave(file, why)
         self.roster.save()
@@ -93,7 +93,7 @@ class _Collecting:
         self.result.left_out.append(f"{_quoted(file.path)}: {why}")
 
     def _notebook(self, file: File) -> tuple[Outline | None, str]:
-        """(the notebook of the section that a file is, "") or (None, why it is none)."""
+        """(the notebook of the section that a file is, why it can't be read) or (None, why it is none)."""
         name = file.path.name
         if file.problem:
             return None, file.problem
@@ -109,7 +109,7 @@ class _Collecting:
             return self._known(cells_of(sources_of(file.content)))
         except Unreadable as error:
             of = next((of for of in self.outlines if _plain(name).endswith(_plain(of.name))), None)
-            return of, f"{error} Ask for another copy of it."
+            return of, f"{'but it' if of else 'it'} can't be read, ask for another copy: {error}"
 
     def _known(self, cells: Sequence[dict]) -> tuple[Outline | None, str]:
         """The notebook whose exercises are in these cells: by their marks, else by the names that they define."""
@@ -139,22 +139,18 @@ class _Collecting:
         self.stamps[file.path.parent] = time
         return "read as the time of the submission beside it"
 
-    def _handed_in(self, file: File, student: str, name: str, clue: Clue) -> _Notebook:
+    def _handed_in(self, file: File, student: str, name: str, clue: Clue, problem: str) -> _Notebook:
         """With its time: what the path says, or a time stamp beside it, or the file's own."""
         beside = next((self.stamps[folder] for folder in file.path.parents if folder in self.stamps), None)
-        time, remark = clue.time or beside or file.time, ""
+        time, remarks = clue.time or beside or file.time, [problem]
         if time is None:
-            time, remark = datetime.datetime.now(), "the archive has no time of it, so it counts from now"
+            time = datetime.datetime.now()
+            remarks.append("the archive has no time of it, so it counts from now")
         if clue.late:
-            remark = "; ".join([*([remark] if remark else []), f"{clue.platform} calls it late"])
-        row = self.roster.row(student)
-        if self.roster.known and not row.get("listed"):
-            remark = "; ".join([*([remark] if remark else []), "who is not in the roster"])
-        try:
-            cells_of(sources_of(file.content))
-        except Unreadable as error:
-            remark = f"but it can't be read: {error}"
-        return _Notebook(file, student, name, time.astimezone(datetime.UTC), remark)
+            remarks.append(f"{clue.platform} calls it late")
+        if self.roster.known and not self.roster.row(student).get("listed"):
+            remarks.append("who is not in the roster")
+        return _Notebook(file, student, name, time.astimezone(datetime.UTC), "; ".join(filter(None, remarks)))
 
     def _newest(self, several: Sequence[_Notebook]) -> _Notebook:
         """Of several for one place the newest; the others are told."""
@@ -179,7 +175,8 @@ class _Collecting:
                 self._take(one, "it is here already")
             elif there and path.stat().st_mtime > one.time.timestamp() + 1:
                 kept = datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.UTC)
-                self._leave(one.file, f"{student}'s {name} of {kept:%d %b %H:%M} UTC is newer and was collected before")
+                told = f"{student}'s {name} of {kept:%d %b %H:%M} UTC is newer and was collected before"
+                self._leave(one.file, f"{told}; remove that to take this one")
             else:
                 new[name] = one
                 self._take(one, f"handed in {one.time:%d %b %Y %H:%M} UTC")

@@ -156,7 +156,7 @@ def test_every_file_ends_in_one_line_and_says_what_to_do(course, tmp_path, capsy
         f"fay/{CHAPTER}.html.ipynb": (notebook(course, metadata={}), "taken"),
         "bob/other.ipynb": (notebook(course) | {"cells": []}, f"no exercise of {SECTION}"),
         "bob/broken.ipynb": (b"{", "may have been cut off"),
-        f"cleo/{PLAIN}": (b"", "but it can't be read: The file is empty."),
+        f"cleo/{PLAIN}": (b"", "but it can't be read, ask for another copy: The file is empty."),
         f"ada/.ipynb_checkpoints/{PLAIN}": (notebook(course), "Jupyter's own copy"),
         f"__MACOSX/ada/._{PLAIN}": (b"x", "macOS's own notes"),
         PLAIN: (notebook(course), "no folder with a student's name"),
