@@ -66,6 +66,7 @@ class _Collecting:
         self.stamps: dict[pathlib.PurePosixPath, datetime.datetime] = {}
 
     def collect(self, source: pathlib.Path, encoding: str) -> Collected:
+        self.written = datetime.datetime.fromtimestamp(source.stat().st_mtime) if source.exists() else None
         notebooks: dict[pathlib.PurePosixPath, tuple[File, Outline, str]] = {}
         for file in files_of(source, encoding):
             of, why = self._notebook(file)
@@ -144,8 +145,8 @@ class _Collecting:
         beside = next((self.stamps[folder] for folder in file.path.parents if folder in self.stamps), None)
         time, remarks = clue.time or beside or file.time, [problem]
         if time is None:
-            time = datetime.datetime.now()
-            remarks.append("the archive has no time of it, so it counts from now")
+            time = self.written
+            remarks.append("the archive has no time of it, so that of the archive counts")
         if clue.late:
             remarks.append(f"{clue.platform} calls it late")
         if self.roster.known and not self.roster.row(student).get("listed"):

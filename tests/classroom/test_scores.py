@@ -164,7 +164,27 @@ def test_every_place_has_the_same_total(course, seed):
         )
 
 
+def totals_of_bob(course: Course, results: dict) -> dict[str, float]:
+    """place -> bob's total; Canvas and Moodle know him by other ids."""
+    found = totals(course, results)
+    return {place: each[{"canvas": "S2", "moodle": "bkahn"}.get(place, "bob")] for place, each in found.items()}
+
+
+def nbgraders_own_step(course: Course, student: str, name: str) -> None:
+    """What nbgrader's run does about being late."""
+    from nbgrader.preprocessors import AssignLatePenalties
+    from traitlets.config import Config
+
+    names = {}
+    exec(PENALTY, names)
+    config = Config({"AssignLatePenalties": {"plugin_class": names["PerDay"]}})
+    who = {"notebook": name, "assignment": SECTION, "student": student, "db_url": f"sqlite:///{course.database}"}
+    AssignLatePenalties(config=config).preprocess(Notebook(course, name).nb, {"nbgrader": who})
+
+
 def test_points_by_hand_extra_credit_and_a_penalty_add_up(course):
+    columns = f"id,name,email,login,sid,canvas_id,participant:{SECTION},listed\n"
+    (course.root / "roster.csv").write_text(columns + 'bob,"Kahn, Bob",b@x.edu,bkahn,S2,77,1234,yes\n')
     handed_in(course, "bob", 30)
     results = booked(course, [result(course, "bob", softmax=1.0, causal_mask=2.0)])
     assert standings(course, SECTION)["bob"].total == 3.0
@@ -174,8 +194,27 @@ def test_points_by_hand_extra_credit_and_a_penalty_add_up(course):
         grade = grades(gradebook, "bob")["check_softmax"]
         grade.manual_score, grade.extra_credit = 1.75, 0.5
         gradebook.db.commit()
-    found = totals(course, results)
-    assert {place: each["bob"] for place, each in found.items()} == dict.fromkeys(found, pytest.approx(4.25 * 0.8))
+    found = totals_of_bob(course, results)
+    assert found == dict.fromkeys(found, pytest.approx(4.25 * 0.8))
+    folder = course.root / "export" / SECTION
+    for name, row in (
+        ("canvas", ["Kahn, Bob", "77", "S2", "bkahn"]),
+        ("moodle", ["Participant 1234", "Bob Kahn", "bkahn"]),
+    ):
+        assert row == next(csv.reader((folder / f"{name}.csv").read_text().splitlines()[-1:]))[: len(row)]
+    with opened(course) as gradebook:
+        before = [n.late_submission_penalty for n in gradebook.find_submission(SECTION, "bob").notebooks]
+        student = gradebook.find_student("bob")
+        assert (student.first_name, student.last_name, student.email, student.lms_user_id) == (
+            "Bob",
+            "Kahn",
+            "b@x.edu",
+            "77",
+        )
+    for name in (CHAPTER, OTHER):
+        nbgraders_own_step(course, "bob", name)
+    with opened(course) as gradebook:
+        assert before == [n.late_submission_penalty for n in gradebook.find_submission(SECTION, "bob").notebooks]
     page = (course.root / "feedback/bob" / SECTION / f"{CHAPTER}.html").read_text(encoding="utf-8")
     assert "Your teacher gave 1.75 points." in page and "0.45 points were taken off because it came late." in page
 
