@@ -125,19 +125,10 @@ class _Collecting:
         return None, f"no exercise of {self.section} is in it"
 
     def _stamp(self, file: File) -> str:
-        text = file.content[:100].decode("ascii", "replace").strip()
-        time = None
-        if re.fullmatch(r"\d{17}", text):  # Sakai's
-            time = datetime.datetime.strptime(text[:14], "%Y%m%d%H%M%S")
-        else:
-            with_zone = text.removesuffix(" UTC")
-            try:
-                time = datetime.datetime.fromisoformat(with_zone)
-            except ValueError:
-                return "no time of a submission could be read in it"
-            if text.endswith(" UTC"):
-                time = time.replace(tzinfo=datetime.UTC)
-        self.stamps[file.path.parent] = time
+        found = _read_stamp(file.content[:100].decode("ascii", "replace").strip())
+        if not found:
+            return "no time of a submission could be read in it"
+        self.stamps[file.path.parent] = found[0]
         return "read as the time of the submission beside it"
 
     def _handed_in(self, file: File, student: str, name: str, clue: Clue, problem: str) -> _Notebook:
@@ -193,16 +184,17 @@ class _Collecting:
         beside = folder.parent / f".{self.section}.new"
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
+        times = [one.time for one in files.values()]
         if folder.is_dir():
             for path in folder.glob("*.ipynb"):  # what isn't handed in again stays
                 if path.stem not in files and not path.is_symlink():
                     shutil.copy2(path, beside)
+                    times += _read_stamp(self.course.submitted_at(folder.parent.name, self.section))
         for name, one in files.items():
             path = beside / f"{name}.ipynb"
             path.write_bytes(one.file.content)
             os.utime(path, (one.time.timestamp(), one.time.timestamp()))
-        last = max(one.time for one in files.values())
-        (beside / "timestamp.txt").write_text(f"{last:{_STAMP}}\n", encoding="ascii")
+        (beside / "timestamp.txt").write_text(f"{max(times):{_STAMP}}\n", encoding="ascii")
         if folder.is_dir():
             kept = self.course.root / "history" / folder.parent.name / self.section
             kept.mkdir(parents=True, exist_ok=True)
@@ -214,6 +206,18 @@ class _Collecting:
 _NOBODY = (
     "no folder with a student's name, and the name of the file says none: put it in a folder named like the student"
 )
+
+
+def _read_stamp(text: str) -> list[datetime.datetime]:
+    """The time in a timestamp.txt, Sakai's or nbgrader's, or none."""
+    utc = text.endswith(" UTC")
+    try:
+        if re.fullmatch(r"\d{17}", text):
+            return [datetime.datetime.strptime(text[:14], "%Y%m%d%H%M%S").astimezone(datetime.UTC)]
+        time = datetime.datetime.fromisoformat(text.removesuffix(" UTC"))
+    except ValueError:
+        return []
+    return [time.replace(tzinfo=datetime.UTC) if utc else time.astimezone(datetime.UTC)]
 
 
 def _most(outlines: Sequence[Outline], count) -> Outline | None:

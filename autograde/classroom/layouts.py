@@ -6,7 +6,6 @@ Moodle       Jane Smith_4711_assignsubmission_file_/work.ipynb      or side by s
 Sakai        Homework 2/Smith, Jane(jsmith)/Submission attachment(s)/work.ipynb
 Brightspace  4711-90210 - Jane Smith - Nov 1, 2026 1000 AM/work.ipynb
 nbgrader     jsmith+02_applications+2026-11-01 10:00:00 UTC+x7/work.ipynb, the exchange's inbound folder
-Gradescope   submission_4711/work.ipynb, and submission_metadata.yml
 Classroom    Jane Smith - work.ipynb                                Google Drive's archive of the assignment
 folders      jsmith/work.ipynb, whatever stands above the students' folders
 """
@@ -89,8 +88,6 @@ def _by_folder(path: Path) -> Clue | None:
             return Clue("nbgrader", found["login"], time=time.replace(tzinfo=datetime.UTC) if utc else time)
         if below and (found := _SAKAI.fullmatch(stem)) and below[0].startswith("Submission attachment"):
             return Clue("Sakai", found["login"], found["name"])
-        if below and (found := re.fullmatch(r"submission_(\d+)", part)):
-            return Clue("Gradescope", f"submission_{found[1]}", numbers=(("gradescope_submission", found[1]),))
     return None
 
 

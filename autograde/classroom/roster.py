@@ -45,7 +45,7 @@ _COLUMNS = {
     "canvas_id": "canvas_id",
     "brightspace_id": "brightspace_id",
 }
-_NUMBERS = ("canvas_id", "participant", "brightspace_id", "gradescope_submission")
+_NUMBERS = ("canvas_id", "participant", "brightspace_id")
 
 
 class Roster:

@@ -110,7 +110,6 @@ ARCHIVES = {
         "brightspace_id",
     ),
     "classroom": ({f"HW2/Jane Doe - {PLAIN}": "Jane Doe", f"HW2/Al Smith - Copy of {PLAIN}": "Al Smith"}, ""),
-    "gradescope": ({f"export/submission_81/{PLAIN}": "submission_81"}, "gradescope_submission"),
     "exchange": ({f"inbound/jdoe+{SECTION}+2026-11-01 10:00:00.000000 {LOCAL:%Z}+x7/{PLAIN}": "jdoe"}, ""),
     "one_root": ({f"submissions/ada/{PLAIN}": "ada", f"submissions/bob/{PLAIN}": "bob"}, ""),
     "other_root": ({f"HW2/week 3/ada/{PLAIN}": "ada", f"HW2/week 3/bob/{PLAIN}": "bob"}, ""),
@@ -219,6 +218,15 @@ def test_a_submission_s_time_is_its_own(course, tmp_path):
     os.utime(nothing, (1.9e9, 1.9e9))
     assert "so that of the archive counts" in collect(course, SECTION, nothing).taken[0]
     assert stamp(course, "dan").startswith("2030-03-17 17:46:40")
+
+
+def test_a_second_notebook_does_not_make_the_first_one_older(course, tmp_path):
+    for number, (name, day) in enumerate(((PLAIN, 5), (f"{OTHER}.ipynb", 3), (f"{OTHER}.ipynb", 9))):
+        nb = notebook(course, name.removesuffix(".ipynb"), answer=f"# {day}")
+        source = archive(tmp_path / f"{number}.zip", {f"ada/{name}": nb}, time=(2026, 11, day, 10, 0, 0))
+        assert collect(course, SECTION, source).new == ["ada"]
+        latest = datetime.datetime(2026, 11, max(day, 5), 10).astimezone(UTC)
+        assert stamp(course, "ada") == f"{latest:%Y-%m-%d %H:%M:%S.%f} UTC"
 
 
 def test_canvas_s_word_that_it_is_late_is_told(course, tmp_path):

@@ -249,11 +249,13 @@ def test_a_dropped_question_counts_for_nobody_and_comes_back_with_what_was_given
     with opened(course) as gradebook:
         grades(gradebook, "bob")["check_softmax"].manual_score = 1.5
         gradebook.db.commit()
+    results["bob"]["notebooks"][CHAPTER]["remarks"] = ["edits in <2> of the course's own cells"]
+    assert "<td>edits in &lt;2&gt; of" in class_page(SECTION, results, standings(course, SECTION))
     command(course, "points", "softmax", 0)
     assert (standings(course, SECTION)["bob"].total, standings(course, SECTION)["bob"].most) == (2.0, 2.0)
     write_feedback(course, SECTION, results)
     page = (course.root / "feedback/bob" / SECTION / f"{CHAPTER}.html").read_text(encoding="utf-8")
-    assert "This exercise counts for nobody." in page
+    assert "This exercise counts for nobody." in page and "<li>edits in &lt;2&gt; of" in page
     booked(course, [result(course, "bob", softmax=2.0, causal_mask=2.0)])
     assert standings(course, SECTION)["bob"].total == 2.0, "graded again it still counts for nobody"
     command(course, "points", "softmax", 4)

@@ -34,9 +34,16 @@ def class_page(section: str, results: dict[str, dict], everybody: dict[str, Stan
     parts += ["<h2>Exercise by exercise</h2>", _exercises(results)]
     parts += ["<h2>Misconceptions that the class holds</h2>", *_misconceptions(results)]
     parts += ["<h2>Submissions that resemble each other</h2>", *_alike(results)]
+    parts += ["<h2>What was not taken as it stood</h2>", _remarks(results)]
     head = ["student", "points", "of", "less for being late", "graded", "seconds", "what happened"]
     parts += ["<h2>Everybody</h2>", table(head, [_row(its, results.get(s)) for s, its in everybody.items()])]
     return page(f"Class report: {section}", parts)
+
+
+def _remarks(results: dict[str, dict]) -> str:
+    notebooks = [(s, name, notebook) for s, r in sorted(results.items()) for name, notebook in r["notebooks"].items()]
+    rows = [(s, name, remark) for s, name, notebook in notebooks for remark in notebook["remarks"]]
+    return table(["student", "notebook", ""], rows) if rows else "<p>Every notebook was as the release has it.</p>"
 
 
 def _row(its: Standing, result: dict | None) -> tuple:

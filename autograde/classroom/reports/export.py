@@ -51,9 +51,9 @@ def _tables(section: str, results: dict[str, dict], everybody: dict[str, Standin
         happened = summary_of(result) if result else NOTHING
         full.append([student, its.total, total, its.penalty, result["graded"] if result else "", *told, happened])
         name, number, login = row.get("name") or student, row.get("sid", ""), row.get("login", "")
-        canvas.append(
-            [name, row.get("canvas_id", ""), number or student, login or student, row.get("section", ""), its.total]
-        )
+        own = "" if row.get("canvas_id") else student  # a made-up id would keep Canvas from finding the right one
+        ids = [row.get("canvas_id", ""), number or own, login or own]
+        canvas.append([name, *ids, row.get("section", ""), its.total])
         whole = " ".join(part for part in first_and_last(name) if part)
         one = participant(row, section)
         said = f"{its.total:g} of {total:g} points" + (f", {its.penalty:g} less for being late" if its.penalty else "")
