@@ -85,7 +85,8 @@ class _Collecting:
                 found[student][of.name].append(self._handed_in(file, student, of.name, clues[path], problem))
             else:
                 self._leave(file, why)
-        self.roster.save()
+        if self.roster.rows:
+            self.roster.save()
         for student in sorted(found):
             self._put({name: self._newest(several) for name, several in found[student].items()})
         return self.result

@@ -45,6 +45,7 @@ _COLUMNS = {
     "canvas_id": "canvas_id",
     "brightspace_id": "brightspace_id",
 }
+_UNIQUE = ("login", "sid", "email", "canvas_id")
 _NUMBERS = ("canvas_id", "participant", "brightspace_id")
 
 
@@ -136,12 +137,15 @@ class Roster:
 
     def _merge(self, row: dict[str, str]) -> bool | None:
         """Put a row to the student that it is, or make one: whether it is new, or None where no id can be made."""
-        unique = ("login", "sid", "email", "canvas_id", *(key for key in row if key.startswith("participant")))
-        found = [known for known in self.rows if any(row.get(key) and row[key] == known.get(key) for key in unique)]
+        unique = ("sid", "canvas_id", *(key for key in row if key.startswith("participant")))
+        mine = _mails(row)
+        found = [k for k in self.rows if mine & _mails(k) or any(row.get(u) and row[u] == k.get(u) for u in unique)]
         called = {_key(row.get(key, "")) for key in ("login", "email", "sid", "id")} - {""}
         found = found or [known for known in self.rows if _key(known["id"]) in called]
-        same = [known for known in self.rows if _keys(row) & _keys(known) - {""}]
-        found = found or [known for known in same if not known.get("listed") and not _others(known, row)]
+        if not found:  # the name alone, where it is one student's and no number says otherwise
+            same = [known for known in self.rows if _keys(row) & _keys(known) - {""}]
+            found = [k for k in same if not any(row.get(u) and k.get(u, row[u]) not in ("", row[u]) for u in _UNIQUE)]
+            found = found if len(found) == 1 and not _others(found[0], row) else []
         if found:
             found[0].update({key: value for key, value in row.items() if value and key != "id"})
             return False
@@ -189,6 +193,11 @@ def _key(name: str) -> str:
     """The letters and digits of a name, small and without accents: what Canvas leaves of it, and other platforms."""
     plain = "".join(sign for sign in unicodedata.normalize("NFKD", name.casefold()) if not unicodedata.combining(sign))
     return re.sub(r"[\W_]", "", plain)
+
+
+def _mails(row: Mapping[str, str]) -> set[str]:
+    """Login and e-mail in small letters: one platform's login is another's e-mail."""
+    return {row.get("login", "").casefold(), row.get("email", "").casefold()} - {""}
 
 
 def _keys(row: Mapping[str, str]) -> set[str]:

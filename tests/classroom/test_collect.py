@@ -325,6 +325,17 @@ def test_the_platforms_own_lists_tie_their_ids_to_one_student(course, tmp_path, 
     assert jane.items() <= rows["jdoe"].items() and rows["jdoe"][f"participant:{SECTION}"] == "1234"
 
 
+@pytest.mark.parametrize("lists", [(CANVAS, SHEET), (SHEET, CANVAS), (GRADESCOPE, SHEET, CANVAS), (SHEET, MOODLE)])
+def test_in_any_order_a_student_stays_one(course, lists):
+    for text in lists:
+        found = roster(course, text)
+    assert [row["name"] for row in found.rows if "Jane" in row["name"]] == [
+        "Doe, Jane" if lists[-1] != SHEET else "Jane Doe"
+    ]
+    twins = SHEET.splitlines()[0] + "\nParticipant 5;Jane Doe;other@x.edu;;\n"
+    assert len(roster(course, twins).rows) == len(found.rows) + 1, "another e-mail is another student"
+
+
 def roster(course: Course, text: str = CANVAS) -> Roster:
     found = Roster(course)
     found.read(text.encode())
