@@ -17,6 +17,7 @@ import nbformat
 from nbformat.v4 import new_code_cell, new_output
 
 from autograde.classroom.folder import Course
+from autograde.classroom.journal import exercises_of
 from autograde.classroom.late import Lateness
 from autograde.classroom.points import Points
 from autograde.classroom.roster import Roster, first_and_last
@@ -127,20 +128,14 @@ class Book:
         What was given by hand comes back when it is worth something again. `results` are the latest. Raises ValueError
         where there is no such exercise.
         """
-        cells = [
-            c for notebook in self.assignment.notebooks for c in notebook.grade_cells if c.name == f"check_{exercise}"
-        ]
-        if not cells:
-            names = [c.name.removeprefix("check_") for n in self.assignment.notebooks for c in n.grade_cells]
-            raise ValueError(f"{self.section} has no exercise {exercise!r}. There are {', '.join(sorted(names))}.")
-        before, self.points.changed[exercise] = cells[0].max_score, points
-        reports = {
-            s: found["report"]
-            for s, r in results.items()
-            for n in r["notebooks"].values()
-            for found in n["exercises"]
-            if found["report"]["exercise"] == exercise
+        everything = {
+            cell.name.removeprefix("check_"): cell for n in self.assignment.notebooks for cell in n.grade_cells
         }
+        if exercise not in everything:
+            raise ValueError(f"{self.section} has no exercise {exercise!r}. There are {', '.join(sorted(everything))}.")
+        before, self.points.changed[exercise] = everything[exercise].max_score, points
+        found = [(s, e["report"]) for s, result in results.items() for e in exercises_of(result)]
+        reports = {student: report for student, report in found if report["exercise"] == exercise}
         kept = self.points.kept.setdefault(exercise, {}) if points == 0 else self.points.kept.pop(exercise, {})
         for submission in self.assignment.submissions:
             student = submission.student.id
@@ -155,8 +150,7 @@ class Book:
                 elif points and student in kept:
                     grade.manual_score, grade.extra_credit = kept[student]
             self.late.apply(submission)
-        for cell in cells:
-            cell.max_score = points
+        everything[exercise].max_score = points
         self.points.save()
         self.gradebook.db.commit()
 

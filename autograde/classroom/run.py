@@ -5,10 +5,7 @@ from __future__ import annotations
 import concurrent.futures as futures
 import contextlib
 import errno
-import hashlib
-import json
 import os
-import pathlib
 import signal
 import sys
 import threading
@@ -17,11 +14,11 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 
-from autograde import files
 from autograde.classroom.folder import Course, digests_of
 from autograde.classroom.gradebook import Book, opened
 from autograde.classroom.handout import grade_task
 from autograde.classroom.journal import Journal, summary_of
+from autograde.classroom.regrade import Regrade
 from autograde.classroom.sandbox.isolation import Limits, engine
 from autograde.classroom.scores import Standing, standing
 from autograde.classroom.submission import Outline
@@ -118,55 +115,6 @@ def _due(
                 part.append(of)
         due[student] = tuple(part)
     return due
-
-
-class Regrade:
-    """A regrade that may be interrupted: what it is about, and who is done. It is in results/ until all are."""
-
-    def __init__(self, course: Course, section: str, scope: list):
-        self.path = course.root / "results" / f"{section}.regrade.json"
-        self.what = {"scope": scope, "exercises": _version()}
-        self.began = ""
-
-    def begin(self, before: dict[str, dict], say: Callable[[str], None]) -> set[str]:
-        """Begin, or go on with the one that was interrupted; gives who is done."""
-        found = self._found()
-        if found and {key: found.get(key) for key in self.what} == self.what:
-            self.began = found["began"]
-            done = {student for student, result in before.items() if result.get("regrade") == self.began}
-            say(f"going on with the regrade that began at {self.began}: {len(done)} are done")
-            return done
-        if found:
-            why = "the exercises have changed" if found.get("scope") == self.what["scope"] else "it was another one"
-            say(f"the regrade that began at {found.get('began')} was not finished; {why}, so this begins anew")
-        self.began = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        files.replace(self.path, json.dumps(self.what | {"began": self.began}) + "\n")
-        return set()
-
-    def tell(self, say: Callable[[str], None]) -> set[str]:
-        """For a run that is no regrade: say that one was interrupted."""
-        if found := self._found():
-            say(f"a regrade that began at {found.get('began')} was interrupted: --regrade goes on with it")
-        return set()
-
-    def end(self) -> None:
-        """All of it is graded."""
-        self.path.unlink(missing_ok=True)
-
-    def _found(self) -> dict:
-        try:
-            return json.loads(self.path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-
-
-def _version() -> str:
-    """What tells one state of the course's exercises and of their judging from another."""
-    package = pathlib.Path(__file__).parent.parent
-    whole = hashlib.sha256()
-    for path in sorted([*package.glob("exercises/**/*.py"), *package.glob("judging/**/*.py")]):
-        whole.update(path.read_bytes())
-    return whole.hexdigest()
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ import pytest
 from class_of_one import CHAPTER, OTHER, POINTS, SECTION, Notebook, hand_in, make
 
 from autograde import cli
+from autograde.classroom import regrade
 from autograde.classroom import run as run_module
 from autograde.classroom.folder import Course, digests_of
 from autograde.classroom.gradebook import Book, api_of, opened
@@ -361,6 +362,6 @@ def test_an_interrupted_regrade_begins_anew_where_something_else_is_asked(course
     graded(course, monkeypatch)
     graded(course, monkeypatch, after=1, regrade=True)
     if changed == "exercises":
-        monkeypatch.setattr(run_module, "_version", lambda: "another")
+        monkeypatch.setattr(regrade, "version", lambda: "another")
     seen, said = graded(course, monkeypatch, regrade=True, notebook="" if changed == "exercises" else CHAPTER)
     assert [student for student, _ in seen] == ["ada", "bob"] and "so this begins anew" in said
