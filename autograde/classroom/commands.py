@@ -38,10 +38,10 @@ def add_commands(commands) -> None:
     due.add_argument("time", metavar="TIME", help="such as 2026-11-01T23:59 or 2026-11-01T23:59+01:00, or none")
     extend = _command(commands, "extend", _extend, "give a student more time than the due date")
     extend.add_argument("student", metavar="STUDENT")
-    extend.add_argument("hours", type=float, metavar="HOURS", help="after the due date; 0 takes it back")
+    extend.add_argument("hours", type=_amount, metavar="HOURS", help="after the due date; 0 takes it back")
     points = _command(commands, "points", _points, "change what an exercise is worth, for what is graded, too")
     points.add_argument("exercise", metavar="EXERCISE")
-    points.add_argument("points", type=_points_of, metavar="POINTS", help="0 drops it")
+    points.add_argument("points", type=_amount, metavar="POINTS", help="0 drops it")
     for name, run, told in (
         ("feedback", _feedback, "write feedback/STUDENT/SECTION/*.html"),
         ("report", _report, "write reports/SECTION.html: scores, misconceptions, similarity"),
@@ -62,11 +62,11 @@ def _in_course(parser, run):
     return parser
 
 
-def _points_of(text: str) -> float:
-    points = float(text)
-    if not 0 <= points < 10_000:
-        raise argparse.ArgumentTypeError("at least 0")
-    return points
+def _amount(text: str) -> float:
+    amount = float(text)
+    if not 0 <= amount < 10_000:
+        raise argparse.ArgumentTypeError("from 0 to 10,000")
+    return amount
 
 
 def _positive(text: str) -> int:

@@ -167,7 +167,10 @@ class Book:
         self._all_late()
 
     def extend(self, student: str, hours: float) -> None:
-        """Give a student so many hours more than the due date, in all; 0 takes an extension back."""
+        """Give a student so many hours more than the due date, in all; 0 takes an extension back. Raises ValueError."""
+        known = {*Roster(self.course).ids(), *self.course.folders(), *(one.id for one in self.gradebook.students)}
+        if student not in known:
+            raise ValueError(f"There is no student {student!r}: neither in the roster nor in submitted/.")
         self.gradebook.update_or_create_student(student)
         self.gradebook.update_or_create_submission(self.section, student)
         self.gradebook.grant_extension(self.section, student, hours=hours)

@@ -7,6 +7,7 @@ flag that says so, in the encodings of old.
 
 from __future__ import annotations
 
+import codecs
 import datetime
 import io
 import os
@@ -44,6 +45,10 @@ def files_of(source: pathlib.Path, encoding: str = "") -> Iterator[File]:
     encoding: of the archives' member names, where they don't say it and the guess is wrong ("cp932")
     """
     source = pathlib.Path(source)
+    try:
+        codecs.lookup(encoding or "utf-8")
+    except LookupError:
+        raise ValueError(f"There is no encoding {encoding!r}.") from None
     reader = _Reader(encoding)
     if source.is_dir():
         yield from reader.folder(source)
@@ -155,7 +160,7 @@ def member_name(member: zipfile.ZipInfo, encoding: str = "") -> str:
     if not member.flag_bits & 0x800 and not name.isascii():
         try:
             name = _unicode_field(member.extra) or _decoded(name.encode("cp437"), encoding)
-        except (UnicodeError, LookupError):  # the name was given as a text, or the encoding is wrong for it
+        except UnicodeError:  # the name was given as a text, or the encoding is wrong for it
             name = member.filename
     return unicodedata.normalize("NFC", name.replace("\\", "/"))
 

@@ -277,6 +277,8 @@ def test_mistakes_in_these_commands_are_told(course, capsys):
         (["points", SECTION, "sofmax", "1"], "has no exercise 'sofmax'. There are causal_mask, softmax."),
         (["due", SECTION, "tomorrow"], "'tomorrow' is no time: write it as 2026-11-01T23:59"),
         (["extend", "99", "ada", "1"], "There is no section '99'"),
+        (["extend", SECTION, "dna", "1"], "There is no student 'dna'"),
+        (["collect", SECTION, ".", "--encoding", "cp0"], "There is no encoding 'cp0'."),
     ):
         assert cli.main([*arguments, "--course", str(course.root)]) == 1
         assert says in capsys.readouterr().err
