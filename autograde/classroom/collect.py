@@ -7,13 +7,15 @@ in one line. A student's earlier submission moves to history/ before a new one t
 from __future__ import annotations
 
 import datetime
+import functools
 import os
 import pathlib
 import re
 import shutil
+import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from autograde.classroom.folder import Course
 from autograde.classroom.layouts import Clue, layout
@@ -44,6 +46,7 @@ class _Notebook:
     """A file that is one of the section's notebooks, and a student's."""
 
     file: File
+    waits: pathlib.Path  # where its content is
     student: str
     name: str
     time: datetime.datetime  # with its zone
@@ -52,37 +55,39 @@ class _Notebook:
 
 def collect(course: Course, section: str, source: pathlib.Path, encoding: str = "") -> Collected:
     """Copy submissions into the course folder. Raises ValueError where `source` can't be read at all."""
-    return _Collecting(course, section).collect(pathlib.Path(source), encoding)
+    with tempfile.TemporaryDirectory() as beside:
+        return _Collecting(course, section, pathlib.Path(source), pathlib.Path(beside)).collect(encoding)
 
 
 class _Collecting:
-    """Sorts the files of one source."""
+    """Sorts the files of one source. The notebooks of a large class wait in a folder beside, not in memory."""
 
-    def __init__(self, course: Course, section: str):
-        self.course, self.section = course, section
+    def __init__(self, course: Course, section: str, source: pathlib.Path, beside: pathlib.Path):
+        self.course, self.section, self.source, self.beside = course, section, source, beside
         self.outlines = course.outlines(section)
         self.roster = Roster(course)
         self.result = Collected()
         self.stamps: dict[pathlib.PurePosixPath, datetime.datetime] = {}
 
-    def collect(self, source: pathlib.Path, encoding: str) -> Collected:
-        self.written = datetime.datetime.fromtimestamp(source.stat().st_mtime) if source.exists() else None
+    def collect(self, encoding: str) -> Collected:
         notebooks: dict[pathlib.PurePosixPath, tuple[File, Outline, str]] = {}
-        for file in files_of(source, encoding):
+        for file in files_of(self.source, encoding):
             of, why = self._notebook(file)
             if of is None:
                 self._leave(file, why)
             elif file.path in notebooks:
                 self._leave(file, "the archive has another file of this name")
             else:
-                notebooks[file.path] = file, of, why
+                (self.beside / str(len(notebooks))).write_bytes(file.content)
+                notebooks[file.path] = replace(file, content=b""), of, why
         ours = [self.section, *(of.name for of in self.outlines)]
         clues = layout(notebooks, ours, names_of(self.roster.rows))
         found: dict[str, dict[str, list[_Notebook]]] = defaultdict(lambda: defaultdict(list))
-        for path, (file, of, problem) in notebooks.items():
+        for number, (path, (file, of, problem)) in enumerate(notebooks.items()):
             student, why = self.roster.find(clues[path], self.section) if path in clues else ("", _NOBODY)
             if student:
-                found[student][of.name].append(self._handed_in(file, student, of.name, clues[path], problem))
+                waits = self.beside / str(number)
+                found[student][of.name].append(self._handed_in(file, waits, student, of.name, clues[path], problem))
             else:
                 self._leave(file, why)
         if self.roster.rows:
@@ -118,12 +123,18 @@ class _Collecting:
         here = {grade_id(cell) for cell in cells}
         if best := _most(self.outlines, lambda of: len(here & _exercises(of))):
             return best, ""
-        for section in self.course.sections():
-            if any(here & _exercises(of) for of in self.course.outlines(section)):
-                return None, f"a notebook of {section}: collect it with `autograde collect {section}`"
+        if section := next((name for name, exercises in self.others.items() if here & exercises), ""):
+            return None, f"a notebook of {section}: collect it with `autograde collect {section}`"
         if best := _most(self.outlines, lambda of: len(Reading(cells, sorted(of.points)).chosen)):
             return best, ""
         return None, f"no exercise of {self.section} is in it"
+
+    @functools.cached_property
+    def others(self) -> dict[str, set[str]]:
+        """Other section -> the marks of its exercises."""
+        sources = self.course.root / "source"
+        others = [n for n in self.course.sections() if n != self.section and any((sources / n).glob("*.ipynb"))]
+        return {name: set().union(*map(_exercises, self.course.outlines(name))) for name in others}
 
     def _stamp(self, file: File) -> str:
         found = _read_stamp(file.content[:100].decode("ascii", "replace").strip())
@@ -132,18 +143,20 @@ class _Collecting:
         self.stamps[file.path.parent] = found[0]
         return "read as the time of the submission beside it"
 
-    def _handed_in(self, file: File, student: str, name: str, clue: Clue, problem: str) -> _Notebook:
+    def _handed_in(
+        self, file: File, waits: pathlib.Path, student: str, name: str, clue: Clue, problem: str
+    ) -> _Notebook:
         """With its time: what the path says, or a time stamp beside it, or the file's own."""
         beside = next((self.stamps[folder] for folder in file.path.parents if folder in self.stamps), None)
         time, remarks = clue.time or beside or file.time, [problem]
         if time is None:
-            time = self.written
+            time = datetime.datetime.fromtimestamp(self.source.stat().st_mtime)
             remarks.append("the archive has no time of it, so that of the archive counts")
         if clue.late:
             remarks.append(f"{clue.platform} calls it late")
         if self.roster.known and not self.roster.row(student).get("listed"):
             remarks.append("who is not in the roster")
-        return _Notebook(file, student, name, time.astimezone(datetime.UTC), "; ".join(filter(None, remarks)))
+        return _Notebook(file, waits, student, name, time.astimezone(datetime.UTC), "; ".join(filter(None, remarks)))
 
     def _newest(self, several: Sequence[_Notebook]) -> _Notebook:
         """Of several for one place the newest; the others are told."""
@@ -164,7 +177,7 @@ class _Collecting:
         for name, one in sorted(notebooks.items()):
             path = folder / f"{name}.ipynb"
             there = path.is_file() and not path.is_symlink()
-            if there and path.read_bytes() == one.file.content:
+            if there and path.read_bytes() == one.waits.read_bytes():
                 self._take(one, "it is here already")
             elif there and path.stat().st_mtime > one.time.timestamp() + 1:
                 kept = datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.UTC)
@@ -193,7 +206,7 @@ class _Collecting:
                     times += _read_stamp(self.course.submitted_at(folder.parent.name, self.section))
         for name, one in files.items():
             path = beside / f"{name}.ipynb"
-            path.write_bytes(one.file.content)
+            shutil.copyfile(one.waits, path)
             os.utime(path, (one.time.timestamp(), one.time.timestamp()))
         (beside / "timestamp.txt").write_text(f"{max(times):{_STAMP}}\n", encoding="ascii")
         if folder.is_dir():

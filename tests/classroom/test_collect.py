@@ -145,7 +145,8 @@ def test_an_archive_s_layout_says_whose_each_notebook_is(course, tmp_path, platf
 
 
 def test_every_file_ends_in_one_line_and_says_what_to_do(course, tmp_path, capsys):
-    (course.root / "source/02_next").mkdir()
+    for other in ("02_next", "03_empty"):
+        (course.root / "source" / other).mkdir()
     next_one = notebook(course, OTHER)  # and in it a function of this section
     (course.root / "source" / SECTION / f"{OTHER}.ipynb").rename(course.root / "source/02_next" / f"{OTHER}.ipynb")
     members = {

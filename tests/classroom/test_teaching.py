@@ -16,7 +16,9 @@ pytestmark = pytest.mark.slow
 GUIDE = (ROOT / "docs/teaching.md").read_text(encoding="utf-8")
 ONCE, AGAIN = [block.splitlines() for block in re.findall(r"```bash\n(.*?)```", GUIDE, re.DOTALL)]
 PENALTY = re.search(r"```python\n(.*?)```", GUIDE, re.DOTALL)[1]
-STUDENTS = re.findall(r"^\| (\w+) \| [^|]+ \| [^|]+ \|$", GUIDE.split("## The sample class")[1], re.MULTILINE)[1:]
+STUDENTS = re.findall(
+    r"^\| (\w+) \| [^|]+ \| [^|]+ \|$", GUIDE.split("## The sample class")[1].split("\n## ")[0], re.MULTILINE
+)[1:]
 SECTION = "02_applications"
 NAMES = order("applications.sampling")
 
