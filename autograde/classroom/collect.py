@@ -154,7 +154,7 @@ class _Collecting:
             remarks.append("the archive has no time of it, so that of the archive counts")
         if clue.late:
             remarks.append(f"{clue.platform} calls it late")
-        if self.roster.known and not self.roster.row(student).get("listed"):
+        if self.roster.listed and not self.roster.row(student).get("listed"):
             remarks.append("who is not in the roster")
         return _Notebook(file, waits, student, name, time.astimezone(datetime.UTC), "; ".join(filter(None, remarks)))
 

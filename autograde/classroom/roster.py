@@ -46,11 +46,12 @@ _COLUMNS = {
     "brightspace_id": "brightspace_id",
 }
 _UNIQUE = ("login", "sid", "email", "canvas_id")
+_CALLED = ("id", "login", "email", "sid")
 _NUMBERS = ("canvas_id", "participant", "brightspace_id")
 
 
 class Roster:
-    """The students of a course, in order. `known` is True where a teacher gave a list, and not only archives."""
+    """The students of a course, in order: those of a teacher's lists, and who is known from archives alone."""
 
     def __init__(self, course: Course):
         """Raises ValueError where roster.csv is damaged."""
@@ -63,8 +64,9 @@ class Roster:
         self.taken = set(course.folders())
 
     @property
-    def known(self) -> bool:
-        return any(row.get("listed") for row in self.rows)
+    def listed(self) -> list[dict[str, str]]:
+        """The rows that a teacher's list had."""
+        return [row for row in self.rows if row.get("listed")]
 
     def ids(self) -> list[str]:
         """Every student's id."""
@@ -109,18 +111,19 @@ class Roster:
     def find(self, clue: Clue, section: str) -> tuple[str, str]:
         """(the student that a path names, "") or ("", why there is none); who is unknown is added.
 
-        A platform's number comes first, then login, id, e-mail or number of the student, then the name in any order.
+        A platform's number comes first, then login, id, e-mail or number of the student, then the name. Capitals, signs
+        and the order of names don't matter for who is in a teacher's list; else folders "ab" and "A-b" are two students.
         """
         numbers = {_column(key, section): value for key, value in clue.numbers}
         found = [row for row in self.rows if any(row.get(key) == value for key, value in numbers.items())]
-        if not found and clue.platform != "Canvas":
-            keys = ("id", "login", "email", "sid")
-            found = [row for row in self.rows if clue.login and clue.login in [row.get(key) for key in keys]]
+        if not found and clue.login and clue.platform != "Canvas":
+            found = [row for row in self.rows if clue.login in [row.get(key) for key in _CALLED]]
             folded = clue.login.casefold()
-            if not found:
-                found = [row for row in self.rows if folded and folded in [row.get(k, "").casefold() for k in keys]]
-        if not found and clue.name:
-            found = [row for row in self.rows if _key(clue.name) in _keys(row) and not _others(row, numbers)]
+            found = found or [row for row in self.listed if folded in [row.get(key, "").casefold() for key in _CALLED]]
+        if not found and _key(clue.name):
+            same = [row for row in self.listed if _key(clue.name) in _keys(row)]
+            same = same or [row for row in self.rows if row.get("name") == clue.name]
+            found = [row for row in same if not _others(row, numbers)]
         if len(found) > 1:
             called = ", ".join(row["id"] for row in found)
             return "", f"the roster has {len(found)} students that this may be ({called}): say whose it is in a folder"

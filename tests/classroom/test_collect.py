@@ -378,6 +378,19 @@ def test_two_of_one_name_are_two_without_a_roster(course, tmp_path):
     assert collect(course, SECTION, archive(tmp_path / "canvas.zip", numbers)).new == ["doejane", "doejane-12345"]
 
 
+def test_folders_that_look_alike_are_two_students(course, tmp_path):
+    names = ["Ann", "a-b", "a_b", "ab", "ann"]
+    members = {f"{name}/{PLAIN}": notebook(course, answer=f"# {name}") for name in names}
+    assert collect(course, SECTION, archive(tmp_path / "all.zip", members)).new == sorted(names)
+    first = {f"Jane Doe_7_assignsubmission_file_/{PLAIN}": notebook(course)}
+    assert collect(course, SECTION, archive(tmp_path / "one.zip", first)).new == ["Jane Doe"]
+    (course.root / "source/02_next").mkdir()
+    (course.root / "source" / SECTION / f"{OTHER}.ipynb").rename(course.root / "source/02_next" / f"{OTHER}.ipynb")
+    nb = json.loads((course.root / f"source/02_next/{OTHER}.ipynb").read_text(encoding="utf-8"))
+    later = {f"Jane Doe_99_assignsubmission_file_/{OTHER}.ipynb": nb}
+    assert collect(course, "02_next", archive(tmp_path / "two.zip", later)).new == ["Jane Doe"], "Moodle counts anew"
+
+
 def test_a_roster_that_comes_later_keeps_the_names_of_the_folders(course, tmp_path):
     members = {f"Jane Doe_7_assignsubmission_file_/{PLAIN}": notebook(course)}
     collect(course, SECTION, archive(tmp_path / "all.zip", members))
