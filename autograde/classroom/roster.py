@@ -112,7 +112,7 @@ class Roster:
         """(the student that a path names, "") or ("", why there is none); who is unknown is added.
 
         A platform's number comes first, then login, id, e-mail or number of the student, then the name. Capitals, signs
-        and the order of names don't matter for who is in a teacher's list; else folders "ab" and "A-b" are two students.
+        and the order of names don't matter for who is in a teacher's list; else folders "ab" and "A-b" are two.
         """
         numbers = {_column(key, section): value for key, value in clue.numbers}
         found = [row for row in self.rows if any(row.get(key) == value for key, value in numbers.items())]
