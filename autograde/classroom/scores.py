@@ -41,12 +41,13 @@ class Standing:
     @property
     def total(self) -> float:
         """The points that count."""
-        return round(max(0.0, sum(mark.score for mark in self.marks) - self.penalty), 4)
+        penalty = sum(points for _, points in self.penalties)
+        return round(max(0.0, sum(mark.score for mark in self.marks) - penalty), 4)
 
     @property
     def penalty(self) -> float:
         """The points taken off for being late."""
-        return sum(points for _, points in self.penalties)
+        return round(sum(points for _, points in self.penalties), 4)
 
     def of(self, notebook: str) -> tuple[float, float]:
         """(the points that count, those that there are) in a notebook. As on nbgrader's page they may be below zero."""

@@ -67,7 +67,7 @@ def feedback_page(section: str, name: str, notebook: dict, sandbox: str, its: St
     score, most = its.of(name)
     parts = [f"<p>{who}: <strong>{score:g} of {most:g} points</strong></p>"]
     if penalty := dict(its.penalties).get(name):
-        parts.append(f"<p>{penalty:g} points were taken off because it came late.</p>")
+        parts.append(f"<p>{round(penalty, 4):g} points were taken off because it came late.</p>")
     parts.append(f"<p>In all of {html.escape(section)}: {its.total:g} of {its.most:g} points.</p>")
     if notebook["remarks"]:
         told = "".join(f"<li>{html.escape(remark)}</li>" for remark in notebook["remarks"])
