@@ -23,7 +23,8 @@ An nbgrader course folder. source/ holds the chapters with solutions; an assignm
 or a chapter.
 
     autograde release 02_applications             # release/ is what learners get
-    autograde collect 02_applications FOLDER      # FOLDER/STUDENT/*.ipynb, or a zip of it -> submitted/
+    autograde roster FILE.csv                     # who is in the class: Canvas's, Moodle's, Gradescope's own list
+    autograde collect 02_applications FOLDER      # a platform's zip file, or FOLDER/STUDENT/*.ipynb -> submitted/
     autograde grade 02_applications               # in a sandbox, into gradebook.db
     autograde feedback 02_applications            # feedback/ is what they get back
     autograde report 02_applications              # reports/: scores, misconceptions, similarity

@@ -8,7 +8,7 @@ import os
 import pathlib
 from collections.abc import Sequence
 
-from autograde.classroom.submission import Outline, Unreadable, cells_of, is_safe_name, outline, read_bytes
+from autograde.classroom.submission import Outline, Unreadable, cells_of, is_safe_name, outline, read_bytes, sources_of
 
 
 class Course:
@@ -38,11 +38,15 @@ class Course:
 
     def section(self, name: str) -> str:
         """The section's full name, which may be given by its beginning ("01"). Raises ValueError."""
-        known = sorted(p.name for p in (self.root / "source").iterdir() if p.is_dir())
+        known = self.sections()
         found = [k for k in known if k == name] or [k for k in known if name and k.startswith(name)]
         if len(found) != 1:
             raise ValueError(f"There is no section {name!r}. The sections are {', '.join(known)}.")
         return found[0]
+
+    def sections(self) -> list[str]:
+        """The names of all sections."""
+        return sorted(p.name for p in (self.root / "source").iterdir() if p.is_dir())
 
     def outlines(self, section: str, notebook: str = "") -> tuple[Outline, ...]:
         """The outlines of a section's notebooks, in order. Raises ValueError where `notebook` is none of them."""
@@ -56,9 +60,14 @@ class Course:
     def students(self, section: str) -> tuple[list[str], list[str]]:
         """(those who handed something in for the section, names of folders that can't be a student's)."""
         folder = self.root / "submitted"
-        names = sorted(p.name for p in folder.iterdir() if (p / section).is_dir()) if folder.is_dir() else []
+        names = [name for name in self.folders() if (folder / name / section).is_dir()]
         good = [n for n in names if is_safe_name(n) and not (folder / n).is_symlink()]
         return good, [n for n in names if n not in good]
+
+    def folders(self) -> list[str]:
+        """The names of the folders in submitted/, of whatever section."""
+        folder = self.root / "submitted"
+        return sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
 
     def submitted(self, student: str, section: str, names: Sequence[str]) -> tuple[dict[str, bytes], dict[str, str]]:
         """(the notebooks' bytes, why others have none) of what a student handed in."""
@@ -66,7 +75,7 @@ class Course:
         for name in names:
             path = self.root / "submitted" / student / section / f"{name}.ipynb"
             try:
-                contents[name] = read_bytes(path, self.root / "submitted")
+                contents[name] = sources_of(read_bytes(path, self.root / "submitted"))
             except Unreadable as error:
                 problems[name] = str(error) if os.path.lexists(path) else "It was not handed in."
         return contents, problems

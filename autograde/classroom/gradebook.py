@@ -17,6 +17,10 @@ import nbformat
 from nbformat.v4 import new_code_cell, new_output
 
 from autograde.classroom.folder import Course
+from autograde.classroom.journal import exercises_of
+from autograde.classroom.late import Lateness
+from autograde.classroom.points import Points
+from autograde.classroom.roster import Roster, first_and_last
 from autograde.files import replace
 from autograde.report import Line, Report
 
@@ -81,6 +85,7 @@ class Book:
         from nbgrader.api import MissingEntry
 
         self.gradebook, self.course, self.section = gradebook, course, section
+        self.points, self.late = Points(course, section), Lateness(course)
         try:
             self.assignment = gradebook.find_assignment(section)
         except MissingEntry:
@@ -95,6 +100,7 @@ class Book:
         for notebook in submission.notebooks:
             if notebook.name in result["notebooks"]:
                 self._score(notebook, result["notebooks"][notebook.name])
+        self.late.apply(submission)
         self.gradebook.db.commit()
         for name, notebook in result["notebooks"].items():
             self._autograded(student, name, notebook)
@@ -104,10 +110,76 @@ class Book:
         notebook.score_needs_update = True
         for grade in notebook.grades:
             if grade.name in scores:
-                report = scores[grade.name]
-                grade.cell.max_score = float(report["points"])  # a corrected exercise may be worth something else
-                grade.auto_score = float(report["earned"])
+                # a corrected exercise may be worth something else, and a teacher may say what it is worth
+                grade.cell.max_score, grade.auto_score = self.points.worth(scores[grade.name])
                 grade.needs_manual_grade = False
+
+    def enter_students(self) -> None:
+        """Put the roster's students, with their names and e-mails, into the gradebook."""
+        for row in Roster(self.course).rows:
+            first, last = first_and_last(row.get("name", ""))
+            known = {"first_name": first, "last_name": last, "email": row.get("email")}
+            known["lms_user_id"] = row.get("canvas_id")
+            self.gradebook.update_or_create_student(row["id"], **{key: value for key, value in known.items() if value})
+
+    def set_points(self, exercise: str, points: float, results: dict[str, dict]) -> None:
+        """What an exercise is worth, from now on and in all that is graded. 0 drops it, with what was given by hand.
+
+        What was given by hand comes back when it is worth something again. `results` are the latest. Raises ValueError
+        where there is no such exercise.
+        """
+        everything = {
+            cell.name.removeprefix("check_"): cell for n in self.assignment.notebooks for cell in n.grade_cells
+        }
+        if exercise not in everything:
+            raise ValueError(f"{self.section} has no exercise {exercise!r}. There are {', '.join(sorted(everything))}.")
+        before, self.points.changed[exercise] = everything[exercise].max_score, points
+        found = [(s, e["report"]) for s, result in results.items() for e in exercises_of(result)]
+        reports = {student: report for student, report in found if report["exercise"] == exercise}
+        kept = self.points.kept.setdefault(exercise, {}) if points == 0 else self.points.kept.pop(exercise, {})
+        for submission in self.assignment.submissions:
+            student = submission.student.id
+            for grade in [g for n in submission.notebooks for g in n.grades if g.name == f"check_{exercise}"]:
+                if student in reports:
+                    grade.auto_score = self.points.worth(reports[student])[1]
+                elif grade.auto_score is not None:  # nbgrader's own run
+                    grade.auto_score *= points / before if before else 0.0
+                if points == 0 and (grade.manual_score is not None or grade.extra_credit):
+                    kept[student] = [grade.manual_score, grade.extra_credit]
+                    grade.manual_score = grade.extra_credit = None
+                elif points and student in kept:
+                    grade.manual_score, grade.extra_credit = kept[student]
+            self.late.apply(submission)
+        everything[exercise].max_score = points
+        self.points.save()
+        self.gradebook.db.commit()
+
+    def again_points(self) -> None:
+        """After a release, which entered the source's points: what a teacher has changed."""
+        for notebook in self.assignment.notebooks:
+            for cell in notebook.grade_cells:
+                cell.max_score = self.points.changed.get(cell.name.removeprefix("check_"), cell.max_score)
+        self.gradebook.db.commit()
+
+    def set_due(self, due: datetime.datetime | None) -> None:
+        """The section's due date, in UTC without a zone, or None."""
+        self.assignment.duedate = due
+        self._all_late()
+
+    def extend(self, student: str, hours: float) -> None:
+        """Give a student so many hours more than the due date, in all; 0 takes an extension back. Raises ValueError."""
+        known = {*Roster(self.course).ids(), *self.course.folders(), *(one.id for one in self.gradebook.students)}
+        if student not in known:
+            raise ValueError(f"There is no student {student!r}: neither in the roster nor in submitted/.")
+        self.gradebook.update_or_create_student(student)
+        self.gradebook.update_or_create_submission(self.section, student)
+        self.gradebook.grant_extension(self.section, student, hours=hours)
+        self._all_late()
+
+    def _all_late(self) -> None:
+        for submission in self.assignment.submissions:
+            self.late.apply(submission)
+        self.gradebook.db.commit()
 
     def _autograded(self, student: str, name: str, found: dict) -> None:
         """The notebook that formgrader shows: the release with the learner's code, and our reports as its output."""

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 
 from autograde.classroom.folder import Course
 
+NOTHING = "handed in nothing"  # what is told of a student who is in no journal
+
 
 class Journal:
     """The results of one section. As a context manager it is open for writing, for one grader at a time."""
@@ -71,16 +73,6 @@ class Journal:
     def latest(self) -> dict[str, dict]:
         """The last result of each student."""
         return {entry["student"]: entry for entry in self.entries()}
-
-
-def earned(result: dict) -> float:
-    """The points of a result."""
-    return round(sum(e["report"]["earned"] for e in exercises_of(result)), 4)
-
-
-def most(result: dict) -> float:
-    """The points that there were to earn."""
-    return round(sum(e["report"]["points"] for e in exercises_of(result)), 4)
 
 
 def exercises_of(result: dict) -> Iterator[dict]:

@@ -6,17 +6,22 @@ import concurrent.futures as futures
 import contextlib
 import errno
 import os
+import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 
 from autograde.classroom.folder import Course, digests_of
 from autograde.classroom.gradebook import Book, opened
 from autograde.classroom.handout import grade_task
-from autograde.classroom.journal import Journal, earned, most, summary_of
+from autograde.classroom.journal import Journal, summary_of
+from autograde.classroom.regrade import Regrade
 from autograde.classroom.sandbox.isolation import Limits, engine
+from autograde.classroom.scores import Standing, standing
+from autograde.classroom.submission import Outline
 from autograde.classroom.task import STAMP, Task, failed_result, seeds_of
 
 NOTHING: dict = {"notebooks": {}}
@@ -28,6 +33,7 @@ def grade_section(
     *,
     students: Sequence[str] = (),
     notebook: str = "",
+    exercise: str = "",
     jobs: int = 0,
     scheduler: str = "",
     regrade: bool = False,
@@ -37,14 +43,17 @@ def grade_section(
 ) -> dict[str, dict]:
     """Grade what is not graded yet, and put all of it into the gradebook. Gives the latest result of each student.
 
-    `students` and `notebook` narrow that down; `regrade` grades again what is graded. Raises ValueError where
+    `students`, `notebook` and `exercise` narrow that down. `regrade` grades again what is graded, and goes on with
+    such a regrade where it was interrupted, unless the course's exercises have changed since. Raises ValueError where
     something has to be mended first.
     """
     say = _Progress(out or sys.stderr)
     engine(unsafe)  # refuses before anything else is done
     outlines = course.outlines(section)
     names = [of.name for of in outlines]
-    wanted = {of.name for of in course.outlines(section, notebook)}
+    wanted = [of for of in course.outlines(section, notebook) if not exercise or exercise in of.points]
+    if not wanted:
+        raise ValueError(f"{section} has no exercise {exercise!r}.")
     known, odd = course.students(section)
     for name in odd:
         say.line(f"submitted/{name!r} is left out: that can't be a student's name.")
@@ -52,9 +61,12 @@ def grade_section(
         raise ValueError(f"{', '.join(unknown)} handed in nothing for {section}.")
     with Journal(course, section) as journal, opened(course) as gradebook:
         book = Book(gradebook, course, section)
+        book.enter_students()
         before = journal.latest()
-        part_of = _due(course, section, students or known, names, before, wanted, regrade)
-        due = [(student, tuple(of for of in outlines if of.name in new)) for student, new in part_of.items() if new]
+        again = Regrade(course, section, [sorted(students), notebook, exercise, unsafe])
+        done = again.begin(before, say.line) if regrade else again.tell(say.line)
+        part_of = _due(course, section, students or known, names, before, wanted, exercise, regrade, done)
+        due = [(student, part) for student, part in part_of.items() if part]
 
         def task_of(student: str, part: tuple) -> Task:
             """Made when its turn comes, so that a thousand submissions are never in memory together."""
@@ -67,23 +79,41 @@ def grade_section(
         say.start(len(due), len(students or known))
         parts = [part for _, part in due]
         with _executor(jobs or os.cpu_count() or 1, scheduler, parts) as executor:
-            for result in _results(due, task_of, executor):
-                whole = _with_earlier(result, before.get(result["student"], NOTHING), names)
-                with _clear_about_space():
-                    journal.add(whole)
-                    book.write(whole)
-                say.one(whole)
+            try:
+                for result in _results(due, task_of, executor):
+                    whole = _with_earlier(result, before.get(result["student"], NOTHING), outlines)
+                    with _clear_about_space():
+                        journal.add(whole | ({"regrade": again.began} if regrade else {}))
+                        book.write(whole)
+                    say.one(whole, standing(gradebook, section, whole["student"]))
+            except KeyboardInterrupt:
+                say.stopped()
+                raise
+        if regrade:
+            again.end()
         say.summary()
         return journal.latest()
 
 
-def _due(course: Course, section: str, students, names, before: dict, wanted: set, regrade: bool) -> dict[str, set]:
-    """Which of the wanted notebooks of each student are to be graded: those that aren't, or are other ones now."""
+def _due(
+    course: Course, section: str, students, names, before: dict, wanted, exercise: str, regrade: bool, done: set
+) -> dict[str, tuple]:
+    """Which of the wanted notebooks of each student are to be graded: those that aren't, or are other ones now.
+
+    Of a notebook that is graded as it is, `exercise` alone is graded again.
+    """
     due = {}
     for student in students:
         digests = digests_of(*course.submitted(student, section, names))
         graded = {n: found["digest"] for n, found in before.get(student, NOTHING)["notebooks"].items()}
-        due[student] = {n for n in wanted if regrade or graded.get(n) != digests[n]}
+        part = []
+        for of in wanted:
+            is_graded = graded.get(of.name) == digests[of.name]
+            if is_graded and exercise:
+                of = replace(of, points={exercise: of.points[exercise]})  # noqa: PLW2901
+            if not is_graded or (regrade and student not in done):
+                part.append(of)
+        due[student] = tuple(part)
     return due
 
 
@@ -114,20 +144,32 @@ def _is_booked(book: Book, student: str, result: dict) -> bool:
     except MissingEntry:
         return False
     scores = {grade.name: grade.auto_score for notebook in submission.notebooks for grade in notebook.grades}
+    reports = [e["report"] for notebook in result["notebooks"].values() for e in notebook["exercises"]]
     folder = book.course.root / "autograded" / student / book.section
     return all((folder / f"{name}.ipynb").exists() for name in result["notebooks"]) and all(
-        scores.get(f"check_{e['report']['exercise']}") == e["report"]["earned"]
-        for notebook in result["notebooks"].values()
-        for e in notebook["exercises"]
-        if f"check_{e['report']['exercise']}" in scores
+        scores[f"check_{report['exercise']}"] == book.points.worth(report)[1]
+        for report in reports
+        if f"check_{report['exercise']}" in scores
     )
 
 
-def _with_earlier(result: dict, earlier: dict, names: Sequence[str]) -> dict:
-    """A result of some notebooks, completed with an earlier one's others, in the section's order."""
+def _with_earlier(result: dict, earlier: dict, outlines: Sequence[Outline]) -> dict:
+    """A result of some notebooks, or exercises in them, completed with an earlier one's, in the section's order."""
     notebooks = {**earlier["notebooks"], **result["notebooks"]}
+    for of in outlines:
+        if of.name in result["notebooks"] and of.name in earlier["notebooks"]:
+            new, old = (
+                {e["report"]["exercise"]: e for e in found["notebooks"][of.name]["exercises"]}
+                for found in (result, earlier)
+            )
+            exercises = [new.get(name) or old[name] for name in of.points if name in new or name in old]
+            if result["notebooks"][of.name]["digest"] == earlier["notebooks"][of.name]["digest"]:
+                notebooks[of.name] = notebooks[of.name] | {"exercises": exercises}
     time_of = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    return result | {"notebooks": {n: notebooks[n] for n in names if n in notebooks}, "graded": time_of}
+    return result | {
+        "notebooks": {of.name: notebooks[of.name] for of in outlines if of.name in notebooks},
+        "graded": time_of,
+    }
 
 
 def _results(due: Sequence[tuple], task_of: Callable[..., Task], executor) -> Iterator[dict]:
@@ -226,6 +268,7 @@ def _in_pool(parent: int) -> None:
     import torch
 
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C is for the grader, who ends its processes
 
     def watch() -> None:
         while _is_there(parent):
@@ -251,7 +294,7 @@ class _Progress:
     """Tells a line a student, with the time left, and a summary."""
 
     def __init__(self, out):
-        self.out, self.started, self.done, self.todo, self.results = out, time.monotonic(), 0, 0, []
+        self.out, self.started, self.done, self.todo, self.shares = out, time.monotonic(), 0, 0, []
 
     def line(self, text: str) -> None:
         print(text, file=self.out, flush=True)
@@ -261,24 +304,29 @@ class _Progress:
         there = of - todo
         self.line(f"{todo} to grade" + (f", {there} graded before" if there else ""))
 
-    def one(self, result: dict) -> None:
+    def one(self, result: dict, its: Standing) -> None:
         self.done += 1
-        self.results.append(result)
+        self.shares.append(its.total / (its.most or 1))
         spent = time.monotonic() - self.started
         left = spent / self.done * (self.todo - self.done)
         stamp = f" [{STAMP}]" if result["sandbox"] == STAMP else ""
         self.line(
-            f"{self.done:>4}/{self.todo}  {result['student']}: {earned(result):g} of {most(result):g}  "
+            f"{self.done:>4}/{self.todo}  {result['student']}: {its.total:g} of {its.most:g}  "
             f"{summary_of(result)[:160]}{stamp}" + (f"  ({_span(left)} left)" if self.todo > self.done else "")
         )
 
+    def stopped(self) -> None:
+        self.line(
+            f"Stopped: {self.done} of {self.todo} are graded and kept, {self.todo - self.done} are not. "
+            "The same command goes on there."
+        )
+
     def summary(self) -> None:
-        if self.results:
-            shares = sorted(earned(r) / (most(r) or 1) for r in self.results)
+        if self.shares:
             spent = time.monotonic() - self.started
             self.line(
                 f"{self.done} graded in {_span(spent)}, {spent / self.done:.1f} s each; median "
-                f"{shares[len(shares) // 2]:.0%} of the points"
+                f"{sorted(self.shares)[len(self.shares) // 2]:.0%} of the points"
             )
 
 

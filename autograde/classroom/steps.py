@@ -78,20 +78,27 @@ class BelieveNumbersOnly(NbGraderPreprocessor):
     """Makes a check cell's output what nbgrader's reading of it should be.
 
     A warning on stderr costs nothing. A check that did not end in exactly one number between 0 and its points is
-    worth 0; an error keeps its message and loses its traceback, in which the hidden tests stand.
+    worth 0; an error keeps its message and loses its traceback, in which the hidden tests stand. A number is scaled to
+    the points in the gradebook, where a teacher has changed them after the release.
     """
+
+    def preprocess(self, nb: NotebookNode, resources: dict) -> tuple[NotebookNode, dict]:
+        source = nbformat.read(_source_of(self.parent.parent.coursedir, resources), as_version=4)
+        self.released = {grade_id(c): float(marks_of(c)["points"]) for c in source.cells if marks_of(c).get("grade")}
+        return super().preprocess(nb, resources)
 
     def preprocess_cell(self, cell: NotebookNode, resources: dict, index: int) -> tuple[NotebookNode, dict]:
         if cell.cell_type == "code" and marks_of(cell).get("grade"):
             results = [o for o in cell.outputs if o.output_type == "execute_result"]
             errors = [o for o in cell.outputs if o.output_type == "error"]
-            most = float(cell.metadata.nbgrader.points)
+            worth = float(cell.metadata.nbgrader.points)
+            most = self.released.get(grade_id(cell), worth)
             points = _points(results[0]) if len(results) == 1 and not errors else 0.0
             told = [_stream(f"{o.ename}: {o.evalue}\n") for o in errors]
             if not cell.outputs:
                 told = [_stream("This check did not run: an earlier cell crashed, or could not be stopped.\n")]
             shown = [o for o in cell.outputs if o.output_type == "display_data" or o.get("name") == "stdout"]
-            points = points if 0 <= points <= most else 0.0
+            points = points * worth / most if 0 <= points <= most and most else 0.0
             result = nbformat.v4.new_output("execute_result", {"text/plain": str(points)})
             cell.outputs = [*shown, *told, result]
         return cell, resources

@@ -30,16 +30,24 @@ from labkit.notebook import (
     unrun_magic,
 )
 
-__all__ = ["MISSING", "MOST_BYTES", "SKIPPED", "Outline", "Step", "Taken", "Unreadable", "cells_of", "grade_id"]
-__all__ += ["is_safe_name", "marks_of", "outline", "read_bytes", "tags", "take"]
+__all__ = ["MISSING", "MOST_FILE", "SKIPPED", "Outline", "Step", "Taken", "Unreadable", "cells_of", "grade_id"]
+__all__ += ["is_safe_name", "marks_of", "odd_sign", "outline", "read_bytes", "sources_of", "tags", "take"]
 
-MOST_BYTES = 10 * 2**20
+MOST_FILE = 100 * 2**20  # bytes of a file
+MOST_BYTES = 10 * 2**20  # and of a notebook without the cells' outputs
 MOST_ADDED = 500
 # Cells that exercises never depend on: grading leaves them out.
 SKIPPED = frozenset({"demo", "claim", "payoff"})
 MISSING = "# This exercise's cell is missing from the submission."
 _HIDDEN = re.compile(r"^### BEGIN HIDDEN TESTS$.*?^### END HIDDEN TESTS\n?", re.MULTILINE | re.DOTALL)
-_NAME = re.compile(r"\w[\w.@+ -]{0,98}\w|\w")
+_SIGNS = r"\w.@+ ,()'’&-"
+_NAME = re.compile(rf"\w(?:[{_SIGNS}]{{0,98}}[\w).])?")
+# A text, to the file's end where it has none, or a bracket.
+_PIECE = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\Z)|[\[{\]}]', re.DOTALL)
+_BEGINS = re.compile(rb"\s*:\s*[\[{]")
+# What takes room in a notebook and is not read: how deep it stands, and its name.
+_ROOM = {(3, b'"outputs"'), (3, b'"attachments"'), (2, b'"widgets"')}
+_MOST_PIECES = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -77,14 +85,27 @@ class Taken:
 
 
 def is_safe_name(name: str) -> bool:
-    """Whether a student's or notebook's name is one plain path component that no shell or web page minds."""
+    """Whether a student's or notebook's name is one plain path component that gradebook and formgrader can hold."""
     return bool(_NAME.fullmatch(name)) and ".." not in name
+
+
+def odd_sign(name: str) -> str:
+    """What in a name makes it one that `is_safe_name` refuses, in words."""
+    if found := re.search(f"[^{_SIGNS}]", name):
+        return f"the gradebook can't hold the sign {found[0]!r}"
+    if not name:
+        return "it is empty"
+    if ".." in name:
+        return "the gradebook can't hold two dots in a row"
+    if len(name) > 100:
+        return f"it has {len(name)} signs, and the gradebook holds 100"
+    return f"it begins or ends with {name[0] if not re.match(_NAME, name[0]) else name[-1]!r}"
 
 
 def read_bytes(path: pathlib.Path, inside: pathlib.Path) -> bytes:
     """The content of a submitted file somewhere below `inside`. Raises Unreadable.
 
-    No link on the way is followed, nothing but a regular file is opened, and no more than MOST_BYTES is read.
+    No link on the way is followed, nothing but a regular file is opened, and no more than MOST_FILE is read.
     """
     folder = os.open(inside, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -102,13 +123,44 @@ def read_bytes(path: pathlib.Path, inside: pathlib.Path) -> bytes:
         found = os.fstat(number)
         if not stat.S_ISREG(found.st_mode):
             raise Unreadable("It is not a file.")
-        if found.st_size > MOST_BYTES:
-            size = f"{found.st_size / 1e6:.0f} MB, and at most {MOST_BYTES / 1e6:.0f} are read"
+        if found.st_size > MOST_FILE:
+            size = f"{found.st_size / 1e6:.0f} MB, and at most {MOST_FILE / 1e6:.0f} are read"
             raise Unreadable(f"The file has {size}: without the cells' outputs it is smaller.")
         with open(number, "rb", closefd=False) as file:
-            return file.read(MOST_BYTES)
+            return file.read(MOST_FILE)
     finally:
         os.close(number)
+
+
+def sources_of(content: bytes) -> bytes:
+    """A notebook's file as it is, or where it is large without the cells' outputs. Raises Unreadable."""
+    if len(content) > MOST_BYTES:
+        if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            content = content.decode("utf-16", "replace").encode()
+        content = _without_outputs(content)
+    if len(content) > MOST_BYTES:
+        size = f"{len(content) / 1e6:.0f} MB without the cells' outputs"
+        raise Unreadable(f"The notebook has {size}, and at most {MOST_BYTES / 1e6:.0f} are read.")
+    return content
+
+
+def _without_outputs(content: bytes) -> bytes:
+    """JSON text whose cells have no outputs and no pictures. Not one value of it is built."""
+    kept, depth, begun, skipped = [], 0, 0, 0  # `skipped` is the depth of the outputs that are being left out
+    for count, piece in enumerate(_PIECE.finditer(content)):
+        if count > _MOST_PIECES:
+            raise Unreadable("The file holds too much for a notebook.")
+        sign = piece[0][:1]
+        if sign in b"[{":
+            depth += 1
+        elif sign in b"]}":
+            if depth == skipped:
+                begun, skipped = piece.start(), 0
+            depth -= 1
+        elif not skipped and (depth, piece[0]) in _ROOM and (found := _BEGINS.match(content, piece.end())):
+            kept.append(content[begun : found.end()])
+            begun, skipped = found.end(), depth + 1
+    return b"".join([*kept, content[begun:]]) if not skipped else content
 
 
 def _why_not_opened(error: OSError) -> str:

@@ -16,7 +16,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from toy_course import feedback, nbgrader_api, score, scores
 
 from autograde.authoring.cells import nbgrader_marks as marks
-from autograde.classroom.steps import seed_of
+from autograde.classroom.steps import BelieveNumbersOnly, seed_of
 
 pytestmark = pytest.mark.slow
 SECTION, CHAPTER = "01_one", "01_chapter"
@@ -157,7 +157,7 @@ CLASS = {
     "solved-edited": (SOLVED, edit_tests),
     "solved-smuggled": (SOLVED, smuggle),
     "solved-reordered": (SOLVED, reorder),
-    "solved-garbled": (SOLVED, garble),
+    "solved (O'Neil, 张伟)": (SOLVED, garble),
     "solved-moved": (SOLVED, move_a_solution),
     "solved-copied": (SOLVED, copy_a_solution),
     "solved-helpers": (SOLVED, add_helpers),
@@ -267,3 +267,14 @@ def test_without_the_secret_nothing_is_graded(api, graded):
     assert not result["success"]
     assert "secret is missing. Put it back" in result["log"]
     assert api.autograde(SECTION, "partly", force=True)["success"]
+
+
+def test_points_that_were_changed_after_the_release_scale_what_a_check_says():
+    step = BelieveNumbersOnly()
+    step.released = {"check_one": 2.0}
+    for now, said, worth in ((1.0, "1.5", 0.75), (4.0, "2.0", 4.0), (0.0, "2.0", 0.0), (1.0, "2.5", 0.0)):
+        cell = code("one", "check_one", True, locked=True)
+        cell.metadata.nbgrader["points"] = now
+        cell.outputs = [new_output("execute_result", {"text/plain": said}, execution_count=1)]
+        step.preprocess_cell(cell, {}, 0)
+        assert cell.outputs[-1].data["text/plain"] == str(worth)

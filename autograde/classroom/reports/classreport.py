@@ -8,9 +8,10 @@ import io
 from collections import Counter
 
 from autograde.classroom.folder import Course
-from autograde.classroom.journal import earned, exercises_of, most, summary_of
+from autograde.classroom.journal import NOTHING, exercises_of, summary_of
 from autograde.classroom.reports.alike import pairs
 from autograde.classroom.reports.pages import page, table
+from autograde.classroom.scores import Standing, standings
 from autograde.classroom.task import STAMP
 from autograde.files import replace
 
@@ -20,20 +21,38 @@ def write_report(course: Course, section: str, results: dict[str, dict]) -> str:
     if not results:
         raise ValueError(f"Nothing of {section} is graded yet: run `autograde grade {section}` first.")
     path = course.root / "reports" / f"{section}.html"
-    replace(path, class_page(section, results))
+    replace(path, class_page(section, results, standings(course, section, results)))
     return str(path)
 
 
-def class_page(section: str, results: dict[str, dict]) -> str:
+def class_page(section: str, results: dict[str, dict], everybody: dict[str, Standing]) -> str:
     """The report as a page."""
-    shares = [earned(r) / (most(r) or 1) for r in results.values()]
-    parts = [_stamp(results), f"<p>{len(results)} submissions.</p>", _scores(shares)]
+    shares = [everybody[student].total / (everybody[student].most or 1) for student in results]
+    missing = len(everybody) - len(results)
+    told = f"<p>{len(results)} submissions" + (f"; {missing} handed in nothing" if missing else "") + ".</p>"
+    parts = [_stamp(results), told, _scores(shares)]
     parts += ["<h2>Exercise by exercise</h2>", _exercises(results)]
     parts += ["<h2>Misconceptions that the class holds</h2>", *_misconceptions(results)]
     parts += ["<h2>Submissions that resemble each other</h2>", *_alike(results)]
-    rows = [(s, earned(r), most(r), r["graded"], r["seconds"], summary_of(r)[:300]) for s, r in sorted(results.items())]
-    parts += ["<h2>Everybody</h2>", table(["student", "points", "of", "graded", "seconds", "what happened"], rows)]
+    parts += ["<h2>What was not taken as it stood</h2>", _remarks(results)]
+    head = ["student", "points", "of", "less for being late", "graded", "seconds", "what happened"]
+    parts += ["<h2>Everybody</h2>", table(head, [_row(its, results.get(s)) for s, its in everybody.items()])]
     return page(f"Class report: {section}", parts)
+
+
+def _remarks(results: dict[str, dict]) -> str:
+    notebooks = [(s, name, notebook) for s, r in sorted(results.items()) for name, notebook in r["notebooks"].items()]
+    rows = [(s, name, remark) for s, name, notebook in notebooks for remark in notebook["remarks"]]
+    return table(["student", "notebook", ""], rows) if rows else "<p>Every notebook was as the release has it.</p>"
+
+
+def _row(its: Standing, result: dict | None) -> tuple:
+    points = (its.student, its.total, its.most, its.penalty)
+    return (
+        (*points, result["graded"], result["seconds"], summary_of(result)[:300])
+        if result
+        else (*points, "", "", NOTHING)
+    )
 
 
 def _stamp(results: dict[str, dict]) -> str:

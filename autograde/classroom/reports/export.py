@@ -8,8 +8,10 @@ import json
 import pathlib
 
 from autograde.classroom.folder import Course
-from autograde.classroom.gradebook import opened, report_of
-from autograde.classroom.journal import exercises_of, summary_of
+from autograde.classroom.gradebook import report_of
+from autograde.classroom.journal import NOTHING, exercises_of, summary_of
+from autograde.classroom.roster import Roster, first_and_last, participant
+from autograde.classroom.scores import Standing, standings
 from autograde.classroom.task import STAMP
 from autograde.files import replace
 
@@ -17,50 +19,46 @@ from autograde.files import replace
 def write_exports(course: Course, section: str, results: dict[str, dict]) -> list[pathlib.Path]:
     """export/SECTION/: grades.csv, canvas.csv, moodle.csv, gradescope/STUDENT/results.json. Gives the paths.
 
-    Scores come from the gradebook, so a teacher's manual score counts. Raises ValueError where nothing is graded.
+    Everybody is in the tables, with the platforms' own ids where the roster knows them. Raises ValueError where nothing
+    is graded.
     """
     if not results:
         raise ValueError(f"Nothing of {section} is graded yet: run `autograde grade {section}` first.")
-    scores = _scores(course, section, results)
+    everybody = standings(course, section, results)
     folder = course.root / "export" / section
     written = []
-    for name, rows in _tables(section, results, scores).items():
+    for name, rows in _tables(section, results, everybody, Roster(course)).items():
         replace(folder / name, _as_csv(rows))
         written.append(folder / name)
     for student, result in results.items():
         path = folder / "gradescope" / student / "results.json"
-        replace(path, json.dumps(gradescope(result, scores[student]), indent=2) + "\n")
+        replace(path, json.dumps(gradescope(result, everybody[student]), indent=2) + "\n")
         written.append(path)
     return written
 
 
-def _scores(course: Course, section: str, results: dict[str, dict]) -> dict[str, dict[str, float]]:
-    """What counts, for each student and exercise: the manual score where there is one."""
-    found: dict[str, dict[str, float]] = {}
-    with opened(course) as gradebook:
-        for student, result in results.items():
-            scores = {e["report"]["exercise"]: float(e["report"]["earned"]) for e in exercises_of(result)}
-            for notebook in gradebook.find_submission(section, student).notebooks:
-                by_name = {grade.name.removeprefix("check_"): float(grade.score) for grade in notebook.grades}
-                scores |= {name: score for name, score in by_name.items() if name in scores}
-            found[student] = scores
-    return found
-
-
-def _tables(section: str, results: dict[str, dict], scores: dict[str, dict[str, float]]) -> dict[str, list[list]]:
-    exercises = list({e["report"]["exercise"]: None for r in results.values() for e in exercises_of(r)})
-    points = {e["report"]["exercise"]: e["report"]["points"] for r in results.values() for e in exercises_of(r)}
-    total = sum(points.values())
-    students = sorted(results)
-    sums = {s: round(sum(scores[s].values()), 4) for s in students}
-    full = [["student", "points", "of", "graded", *exercises, "what happened"]]
-    for s in students:
-        row = [s, sums[s], total, results[s]["graded"], *(scores[s].get(e, 0.0) for e in exercises)]
-        full.append([*row, summary_of(results[s])])
+def _tables(section: str, results: dict[str, dict], everybody: dict[str, Standing], roster: Roster) -> dict[str, list]:
+    exercises = list({mark.exercise: None for its in everybody.values() for mark in its.marks})
+    total = max(its.most for its in everybody.values())
+    full = [["student", "points", "of", "penalty", "graded", *exercises, "what happened"]]
     canvas = [["Student", "ID", "SIS User ID", "SIS Login ID", "Section", section]]
-    canvas += [["Points Possible", "", "", "", "", total]] + [[s, "", s, s, "", sums[s]] for s in students]
-    moodle = [["Username", f"{section} ({total:g})", "Feedback comments"]]
-    moodle += [[s, sums[s], f"{sums[s]:g} of {total:g} points"] for s in students]
+    canvas.append(["Points Possible", "", "", "", "", total])
+    moodle = [["Identifier", "Full name", "Username", "ID number", "Email address", "Maximum Grade", "Grade"]]
+    moodle[0].append("Feedback comments")
+    for student, its in everybody.items():
+        marks, result, row = its.by_exercise(), results.get(student), roster.row(student)
+        told = [marks[name].score if name in marks else 0.0 for name in exercises]
+        happened = summary_of(result) if result else NOTHING
+        full.append([student, its.total, total, its.penalty, result["graded"] if result else "", *told, happened])
+        name, number, login = row.get("name") or student, row.get("sid", ""), row.get("login", "")
+        own = "" if row.get("canvas_id") else student  # a made-up id would keep Canvas from finding the right one
+        ids = [row.get("canvas_id", ""), number or own, login or own]
+        canvas.append([name, *ids, row.get("section", ""), its.total])
+        whole = " ".join(part for part in first_and_last(name) if part)
+        one = participant(row, section)
+        said = f"{its.total:g} of {total:g} points" + (f", {its.penalty:g} less for being late" if its.penalty else "")
+        ids = [f"Participant {one}" if one else "", whole, login or student, number, row.get("email", "")]
+        moodle.append([*ids, total, its.total, said])
     return {"grades.csv": full, "canvas.csv": canvas, "moodle.csv": moodle}
 
 
@@ -77,27 +75,29 @@ def _harmless(value):
     return f"{value:g}" if isinstance(value, float) else value
 
 
-def gradescope(result: dict, scores: dict[str, float]) -> dict:
+def gradescope(result: dict, its: Standing) -> dict:
     """One student's results.json as Gradescope's autograder reads it."""
-    tests = []
+    tests, marks = [], its.by_exercise()
     for found in exercises_of(result):
         report = report_of(found)
+        mark = marks.get(report.exercise)
         tests.append(
             {
                 "name": report.exercise,
-                "score": scores.get(report.exercise, 0.0),
-                "max_score": report.points,
+                "score": mark.score if mark else 0.0,
+                "max_score": mark.most if mark else report.points,
                 "status": "passed" if report.solved else "failed",
                 "output": report.text(),
                 "output_format": "text",
                 "visibility": "visible",
             }
         )
-    note = f"This was {STAMP}." if result["sandbox"] == STAMP else ""
+    notes = [f"This was {STAMP}."] if result["sandbox"] == STAMP else []
+    notes += [f"{its.penalty:g} points less for being late."] if its.penalty else []
     return {
-        "score": round(sum(scores.values()), 4),
+        "score": its.total,
         "execution_time": result["seconds"],
-        "output": note,
+        "output": " ".join(notes),
         "visibility": "visible",
         "tests": tests,
     }

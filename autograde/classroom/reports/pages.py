@@ -6,8 +6,8 @@ import html
 from collections.abc import Sequence
 
 from autograde.classroom.folder import Course
-from autograde.classroom.gradebook import opened, report_of
-from autograde.classroom.journal import earned, most
+from autograde.classroom.gradebook import report_of
+from autograde.classroom.scores import Standing, standings
 from autograde.classroom.task import STAMP
 from autograde.files import replace
 
@@ -16,6 +16,8 @@ body{font:16px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding
 h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem}pre{white-space:pre-wrap;background:#f6f6f6;padding:.6rem}
 table{border-collapse:collapse}th,td{text-align:left;padding:.2rem .9rem .2rem 0;vertical-align:top}
 td.n,th.n{text-align:right}.stamp{background:#fff3cd;padding:.5rem .8rem}img{max-width:100%}"""
+
+_DROPPED = "<p>This exercise counts for nobody.</p>"
 
 
 def page(title: str, parts: Sequence[str]) -> str:
@@ -49,24 +51,27 @@ def table(head: Sequence[str], rows: Sequence[Sequence]) -> str:
 
 def write_feedback(course: Course, section: str, results: dict[str, dict]) -> int:
     """feedback/STUDENT/SECTION/NOTEBOOK.html for each student of `results`; gives the number of pages."""
-    count = 0
-    with opened(course) as gradebook:
-        for student, result in results.items():
-            said = _by_hand(gradebook, section, student)
-            for name, notebook in result["notebooks"].items():
-                text = feedback_page(student, section, name, notebook, result["sandbox"], said)
-                replace(course.root / "feedback" / student / section / f"{name}.html", text)
-                count += 1
+    count, everybody = 0, standings(course, section, results)
+    for student, result in results.items():
+        for name, notebook in result["notebooks"].items():
+            text = feedback_page(section, name, notebook, result["sandbox"], everybody[student])
+            replace(course.root / "feedback" / student / section / f"{name}.html", text)
+            count += 1
     return count
 
 
-def feedback_page(student: str, section: str, name: str, notebook: dict, sandbox: str, said: dict) -> str:
-    """One notebook's feedback: scores, laws, diagnoses, hints; no hidden input. `said` is what a teacher changed."""
-    one = {"notebooks": {name: notebook}}
-    by_hand = {key[1]: value for key, value in said.items() if key[0] == name}
-    score = earned(one) + sum(v["score"] - v["auto"] for v in by_hand.values() if v["score"] is not None)
-    who = html.escape(f"{student}, {section}")
-    parts = [f"<p>{who}: <strong>{score:g} of {most(one):g} points</strong></p>"]
+def feedback_page(section: str, name: str, notebook: dict, sandbox: str, its: Standing) -> str:
+    """One notebook's feedback: scores, laws, diagnoses, hints; no hidden input. `its` is what counts."""
+    marks = {mark.exercise: mark for mark in its.marks if mark.notebook == name}
+    who = html.escape(f"{its.student}, {section}")
+    score, most = its.of(name)
+    parts = [f"<p>{who}: <strong>{score:g} of {most:g} points</strong></p>"]
+    if penalty := dict(its.penalties).get(name):
+        parts.append(f"<p>{round(penalty, 4):g} points were taken off because it came late.</p>")
+    parts.append(f"<p>In all of {html.escape(section)}: {its.total:g} of {its.most:g} points.</p>")
+    if notebook["remarks"]:
+        told = "".join(f"<li>{html.escape(remark)}</li>" for remark in notebook["remarks"])
+        parts.append(f"<p>About your notebook:</p><ul>{told}</ul>")
     if sandbox == STAMP:
         parts.append(f'<p class="stamp">This was {STAMP}.</p>')
     if notebook["problem"]:
@@ -79,32 +84,13 @@ def feedback_page(student: str, section: str, name: str, notebook: dict, sandbox
         parts.append(f"<h2>{html.escape(report.exercise)}</h2>{report._repr_html_()}")
         if found["ended"] or found["happened"].startswith("too slow"):
             parts.append("<p>A call did not come to an end: it was too slow, used too much, or ended its process.</p>")
-        manual = by_hand.get(f"check_{report.exercise}")
-        if manual and manual["score"] is not None:
-            parts.append(f"<p>Your teacher gave {manual['score']:g} points.</p>")
-        if manual and manual["comment"]:
-            parts.append(f"<p>Your teacher writes:</p><pre>{html.escape(manual['comment'])}</pre>")
+        mark = marks.get(report.exercise)
+        if mark and mark.most != report.points:
+            parts.append(f"<p>It counts {mark.score:g} of {mark.most:g} points.</p>" if mark.most else _DROPPED)
+        if mark and mark.manual is not None:
+            parts.append(f"<p>Your teacher gave {mark.manual:g} points.</p>")
+        if mark and mark.extra:
+            parts.append(f"<p>Your teacher added {mark.extra:g} points.</p>")
+        if mark and mark.comment:
+            parts.append(f"<p>Your teacher writes:</p><pre>{html.escape(mark.comment)}</pre>")
     return page(name, parts)
-
-
-def _by_hand(gradebook, section: str, student: str) -> dict:
-    """(notebook, cell) -> score and comment that a teacher gave in formgrader."""
-    from nbgrader.api import MissingEntry
-
-    try:
-        submission = gradebook.find_submission(section, student)
-    except MissingEntry:
-        return {}
-    found = {}
-    for notebook in submission.notebooks:
-        comments = {c.name.removeprefix("check_"): c.comment for c in notebook.comments if c.comment}
-        for grade in notebook.grades:
-            name = grade.name.removeprefix("check_")
-            manual = None if grade.manual_score is None else float(grade.manual_score)
-            if manual is not None or name in comments:
-                found[notebook.name, grade.name] = {
-                    "score": manual,
-                    "auto": float(grade.auto_score or 0),
-                    "comment": comments.get(name, ""),
-                }
-    return found
