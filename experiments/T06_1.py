@@ -13,7 +13,7 @@ MOVES = 0.05  # of the scores' own spread, more than neighbours of equal length 
 
 experiment = Experiment(
     claim="T06.1",
-    question="Do lengths that differ make BatchNorm's statistics inconsistent, or is it the padding, or the neighbours?",
+    question="Do different lengths make BatchNorm's statistics inconsistent, or the padding, or just neighbours?",
     arms={
         "LayerNorm, equal lengths": {"kind": "layer", "lengths": "equal"},
         "LayerNorm, ragged": {"kind": "layer", "lengths": "ragged"},

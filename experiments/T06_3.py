@@ -22,7 +22,7 @@ experiment = Experiment(
     },
     seeds=range(4),
     shows="BatchNorm, 192 ranks",
-    shows_not="LayerNorm sums within a token, so cutting a batch leaves every number as it is: there is nothing to run.",
+    shows_not="LayerNorm sums within a token, so cutting changes no number: there is nothing to run.",
     live=("BatchNorm, 4 ranks", 0),
     within={"loss": 0.05, "rate": 0.03},
 )
