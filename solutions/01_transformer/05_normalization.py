@@ -63,8 +63,7 @@ show(
     alt=f"Size of the residual stream against depth on a logarithmic scale. The other tokens' goes from {usual[0]:.2f} "
     f"to {usual[-1]:.0f}, the first token's reaches {peak:.0f}. Behind each layer's norm the sizes lie between "
     f"{after.min():.2f} and {after.max():.2f}.",
-    title=f"The first layer makes the stream {at_once:.0f} times as large, the other {len(before) - 2} another "
-    f"{later:.0f} times; the first token reaches {peak:.0f}",
+    title=f"First layer: × {at_once:.0f}. The {len(before) - 2} after it: × {later:.0f}. The first token: {peak:.0f}",
 )
 
 # %% [markdown]
@@ -103,9 +102,9 @@ fig, axes = figure(1, 3, width=10, height=4.2, sharey=True)
 asked = {}
 for ax, (name, norm) in zip(axes, norms.items(), strict=True):
     decides = who_decides(norm)
-    asked[name] = f"{(decides > 0).any(1).sum()} tokens, {(decides > 0).any(0).sum()} features"
+    asked[name] = f"tokens: {(decides > 0).any(1).sum()}, features: {(decides > 0).any(0).sum()}"
     ax.imshow(decides, cmap="Blues", vmin=0, vmax=2, aspect="auto")
-    ax.set_title(f"{name}: {asked[name]}", fontsize=11)
+    ax.set_title(f"{name}\n{asked[name]}", fontsize=11)
     ax.set_xticks(range(features))
     ax.set_yticks(range(examples * positions), [f"{e}, {p}" for e in range(examples) for p in range(positions)])
     ax.set_xlabel("feature")
@@ -360,14 +359,14 @@ right.set_title("BatchNorm: evaluation against training")
 for ax, ticks in ((left, SIZES[1:]), (right, SIZES)):
     ax.set_xticks(ticks, ticks)
     ax.minorticks_off()
-told = ", ".join(f"{behind[size].mean:+.2f} at {size:,} letters" for size in behind).replace("-", "−")
+told = ", ".join(f"{behind[size].mean:+.2f} at {size:,}" for size in behind).replace("-", "−")
 show(
     fig,
-    alt=f"Left: test loss of models with three norms by letters a batch; BatchNorm against LayerNorm {told}. Right: "
+    alt=f"Left: test loss of models with three norms by letters a batch; BatchNorm above LayerNorm {told}. Right: "
     "difference of BatchNorm's modes by letters that share statistics: "
     + ", ".join(f"{shifts[size].mean:.3f} at {size:,}" for size in SIZES)
     + ". Dots are seeds.",
-    title=f"BatchNorm trains a Transformer: its loss against LayerNorm's is {told}",
+    title=f"BatchNorm's loss above LayerNorm's, by letters a batch: {told}",
 )
 counts = [shifts[size].above(0.02) for size in SIZES[1:]]
 word = "correct" if all(counts) else "imprecise" if any(counts) or shifts[6].above(0.02) else "wrong"
@@ -383,7 +382,7 @@ verdict(
 # single one can be made out.
 #
 # Read the left panel by size, and as what it is: a race that is stopped early, of a small model. In models of real
-# size, trained to the end, Shen et al. saw BatchNorm fall behind clearly, and found where: a feature's batch statistics
+# size, trained to the end, Shen et al. saw BatchNorm degrade, and found where: a feature's batch statistics
 # fluctuate in language as they don't in images, all through training. A small batch has the same noise for a simpler
 # reason.
 #
@@ -426,8 +425,7 @@ left.set_yticks(range(len(KINDS)), [name for name, _ in KINDS.values()])
 left.set(xlabel="change of a short text's scores, % of their spread", title="Other neighbours, training mode")
 right.axvline(0, color="#444444", linestyle=":")
 right.set(xlabel="test loss above LayerNorm's on the same texts, nats", title="What training makes of it")
-padded, masked = list(more)
-padded, masked = (padded, masked) if "counted" in padded else (masked, padded)
+masked, padded = more
 equal = moved["BatchNorm, equal lengths"].mean
 show(
     fig,
@@ -444,7 +442,7 @@ verdict(
     "T06.1",
     word,
     f"Beyond what neighbours of equal length do ({equal:.0%}), lengths move a text by {more[masked].text('+.0%')} with "
-    f"the padding left out and by {more[padded].text('+.0%')} with the padding counted.",
+    f"the padding left out and by {more[padded].text('+.0%')} with the padding counted.".replace("-", "−"),
 )
 
 # %% [markdown]
@@ -503,8 +501,7 @@ show(
     fig,
     alt="How far the first two tokens' normalised vectors have moved from what they were, against the tokens written: "
     f"BatchNorm's statistics of the text so far {drift[batch][-1]:.2f} at the end, LayerNorm {drift[layer][-1]:.2f}.",
-    title=f"When the sentence is written, its first tokens have moved by {drift[batch][-1]:.2f} under batch "
-    f"statistics, by {drift[layer][-1]:.2f} under LayerNorm",
+    title=f"In the end the first tokens have moved by {drift[batch][-1]:.2f} (BatchNorm), {drift[layer][-1]:.2f} (Layer)",
 )
 outside, inside, itself = (changes[layer, name] for name in PLACES)
 verdict(
@@ -526,8 +523,8 @@ verdict(
 # few rows and sees their statistics alone. Either nobody minds, or the statistics are exchanged in every layer, forward
 # and backward (`torch.nn.SyncBatchNorm`). So: does it cost anything if nobody minds?
 #
-# We train on 24 rows of 48 letters, spread over 1, 4 or 12 ranks that don't talk. Running statistics are rank 0's, as
-# `DistributedDataParallel` sends them to all. To see what damage would look like, 192 ranks get 6 letters each.
+# We train on 12 rows of 48 letters, spread over 1, 4 or 12 ranks that don't talk. Running statistics are rank 0's, as
+# `DistributedDataParallel` sends them to all. To see what damage would look like, 96 ranks get 6 letters each.
 #
 # **Before the run:** the claim is *correct* if four ranks already cost more than 0.02 nats, *wrong* if even twelve cost
 # less, *imprecise* between.
@@ -537,7 +534,7 @@ from experiments.normed_lm import LanguageModel, draw, train
 
 found = evidence("T06.3")
 print(found.again())
-RANKS = (4, 12, 192)
+RANKS = (4, 12, 96)
 cost = {n: found.interval(f"BatchNorm, {n} ranks", "loss", minus="BatchNorm, 1 rank") for n in RANKS}
 
 net = LanguageModel(kind="batch")
@@ -555,21 +552,21 @@ for row, n in enumerate(RANKS):
     ax.plot([b - a for a, b in zip(whole, cut, strict=True)], [row] * len(cut), "o", color=COLORS[1])
     ax.plot([cost[n].low, cost[n].high], [row, row], color=COLORS[1], linewidth=6, alpha=0.25)
 ax.axvline(0.02, color="#444444", linestyle=":", label="counts from here")
-ax.set_yticks(range(len(RANKS)), [f"{n} ranks, {24 * 48 // n} letters each" for n in RANKS])
-ax.set(xlabel="test loss above that of one rank with all 24 rows, nats a letter")
+ax.set_yticks(range(len(RANKS)), [f"{n} ranks, {12 * 48 // n} letters each" for n in RANKS])
+ax.set(xlabel="test loss above that of one rank with all 12 rows, nats a letter")
 ax.legend(loc="lower right")
 told = ", ".join(f"{n} ranks {cost[n].mean:+.3f}" for n in RANKS).replace("-", "−")
 show(
     fig,
     alt=f"What it costs to cut BatchNorm's batch among ranks, in nats a letter: {told}. Dots are seeds, bands 95 %.",
-    title=f"A batch cut among ranks that don't talk: {told} nats",
+    title=f"Cut among ranks that don't talk, nats lost: {told}",
 )
 free = all(cost[n].below(0.02) for n in (4, 12))
 verdict(
     "T06.3",
     "correct" if cost[4].above(0.02) else "wrong" if free else "imprecise",
-    f"4 ranks cost {cost[4].text('+.3f')} nats, 12 ranks {cost[12].text('+.3f')}; 192 ranks would cost "
-    f"{cost[192].mean:+.2f}.",
+    f"4 ranks cost {cost[4].text('+.3f')} nats, 12 ranks {cost[12].text('+.3f')}; 96 ranks would cost "
+    f"{cost[96].mean:+.2f}.".replace("-", "−"),
 )
 
 # %% [markdown]
@@ -612,14 +609,14 @@ for (name, lines), color, style in zip(curves.items(), COLORS, ("-", "-", "--"),
     for line in lines:
         ax.plot(line, color=color, linestyle=style, linewidth=1, label=name if line is lines[0] else None)
 ax.axhspan(-0.1, 0.1, color="#999999", alpha=0.25, label="the training set's, to a tenth")
-ax.set(xlabel="batch of 30", ylabel="running mean − training set's mean, in spreads")
+ax.set(xlabel="batch of 30", ylabel="running − true mean, in spreads")
 ax.legend()
 ends = {name: interval([line[-1].item() for line in lines]) for name, lines in curves.items()}
-told = ", ".join(f"{name} {ends[name].mean:+.2f}" for name in ends).replace("-", "−")
+told = "; ".join(f"{name} {abs(ends[name].mean):.2f}" for name in ends)
 show(
     fig,
-    alt=f"Running mean against batches, relative to the training set's mean and spread. At the end: {told}.",
-    title=f"At the end the running mean is off by, in spreads: {told}",
+    alt=f"Running mean against batches, relative to the training set's mean and spread. It ends off by: {told}.",
+    title=f"Off at the end, in spreads: {told}",
 )
 near = {name: ends[name].within(-0.1, 0.1) for name in ends}
 word = "wrong" if not near["shuffled"] else "correct" if near["sorted"] else "imprecise"
@@ -627,7 +624,7 @@ verdict(
     "T06.4",
     word,
     f"Shuffled numbers end {ends['shuffled'].text('+.2f')} spreads from the training set's mean, sorted ones "
-    f"{ends['sorted'].text('+.2f')}.",
+    f"{ends['sorted'].text('+.2f')}.".replace("-", "−"),
 )
 
 # %% [markdown]
@@ -720,8 +717,8 @@ show(
     alt="Left: gradient by layer; last against first layer, post-norm "
     f"{top['post']:.1f}, pre-norm {top['pre']:.1f}. Right: change of the scores by one step against depth; at "
     f"24 layers post-norm {deep['post']:.2f}, pre-norm {deep['pre']:.2f}. Three seeds each.",
-    title=f"Last layer's gradient ÷ first's: post {top['post']:.1f}, pre {top['pre']:.1f}. "
-    f"One step moves 24 layers' scores by {deep['post']:.2f} and {deep['pre']:.2f} spreads",
+    title=f"Last gradient ÷ first: post {top['post']:.1f}, pre {top['pre']:.1f}. "
+    f"One step at 24 layers: {deep['post']:.2f} and {deep['pre']:.2f} spreads",
 )
 
 # %% [markdown]
@@ -736,8 +733,8 @@ show(
 # is the reason, this should do what warm-up does. A second arm divides all layers in each step by *one* number, their
 # common size: the imbalance stays, but no step has a large gradient, as if it were clipped.
 #
-# Twelve layers of 32 features, 200 steps, warm-up over the first 60, four rates. We compare at the rate at which
-# warm-up helps most on validation text, and report the test text.
+# Six layers of 32 features, 200 steps, warm-up over the first 70, three rates. We compare at the rate at which warm-up
+# helps most on validation text, and report the test text.
 #
 # **Before the run:** the explanation is *correct* if balanced layers gain more than half of what warm-up gains, *wrong*
 # if they gain less than half, *imprecise* if the interval decides nothing.
@@ -794,14 +791,16 @@ verdict(
 #
 # Now depth by rate, both places, with warm-up and without.
 #
-# **Before the run:** at each depth, pre-norm has its best rate (on validation). The claim is *wrong* if warm-up gains
-# more than 0.05 nats there at some depth. It is *correct* if it gains less, there and at the next larger rate of the
-# grid, at every depth. It is *imprecise* otherwise: not needed at the best rate, of use beyond.
+# **Before the run:** at each depth, pre-norm has its best rate (on validation text). The claim is *wrong* if warm-up
+# gains more than 0.05 nats there at some depth. It is *correct* if it gains less, there and at the next larger rate of
+# the grid, at every depth. It is *imprecise* otherwise: not needed at the best rate, of use beyond.
 
 # %% claim="T06.7"
-fig, axes = figure(1, 3, width=11, height=4, sharey=True)
+from experiments.T06_6 import DEPTHS as MEASURED
+
+fig, axes = figure(1, len(MEASURED), width=10.5, height=4, sharey=True)
 there, beyond = {}, {}
-for ax, depth in zip(axes, (2, 6, 12), strict=True):
+for ax, depth in zip(axes, MEASURED, strict=True):
     for place, color, mark in (("post", COLORS[1], "s"), ("pre", COLORS[0], "o")):
         rates = RATES.get(place, RATES["other"])
         for warm, style in (("", "-"), (", warm-up", "--")):
@@ -819,17 +818,20 @@ axes[0].legend()
 told = ", ".join(f"{there[d].mean:+.2f} and {beyond[d].mean:+.2f} at {d} layers" for d in there).replace("-", "−")
 show(
     fig,
-    alt="Test loss against learning rate at three depths, for pre-norm and post-norm, with warm-up and without. "
+    alt=f"Test loss against learning rate at {len(MEASURED)} depths, pre-norm and post-norm, with warm-up and without. "
     f"Warm-up gains pre-norm, at its best rate and at the next, {told}. Bands are the seeds' range.",
-    title=f"What warm-up gains pre-norm at its best rate and beyond: {told}",
+    title=f"Warm-up gains pre-norm, at its best rate and beyond: {told}",
 )
 some = any(gain.above(0.05) for gain in there.values())
 none = all(gain.below(0.05) for gain in [*there.values(), *beyond.values()])
 verdict(
     "T06.7",
     "wrong" if some else "correct" if none else "imprecise",
-    f"At pre-norm's best rate warm-up gains {', '.join(f'{gain.mean:+.2f}' for gain in there.values())} nats at 2, 6 "
-    f"and 12 layers, at the next larger rate {', '.join(f'{gain.mean:+.2f}' for gain in beyond.values())}.",
+    "Warm-up gains pre-norm, in nats at its best rate: "
+    + ", ".join(f"{gain.text('+.2f')} with {depth} layers" for depth, gain in there.items()).replace("-", "−")
+    + "; at the next rate: "
+    + ", ".join(f"{gain.text('+.2f')} with {depth}" for depth, gain in beyond.items()).replace("-", "−")
+    + ".",
 )
 
 # %% [markdown]
@@ -902,11 +904,10 @@ TODAY = {
     "pre-norm, 6 layers": "pre-norm",
     "pre-norm and QK-norm, 6 layers": "pre-norm and QK-norm",
     "sandwich, 6 layers": "sandwich",
-    "reordered, 6 layers": "reordered",
     "reordered and QK-norm, 6 layers": "reordered and QK-norm",
 }
 fig, ax = figure(width=9, height=4)
-for (arm, name), color, mark in zip(TODAY.items(), COLORS, "oDs^v", strict=False):
+for (arm, name), color, mark in zip(TODAY.items(), COLORS, "oDs^", strict=False):
     losses = over_seeds(found, arm)
     ax.plot(RATES["other"], losses.mean(0), color=color, marker=mark, label=name)
     ax.fill_between(RATES["other"], losses.amin(0), losses.amax(0), color=color, alpha=0.12, linewidth=0)
@@ -918,13 +919,13 @@ ends = {name: over_seeds(found, arm) for arm, name in TODAY.items()}
 told = ", ".join(f"{name} {(losses[:, -1] - losses.amin(1)).mean():.2f}" for name, losses in ends.items())
 show(
     fig,
-    alt=f"Test loss against learning rate of five places of the norm. The largest rate costs, above the best: {told}.",
-    title=f"What the largest rate costs, in nats above the own best: {told}",
+    alt=f"Test loss against learning rate of {len(TODAY)} places of the norm. The largest rate costs, in nats: {told}.",
+    title=f"The largest rate costs, in nats: {told}",
 )
 
 # %% [markdown]
-# At six layers these are differences of hundredths. What a norm is worth shows in the largest runs, where a spike after
-# a trillion tokens costs a month: there OLMo 2 reports that reordered norm and QK-norm together took the spikes away.
+# Six layers and two hundred steps can't say what a norm is worth where a spike after a trillion tokens costs a month.
+# OLMo 2 reports stabler training from reordered norm, QK-norm, RMSNorm and another initialisation, changed together.
 #
 # ## Payoff: a real layer from your block
 #
