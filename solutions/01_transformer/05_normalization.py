@@ -501,7 +501,7 @@ show(
     fig,
     alt="How far the first two tokens' normalised vectors have moved from what they were, against the tokens written: "
     f"BatchNorm's statistics of the text so far {drift[batch][-1]:.2f} at the end, LayerNorm {drift[layer][-1]:.2f}.",
-    title=f"In the end the first tokens have moved by {drift[batch][-1]:.2f} (BatchNorm), {drift[layer][-1]:.2f} (Layer)",
+    title=f"How far the first tokens have moved: BatchNorm {drift[batch][-1]:.2f}, LayerNorm {drift[layer][-1]:.2f}",
 )
 outside, inside, itself = (changes[layer, name] for name in PLACES)
 verdict(
