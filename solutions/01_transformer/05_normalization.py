@@ -251,6 +251,8 @@ assert (yours - own).abs().max() < 0.05, "Your norm is not the model's: solve ex
 # the weight. We give both the same bfloat16 numbers and a norm's own weights, and ask float64 who is nearer.
 
 # %% tags=["demo"]
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
+
 theirs = model.model.layers[5].post_attention_layernorm
 llama = LlamaRMSNorm(len(theirs.weight), theirs.variance_epsilon).bfloat16()
 llama.weight.data = theirs.weight.data.bfloat16()
@@ -843,8 +845,8 @@ verdict(
 # Pre-norm was not the end. Its stream grows with depth, as the first figure shows, and attention's scores may grow
 # without bound: $q \cdot k$ is a product of two things that nobody normalises. Three answers stand in today's models:
 #
-# * **QK-norm**: RMSNorm on each head's queries and keys (Henry et al. 2020; in the 22-billion ViT of Dehghani et al.
-#   2023 it stopped a divergence);
+# * **QK-norm**: a norm on queries and keys, head by head in Qwen3 and Gemma 3, over all heads in OLMo 2 (Henry et al.
+#   2020; in the 22-billion ViT of Dehghani et al. 2023 it stopped a divergence);
 # * the **sandwich**, $x + \text{norm}(f(\text{norm}(x)))$, also called peri-norm (Kim et al. 2025);
 # * the **reordered norm** of OLMo 2: $x + \text{norm}(f(x))$. Post-norm comes back, but inside the branch: the identity
 #   path stays free.
