@@ -918,11 +918,13 @@ ax.set_xticks(RATES["other"], [f"{rate:g}" for rate in RATES["other"]])
 ax.minorticks_off()
 ax.legend()
 ends = {name: over_seeds(found, arm) for arm, name in TODAY.items()}
-told = ", ".join(f"{name} {(losses[:, -1] - losses.amin(1)).mean():.2f}" for name, losses in ends.items())
+price = {name: (losses[:, -1] - losses.amin(1)).mean().item() for name, losses in ends.items()}
+dearest, cheapest = max(price, key=price.get), min(price, key=price.get)
+told = ", ".join(f"{name} {cost:.2f}" for name, cost in price.items())
 show(
     fig,
     alt=f"Test loss against learning rate of {len(TODAY)} places of the norm. The largest rate costs, in nats: {told}.",
-    title=f"The largest rate costs, in nats: {told}",
+    title=f"Rate {RATES['other'][-1]:g} costs {dearest} {price[dearest]:.2f} nats, {cheapest} {price[cheapest]:.2f}",
 )
 
 # %% [markdown]
