@@ -23,7 +23,7 @@ experiment = Experiment(
             "depth": depth,
             "warmup": warmup,
         }
-        for depth in DEPTHS
+        for depth in (*DEPTHS, 12)
         for place in ("pre", "post")
         for warmup in (0, WARMUP)
     }
@@ -119,13 +119,17 @@ def conclude(found) -> dict:
     return {
         "verdict": "wrong" if short.below(0) else "correct" if short.above(0) else "imprecise",
         "controls": {"shows": warm.mean > COUNTS and warm.low > 0, "shows_not": unhelped.below(COUNTS)},
-        "numbers": {
-            "rate": f"{RATES['post'][at]:g}",
-            "warm": _signed(warm.mean),
-            "balanced": _signed(balanced.mean),
-            "one": _signed(one.mean),
-            "pre_best": _signed(unhelped.mean),
-            "pre_beyond": _signed(beyond.mean),
+        "numbers": {"rate": f"{RATES['post'][at]:g}"}
+        | {
+            name: _signed(gain.mean).replace("−0.00", "0.00")
+            for name, gain in (
+                ("warm", warm),
+                ("balanced", balanced),
+                ("one", one),
+                ("post_best", gains(found, WARM, best(found, RAW))),
+                ("pre_best", unhelped),
+                ("pre_beyond", beyond),
+            )
         },
     }
 

@@ -18,12 +18,20 @@
 # the Transformer that nobody trains, the one with BatchNorm; and put seven sentences of the usual answer to the test.
 
 # %% tags=["setup"]
+import re
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from autograde import check
 from labkit import COLORS, evidence, figure, interval, show, smollm, verdict
+
+
+def signs(text):
+    """A text with true minus signs in front of its numbers, and none in front of zeros."""
+    return re.sub(r"-(?=\d)", "−", re.sub(r"[+-](?=0\.0+\b)", "", text))
+
 
 # %% [markdown]
 # ## What would happen without it
@@ -361,7 +369,7 @@ right.set_title("BatchNorm: evaluation against training")
 for ax, ticks in ((left, SIZES[1:]), (right, SIZES)):
     ax.set_xticks(ticks, ticks)
     ax.minorticks_off()
-told = ", ".join(f"{behind[size].mean:+.2f} at {size:,}" for size in behind).replace("-", "−")
+told = signs(", ".join(f"{behind[size].mean:+.2f} at {size:,}" for size in behind))
 show(
     fig,
     alt=f"Left: test loss of models with three norms by letters a batch; BatchNorm above LayerNorm {told}. Right: "
@@ -434,7 +442,7 @@ show(
     alt="Left: how far a short text's scores move when its neighbours change: "
     + ", ".join(f"{kind} {moved[kind].mean:.0%}" for kind in KINDS)
     + ". Right: test loss above LayerNorm's: "
-    + ", ".join(f"{kind} {cost[kind].mean:+.3f}" for kind in list(KINDS)[1:]).replace("-", "−")
+    + signs(", ".join(f"{kind} {cost[kind].mean:+.3f}" for kind in list(KINDS)[1:]))
     + ". Dots are seeds.",
     title=f"Equal neighbours move a text by {equal:.0%}, long ones by {moved[masked].mean:.0%}, "
     f"their padding counted by {moved[padded].mean:.0%}",
@@ -443,8 +451,10 @@ word = "correct" if more[masked].above(0.05) else "imprecise" if more[padded].ab
 verdict(
     "T06.1",
     word,
-    f"Beyond what neighbours of equal length do ({equal:.0%}), lengths move a text by {more[masked].text('+.0%')} with "
-    f"the padding left out and by {more[padded].text('+.0%')} with the padding counted.".replace("-", "−"),
+    signs(
+        f"Beyond what neighbours of equal length do ({equal:.0%}), lengths move a text by {more[masked].text('+.0%')} "
+        f"with the padding left out and by {more[padded].text('+.0%')} with the padding counted."
+    ),
 )
 
 # %% [markdown]
@@ -557,7 +567,7 @@ ax.axvline(0.02, color="#444444", linestyle=":", label="counts from here")
 ax.set_yticks(range(len(RANKS)), [f"{n} ranks, {12 * 48 // n} letters each" for n in RANKS])
 ax.set(xlabel="test loss above that of one rank with all 12 rows, nats a letter")
 ax.legend(loc="lower right")
-told = ", ".join(f"{n} ranks {cost[n].mean:+.3f}" for n in RANKS).replace("-", "−")
+told = signs(", ".join(f"{n} ranks {cost[n].mean:+.3f}" for n in RANKS))
 show(
     fig,
     alt=f"What it costs to cut BatchNorm's batch among ranks, in nats a letter: {told}. Dots are seeds, bands 95 %.",
@@ -567,8 +577,10 @@ free = all(cost[n].below(0.02) for n in (4, 12))
 verdict(
     "T06.3",
     "correct" if cost[4].above(0.02) else "wrong" if free else "imprecise",
-    f"4 ranks cost {cost[4].text('+.3f')} nats, 12 ranks {cost[12].text('+.3f')}; 96 ranks would cost "
-    f"{cost[96].mean:+.2f}.".replace("-", "−"),
+    signs(
+        f"4 ranks cost {cost[4].text('+.3f')} nats, 12 ranks {cost[12].text('+.3f')}; 96 ranks would cost "
+        f"{cost[96].mean:+.2f}."
+    ),
 )
 
 # %% [markdown]
@@ -625,8 +637,10 @@ word = "wrong" if not near["shuffled"] else "correct" if near["sorted"] else "im
 verdict(
     "T06.4",
     word,
-    f"Shuffled numbers end {ends['shuffled'].text('+.2f')} spreads from the training set's mean, sorted ones "
-    f"{ends['sorted'].text('+.2f')}.".replace("-", "−"),
+    signs(
+        f"Shuffled numbers end {ends['shuffled'].text('+.2f')} spreads from the training set's mean, sorted ones "
+        f"{ends['sorted'].text('+.2f')}."
+    ),
 )
 
 # %% [markdown]
@@ -766,10 +780,10 @@ left.legend()
 right.set_yticks(range(1, 4), [name for arm, name in NAMES.items() if arm != RAW])
 right.axvline(0, color="#444444", linestyle=":")
 right.set(xlabel="nats gained", title=f"At a rate of {RATES['post'][at]:g}", ylim=(0.5, 3.5))
-told = ", ".join(f"{NAMES[arm]} {gain.mean:+.2f}" for arm, gain in gained.items()).replace("-", "−")
+told = signs(", ".join(f"{NAMES[arm]} {gain.mean:+.2f}" for arm, gain in gained.items()))
 show(
     fig,
-    alt=f"Left: loss against rate of post-norm with 12 layers, four ways. Right: gains at a rate of "
+    alt=f"Left: loss against rate, {RAW}, four ways. Right: gains at a rate of "
     f"{RATES['post'][at]:g}: {told} nats. Dots are seeds, bands 95 %.",
     title=f"Post-norm at a rate of {RATES['post'][at]:g} gains, in nats: {told}",
 )
@@ -778,8 +792,11 @@ beyond_half = interval(halves.tolist())
 verdict(
     "T06.6",
     "wrong" if beyond_half.below(0) else "correct" if beyond_half.above(0) else "imprecise",
-    f"Warm-up gains {gained[WARM].mean:.2f} nats, balanced layers {gained[BALANCED].mean:.2f}, one size for all "
-    f"layers {gained[ONE_SIZE].mean:.2f}.",
+    signs(
+        f"At a rate of {RATES['post'][at]:g} warm-up gains {gained[WARM].text('+.2f')} nats, balanced layers "
+        f"{gained[BALANCED].text('+.2f')}, one size for all layers {gained[ONE_SIZE].text('+.2f')}. At post-norm's own "
+        f"best rate warm-up gains {gains(found, WARM, best(found, RAW)).text('+.2f')}."
+    ),
 )
 
 # %% [markdown]
@@ -795,11 +812,11 @@ verdict(
 #
 # **Before the run:** at each depth, pre-norm has its best rate (on validation text). The claim is *wrong* if warm-up
 # gains more than 0.05 nats there at some depth. It is *correct* if it gains less, there and at the next larger rate of
-# the grid, at every depth. It is *imprecise* otherwise: not needed at the best rate, of use beyond.
+# the grid, at every depth. It is *imprecise* otherwise: at the best rate it isn't needed, beyond it is of use, or the
+# seeds don't decide.
 
 # %% claim="T06.7"
-from experiments.T06_6 import DEPTHS as MEASURED
-
+MEASURED = sorted({int(arm.split()[1]) for arm in found.arms if arm.startswith("pre-norm, ")})
 fig, axes = figure(1, len(MEASURED), width=10.5, height=4, sharey=True)
 there, beyond = {}, {}
 for ax, depth in zip(axes, MEASURED, strict=True):
@@ -817,23 +834,26 @@ for ax, depth in zip(axes, MEASURED, strict=True):
     beyond[depth] = gains(found, f"{plain}, warm-up", next_rate, over=plain)
 axes[0].set(ylabel="test loss, nats a letter")
 axes[0].legend()
-told = ", ".join(f"{there[d].mean:+.2f} and {beyond[d].mean:+.2f} at {d} layers" for d in there).replace("-", "−")
+told = signs(", ".join(f"{there[d].mean:+.2f} and {beyond[d].mean:+.2f} at {d} layers" for d in there))
 show(
     fig,
     alt=f"Test loss against learning rate at {len(MEASURED)} depths, pre-norm and post-norm, with warm-up and without. "
     f"Warm-up gains pre-norm, at its best rate and at the next, {told}. Bands are the seeds' range.",
-    title=f"Warm-up gains pre-norm, at its best rate and beyond: {told}",
+    title="Pre-norm gains by warm-up, at its best rate, in nats: "
+    + signs(", ".join(f"{gain.mean:+.2f} at {depth} layers" for depth, gain in there.items())),
 )
 some = any(gain.above(0.05) for gain in there.values())
 none = all(gain.below(0.05) for gain in [*there.values(), *beyond.values()])
 verdict(
     "T06.7",
     "wrong" if some else "correct" if none else "imprecise",
-    "Warm-up gains pre-norm, in nats at its best rate: "
-    + ", ".join(f"{gain.text('+.2f')} with {depth} layers" for depth, gain in there.items()).replace("-", "−")
-    + "; at the next rate: "
-    + ", ".join(f"{gain.text('+.2f')} with {depth}" for depth, gain in beyond.items()).replace("-", "−")
-    + ".",
+    signs(
+        "Warm-up gains pre-norm, in nats at its best rate: "
+        + ", ".join(f"{gain.text('+.2f')} with {depth} layers" for depth, gain in there.items())
+        + "; at the next rate: "
+        + ", ".join(f"{gain.text('+.2f')} with {depth}" for depth, gain in beyond.items())
+        + "."
+    ),
 )
 
 # %% [markdown]
