@@ -23,7 +23,7 @@ experiment = Experiment(
             "depth": depth,
             "warmup": warmup,
         }
-        for depth in (*DEPTHS, 12)
+        for depth in DEPTHS
         for place in ("pre", "post")
         for warmup in (0, WARMUP)
     }
