@@ -20,7 +20,6 @@ UNBOUND = {
     "01_transformer/02_encoder_decoder": 23,
     "01_transformer/03_position_encodings": 18,
     "01_transformer/04_rope": 35,
-    "01_transformer/05_normalization": 13,
     "01_transformer/06_efficient_attention": 18,
     "01_transformer/07_training_recipe": 25,
     "01_transformer/08_overfitting": 10,
