@@ -7,6 +7,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+_COUNT = re.compile(r" \(\d+ of \d+ cases\)$")
+
 # *a word or several*, but no product: a factor has a space or another sign beside its asterisk.
 _EMPHASIS = re.compile(r"(?<![\w*)])\*(\w(?:[^*\n]*\w)?)\*(?![\w*(])")
 
@@ -27,7 +29,8 @@ class Report:
     """The result of one check.
 
     `failing` describes the smallest failing case as (what, text) pairs; it is empty in a hidden check, where inputs
-    stay secret. `status` is one of: solved, wrong, not implemented, no points.
+    stay secret. `secret_diagnosis` is the diagnosis for a hidden check, from a closed list (judging/wording.py).
+    `status` is one of: solved, wrong, not implemented, no points.
     """
 
     exercise: str
@@ -40,6 +43,7 @@ class Report:
     hint: str = ""
     misconception: str = ""
     printed: str = ""
+    secret_diagnosis: str = ""
 
     @property
     def solved(self) -> bool:
@@ -52,8 +56,9 @@ class Report:
         return f"{self.exercise}: {_points(self.earned)} of {_points(self.points)} points"
 
     def hidden(self) -> Report:
-        """The same result without anything that gives away the inputs."""
-        lines = tuple(Line(line.name, line.passed, line.worth, line.earned) for line in self.lines)
+        """The same result without anything that a solution could choose to give away the inputs."""
+        bare = ((_COUNT.sub("", line.name), line.passed, line.worth, line.earned) for line in self.lines)
+        lines = tuple(Line(*parts) for parts in bare)
         return Report(
             self.exercise,
             self.points,
@@ -61,9 +66,10 @@ class Report:
             self.status,
             lines,
             (),
-            self.diagnosis,
+            self.secret_diagnosis,
             self.hint,
             self.misconception,
+            secret_diagnosis=self.secret_diagnosis,
         )
 
     def to_dict(self) -> dict:

@@ -6,10 +6,15 @@ teacher's source instead, and believe an output only where it is a number of poi
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import json
 import pathlib
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
 from typing import IO
 
 import nbformat
@@ -20,6 +25,7 @@ from nbgrader.preprocessors import ClearHiddenTests, Execute, NbGraderPreprocess
 from nbgrader.utils import setenv
 
 from autograde.classroom.submission import SKIPPED, Step, grade_id, marks_of, outline, tags, take
+from autograde.judging.wording import is_score, kept
 from labkit.notebook import notebook_of
 
 
@@ -68,33 +74,48 @@ class ExecuteToTheEnd(Execute):
     def preprocess(self, nb: NotebookNode, resources: dict, km=None) -> tuple[NotebookNode, dict]:
         seed = seed_of(self.parent.parent.coursedir.root, **_who(resources))
         try:
-            with setenv(AUTOGRADE_SEED=seed, LABKIT_NO_PROGRESS="1"):
+            folder = pathlib.Path(resources["metadata"]["path"])
+            with _as_before(folder), setenv(AUTOGRADE_SEED=seed, LABKIT_NO_PROGRESS="1"):
                 return super().preprocess(nb, resources, km)
         except (DeadKernelError, CellTimeoutError):
             return nb, resources
 
 
 class BelieveNumbersOnly(NbGraderPreprocessor):
-    """Makes a check cell's output what nbgrader's reading of it should be.
+    """Makes a check cell's output what nbgrader's reading of it should be, and leaves no word of the learner's code.
 
-    A warning on stderr costs nothing. A check that did not end in exactly one number between 0 and its points is
-    worth 0; an error keeps its message and loses its traceback, in which the hidden tests stand.
+    That code runs beside the hidden tests and their seed, and could tell either in whatever it puts out. So a check
+    keeps what `autograde.judging.wording` knows of reports, and a number of points that this check can give (anything
+    else is worth 0); other cells, an error's text and times are not kept at all, nor files that the run has left.
     """
 
-    def preprocess_cell(self, cell: NotebookNode, resources: dict, index: int) -> tuple[NotebookNode, dict]:
-        if cell.cell_type == "code" and marks_of(cell).get("grade"):
-            results = [o for o in cell.outputs if o.output_type == "execute_result"]
-            errors = [o for o in cell.outputs if o.output_type == "error"]
-            most = float(cell.metadata.nbgrader.points)
-            points = _points(results[0]) if len(results) == 1 and not errors else 0.0
-            told = [_stream(f"{o.ename}: {o.evalue}\n") for o in errors]
-            if not cell.outputs:
-                told = [_stream("This check did not run: an earlier cell crashed, or could not be stopped.\n")]
-            shown = [o for o in cell.outputs if o.output_type == "display_data" or o.get("name") == "stdout"]
-            points = points if 0 <= points <= most else 0.0
-            result = nbformat.v4.new_output("execute_result", {"text/plain": str(points)})
-            cell.outputs = [*shown, *told, result]
-        return cell, resources
+    def preprocess(self, nb: NotebookNode, resources: dict) -> tuple[NotebookNode, dict]:
+        nb.metadata.pop("widgets", None)
+        for index, cell in enumerate(nb.cells):
+            cell.metadata.pop("execution", None)  # times
+            if cell.cell_type == "code":
+                cell.execution_count = None  # a cell can set it
+                told = self._of_check if marks_of(cell).get("grade") else self._of_cell
+                nb.cells[index].outputs = told(cell)
+        return nb, resources
+
+    def _of_check(self, cell: NotebookNode) -> list[NotebookNode]:
+        name = grade_id(cell).removeprefix("check_")
+        results = [o for o in cell.outputs if o.output_type == "execute_result"]
+        errors = [o for o in cell.outputs if o.output_type == "error"]
+        most = float(cell.metadata.nbgrader.points)
+        points = _points(results[0]) if len(results) == 1 and not errors else 0.0
+        points = points if 0 <= points <= most and is_score(name, points) else 0.0
+        shown = kept(name, "\n".join(map(_text, cell.outputs)))
+        told = [shown] * bool(shown) + [_told(error, name) for error in errors]
+        if not cell.outputs:
+            told = ["This check did not run: an earlier cell crashed, or could not be stopped."]
+        result = nbformat.v4.new_output("execute_result", {"text/plain": str(points)})
+        return [*(_stream(f"{text}\n") for text in told), result]
+
+    def _of_cell(self, cell: NotebookNode) -> list[NotebookNode]:
+        errors = [o for o in cell.outputs if o.output_type == "error"]
+        return [_stream(f"{_told(error, '')}\n") for error in errors]
 
 
 class HideTests(NbGraderPreprocessor):
@@ -139,6 +160,32 @@ def _points(output: NotebookNode) -> float:
         return float(output.data["text/plain"])
     except (KeyError, TypeError, ValueError):
         return 0.0
+
+
+def _text(output: NotebookNode) -> str:
+    """What a stream or a display says, as plain text."""
+    return str(output.get("text") or output.get("data", {}).get("text/plain", ""))
+
+
+def _told(error: NotebookNode, name: str) -> str:
+    """An error in words that a learner's code can't choose."""
+    unknown = f"name '{name}' is not defined"
+    if name and (error.ename, error.evalue) == ("NameError", unknown):
+        return f"NameError: {unknown}"
+    stopped = re.fullmatch(r"this cell ran for more than \d{1,6} seconds and was stopped", error.evalue)
+    return error.evalue if error.ename == "Timeout" and stopped else "This cell raised an error."
+
+
+@contextlib.contextmanager
+def _as_before(folder: pathlib.Path) -> Iterator[None]:
+    """Afterwards the folder is what it was: nbgrader copies what lies beside a notebook into the feedback."""
+    with tempfile.TemporaryDirectory() as safe:
+        shutil.copytree(folder, safe, symlinks=True, dirs_exist_ok=True)
+        try:
+            yield
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            shutil.copytree(safe, folder, symlinks=True, dirs_exist_ok=True)
 
 
 def _stream(text: str) -> NotebookNode:

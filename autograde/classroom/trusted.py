@@ -15,11 +15,12 @@ from autograde.classroom.sandbox.isolation import NoSandbox, engine
 from autograde.classroom.sandbox.process import SandboxFailed
 from autograde.classroom.sandbox.session import Session
 from autograde.classroom.submission import Outline, Unreadable, cells_of, take
-from autograde.classroom.task import STAMP, Task, worthless
+from autograde.classroom.task import REASONS, STAMP, Task, worthless
 from autograde.exercise import Exercise
 from autograde.exercises import find, names
 from autograde.judging.calls import Failure, Outcome
 from autograde.judging.grading import grade
+from autograde.judging.wording import NOT_JUDGED
 from autograde.report import Report
 
 _MOST_HAPPENED = 600
@@ -81,7 +82,7 @@ def _graded(task: Task, of: Outline, session: Session) -> dict:
 
 
 def _checked(exercise: Exercise, seed: int, session: Session) -> dict:
-    """One exercise's report without its hidden inputs, and what happened in a line."""
+    """One exercise's report without its hidden inputs; what happened, for teachers; what learners are told of that."""
     start = time.monotonic()
     watching = _Watching(session)
     try:
@@ -89,11 +90,12 @@ def _checked(exercise: Exercise, seed: int, session: Session) -> dict:
     except (SandboxFailed, NoSandbox):
         raise
     except Exception as error:  # a value that an oracle's, a law's or a diagnosis' code could not take
-        watching.note = f"The result could not be judged ({type(error).__name__})."
-        report = Report(exercise.name, exercise.points, 0.0, "no points", diagnosis=watching.note)
+        watching.note = f"{NOT_JUDGED[:-1]} ({type(error).__name__})."
+        report = Report(exercise.name, exercise.points, 0.0, "no points", secret_diagnosis=NOT_JUDGED)
     return {
         "report": report.hidden().to_dict(),
         "happened": (watching.note or _first_note(report))[:_MOST_HAPPENED],
+        "told": REASONS.get("too slow" if watching.ended else watching.kind, ""),
         "ended": watching.ended,
         "seconds": round(time.monotonic() - start, 3),
     }
@@ -107,7 +109,7 @@ class _Watching:
     """Notes the first failure among a session's outcomes, for the row that says what happened."""
 
     def __init__(self, session: Session):
-        self.session, self.note, self.ended = session, "", False
+        self.session, self.note, self.kind, self.ended = session, "", "", False
 
     def runner(self, implementation, exercise):
         remote = self.session.runner(implementation, exercise)
@@ -117,7 +119,7 @@ class _Watching:
             outcomes = run(cases)
             failure: Failure | None = next((o.failure for o in outcomes if o.failure), None)
             if failure and not self.note and failure.kind != "not implemented":
-                self.note = f"{failure.kind}: {failure.message}"
+                self.note, self.kind = f"{failure.kind}: {failure.message}", failure.kind
                 self.ended = failure.type == "Ended"
             return outcomes
 

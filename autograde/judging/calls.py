@@ -20,7 +20,7 @@ import torch
 
 from autograde.exercise import Case, Exercise
 from autograde.judging.comparing import compare, describe, rebuild, tensors
-from autograde.judging.forbidding import Watch
+from autograde.judging.forbidding import Watch, dont_call
 from autograde.judging.gradients import gradients
 from autograde.judging.limits import TimeLimit, time_limit
 
@@ -78,8 +78,7 @@ def run_once(implementation: Callable, exercise: Exercise, one: Case) -> Outcome
     except (Exception, SystemExit) as error:
         failure = Failure("raised", _one_line(error), type(error).__name__, short_traceback(error))
     if watch.used:
-        told = f"This exercise asks you to build what `{watch.used}` does, so don't call it."
-        failure = Failure("forbidden", told)
+        failure = Failure("forbidden", dont_call(watch.used))
     changed = () if exercise.mutates or failure else _changed(one, args, kwargs)
     return Outcome(None if failure else value, failure, changed, out.getvalue(), () if failure else shared)
 

@@ -32,6 +32,18 @@ _OPERATORS = {
 }
 
 _MOST_CODES = 10_000
+EXERCISES = "autograde.exercises"  # has every right answer: no solution may ask there
+UNNAMED = "something that is forbidden"
+
+
+def always_forbidden(names: Sequence[str]) -> tuple[str, ...]:
+    """What an exercise forbids, and what all of them do."""
+    return (*names, EXERCISES)
+
+
+def dont_call(name: str) -> str:
+    """What a learner is told who used the forbidden `name`."""
+    return f"This exercise asks you to build what `{name}` does, so don't call it."
 
 
 class Watch:

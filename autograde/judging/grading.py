@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -16,7 +17,7 @@ from autograde.judging.comparing import compare, describe, tensors
 from autograde.judging.conditioning import within_rounding
 from autograde.judging.diagnosing import Diagnosis, Tried, disagreement, match
 from autograde.judging.gradients import FLOWS
-from autograde.judging.patterns import does_nothing, generic, without_influence
+from autograde.judging.patterns import CUT_OFF, OTHER_GRADIENTS, does_nothing, generic, without_influence
 from autograde.judging.running import CallFailed, Local
 from autograde.report import Line, Report
 
@@ -186,12 +187,7 @@ class Judgement:
         if set(told) != {FLOWS}:
             return None
         cut = "cut off from the graph" in told[FLOWS]
-        if not cut:
-            return Diagnosis("The result is right, but learning through it goes wrong: its gradients differ.")
-        return Diagnosis(
-            "The result is right, but cut off from the graph, so that nothing can be learned through it.",
-            "What leads away from autograd: torch.no_grad, .detach(), .data, .item(), .numpy(), a new torch.tensor(…).",
-        )
+        return CUT_OFF if cut else OTHER_GRADIENTS
 
     def _breaks_alike(self, outcomes: Sequence[Outcome], running: Local) -> bool:
         """Whether another implementation keeps the laws that this one keeps, and breaks the others in the same way."""
@@ -214,10 +210,11 @@ class Judgement:
             "wrong",
             self.lines,
             _smallest(self.cases, self.got, self.expected, self.notes, exercise),
-            self.diagnosis.says,
+            self.diagnosis.shown or self.diagnosis.says,
             self.diagnosis.hint or _next_hint(exercise, attempt),
             self.diagnosis.misconception.says if self.diagnosis.misconception else "",
             printed,
+            secret_diagnosis=self.diagnosis.says,
         )
 
 
@@ -228,7 +225,8 @@ def _no_points(exercise: Exercise, got: Sequence[Outcome]) -> Report | None:
         return Report(exercise.name, exercise.points, 0.0, "not implemented")
     forbidden = next((o.failure for o in got if o.failure and o.failure.kind == "forbidden"), None)
     if forbidden:
-        return Report(exercise.name, exercise.points, 0.0, "no points", diagnosis=forbidden.message)
+        told = forbidden.message
+        return Report(exercise.name, exercise.points, 0.0, "no points", diagnosis=told, secret_diagnosis=told)
     return None
 
 
@@ -290,27 +288,27 @@ def _named(one: Case) -> str:
     return f"fails for: {one.label}" if one.label else "does not hold"
 
 
-def _lines(exercise: Exercise, notes: Sequence[str], verdicts: Sequence[str], worthless: bool = False) -> list[Line]:
-    """Agreement with the oracle, each essential law, and the other laws together are worth the same."""
+def rows_of(exercise: Exercise) -> list[tuple[str, float]]:
+    """What is checked, and what it is worth: the values, then each law.
+
+    Agreement with the oracle, each essential law, and the other laws together are worth the same.
+    """
     laws = list(exercise.laws)
     essential = sum(law.essential for law in laws)
     whole = exercise.points / (bool(exercise.oracle) + essential + (essential < len(laws)))
-    agreement = whole if exercise.oracle else 0.0
     share = whole / max(len(laws) - essential, 1)
-    good = sum(not note for note in notes)
+    values = ("gives the right result", whole) if exercise.oracle else ("runs and leaves its inputs alone", 0.0)
+    rows = [values, *((law.name, whole if law.essential else share) for law in laws)]
+    return [(name, round(worth, 4)) for name, worth in rows]
+
+
+def _lines(exercise: Exercise, notes: Sequence[str], verdicts: Sequence[str], worthless: bool = False) -> list[Line]:
+    good, first = sum(not note for note in notes), next(filter(None, notes), "")
     lines = []
-    if exercise.oracle or any(notes):
-        first = next(filter(None, notes), "")
-        name = "gives the right result" if exercise.oracle else "runs and leaves its inputs alone"
-        lines.append(_line(f"{name} ({good} of {len(notes)} cases)", first, agreement, worthless))
-    for law, broken in zip(laws, verdicts, strict=True):
-        lines.append(_line(law.name, broken, whole if law.essential else share, worthless))
-    return lines
-
-
-def _line(name: str, note: str, worth: float, worthless: bool) -> Line:
-    passed = not note
-    return Line(name, passed, round(worth, 4), round(worth, 4) if passed and not worthless else 0.0, note)
+    for (name, worth), note in zip(rows_of(exercise), [first, *verdicts], strict=True):
+        lines.append(Line(name, not note, worth, worth if not note and not worthless else 0.0, note))
+    lines[0] = replace(lines[0], name=f"{lines[0].name} ({good} of {len(notes)} cases)")
+    return lines if exercise.oracle or any(notes) else lines[1:]
 
 
 def _smallest(cases, got, expected, notes, exercise: Exercise) -> list[tuple[str, str]]:

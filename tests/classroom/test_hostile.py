@@ -35,6 +35,7 @@ from class_of_one import (
 from autograde.classroom.collect import collect
 from autograde.classroom.journal import exercises_of
 from autograde.classroom.reports.classreport import class_page
+from autograde.classroom.reports.export import gradescope
 from autograde.classroom.reports.pages import write_feedback
 from autograde.classroom.submission import cells_of, take
 from autograde.repository import ROOT
@@ -271,7 +272,11 @@ def test_hidden_inputs_don_t_come_back(classroom):
     course, results, _, _ = classroom
     write_feedback(course, SECTION, {"h-leaked_inputs": results["h-leaked_inputs"]})
     page = (course.root / "feedback/h-leaked_inputs" / SECTION / f"{CHAPTER}.html").read_text()
-    assert "LEAK" not in page and "softmax" in page
+    assert "LEAK" not in page and "softmax" in page and "a call raised an error" in page
+    assert "LEAK" in json.dumps(results["h-leaked_inputs"]), "teachers read it, and the search would find it"
+    assert "LEAK" not in json.dumps(gradescope(results["h-leaked_inputs"], {}))
+    for path in (course.root / "autograded").rglob(f"{CHAPTER}.ipynb"):
+        assert "LEAK" not in path.read_text(), "nbgrader makes its feedback of it"
 
 
 def test_no_markup_of_a_learner_reaches_a_page(classroom):

@@ -19,6 +19,7 @@ from autograde.classroom.sandbox.process import Sandbox
 from autograde.classroom.submission import Step
 from autograde.exercise import Case, Exercise, PerRank
 from autograde.judging.calls import Failure, Outcome
+from autograde.judging.forbidding import UNNAMED, dont_call
 from autograde.judging.running import value_of
 from labkit.traffic import Message
 
@@ -281,8 +282,7 @@ def _failure(said: Any, exercise: Exercise) -> Failure:
     if kind not in _KINDS:
         raise BadFrame("something that is no message")
     if kind == "forbidden":
-        used = next((name for name in exercise.forbid if f"`{name}`" in message), "something that is forbidden")
-        message = f"This exercise asks you to build what `{used}` does, so don't call it."
+        message = dont_call(next((name for name in exercise.forbid if f"`{name}`" in message), UNNAMED))
     known = type_ if hasattr(builtins, type_) or type_ in ("TimeLimit", "deadlock", "died", "raised") else "Exception"
     return Failure(kind, message, known if type_ else "", trace)
 
