@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Sequence
 
+from autograde.classroom.budget import budget
 from autograde.classroom.sandbox.isolation import NoSandbox, engine
 from autograde.classroom.sandbox.process import SandboxFailed
 from autograde.classroom.sandbox.session import Session
@@ -20,6 +21,7 @@ from autograde.exercise import Exercise
 from autograde.exercises import find, names
 from autograde.judging.calls import Failure, Outcome
 from autograde.judging.grading import grade
+from autograde.judging.limits import TimeLimit
 from autograde.judging.wording import NOT_JUDGED
 from autograde.report import Report
 
@@ -86,10 +88,13 @@ def _checked(exercise: Exercise, seed: int, session: Session) -> dict:
     start = time.monotonic()
     watching = _Watching(session)
     try:
-        report = grade(exercise, _stand_in, seed, runner=watching.runner)
+        with budget():
+            report = grade(exercise, _stand_in, seed, runner=watching.runner)
     except (SandboxFailed, NoSandbox):
         raise
-    except Exception as error:  # a value that an oracle's, a law's or a diagnosis' code could not take
+    except (Exception, TimeLimit) as error:  # a value that an oracle's, a law's or a diagnosis' code could not take
+        if isinstance(error, TimeLimit):
+            session.close()  # it may have been in the middle of a message
         watching.note = f"{NOT_JUDGED[:-1]} ({type(error).__name__})."
         report = Report(exercise.name, exercise.points, 0.0, "no points", secret_diagnosis=NOT_JUDGED)
     return {

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from autograde.exercise import Case, Exercise, Law
-from autograde.judging.calls import Outcome, copied, fixed_randomness, plain, told
-from autograde.judging.comparing import compare, describe, tensors
+from autograde.judging.calls import Failure, Outcome, copied, fixed_randomness, plain, told
+from autograde.judging.comparing import compare, describe, tensors, weight
 from autograde.judging.conditioning import within_rounding
 from autograde.judging.diagnosing import Diagnosis, Tried, disagreement, match
 from autograde.judging.gradients import FLOWS
@@ -21,6 +21,8 @@ from autograde.judging.patterns import CUT_OFF, OTHER_GRADIENTS, does_nothing, g
 from autograde.judging.running import CallFailed, Local
 from autograde.report import Line, Report
 
+_SMALL = 100_000  # numbers: so many may be in any result
+_LARGER = 4  # times what is in the right answer
 FURTHER = 3  # draws that a misconception has to explain as well before it is named
 
 
@@ -79,7 +81,23 @@ class Judgement:
 
     @cached_property
     def got(self) -> list[Outcome]:
-        return self.running.run(self.cases)
+        return self._run(self.cases)
+
+    def _run(self, cases: Sequence[Case]) -> list[Outcome]:
+        """The outcomes; what is far larger than the right answer is none, since nothing here may have to work on it."""
+        outcomes = self.running.run(cases) if cases else []
+        return [self._sized(one, outcome) for one, outcome in zip(cases, outcomes, strict=True)]
+
+    def _sized(self, one: Case, outcome: Outcome) -> Outcome:
+        size = weight(outcome.value)
+        if size <= _SMALL:
+            return outcome
+        asked = self._answer(self.exercise, one) if self.exercise.oracle else [list(one.args), one.kwargs]
+        if size <= _LARGER * weight(asked):
+            return outcome
+        return replace(
+            outcome, value=None, failure=Failure("too large", "The result is far larger than the task needs.")
+        )
 
     @cached_property
     def expected(self) -> list:
@@ -109,7 +127,7 @@ class Judgement:
         if self.exercise.ranks or any(o.failure and o.failure.kind == "too slow" for o in self.got):
             return Tried()
         cases = self._more()
-        got = self.running.run(cases) if cases else []
+        got = self._run(cases)
         expected = (
             [self._answer(self.exercise, one) for one in cases] if self.exercise.oracle else [o.value for o in got]
         )
