@@ -25,6 +25,8 @@ from nbgrader.preprocessors import ClearHiddenTests, Execute, NbGraderPreprocess
 from nbgrader.utils import setenv
 
 from autograde.classroom.submission import SKIPPED, Step, grade_id, marks_of, outline, tags, take
+from autograde.classroom.trusted import suspicions
+from autograde.exercises import find, names
 from autograde.judging.wording import is_score, kept
 from labkit.notebook import notebook_of
 
@@ -39,7 +41,8 @@ class TakeOnlySolutions(NbGraderPreprocessor):
     def preprocess(self, nb: NotebookNode, resources: dict) -> tuple[NotebookNode, dict]:
         source = nbformat.read(_source_of(self.parent.parent.coursedir, resources), as_version=4)
         taken = take(nb.cells, outline(resources["nbgrader"]["notebook"], source.cells))
-        for remark in taken.remarks:
+        known = {step.label: find(step.label) for step in taken.steps if step.kind == "check" and step.label in names()}
+        for remark in [*taken.remarks, *suspicions(taken, known)]:
             self.log.warning(remark)
         waiting, cells = list(taken.steps), []
         for cell in source.cells:

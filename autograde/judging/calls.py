@@ -20,7 +20,7 @@ import torch
 
 from autograde.exercise import Case, Exercise
 from autograde.judging.comparing import compare, describe, rebuild, tensors
-from autograde.judging.forbidding import Watch, dont_call
+from autograde.judging.forbidding import Watch, always_forbidden, dont_call, is_ready_made
 from autograde.judging.gradients import gradients
 from autograde.judging.limits import TimeLimit, time_limit
 
@@ -60,7 +60,7 @@ def run_once(implementation: Callable, exercise: Exercise, one: Case) -> Outcome
     target = (implementation, *args) if exercise.probe else args
     function = exercise.probe or implementation
     out = Bounded()
-    value, failure, shared, watch = None, None, (), Watch(exercise.forbid)
+    value, failure, shared, watch = None, None, (), _watch(implementation, exercise)
     try:
         with _surroundings(exercise, out, watch):
             if one.backward is None:
@@ -104,6 +104,13 @@ def fixed_randomness():
         yield
     finally:
         torch.set_rng_state(before)
+
+
+def _watch(implementation: Callable, exercise: Exercise) -> Watch:
+    """On what is forbidden here, and on the exercises themselves. Their own solutions may use each other."""
+    if is_ready_made(implementation):
+        return Watch(exercise.forbid)
+    return Watch(always_forbidden(exercise.forbid), exercise.probe)
 
 
 def copied(value: Any) -> Any:

@@ -153,9 +153,9 @@ def test_a_message_over_the_caps_is_not_made():
         pack({"a": value})
 
 
-def filtered(program: bytes, number: int, argument: int = 0, architecture: int = 0xC000003E) -> int:
+def filtered(program: bytes, number: int, argument=0, third=0, *, architecture: int = 0xC000003E) -> int:
     """What Linux answers to a system call: seccomp(2)'s classic BPF, as far as the filter needs it."""
-    data = {0: number, 4: architecture, 16: argument}
+    data = {0: number, 4: architecture, 16: argument, 32: third}
     at = held = 0
     while True:
         code, yes, no, k = struct.unpack_from("=HBBI", program, 8 * at)
@@ -178,7 +178,7 @@ def call(request, monkeypatch):
     monkeypatch.setattr("platform.machine", lambda: name)
     program = seccomp.program()
     ask = functools.partial(filtered, program, architecture=architecture)
-    return lambda numbers, argument=0: ask(numbers[column] if isinstance(numbers, tuple) else numbers, argument)
+    return lambda numbers, *args: ask(numbers[column] if isinstance(numbers, tuple) else numbers, *args)
 
 
 def test_the_filter_refuses_what_it_lists_and_nothing_else(call):
@@ -197,9 +197,10 @@ def test_of_another_architecture_everything_is_refused():
 
 @pytest.mark.parametrize("which", [seccomp._SOCKET, seccomp._SOCKETPAIR])
 def test_sockets_are_of_the_families_that_are_listed(call, which):
-    allowed = {family for family in range(64) if call(which, family) == ALLOWED}
-    assert allowed == {socket.AF_UNIX, socket.AF_INET, socket.AF_INET6}
-    assert call(which, socket.AF_NETLINK) == NO_FAMILY
+    for protocol, more in ((0, {socket.AF_NETLINK}), (12, set())):  # of netlink's protocols only the first, routes
+        allowed = {family for family in range(64) if call(which, family, protocol) == ALLOWED}
+        assert allowed == {socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, *more}
+    assert call(which, socket.AF_PACKET) == NO_FAMILY
 
 
 PROBED = [name for name in names() if find(name).probe]

@@ -50,10 +50,11 @@ _CLONE, _CLONE3 = (56, 220), 435
 _NEW_NAMESPACE = 0x7E020000  # clone's CLONE_NEW… flags
 _SOCKET, _SOCKETPAIR = (41, 198), (53, 199)
 _FAMILIES = {"AF_UNIX": 1, "AF_INET": 2, "AF_INET6": 10}
+_NETLINK, _ROUTE = 16, 0  # by which ranks ask for the network's interfaces, and nothing else of that family
 _LOAD, _JUMP_EQUAL, _JUMP_AT_LEAST, _JUMP_ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _ALLOW, _EPERM, _ENOSYS, _EAFNOSUPPORT = 0x7FFF0000, 0x00050001, 0x00050026, 0x00050061
 _X32 = 0x40000000  # the same calls under other numbers
-_NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT = 0, 4, 16  # where they are in struct seccomp_data
+_NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT, _THIRD_ARGUMENT = 0, 4, 16, 32  # where they are in struct seccomp_data
 
 
 def program() -> bytes | None:
@@ -78,6 +79,10 @@ def program() -> bytes | None:
             "socket",
             (_LOAD, "", "", _FIRST_ARGUMENT),  # the family
             *((_JUMP_EQUAL, "allow", "", family) for family in _FAMILIES.values()),
+            (_JUMP_EQUAL, "", "no family", _NETLINK),
+            (_LOAD, "", "", _THIRD_ARGUMENT),  # its protocol
+            (_JUMP_EQUAL, "allow", "", _ROUTE),
+            "no family",
             (_RETURN, "", "", _EAFNOSUPPORT),
             "allow",
             (_RETURN, "", "", _ALLOW),
