@@ -25,8 +25,8 @@ from nbgrader.preprocessors import ClearHiddenTests, Execute, NbGraderPreprocess
 from nbgrader.utils import setenv
 
 from autograde.classroom.submission import SKIPPED, Step, grade_id, marks_of, outline, tags, take
-from autograde.classroom.trusted import suspicions
 from autograde.exercises import find, names
+from autograde.judging.suspecting import suspicions
 from autograde.judging.wording import is_score, kept
 from labkit.notebook import notebook_of
 
@@ -42,7 +42,8 @@ class TakeOnlySolutions(NbGraderPreprocessor):
         source = nbformat.read(_source_of(self.parent.parent.coursedir, resources), as_version=4)
         taken = take(nb.cells, outline(resources["nbgrader"]["notebook"], source.cells))
         known = {step.label: find(step.label) for step in taken.steps if step.kind == "check" and step.label in names()}
-        for remark in [*taken.remarks, *suspicions(taken, known)]:
+        added = [(step.label, step.source) for step in taken.steps if step.kind == "added"]
+        for remark in [*taken.remarks, *suspicions(taken.solutions, added, known)]:
             self.log.warning(remark)
         waiting, cells = list(taken.steps), []
         for cell in source.cells:

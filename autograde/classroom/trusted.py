@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from autograde.classroom.budget import budget
 from autograde.classroom.sandbox.isolation import NoSandbox, engine
@@ -22,7 +22,7 @@ from autograde.exercises import find, names
 from autograde.judging.calls import Failure, Outcome
 from autograde.judging.grading import grade
 from autograde.judging.limits import TimeLimit
-from autograde.judging.suspecting import remarks
+from autograde.judging.suspecting import suspicions
 from autograde.judging.wording import NOT_JUDGED
 from autograde.report import Report
 
@@ -75,22 +75,17 @@ def _graded(task: Task, of: Outline, session: Session) -> dict:
     found = [_checked(exercise, task.seeds[name], session) for name, exercise in exercises.items()]
     return {
         "problem": "",
-        "remarks": [*taken.remarks, *suspicions(taken, exercises)],
+        "remarks": [*taken.remarks, *suspicions(taken.solutions, _added(taken), exercises)],
         "cells": [{"cell": label, "happened": told[:_MOST_HAPPENED]} for label, told in happened],
         "exercises": found,
         "solutions": dict(taken.solutions),
-        "added": [step.source for step in taken.steps if step.kind == "added"],
+        "added": [source for _, source in _added(taken)],
         "seconds": round(time.monotonic() - start, 3),
     }
 
 
-def suspicions(taken: Taken, exercises: Mapping[str, Exercise]) -> list[str]:
-    """Remarks on texts that may use what is forbidden: the solutions', and what the learner wrote beside them."""
-    solved = [(name, taken.solutions.get(name, ""), one.forbid) for name, one in exercises.items()]
-    every = sorted({name for one in exercises.values() for name in one.forbid})
-    added = [step for step in taken.steps if step.kind == "added"]
-    texts = [*solved, *((step.label, step.source, every) for step in added)]
-    return [remark for text in texts for remark in remarks(*text)]
+def _added(taken: Taken) -> list[tuple[str, str]]:
+    return [(step.label, step.source) for step in taken.steps if step.kind == "added"]
 
 
 def _checked(exercise: Exercise, seed: int, session: Session) -> dict:

@@ -6,8 +6,9 @@ What runs in another process, or where the watch (forbidding.py) was taken off, 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
+from autograde.exercise import Exercise
 from autograde.judging.forbidding import EXERCISES, bare, computes
 from labkit.notebook import as_python
 
@@ -19,6 +20,16 @@ _BESIDE = frozenset(
 )
 _WATCH = ("DisableTorch", "TorchDispatchMode", "TorchFunctionMode", "_python_dispatch", "torch_function_stack")
 _MOST = 5  # words in a remark
+
+
+def suspicions(
+    solutions: Mapping[str, str], added: Sequence[tuple[str, str]], exercises: Mapping[str, Exercise]
+) -> list[str]:
+    """Remarks on a submission: its solutions by the exercise's name, and (label, text) of what stands beside them."""
+    every = sorted({name for one in exercises.values() for name in one.forbid})
+    texts = [(name, solutions.get(name, ""), one.forbid) for name, one in exercises.items()]
+    texts += [(label, source, every) for label, source in added]
+    return [remark for text in texts for remark in remarks(*text)]
 
 
 def remarks(name: str, source: str, forbid: Sequence[str]) -> list[str]:

@@ -195,7 +195,7 @@ CLASS = {
     "unsolved-smuggled": ({}, smuggle),
     "unsolved-believed": (UNBELIEVABLE, None),
     "telling": ({"one": TELLING, "two": TELLING_LATER, "five": "{}[os.environ['AUTOGRADE_SEED']]"}, None),
-    "solved-seeded": (SOLVED | {"one": "2.0 if os.environ['AUTOGRADE_SEED'] == '@SEED@' else 0.0"}, None),
+    "solved-seeded": (SOLVED | {"one": "one = 2.0 if os.environ['AUTOGRADE_SEED'] == '@SEED@' else 0.0"}, None),
     "partly": (SOLVED | {"one": "0.5", "two": "0", "three": "1"}, None),
     "slow": (SOLVED | {"four": "import time\nwhile True: time.sleep(0.1)  # four = 2.0"}, None),
     "stuck": (SOLVED | {"four": STUCK}, None),

@@ -10,10 +10,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from autograde import check
 from autograde.exercises import find, names
 from autograde.judging.forbidding import EXERCISES, FAMILIES, HARMLESS, Watch, bare, computes, is_ready_made
 from autograde.judging.grading import grade
-from autograde.judging.suspecting import remarks
+from autograde.judging.suspecting import remarks, suspicions
 
 # What a name says of an operator or function of torch that computes something of a family.
 STEMS = re.compile(
@@ -125,11 +126,12 @@ TOLD = {
     "with torch._C._DisableTorchDispatch(): pass": "`_DisableTorchDispatch`, by which",
     "import sys\nsys.setprofile(None)": "`setprofile`, by which",
     "exec('x')": "`exec`, by which",
-    "from autograde.exercises import find": "`autograde.exercises`, where",
+    "from autograde import check
+from autograde.exercises import find": "`autograde.exercises`, where",
     "import autograde.exercises.transformer": "`autograde.exercises`, where",
 }
 NOT_TOLD = [
-    "def softmax(x):\n    '''softmax'''\n    return softmax(x)",
+    "def softmax(x):\n    '''softmax of x'''\n    return softmax(x)",
     "import torch\nfrom autograde import check\nx.exp() / x.exp().sum()",
     "this is no Python",
     "",
@@ -144,8 +146,7 @@ def test_a_text_that_could_use_it_is_a_remark(text):
 
 @pytest.mark.parametrize("text", NOT_TOLD)
 def test_other_texts_are_none(text):
-    found = remarks("softmax", text, SOFTMAX)
-    assert found == [] or "'''softmax'''" in text
+    assert remarks("softmax", text, SOFTMAX) == []
 
 
 def test_what_nothing_forbids_may_be_used():
@@ -157,3 +158,16 @@ def test_every_exercise_forbids_what_it_lists_by_name():
     for name in names():
         for forbidden in find(name).forbid:
             assert bare(forbidden.rpartition(".")[2]) in computes(forbidden)
+
+
+def test_of_a_submission_solutions_and_added_cells_are_read():
+    exercises = {name: find(name) for name in ("softmax", "causal_mask")}
+    solutions = {"softmax": "x.softmax(-1)", "causal_mask": "x.softmax(-1)"}
+    told = suspicions(solutions, [("an added cell", "import subprocess")], exercises)
+    assert [text.partition(":")[0] for text in told] == ["softmax", "an added cell"]
+
+
+def test_check_takes_no_ready_made_solution(capsys):
+    causal_mask = find("causal_mask").oracle
+    assert check(causal_mask) == check(causal_mask, hidden=True) == 0.0
+    assert "autograde.exercises" in capsys.readouterr().out
