@@ -126,8 +126,7 @@ TOLD = {
     "with torch._C._DisableTorchDispatch(): pass": "`_DisableTorchDispatch`, by which",
     "import sys\nsys.setprofile(None)": "`setprofile`, by which",
     "exec('x')": "`exec`, by which",
-    "from autograde import check
-from autograde.exercises import find": "`autograde.exercises`, where",
+    "from autograde.exercises import find": "`autograde.exercises`, where",
     "import autograde.exercises.transformer": "`autograde.exercises`, where",
 }
 NOT_TOLD = [
