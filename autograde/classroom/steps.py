@@ -11,7 +11,6 @@ import hashlib
 import hmac
 import json
 import pathlib
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -111,7 +110,7 @@ class BelieveNumbersOnly(NbGraderPreprocessor):
         points = _points(results[0]) if len(results) == 1 and not errors else 0.0
         points = points if 0 <= points <= most and is_score(name, points) else 0.0
         shown = kept(name, "\n".join(map(_text, cell.outputs)))
-        told = [shown] * bool(shown) + [_told(error, name) for error in errors]
+        told = [shown] * bool(shown) + [self._told(error, name) for error in errors]
         if not cell.outputs:
             told = ["This check did not run: an earlier cell crashed, or could not be stopped."]
         result = nbformat.v4.new_output("execute_result", {"text/plain": str(points)})
@@ -119,7 +118,14 @@ class BelieveNumbersOnly(NbGraderPreprocessor):
 
     def _of_cell(self, cell: NotebookNode) -> list[NotebookNode]:
         errors = [o for o in cell.outputs if o.output_type == "error"]
-        return [_stream(f"{_told(error, '')}\n") for error in errors]
+        return [_stream(f"{self._told(error, '')}\n") for error in errors]
+
+    def _told(self, error: NotebookNode, name: str) -> str:
+        """An error in words that a learner's code can't choose."""
+        stopped = self.config.ExecuteToTheEnd.error_on_timeout
+        unknown = {"ename": "NameError", "evalue": f"name '{name}' is not defined"}
+        known = [each for each in (stopped, unknown) if (error.ename, error.evalue) == (each["ename"], each["evalue"])]
+        return f"{error.ename}: {error.evalue}" if known else "This cell raised an error."
 
 
 class HideTests(NbGraderPreprocessor):
@@ -169,15 +175,6 @@ def _points(output: NotebookNode) -> float:
 def _text(output: NotebookNode) -> str:
     """What a stream or a display says, as plain text."""
     return str(output.get("text") or output.get("data", {}).get("text/plain", ""))
-
-
-def _told(error: NotebookNode, name: str) -> str:
-    """An error in words that a learner's code can't choose."""
-    unknown = f"name '{name}' is not defined"
-    if name and (error.ename, error.evalue) == ("NameError", unknown):
-        return f"NameError: {unknown}"
-    stopped = re.fullmatch(r"this cell ran for more than \d{1,6} seconds and was stopped", error.evalue)
-    return error.evalue if error.ename == "Timeout" and stopped else "This cell raised an error."
 
 
 @contextlib.contextmanager

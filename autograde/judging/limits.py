@@ -112,7 +112,7 @@ def _by_thread(seconds: float, clock: Callable[[], float], waiting: _Waiting | N
     sent, end = 0, clock() + seconds
 
     def ring():
-        nonlocal sent, end
+        nonlocal sent
         wait = seconds
         while not over.wait(wait):
             with lock:
