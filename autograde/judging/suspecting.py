@@ -38,7 +38,8 @@ def remarks(name: str, source: str, forbid: Sequence[str]) -> list[str]:
         tree = ast.parse(as_python(source))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return []
-    words = [word for word in _words(tree) if len(word) < 200]
+    names = [word for word in _names(tree) if len(word) < 200]
+    words = names + [text for text in _texts(tree) if len(text) < 200]
     found = []
     if any(f"{word}.".startswith(f"{EXERCISES}.") for word in words):
         found.append(f"{name}: its text has `{EXERCISES}`, where the right answers are")
@@ -48,7 +49,7 @@ def remarks(name: str, source: str, forbid: Sequence[str]) -> list[str]:
     used = [word for word in words if word in forbid or bare(word.rpartition(".")[2]) in banned or _top(word) in banned]
     if used:
         found.append(f"{name}: its text has {_listed(used)}, which is forbidden or computes what is")
-    beside = [word for word in words if _top(word) in _BESIDE or any(part in word for part in _WATCH)]
+    beside = [word for word in names if _top(word) in _BESIDE or any(part in word for part in _WATCH)]
     if beside:
         found.append(f"{name}: its text has {_listed(beside)}, by which code can run unwatched")
     return found
@@ -63,8 +64,14 @@ def _listed(words: Sequence[str]) -> str:
     return ", ".join(f"`{word}`" for word in known[:_MOST]) + ", …" * (len(known) > _MOST)
 
 
-def _words(tree: ast.AST) -> Iterator[str]:
-    """What a text uses: modules, attributes, names that it calls, and short texts that may become any of these.
+def _texts(tree: ast.AST) -> Iterator[str]:
+    """Texts that could be names: `getattr` makes some of them."""
+    constants = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
+    return (value for value in constants if isinstance(value, str) and value.isidentifier())
+
+
+def _names(tree: ast.AST) -> Iterator[str]:
+    """What a text uses: modules, attributes, and names that it calls.
 
     A name by itself counts only where Python itself gives it a meaning: learners call their own functions as they like.
     """
@@ -78,5 +85,3 @@ def _words(tree: ast.AST) -> Iterator[str]:
             yield node.attr
         elif isinstance(node, ast.Name) and node.id in _BESIDE:
             yield node.id
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.isidentifier():
-            yield node.value

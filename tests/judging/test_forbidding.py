@@ -132,6 +132,7 @@ TOLD = {
 NOT_TOLD = [
     "def softmax(x):\n    '''softmax of x'''\n    return softmax(x)",
     "import torch\nfrom autograde import check\nx.exp() / x.exp().sum()",
+    "roles = ['system', 'user', 'compile']",
     "this is no Python",
     "",
 ]
