@@ -29,7 +29,7 @@ class Report:
     """The result of one check.
 
     `failing` describes the smallest failing case as (what, text) pairs; it is empty in a hidden check, where inputs
-    stay secret. `secret_diagnosis` is the diagnosis for a hidden check, from a closed list (judging/wording.py).
+    stay secret. `secret_diagnosis` is the diagnosis for a hidden check, from a closed list (wording.py).
     `status` is one of: solved, wrong, not implemented, no points.
     """
 

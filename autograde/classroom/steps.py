@@ -26,7 +26,7 @@ from nbgrader.utils import setenv
 from autograde.classroom.submission import SKIPPED, Step, grade_id, marks_of, outline, tags, take
 from autograde.exercises import find, names
 from autograde.judging.suspecting import suspicions
-from autograde.judging.wording import is_score, kept
+from autograde.wording import is_score, kept
 from labkit.notebook import notebook_of
 
 
@@ -88,7 +88,7 @@ class BelieveNumbersOnly(NbGraderPreprocessor):
     """Makes a check cell's output what nbgrader's reading of it should be, and leaves no word of the learner's code.
 
     That code runs beside the hidden tests and their seed, and could tell either in whatever it puts out. So a check
-    keeps what `autograde.judging.wording` knows of reports, and a number of points that this check can give (anything
+    keeps what `autograde.wording` knows of reports, and a number of points that this check can give (anything
     else is worth 0); other cells, an error's text and times are not kept at all, nor files that the run has left.
     """
 

@@ -23,8 +23,8 @@ from autograde.judging.calls import Failure, Outcome
 from autograde.judging.grading import grade
 from autograde.judging.limits import TimeLimit
 from autograde.judging.suspecting import suspicions
-from autograde.judging.wording import NOT_JUDGED
 from autograde.report import Report
+from autograde.wording import NOT_JUDGED
 
 _MOST_HAPPENED = 600
 _MOST_SECONDS = 900.0  # for all notebooks of one student

@@ -10,8 +10,8 @@ import torch
 from autograde.exercise import Draft, case
 from autograde.exercises import find
 from autograde.judging.grading import grade
-from autograde.judging.wording import diagnoses, hints, kept, lines_of, scores
 from autograde.report import Report
+from autograde.wording import diagnoses, hints, kept, lines_of, scores
 
 MARK = 73519.25
 TEXT = "marker7351925"
