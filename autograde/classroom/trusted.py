@@ -75,7 +75,8 @@ def _graded(task: Task, of: Outline, session: Session) -> dict:
     found = [_checked(exercise, task.seeds[name], session) for name, exercise in exercises.items()]
     return {
         "problem": "",
-        "remarks": [*taken.remarks, *suspicions(taken.solutions, _added(taken), exercises)],
+        "remarks": list(taken.remarks),
+        "suspicions": suspicions(taken.solutions, _added(taken), exercises),  # for teachers alone
         "cells": [{"cell": label, "happened": told[:_MOST_HAPPENED]} for label, told in happened],
         "exercises": found,
         "solutions": dict(taken.solutions),

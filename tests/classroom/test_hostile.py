@@ -33,7 +33,7 @@ from class_of_one import (
 )
 
 from autograde.classroom.collect import collect
-from autograde.classroom.journal import exercises_of
+from autograde.classroom.journal import exercises_of, summary_of
 from autograde.classroom.reports.classreport import class_page
 from autograde.classroom.reports.export import gradescope
 from autograde.classroom.reports.pages import write_feedback
@@ -278,6 +278,18 @@ def test_hidden_inputs_don_t_come_back(classroom):
     assert "LEAK" not in json.dumps(gradescope(results["h-leaked_inputs"], {}))
     for path in (course.root / "autograded").rglob(f"{CHAPTER}.ipynb"):
         assert "LEAK" not in path.read_text(), "nbgrader makes its feedback of it"
+
+
+def test_what_only_the_text_shows_is_told_to_teachers_and_costs_nothing(classroom):
+    course, results, _, _ = classroom
+    notebook = results["h-unwatched"]["notebooks"][CHAPTER]
+    told = notebook["suspicions"]
+    assert any("`subprocess`" in text for text in told) and any(
+        "`softmax`, which is forbidden" in text for text in told
+    )
+    assert told[0] in summary_of({"notebooks": {CHAPTER: notebook}})
+    write_feedback(course, SECTION, {"h-unwatched": results["h-unwatched"]})
+    assert "subprocess" not in (course.root / "feedback/h-unwatched" / SECTION / f"{CHAPTER}.html").read_text()
 
 
 def test_no_markup_of_a_learner_reaches_a_page(classroom):
