@@ -149,3 +149,11 @@ def test_sleep_counts():
 def test_the_system_tells_how_long_a_thread_has_waited():
     assert limits.waited(f"/proc/self/task/{threading.get_native_id()}/schedstat") >= 0.0
     assert limits.waited("/proc/self/no-such-file") == 0.0
+
+
+def test_a_checks_own_budget_waits_as_well_and_not_for_ever(monkeypatch):
+    told = iter([0.0, 2.0, 100.0])
+    monkeypatch.setattr(limits, "waited", lambda path: next(told))
+    with limits.budget(10.0):
+        assert 11 < limits.left() <= 12
+        assert 39 < limits.left() <= 40

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 import torch
 
+from autograde.classroom.sandbox.session import _KINDS
+from autograde.classroom.task import REASONS
 from autograde.exercise import Draft, case
 from autograde.exercises import find
-from autograde.judging.grading import grade
+from autograde.judging.grading import NEEDS, OVER, UNFINISHED, grade
+from autograde.judging.limits import budget
 from autograde.report import Report
 from autograde.wording import diagnoses, hints, kept, lines_of, scores
 
@@ -128,3 +132,42 @@ def test_of_what_claims_to_be_a_report_only_known_lines_are_kept():
 
 def test_a_report_that_was_made_without_a_diagnosis_for_hidden_checks_tells_none():
     assert Report("softmax", 2, 0.0, "wrong", diagnosis=TEXT).hidden().diagnosis == ""
+
+
+def half_written(x, text, size=1):
+    if x.sum() > MARK:
+        raise NotImplementedError
+    raise NotImplementedError("so far")
+
+
+def marker7351925(x):
+    raise NotImplementedError
+
+
+def needing(x, text, size=1):
+    return marker7351925(x)
+
+
+@pytest.mark.parametrize(
+    ("solution", "public", "secret"), [(half_written, "in line", UNFINISHED), (needing, TEXT, NEEDS)]
+)
+def test_what_is_not_written_yet_is_told_without_a_line_or_a_name(solution, public, secret):
+    report = grade(EXERCISE, solution, 5)
+    assert public in report.diagnosis and report.hidden().diagnosis == secret
+    assert secret in diagnoses(EXERCISE)
+
+
+def test_how_far_a_check_came_in_its_time_is_no_hidden_reports_matter():
+    def slowly(x, text, size=1):
+        time.sleep(0.6)
+        return squared(x, text)
+
+    with budget(1.0):
+        report = grade(EXERCISE, slowly, 5)
+    hidden = report.hidden().diagnosis
+    assert "of 3 cases were tried" in report.diagnosis and report.diagnosis.endswith(hidden.removeprefix(OVER))
+    assert hidden.startswith(f"{OVER} On the cases that fail") and hidden in diagnoses(EXERCISE)
+
+
+def test_of_every_kind_of_failure_learners_are_told_unless_the_report_says_it():
+    assert _KINDS - {"not implemented", "forbidden"} <= set(REASONS)
