@@ -37,6 +37,7 @@ from autograde.classroom.journal import exercises_of, summary_of
 from autograde.classroom.reports.classreport import class_page
 from autograde.classroom.reports.export import gradescope
 from autograde.classroom.reports.pages import write_feedback
+from autograde.classroom.scores import standings
 from autograde.classroom.submission import cells_of, take
 from autograde.repository import ROOT
 
@@ -272,10 +273,11 @@ def test_nothing_was_learned(classroom):
 def test_hidden_inputs_don_t_come_back(classroom):
     course, results, _, _ = classroom
     write_feedback(course, SECTION, {"h-leaked_inputs": results["h-leaked_inputs"]})
+    its = standings(course, SECTION, results)["h-leaked_inputs"]
     page = (course.root / "feedback/h-leaked_inputs" / SECTION / f"{CHAPTER}.html").read_text()
     assert "LEAK" not in page and "softmax" in page and "a call raised an error" in page
     assert "LEAK" in json.dumps(results["h-leaked_inputs"]), "teachers read it, and the search would find it"
-    assert "LEAK" not in json.dumps(gradescope(results["h-leaked_inputs"], {}))
+    assert "LEAK" not in json.dumps(gradescope(results["h-leaked_inputs"], its))
     for path in (course.root / "autograded").rglob(f"{CHAPTER}.ipynb"):
         outputs = [cell.get("outputs", []) for cell in json.loads(path.read_text())["cells"]]
         assert "LEAK" not in json.dumps(outputs), "nbgrader makes its feedback of it"
@@ -297,7 +299,7 @@ def test_no_markup_of_a_learner_reaches_a_page(classroom):
     course, results, _, _ = classroom
     write_feedback(course, SECTION, results)
     pages = [p.read_text(encoding="utf-8") for p in (course.root / "feedback").rglob("*.html")]
-    pages.append(class_page(SECTION, results))
+    pages.append(class_page(SECTION, results, standings(course, SECTION, results)))
     for text in pages:
         assert "<script" not in text and "<img src=x" not in text
     assert any("&lt;script&gt;stolen(6)" in text for text in pages), "the search would find it"
