@@ -211,6 +211,14 @@ def test_what_no_misconception_explains_is_told_by_what_it_does(solution, told):
     assert told in report.diagnosis and report.hidden().diagnosis in diagnoses(ROOTS)
 
 
+@pytest.mark.parametrize("whole", [2**63, 2**64, 10**400], ids=["2**63", "2**64", "10**400"])
+@pytest.mark.parametrize("right", [[2.0, 3.0], 2.0, 3, torch.ones(2)], ids=["list", "number", "whole", "tensor"])
+def test_whole_numbers_beyond_torchs_are_wrong_and_no_more(right, whole):
+    exercise = Exercise("toy_whole", 1, cases=lambda g: [case([1.0])], oracle=lambda x: right)
+    for wrong in (whole, [whole, 1], [whole, whole]):
+        assert grade(exercise, lambda x, wrong=wrong: wrong).earned == 0
+
+
 def test_one_wrong_number_is_no_factor():
     mean = replace(
         ROOTS,

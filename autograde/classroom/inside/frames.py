@@ -27,6 +27,7 @@ MOST_BODY = 32 * 2**20
 _HEAD = struct.Struct(">4sII")
 _DEEP = 40  # levels of containers
 _MOST_THINGS = 300_000  # numbers, texts and containers of a reply
+_MOST_WHOLE = 2**64  # a task asks for one that is not torch's any more
 _MOST_KINDS = 100  # other types in a message
 _DTYPES = {
     str(dtype).removeprefix("torch."): dtype
@@ -172,7 +173,7 @@ class _Decoder:
         if not isinstance(said, dict):
             if isinstance(said, list):
                 raise BadFrame("a bare list")
-            return self._opaque("int") if type(said) is int and abs(said) >= 2**63 else said
+            return self._opaque("int") if type(said) is int and abs(said) > _MOST_WHOLE else said
         ((tag, content),) = said.items()
         if tag in ("list", "tuple"):
             items = [self.value(item, depth + 1) for item in content]
