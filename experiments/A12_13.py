@@ -1,0 +1,56 @@
+"""Does a higher temperature break the loops of greedy decoding, and what does it cost?"""
+
+from experiments import looping
+from experiments.looping import habits, heated, less, openings, over, passages, percent, tasks, write
+from labkit.experiment import Experiment, interval
+
+HEATS = {"temperature 0.5": 0.5, "temperature 0.7": 0.7, "temperature 1.0": 1.0}
+
+experiment = Experiment(
+    claim="A12.13",
+    question="Does a higher temperature break the loops of greedy decoding, and what does it cost?",
+    arms={
+        "greedy": {"heat": 0.0},
+        **{name: {"heat": heat} for name, heat in HEATS.items()},
+        "temperature 1.0, drawn again": {"heat": 1.0, "again": True},
+        "people": {},
+        "greedy, cut short": {"heat": 0.0, "first": 4},
+    },
+    seeds=(0,),
+    shows="greedy",
+    shows_not="people",
+    live=("greedy, cut short", 0),
+    within={"repeated": 0.25, "pairs": 0.25, "curve": 0.4, "nll": 0.4},
+)
+
+
+@experiment.measure
+def measure(seed, heat=None, first=None, again=False):
+    """One way to write, its texts and its tasks; without a heat, what people wrote; `first` texts alone are short."""
+    if heat is None:
+        return habits(passages(looping.STEPS))
+    if first:
+        return habits(*write(openings(first), looping.greedy, 50))
+    choose = heated(heat) if heat else looping.greedy
+    texts = looping.greedy_texts() if not heat else write(openings(), choose, looping.STEPS)
+    return habits(*texts) | ({} if again else tasks(choose))
+
+
+@experiment.conclude
+def conclude(found):
+    rate = {arm: interval(over(found, arm, "repeated")) for arm in found.arms}
+    best = [name for name in HEATS if rate[name].below(looping.BROKEN)]
+    gain = {name: less(found, "greedy", name, "repeated") for name in HEATS}
+    helped = [name for name in HEATS if gain[name].above(0)]
+    cost = less(found, "temperature 1.0", "greedy", "nll")
+    facts = {kind: less(found, "greedy", "temperature 1.0", kind) for kind in ("capitals", "copies")}
+    return {
+        "verdict": "correct" if best else "imprecise" if helped else "wrong",
+        "controls": looping.controls(found, "greedy"),
+        "numbers": {
+            **looping.told(found),
+            "gain_1.0": f"{percent(gain['temperature 1.0'])}",
+            "cost": cost.text(".1f"),
+            **{f"{kind}_lost": percent(each) for kind, each in facts.items()},
+        },
+    }
