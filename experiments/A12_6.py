@@ -32,12 +32,12 @@ experiment = Experiment(
         "no other heads, set 1": {"cut": 0},
         "no other heads, set 2": {"cut": 1},
         "people": {"people": True},
-        "no induction heads, recall alone": {"cut": "induction", "recall_alone": True},
+        "no induction heads, cut short": {"cut": "induction", "recall_alone": True},
     },
     seeds=(0,),
     shows="no induction heads",
     shows_not="no other heads, set 1",
-    live=("no induction heads, recall alone", 0),
+    live=("no induction heads, cut short", 0),
     within={"recall": 0.05, "climb": 0.1},
 )
 
@@ -173,7 +173,7 @@ def conclude(found):
         "verdict": word,
         "controls": {"shows": said[cut].below(half), "shows_not": all(said[other].above(half) for other in sets)},
         "numbers": {
-            **{f"rate_{name}": text for name, text in looping.told(found).items() if "alone" not in name},
+            **{f"rate_{name}": text for name, text in looping.told(found).items()},
             **{f"recall_{arm.replace(' ', '_')}": f"{100 * each.mean:.0f} %" for arm, each in said.items()},
             **{f"harm_{arm.replace(' ', '_')}": f"{each.mean:.2f}" for arm, each in harm.items()},
             "more_than_set_1": percent(more[0]),
