@@ -4,7 +4,7 @@ from experiments import looping
 from experiments.looping import habits, heated, less, openings, over, passages, percent, tasks, write
 from labkit.experiment import Experiment, interval
 
-HEATS = {"temperature 0.5": 0.5, "temperature 0.7": 0.7, "temperature 1.0": 1.0}
+HEATS = {"temperature 0.7": 0.7, "temperature 1.0": 1.0}
 
 experiment = Experiment(
     claim="A12.13",

@@ -1,7 +1,8 @@
 """Is a false answer a form of repetition?
 
 The model writes about a country, with its loops or without, and is asked for the capital only then. If false answers
-came of repeating, they would go when the loops go. What a loop can do to an answer is seen where a sentence was planted.
+came of repeating, they would go when the loops go. What repetition can do to an answer is seen where a sentence was
+planted.
 """
 
 from experiments import looping
