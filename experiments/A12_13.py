@@ -12,7 +12,6 @@ experiment = Experiment(
     arms={
         "greedy": {"heat": 0.0},
         **{name: {"heat": heat} for name, heat in HEATS.items()},
-        "temperature 1.0, drawn again": {"heat": 1.0, "again": True},
         "people": {},
         "greedy, cut short": {"heat": 0.0, "first": 4},
     },
@@ -25,7 +24,7 @@ experiment = Experiment(
 
 
 @experiment.measure
-def measure(seed, heat=None, first=None, again=False):
+def measure(seed, heat=None, first=None):
     """One way to write, its texts and its tasks; without a heat, what people wrote; `first` texts alone are short."""
     if heat is None:
         return habits(passages(looping.STEPS))
@@ -33,7 +32,7 @@ def measure(seed, heat=None, first=None, again=False):
         return habits(*write(openings(first), looping.greedy, 50))
     choose = heated(heat) if heat else looping.greedy
     texts = looping.greedy_texts() if not heat else write(openings(), choose, looping.STEPS)
-    return habits(*texts) | ({} if again else tasks(choose))
+    return habits(*texts) | tasks(choose)
 
 
 @experiment.conclude

@@ -1,10 +1,9 @@
 """Does seeing more of what came before keep a model from repeating itself?"""
 
 from experiments import looping
-from experiments.looping import habits, less, openings, over, passages, percent, write
-from labkit.experiment import Experiment, interval
+from experiments.looping import habits, less, openings, passages, percent, write
+from labkit.experiment import Experiment
 
-READ = 256
 POINTS = 0.10
 
 experiment = Experiment(
@@ -14,8 +13,6 @@ experiment = Experiment(
         "sees 16": {"window": 16},
         "sees 64": {"window": 64},
         "sees all": {},
-        "read 16": {"read": 16},
-        "read 256": {"read": 256},
         "people": {"people": True},
         "sees 16, cut short": {"window": 16, "first": 4},
     },
@@ -28,12 +25,10 @@ experiment = Experiment(
 
 
 @experiment.measure
-def measure(seed, window=None, read=None, people=False, first=None):
-    """Greedy texts of a writer who sees only its beginning and the last few tokens, or who has read more or less."""
+def measure(seed, window=None, people=False, first=None):
+    """Greedy texts of a writer who sees its opening and, of what it wrote, the last few tokens; `first` are short."""
     if people:
         return habits(passages(looping.STEPS))
-    if read:
-        return habits(*write(passages(READ)[:, -read:], looping.greedy, looping.STEPS))
     if first:
         return habits(*write(openings(first), looping.greedy, 50, window=window))
     whole = window is None
@@ -46,9 +41,7 @@ def measure(seed, window=None, read=None, people=False, first=None):
 def conclude(found):
     # Above 0: who sees less repeats more, as the claim has it.
     narrow = [less(found, arm, "sees all", "repeated") for arm in ("sees 16", "sees 64")]
-    short = less(found, "read 16", "read 256", "repeated")
-    helps = [all(each.above(POINTS) for each in narrow), short.above(POINTS)]
-    idle = [all(each.below(POINTS) for each in narrow), short.below(POINTS)]
+    helps, idle = [each.above(POINTS) for each in narrow], [each.below(POINTS) for each in narrow]
     if all(helps):
         word = "correct"
     elif all(idle):
@@ -62,7 +55,5 @@ def conclude(found):
             **looping.told(found),
             "narrow_16": percent(narrow[0]),
             "narrow_64": percent(narrow[1]),
-            "short": percent(short),
-            "after_256": percent(interval(over(found, "read 256", "repeated"))),
         },
     }
