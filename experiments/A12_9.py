@@ -31,10 +31,9 @@ def measure(seed, window=None, people=False, first=None):
         return habits(passages(looping.STEPS))
     if first:
         return habits(*write(openings(first), looping.greedy, 50, window=window))
-    whole = window is None
-    return habits(
-        *(looping.greedy_texts() if whole else write(openings(), looping.greedy, looping.STEPS, None, window))
-    )
+    if window is None:
+        return habits(*looping.greedy_texts())
+    return habits(*write(openings(), looping.greedy, looping.STEPS, window=window))
 
 
 @experiment.conclude

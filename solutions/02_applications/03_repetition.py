@@ -408,7 +408,8 @@ right.set(xlabel="what / 1.2 takes from the best token's logit", xlim=(0, 1.2 * 
 right.invert_yaxis()
 show(fig, f"Bars for six contexts: between {negative.min():.0%} and {negative.max():.0%} of all logits are negative; "
           f"dividing the best logit by 1.2 takes between {drop.min():.1f} and {drop.max():.1f}.",
-     title=f"{'Zero is no fixed place' if drop.max() > 1.2 * drop.min() else 'Here zero stays put'}: {negative.min():.0%} to {negative.max():.0%} of the logits are negative, "
+     title=f"{'Zero is no fixed place' if drop.max() > 1.2 * drop.min() else 'Here zero stays put'}: "
+           f"{negative.min():.0%} to {negative.max():.0%} of the logits are negative, "
            f"and / 1.2 takes {drop.min():.1f} to {drop.max():.1f} from the best")
 
 # %% [markdown]
@@ -605,13 +606,13 @@ def change(found, arm, number):
 
 fig, means = prices(heat, settings)
 show(fig, f"Four panels, a row for each setting. {in_words(means)}.",
-     title=f"Temperature 1: repeats {means['repeated']['greedy']:.0%} → {means['repeated']['temperature 1.0']:.0%}, NLL "
-           f"{means['nll']['greedy']:.1f} → {means['nll']['temperature 1.0']:.1f} nats, copies "
+     title=f"Temperature 1: repeats {means['repeated']['greedy']:.0%} → {means['repeated']['temperature 1.0']:.0%}, "
+           f"NLL {means['nll']['greedy']:.1f} → {means['nll']['temperature 1.0']:.1f} nats, copies "
            f"{means['copies']['greedy']:.0%} → {means['copies']['temperature 1.0']:.0%}")
 print(heat.again())
-verdict("A12.13", word, f"Repeated phrases: greedy {rate['greedy'].text('.0f')} %, at 0.7 "
-        f"{rate['temperature 0.7'].text('.0f')} %, at 1.0 {rate['temperature 1.0'].text('.0f')} %. The price at 1.0, in points: capitals "
-        f"{change(heat, 'temperature 1.0', 'capitals')}, copies {change(heat, 'temperature 1.0', 'copies')}.")
+verdict("A12.13", word, "Repeated phrases: " + ", ".join(f"{arm} {rate[arm].text('.0f')} %" for arm in settings)
+        + f". The price at 1.0, in points: capitals {change(heat, 'temperature 1.0', 'capitals')}, copies "
+          f"{change(heat, 'temperature 1.0', 'copies')}.")
 
 # %% [markdown]
 # A temperature strikes blindly: it changes *every* choice, not only those that close a loop.
@@ -642,9 +643,10 @@ if presence.above(0):
 else:
     told = "Presence repeats less than frequency" if presence.below(0) else "Presence and frequency aren't told apart"
 fig, means = prices(cures, ["greedy", *PENALTIES])
+copied = ", ".join(f"{means['copies'][arm]:.0%}" for arm in PENALTIES)
 show(fig, f"Four panels, a row for each setting. {in_words(means)}.",
      title=f"Surely below 10 % of repeated phrases: {len(broken)} of 3 penalties. Copies: greedy "
-           f"{means['copies']['greedy']:.0%}, then {', '.join(f'{means["copies"][arm]:.0%}' for arm in PENALTIES)}")
+           f"{means['copies']['greedy']:.0%}, then {copied}")
 print(cures.again())
 verdict("A12.14", word, f"Repeated phrases: greedy {rate['greedy'].text('.0f')} %, "
         + ", ".join(f"{arm} {rate[arm].text('.0f')} %" for arm in PENALTIES[:3])
@@ -761,7 +763,7 @@ CURES = {"repetition_penalty 1.2": Yours(repetition_penalty, penalty=1.2),
 LIBRARY = {"repetition_penalty 1.2": RepetitionPenaltyLogitsProcessor(1.2),
            "no_repeat_ngram 4": NoRepeatNGramLogitsProcessor(4)}
 together = SideBySide([*CURES.values(), *LIBRARY.values()])
-SHORT = 32
+SHORT = 48
 ids = prompts.repeat(len(together.processors), 1)
 ids = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=SHORT, min_new_tokens=SHORT,
                      do_sample=False, logits_processor=[together])
@@ -802,27 +804,26 @@ every = {"greedy": loops[:, :SHORT]} | mine
 
 
 @torch.inference_mode()
-def surprise(texts):
-    """Nats a token of each text, under the model itself."""
+def nll(texts):
+    """Negative log-likelihood of each text under the model itself, nats a token."""
     scores = model(torch.cat([prompts, texts], 1)).logits[:, start - 1 : -1]
     return F.cross_entropy(scores.mT, texts, reduction="none").mean(1)
 
 
 fig, axes = figure(1, 3, width=10.5, height=3.4, sharey=True)
-distinct = {name: 1 - repetition_rate(texts, 1) for name, texts in every.items()}
+distinct = {name: 100 * (1 - repetition_rate(texts, 1)) for name, texts in every.items()}
 columns = {"repeated phrases, %": {name: 100 * repetition_rate(texts) for name, texts in every.items()},
-           "distinct tokens, %": {name: 100 * values for name, values in distinct.items()},
-           "nats a token": {name: surprise(texts) for name, texts in every.items()}}
-for ax, (label, values) in zip(axes, columns.items(), strict=True):
-    means = [float(value.mean()) for value in values.values()]
-    ax.barh(list(every), means, color=["#777777"] + [COLORS[0]] * len(mine))
-    for row, value in enumerate(values.values()):
-        ax.plot(value, [row] * len(value), "o", color="black", markersize=3, alpha=0.6)
-    ax.set(xlabel=label, xlim=(0, 1.1 * max(float(value.max()) for value in values.values())))
+           "distinct tokens, %": distinct,
+           "NLL, nats a token": {name: nll(texts) for name, texts in every.items()}}
+for ax, (label, column) in zip(axes, columns.items(), strict=True):
+    ax.barh(list(every), [float(of.mean()) for of in column.values()], color=["#777777"] + [COLORS[0]] * len(mine))
+    for row, of in enumerate(column.values()):
+        ax.plot(of, [row] * len(of), "o", color="black", markersize=3, alpha=0.6)
+    ax.set(xlabel=label, xlim=(-0.03 * max(of.max() for of in column.values()), None))
 axes[0].invert_yaxis()
 rates = {name: repetition_rate(texts).mean() for name, texts in every.items()}
-show(fig, "Bars for greedy decoding and your four cures, with a dot for each of the six texts: repeated four-token "
-          "phrases, distinct tokens, surprise.",
+show(fig, "Bars for greedy decoding and your four cures, with a dot for each of the six texts: distinct tokens, NLL, and "
+          "repeated phrases: " + ", ".join(f"{name} {rate:.0%}" for name, rate in rates.items()) + ".",
      title=f"Repeated phrases: greedy {rates['greedy']:.0%}, with your four cures at most "
            f"{max(rate for name, rate in rates.items() if name != 'greedy'):.0%}")
 for name, texts in every.items():
