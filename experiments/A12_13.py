@@ -4,16 +4,16 @@ from experiments import looping
 from experiments.looping import habits, heated, less, openings, over, passages, percent, tasks, write
 from labkit.experiment import Experiment, interval
 
-HEATS = {"temperature 0.7": 0.7, "temperature 1.0": 1.0}
+HEATS = {"temperature 1.0": 1.0, "temperature 0.7": 0.7}
 
 experiment = Experiment(
     claim="A12.13",
     question="Does a higher temperature break the loops of greedy decoding, and what does it cost?",
     arms={
         "greedy": {"heat": 0.0},
-        **{name: {"heat": heat} for name, heat in HEATS.items()},
         "people": {},
         "greedy, cut short": {"heat": 0.0, "first": 4},
+        **{name: {"heat": heat} for name, heat in HEATS.items()},
     },
     seeds=(0,),
     shows="greedy",
@@ -47,8 +47,8 @@ def conclude(found):
         "verdict": "correct" if best else "imprecise" if helped else "wrong",
         "controls": looping.controls(found, "greedy"),
         "numbers": {
-            **looping.told(found),
-            "gain_1.0": f"{percent(gain['temperature 1.0'])}",
+            **{name.replace(".", "_"): text for name, text in looping.told(found).items()},
+            "gain": percent(gain["temperature 1.0"]),
             "cost": cost.text(".1f"),
             **{f"{kind}_lost": percent(each) for kind, each in facts.items()},
         },

@@ -26,9 +26,9 @@ experiment = Experiment(
         "repetition penalty 1.2": {"penalty": 1.2},
         "presence 1": {"presence": 1.0},
         "frequency 1": {"frequency": 1.0},
-        "no 4-gram twice": {"n": 4},
         "people": {"people": True},
         "repetition penalty 1.2, cut short": {"penalty": 1.2, "first": 4},
+        "no 4-gram twice": {"n": 4},
     },
     seeds=(0,),
     shows="greedy",
@@ -70,9 +70,14 @@ def conclude(found):
         "verdict": "correct" if broken else "imprecise" if helped else "wrong",
         "controls": looping.controls(found, "greedy"),
         "numbers": {
-            **looping.told(found),
+            **{_name(arm): text for arm, text in looping.told(found).items()},
             "presence_minus_frequency": percent(apart),
-            **{f"copies_lost_{name.replace(' ', '_')}": percent(each) for name, each in lost.items()},
-            **{f"capitals_lost_{name.replace(' ', '_')}": percent(each) for name, each in facts.items()},
+            **{f"copies_lost_{_name(arm)}": percent(each) for arm, each in lost.items()},
+            **{f"capitals_lost_{_name(arm)}": percent(each) for arm, each in facts.items()},
         },
     }
+
+
+def _name(arm):
+    """An arm as cards name it: `{A12.14:repetition_penalty_1_2}`."""
+    return "".join(letter if letter.isalnum() else "_" for letter in arm)

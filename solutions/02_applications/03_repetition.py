@@ -822,8 +822,8 @@ for ax, (label, column) in zip(axes, columns.items(), strict=True):
     ax.set(xlabel=label, xlim=(-0.03 * max(of.max() for of in column.values()), None))
 axes[0].invert_yaxis()
 rates = {name: repetition_rate(texts).mean() for name, texts in every.items()}
-show(fig, "Bars for greedy decoding and your four cures, with a dot for each of the six texts: distinct tokens, NLL, and "
-          "repeated phrases: " + ", ".join(f"{name} {rate:.0%}" for name, rate in rates.items()) + ".",
+show(fig, "Bars for greedy decoding and your four cures, with a dot for each of the six texts: distinct tokens, NLL, "
+          "and repeated phrases: " + ", ".join(f"{name} {rate:.0%}" for name, rate in rates.items()) + ".",
      title=f"Repeated phrases: greedy {rates['greedy']:.0%}, with your four cures at most "
            f"{max(rate for name, rate in rates.items() if name != 'greedy'):.0%}")
 for name, texts in every.items():
