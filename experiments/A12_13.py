@@ -1,19 +1,20 @@
 """Does a higher temperature break the loops of greedy decoding, and what does it cost?"""
 
 from experiments import looping
-from experiments.looping import habits, heated, less, openings, over, passages, percent, tasks, write
+from experiments.looping import habits, less, openings, over, passages, percent, tasks, write
+from experiments.trial import WAYS, written
 from labkit.experiment import Experiment, interval
 
-HEATS = {"temperature 1.0": 1.0, "temperature 0.7": 0.7}
+HOT = "temperature 1.0"
 
 experiment = Experiment(
     claim="A12.13",
     question="Does a higher temperature break the loops of greedy decoding, and what does it cost?",
     arms={
-        "greedy": {"heat": 0.0},
-        "people": {},
-        "greedy, cut short": {"heat": 0.0, "first": 4},
-        **{name: {"heat": heat} for name, heat in HEATS.items()},
+        "greedy": {"by": "greedy"},
+        HOT: {"by": HOT},
+        "people": {"by": "people"},
+        "greedy, cut short": {"by": "greedy", "first": 4},
     },
     seeds=(0,),
     shows="greedy",
@@ -24,32 +25,28 @@ experiment = Experiment(
 
 
 @experiment.measure
-def measure(seed, heat=None, first=None):
-    """One way to write, its texts and its tasks; without a heat, what people wrote; `first` texts alone are short."""
-    if heat is None:
+def measure(seed, by, first=None):
+    """One way to write, its texts and its tasks; or what people wrote; `first` texts alone are short."""
+    if by == "people":
         return habits(passages(looping.STEPS))
     if first:
         return habits(*write(openings(first), looping.greedy, 50))
-    choose = heated(heat) if heat else looping.greedy
-    texts = looping.greedy_texts() if not heat else write(openings(), choose, looping.STEPS)
-    return habits(*texts) | tasks(choose)
+    if by == "greedy":
+        return habits(*looping.greedy_texts()) | tasks(looping.greedy)
+    return habits(*written()[by]) | tasks(WAYS[by])
 
 
 @experiment.conclude
 def conclude(found):
-    rate = {arm: interval(over(found, arm, "repeated")) for arm in found.arms}
-    best = [name for name in HEATS if rate[name].below(looping.BROKEN)]
-    gain = {name: less(found, "greedy", name, "repeated") for name in HEATS}
-    helped = [name for name in HEATS if gain[name].above(0)]
-    cost = less(found, "temperature 1.0", "greedy", "nll")
-    facts = {kind: less(found, "greedy", "temperature 1.0", kind) for kind in ("capitals", "copies")}
+    hot = interval(over(found, HOT, "repeated"))
+    gain, cost = less(found, "greedy", HOT, "repeated"), less(found, HOT, "greedy", "nll")
     return {
-        "verdict": "correct" if best else "imprecise" if helped else "wrong",
+        "verdict": "correct" if hot.below(looping.BROKEN) else "imprecise" if gain.above(0) else "wrong",
         "controls": looping.controls(found, "greedy"),
         "numbers": {
             **{name.replace(".", "_"): text for name, text in looping.told(found).items()},
-            "gain": percent(gain["temperature 1.0"]),
+            "gain": percent(gain),
             "cost": cost.text(".1f"),
-            **{f"{kind}_lost": percent(each) for kind, each in facts.items()},
+            **{f"{kind}_lost": percent(less(found, "greedy", HOT, kind)) for kind in ("capitals", "copies")},
         },
     }

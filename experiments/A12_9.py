@@ -10,16 +10,15 @@ experiment = Experiment(
     claim="A12.9",
     question="Does seeing more of what came before keep a model from repeating itself?",
     arms={
-        "sees 16": {"window": 16},
-        "sees 64": {"window": 64},
+        "sees 32": {"window": 32},
         "sees all": {},
         "people": {"people": True},
-        "sees 16, cut short": {"window": 16, "first": 4},
+        "sees 32, cut short": {"window": 32, "first": 4},
     },
     seeds=(0,),
     shows="sees all",
     shows_not="people",
-    live=("sees 16, cut short", 0),
+    live=("sees 32, cut short", 0),
     within={"repeated": 0.25, "pairs": 0.25, "curve": 0.4, "nll": 0.4},
 )
 
@@ -39,20 +38,13 @@ def measure(seed, window=None, people=False, first=None):
 @experiment.conclude
 def conclude(found):
     # Above 0: who sees less repeats more, as the claim has it.
-    narrow = [less(found, arm, "sees all", "repeated") for arm in ("sees 16", "sees 64")]
-    helps, idle = [each.above(POINTS) for each in narrow], [each.below(POINTS) for each in narrow]
-    if all(helps):
+    narrow = less(found, "sees 32", "sees all", "repeated")
+    if narrow.above(POINTS):
         word = "correct"
-    elif all(idle):
-        word = "wrong"
     else:
-        word = "imprecise" if any(helps) else "unverifiable"
+        word = "wrong" if narrow.below(0) else "imprecise" if narrow.above(0) else "unverifiable"
     return {
         "verdict": word,
         "controls": looping.controls(found, "sees all"),
-        "numbers": {
-            **looping.told(found),
-            "narrow_16": percent(narrow[0]),
-            "narrow_64": percent(narrow[1]),
-        },
+        "numbers": {**looping.told(found), "narrow": percent(narrow)},
     }
