@@ -39,10 +39,10 @@ def measure(seed, window=None, people=False, first=None):
 def conclude(found):
     # Above 0: who sees less repeats more, as the claim has it.
     narrow = less(found, "sees 32", "sees all", "repeated")
-    if narrow.above(POINTS):
-        word = "correct"
+    if narrow.above(0):
+        word = "correct" if narrow.above(POINTS) else "imprecise"
     else:
-        word = "wrong" if narrow.below(0) else "imprecise" if narrow.above(0) else "unverifiable"
+        word = "wrong" if narrow.below(POINTS) else "unverifiable"
     return {
         "verdict": word,
         "controls": looping.controls(found, "sees all"),
