@@ -570,10 +570,7 @@ check(contrastive_search_step)
 # %% claim="A12.13"
 HOT = "temperature 1.0"
 rate = {arm: interval(values(heat, arm)) for arm in ("greedy", HOT)}
-if rate[HOT].below(10):
-    word = "correct"
-else:
-    word = "imprecise" if less(heat, "greedy", HOT).above(0) else "wrong"
+word = "correct" if rate[HOT].below(10) else "imprecise" if less(heat, "greedy", HOT).above(0) else "wrong"
 
 
 def prices(found, arms, numbers):
