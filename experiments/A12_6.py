@@ -35,8 +35,8 @@ experiment = Experiment(
         "no induction heads, cut short": {"cut": "induction", "recall_alone": True},
     },
     seeds=(0,),
-    shows="no induction heads",
-    shows_not="no other heads, set 1",
+    shows="the whole model",
+    shows_not="people",
     live=("no induction heads, cut short", 0),
     within={"recall": 0.05, "climb": 0.1},
 )
@@ -166,19 +166,22 @@ def conclude(found):
         word = "correct"
     else:
         word = "unverifiable"
-    half = said[whole].mean / 2
     rises = interval([each[-1] - each[0] for each in over(found, whole, "climb")])
     harm = {arm: less(found, arm, whole, "prose") for arm in (cut, *sets)}
     return {
         "verdict": word,
-        "controls": {"shows": said[cut].below(half), "shows_not": all(said[other].above(half) for other in sets)},
+        "controls": looping.controls(found, whole),
         "numbers": {
-            **{f"rate_{name}": text for name, text in looping.told(found).items()},
-            **{f"recall_{arm.replace(' ', '_')}": f"{100 * each.mean:.0f} %" for arm, each in said.items()},
-            **{f"harm_{arm.replace(' ', '_')}": f"{each.mean:.2f}" for arm, each in harm.items()},
+            **{f"rate_{name.replace(',', '')}": text for name, text in looping.told(found).items()},
+            **{f"recall_{_name(arm)}": f"{100 * each.mean:.0f} %" for arm, each in said.items()},
+            **{f"harm_{_name(arm)}": f"{each.mean:.2f}" for arm, each in harm.items()},
             "more_than_set_1": percent(more[0]),
             "more_than_set_2": percent(more[1]),
             "more_than_whole": percent(than_whole),
             "climb": percent(rises),
         },
     }
+
+
+def _name(arm):
+    return arm.replace(" ", "_").replace(",", "")

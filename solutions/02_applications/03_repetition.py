@@ -121,14 +121,14 @@ def rows(ax, found, arms, number="repeated", unit=100):
 
 
 fig, (left, right) = figure(1, 2, width=10.5, height=3.4)
-for arm, color, mark in (("people", COLORS[1], "s"), ("greedy", COLORS[0], "o")):
+for arm, color, mark in (("greedy", COLORS[0], "o"), ("people", COLORS[1], "s")):
     (curves,) = heat.each(arm, "curve")
     over = [interval([100 * value for value in at]) for at in zip(*curves, strict=True)]
     left.plot(LENGTHS, [each.mean for each in over], color=color, marker=mark, label=arm)
     left.fill_between(LENGTHS, [each.low for each in over], [each.high for each in over], color=color, alpha=0.2)
 left.set(xlabel="tokens of the text", ylabel="four-token phrases that\nstood there before, %", ylim=(0, 100))
 left.legend()
-rows(right, heat, ["people", "greedy"])
+rows(right, heat, ["greedy", "people"])
 right.set(xlabel="the same at 200 tokens, %", xlim=(-3, 103))
 at_25, at_200 = (interval([curve[i] for curve in heat.each("greedy", "curve")[0]]) for i in (0, -1))
 grows = at_200.low > at_25.high
@@ -342,7 +342,8 @@ show(fig, "Three panels with a row for the whole model and for three damaged one
 print(memory.again())
 verdict("A12.6", word, f"Repeated phrases without induction heads: {more[0].mean:+.0f} points against the whole model "
         f"(95 % interval {more[0].text('+.0f')}), {more[1].mean:+.0f} ({more[1].text('+.0f')}) and {more[2].mean:+.0f} "
-        f"({more[2].text('+.0f')}) against other damage.")
+        f"({more[2].text('+.0f')}) against other damage. Recall, in the order of the rows: "
+        + ", ".join(f"{of:.0f} %" for of in recalled.values()) + ".")
 
 # %% [markdown]
 # Whatever stands in the last panel: the earlier text *is* in the context, and heads exist that look it up. A loop in
