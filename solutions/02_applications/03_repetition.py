@@ -346,8 +346,9 @@ verdict("A12.6", word, f"Repeated phrases without induction heads: {more[0].mean
         + ", ".join(f"{of:.0f} %" for of in recalled.values()) + ".")
 
 # %% [markdown]
-# Whatever stands in the last panel: the earlier text *is* in the context, and heads exist that look it up. A loop in
-# the text is therefore something that the model sees.
+# Whatever the right panel says: the earlier text *is* in the context, and heads exist that look it up. A loop in the
+# text is therefore something that the model sees. Note also what other damage does to *Memory*: no cut takes one
+# faculty alone.
 #
 # ## Does a better view of the context help?
 #
@@ -696,7 +697,7 @@ verdict("A12.2", word, f"Without the loops {mended.mean:.0f} points of the false
 # %% [markdown]
 # Note the two controls. A false sentence said often enough can make an answer false, and a true one true: a loop
 # carries whatever stands in it. *False* and *repeated* are two measures of a text, and each can be had without the
-# other. (Hallucinations have a question of their own, A07.)
+# other. (Hallucinations have a question of their own.)
 #
 # ## Loops in 2026
 #
@@ -825,11 +826,11 @@ for name, texts in every.items():
 # ## What to remember
 #
 # * Measure it: the share of n-grams that stood there before; $n = 4$ tells loops from style.
-# * The loop feeds itself. The model *looks up* the earlier text and copies it: too good a memory, not too short a one.
+# * A loop feeds itself: the earlier text stands in the context, and induction heads copy it.
 # * The repetition penalty divides positive logits and multiplies negative ones, once a token; frequency subtracts by
 #   count, presence once; no-repeat n-gram forbids; contrastive search compares hidden states.
-# * Every cure has a price. Where the task is to repeat, the penalty is the mistake.
-# * A loop is not a hallucination.
+# * Ask every cure for its price. Where the task is to repeat, a penalty on repetition is the wrong tool.
+# * Stale and false are two measures of a text: test them apart.
 #
 # **Sources.** Holtzman et al. 2020, [arXiv:1904.09751](https://arxiv.org/abs/1904.09751) (degeneration); Welleck et
 # al. 2020, [arXiv:1908.04319](https://arxiv.org/abs/1908.04319) (seq-rep-n, unlikelihood training); Xu et al. 2022,
@@ -838,4 +839,5 @@ for name, texts in every.items():
 # [arXiv:1909.05858](https://arxiv.org/abs/1909.05858) (repetition penalty); Paulus et al. 2017,
 # [arXiv:1705.04304](https://arxiv.org/abs/1705.04304) (no trigram twice); Su et al. 2022,
 # [arXiv:2202.06417](https://arxiv.org/abs/2202.06417) (contrastive search); OpenAI's API reference (frequency and
-# presence); Lee et al. 2021, [arXiv:2107.06499](https://arxiv.org/abs/2107.06499) (training data).
+# presence); Lee et al. 2021, [arXiv:2107.06499](https://arxiv.org/abs/2107.06499) (training data); Xiao et al. 2023,
+# [arXiv:2309.17453](https://arxiv.org/abs/2309.17453) (the first tokens).
