@@ -173,15 +173,11 @@ def conclude(found):
         "controls": looping.controls(found, whole),
         "numbers": {
             **{f"rate_{name.replace(',', '')}": text for name, text in looping.told(found).items()},
-            **{f"recall_{_name(arm)}": f"{100 * each.mean:.0f} %" for arm, each in said.items()},
-            **{f"harm_{_name(arm)}": f"{each.mean:.2f}" for arm, each in harm.items()},
+            **{f"recall_{arm.replace(' ', '_').replace(',', '')}": f"{100 * each.mean:.0f} %" for arm, each in said.items()},
+            **{f"harm_{arm.replace(' ', '_').replace(',', '')}": f"{each.mean:.2f}" for arm, each in harm.items()},
             "more_than_set_1": percent(more[0]),
             "more_than_set_2": percent(more[1]),
             "more_than_whole": percent(than_whole),
             "climb": percent(rises),
         },
     }
-
-
-def _name(arm):
-    return arm.replace(" ", "_").replace(",", "")
