@@ -166,15 +166,16 @@ def conclude(found):
         word = "correct"
     else:
         word = "unverifiable"
+    name = {arm: arm.replace(" ", "_").replace(",", "") for arm in found.arms}
     rises = interval([each[-1] - each[0] for each in over(found, whole, "climb")])
     harm = {arm: less(found, arm, whole, "prose") for arm in (cut, *sets)}
     return {
         "verdict": word,
         "controls": looping.controls(found, whole),
         "numbers": {
-            **{f"rate_{name.replace(',', '')}": text for name, text in looping.told(found).items()},
-            **{f"recall_{arm.replace(' ', '_').replace(',', '')}": f"{100 * each.mean:.0f} %" for arm, each in said.items()},
-            **{f"harm_{arm.replace(' ', '_').replace(',', '')}": f"{each.mean:.2f}" for arm, each in harm.items()},
+            **{f"rate_{key.replace(',', '')}": text for key, text in looping.told(found).items()},
+            **{f"recall_{name[arm]}": f"{100 * each.mean:.0f} %" for arm, each in said.items()},
+            **{f"harm_{name[arm]}": f"{each.mean:.2f}" for arm, each in harm.items()},
             "more_than_set_1": percent(more[0]),
             "more_than_set_2": percent(more[1]),
             "more_than_whole": percent(than_whole),

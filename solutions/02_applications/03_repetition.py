@@ -661,9 +661,10 @@ verdict("A12.14", word, "Repeated phrases: " + ", ".join(f"{arm} {of.text('.0f')
 # What repetition *can* do to an answer is the control: the model reads a false capital four times before it is asked,
 # or the true one.
 #
-# Fixed before the run: *correct* if the texts without repeats take away surely over half of the false answers;
-# *wrong* if they surely take away less than half, and surely over 10 % of the answers are false there; else
-# *unverifiable*.
+# Fixed before the run: the greedy texts must surely repeat over 20 % of their phrases, else there is little to take
+# away and the sentence stays *unverifiable*. If they do, it is *correct* if the texts without repeats surely take away
+# over half of the false answers; *wrong* if they surely take away less than half, and surely over 10 % of the answers
+# are false there; else *unverifiable*, too.
 
 # %% claim="A12.2"
 lies = evidence("A12.2")
@@ -671,10 +672,13 @@ AFTER = ["after a greedy text", "after a text without repeats"]
 false = {arm: interval(values(lies, arm, "false")) for arm in lies.arms}
 mended = less(lies, *AFTER, "false")
 half = false[AFTER[0]].mean / 2
-if mended.above(half):
+looped = interval(values(lies, AFTER[0]))
+if looped.above(20) and mended.above(half):
     word = "correct"
+elif looped.above(20) and mended.below(half) and false[AFTER[1]].above(10):
+    word = "wrong"
 else:
-    word = "wrong" if mended.below(half) and false[AFTER[1]].above(10) else "unverifiable"
+    word = "unverifiable"
 
 fig, (left, right) = figure(1, 2, width=10.5, height=3.4, width_ratios=[1, 1.15])
 rows(left, lies, AFTER)
@@ -692,12 +696,12 @@ show(fig, "Left: repeated phrases in the texts about 40 countries, greedy and wi
            "without repeats")
 print(lies.again())
 verdict("A12.2", word, f"Without the loops {mended.mean:.0f} points of the false answers are gone (95 % interval "
-        f"{mended.text('.0f')}); half of them would be {half:.0f}.")
+        f"{mended.text('.0f')}); half of them would be {half:.0f}. The greedy texts repeat {looped.text('.0f')} % of "
+        f"their phrases{'' if looped.above(20) else ', which is not surely over 20 %'}.")
 
 # %% [markdown]
-# Note the two controls. A false sentence said often enough can make an answer false, and a true one true: a loop
-# carries whatever stands in it. *False* and *repeated* are two measures of a text, and each can be had without the
-# other. (Hallucinations have a question of their own.)
+# Note the two controls: repetition carries whatever is repeated. By definition *false* and *repeated* are two measures
+# of a text, whatever the run says of how often they meet in this model. (Hallucinations have a question of their own.)
 #
 # ## Loops in 2026
 #
