@@ -38,7 +38,7 @@ from labkit import COLORS, SEQUENTIAL, evidence, figure, interval, shakespeare, 
 # %% tags=["demo"]
 model, tokenizer = smollm()  # float32: in bf16 another machine's rounding would soon make another text of it
 END = tokenizer.eos_token_id
-STEPS = 72
+STEPS = 64
 OPENINGS = ["When the two robots met for the", "On the first day of the expedition",
             "My grandmother always said that the best", "The city council announced on Monday that",
             "I have a dream that one day", "The most important thing in life is"]
@@ -760,7 +760,7 @@ CURES = {"repetition_penalty 1.2": Yours(repetition_penalty, penalty=1.2),
 LIBRARY = {"repetition_penalty 1.2": RepetitionPenaltyLogitsProcessor(1.2),
            "no_repeat_ngram 4": NoRepeatNGramLogitsProcessor(4)}
 together = SideBySide([*CURES.values(), *LIBRARY.values()])
-SHORT = 48
+SHORT = 32
 ids = prompts.repeat(len(together.processors), 1)
 ids = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=SHORT, min_new_tokens=SHORT,
                      do_sample=False, logits_processor=[together])
