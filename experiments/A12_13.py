@@ -1,8 +1,8 @@
 """Does a higher temperature break the loops of greedy decoding, and what does it cost?"""
 
 from experiments import looping
-from experiments.looping import habits, less, openings, over, passages, percent, tasks, write
-from experiments.trial import WAYS, written
+from experiments.looping import habits, less, openings, over, passages, percent, write
+from experiments.trial import written
 from labkit.experiment import Experiment, interval
 
 HOT = "temperature 1.0"
@@ -26,14 +26,12 @@ experiment = Experiment(
 
 @experiment.measure
 def measure(seed, by, first=None):
-    """One way to write, its texts and its tasks; or what people wrote; `first` texts alone are short."""
+    """The texts of one way to write, or what people wrote; `first` texts alone are short."""
     if by == "people":
         return habits(passages(looping.STEPS))
     if first:
         return habits(*write(openings(first), looping.greedy, 50))
-    if by == "greedy":
-        return habits(*looping.greedy_texts()) | tasks(looping.greedy)
-    return habits(*written()[by]) | tasks(WAYS[by])
+    return habits(*(looping.greedy_texts() if by == "greedy" else written()[by]))
 
 
 @experiment.conclude
@@ -47,6 +45,5 @@ def conclude(found):
             **{name.replace(".", "_"): text for name, text in looping.told(found).items()},
             "gain": percent(gain),
             "cost": cost.text(".1f"),
-            **{f"{kind}_lost": percent(less(found, "greedy", HOT, kind)) for kind in ("capitals", "copies")},
         },
     }

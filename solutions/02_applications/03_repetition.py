@@ -558,12 +558,11 @@ check(contrastive_search_step)
 # %% [markdown]
 # ## What does a cure cost?
 #
-# A random generator breaks loops, too. So let us measure the price as well. Each setting writes the 32 texts and does
-# small tasks in the chat format:
+# A random generator breaks loops, too. So let us measure the price as well:
 #
 # * **negative log-likelihood** (NLL), in nats a token: how surprising the model itself finds its text, before any knob;
-# * **copies**: 24 texts with a pattern in them ("1, 2, 3, 1, 2, 3") to be repeated word for word;
-# * **capitals**: 24 questions for a capital, some of which the model knows (for the temperature).
+# * **copies**, for the penalties: 24 texts with a pattern in them ("1, 2, 3, 1, 2, 3") that the model is asked, in the
+#   chat format, to repeat word for word.
 #
 # The claim first in line: "temperature". Fixed before the run: *correct* if at temperature 1, the model's own
 # probabilities, the whole interval of repeated phrases lies below 10 %; *imprecise* if it only falls below greedy's;
@@ -594,21 +593,13 @@ def in_words(means):
                      for number, of in means.items())
 
 
-def change(found, arm, number):
-    """What an arm changes against greedy decoding in points, with its interval, and whether that is told from none."""
-    each = less(found, arm, "greedy", number)
-    sure = each.above(0) or each.below(0)
-    return f"{each.mean:+.0f} ({each.text('+.0f')}{'' if sure else ', not told from none'})"
-
-
-fig, means = prices(heat, ["greedy", HOT], ["repeated", "nll", "capitals", "copies"])
-show(fig, f"Four panels, a row for each setting. {in_words(means)}.",
+fig, means = prices(heat, ["greedy", HOT], ["repeated", "nll"])
+show(fig, f"Two panels, a row for each setting. {in_words(means)}.",
      title=f"Temperature 1: repeats {means['repeated']['greedy']:.0f} % → {means['repeated'][HOT]:.0f} %, NLL "
-           f"{means['nll']['greedy']:.1f} → {means['nll'][HOT]:.1f} nats, copies {means['copies']['greedy']:.0f} % → "
-           f"{means['copies'][HOT]:.0f} %")
+           f"{means['nll']['greedy']:.1f} → {means['nll'][HOT]:.1f} nats a token")
 print(heat.again())
 verdict("A12.13", word, f"Repeated phrases: greedy {rate['greedy'].text('.0f')} %, at 1.0 {rate[HOT].text('.0f')} %. "
-        f"The price in points: capitals {change(heat, HOT, 'capitals')}, copies {change(heat, HOT, 'copies')}.")
+        f"The price: the NLL rises by {less(heat, HOT, 'greedy', 'nll', 1).text()} nats a token (95 % interval).")
 
 # %% [markdown]
 # A temperature strikes blindly: it changes *every* choice, not only those that close a loop.
@@ -637,6 +628,14 @@ if presence.above(0):
     told = "Frequency repeats less than presence"
 else:
     told = "Presence repeats less than frequency" if presence.below(0) else "Presence and frequency aren't told apart"
+
+
+def change(found, arm, number):
+    """What an arm changes against greedy decoding in points, with its interval, and whether that is told from none."""
+    each = less(found, arm, "greedy", number)
+    sure = each.above(0) or each.below(0)
+    return f"{each.mean:+.0f} ({each.text('+.0f')}{'' if sure else ', not told from none'})"
+
 
 fig, means = prices(cures, ["greedy", *PENALTIES], ["repeated", "nll", "copies"])
 show(fig, f"Three panels, a row for each setting. {in_words(means)}.",
