@@ -346,7 +346,7 @@ verdict("A12.6", word, f"Repeated phrases without induction heads: {more[0].mean
         + ", ".join(f"{of:.0f} %" for of in recalled.values()) + ".")
 
 # %% [markdown]
-# Whatever the right panel says: the earlier text *is* in the context, and heads exist that look it up. A loop in the
+# Whatever the right panel says: what was written *is* in the context, and heads exist that look it up. A loop in the
 # text is therefore something that the model sees. Note also what other damage does to *Memory*: no cut takes one
 # faculty alone.
 #
