@@ -185,8 +185,8 @@ sizes = range(1, 13)
 rates = {"greedy texts": [repetition_rate(loops, n).mean() for n in sizes],
          "Shakespeare": [repetition_rate(passages, n).mean() for n in sizes]}
 fig, ax = figure(width=8.5, height=3.3)
-for (name, values), color, mark in zip(rates.items(), (COLORS[1], COLORS[0]), "os", strict=True):
-    ax.plot(sizes, [100 * value for value in values], color=color, marker=mark, label=name)
+for (name, shares), color, mark in zip(rates.items(), (COLORS[1], COLORS[0]), "os", strict=True):
+    ax.plot(sizes, [100 * share for share in shares], color=color, marker=mark, label=name)
 ax.set(xlabel="n", ylabel="n-grams that stood\nthere before, %", xticks=sizes, ylim=(0, None),
        title=f"Single tokens recur in both ({rates['greedy texts'][0]:.0%}, {rates['Shakespeare'][0]:.0%}); "
              f"at n = 8 it is {rates['greedy texts'][7]:.0%} against {rates['Shakespeare'][7]:.0%}")
@@ -239,9 +239,9 @@ left.set_xticks(range(len(sentences[0])), [spelled(t) for t in sentences[0]], ro
 left.set_yticks(range(TIMES), counts)
 left.set(ylabel="said for the … time", title="One sentence, token by token")
 fig.colorbar(shown, ax=left, label="probability, %")
-for values, name, color, mark in ((of_sentences, "three sentences", COLORS[0], "o"),
+for shares, name, color, mark in ((of_sentences, "three sentences", COLORS[0], "o"),
                                   (of_strings, "three random strings", COLORS[1], "s")):
-    right.plot(counts, values * 100, color=color, marker=mark, label=name)
+    right.plot(counts, shares * 100, color=color, marker=mark, label=name)
 right.set(xlabel="said for the … time", ylabel="mean probability\nof a token, %", ylim=(0, 100), title="The mean")
 right.legend(loc="lower right")
 told = "Each repetition makes the next one likelier" if (of_sentences.diff() > 0).all() else "No steady climb"
