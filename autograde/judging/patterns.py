@@ -5,6 +5,7 @@ Each pattern has to hold on every case that fails.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -88,7 +89,8 @@ def _wrong_kind(exercise: Exercise, wrong: Sequence[tuple]) -> Diagnosis | None:
 def _as_tensor(value: Any) -> Any:
     """A list of plain numbers as a tensor, everything else as it is."""
     if isinstance(value, (list, tuple)) and value and all(type(x) in (int, float) for x in value):
-        return torch.tensor(value, dtype=torch.float64)
+        with contextlib.suppress(ValueError, RuntimeError, OverflowError):  # a whole number beyond all floats
+            return torch.tensor(value, dtype=torch.float64)
     return value
 
 

@@ -36,6 +36,7 @@ from autograde.classroom.collect import collect
 from autograde.classroom.journal import exercises_of
 from autograde.classroom.reports.classreport import class_page
 from autograde.classroom.reports.pages import write_feedback
+from autograde.classroom.scores import standings
 from autograde.classroom.submission import cells_of, take
 from autograde.repository import ROOT
 
@@ -278,7 +279,7 @@ def test_no_markup_of_a_learner_reaches_a_page(classroom):
     course, results, _, _ = classroom
     write_feedback(course, SECTION, results)
     pages = [p.read_text(encoding="utf-8") for p in (course.root / "feedback").rglob("*.html")]
-    pages.append(class_page(SECTION, results))
+    pages.append(class_page(SECTION, results, standings(course, SECTION, results)))
     for text in pages:
         assert "<script" not in text and "<img src=x" not in text
     assert any("&lt;script&gt;stolen(6)" in text for text in pages), "the search would find it"
