@@ -39,10 +39,13 @@ def generic(exercise: Exercise, tried: Tried, expected: Sequence) -> Diagnosis |
         return None
     if all(g is None for g, _ in wrong):
         return Diagnosis("Your function returns None: is a `return` missing?")
+    asked_for_tensors = all(isinstance(e, torch.Tensor) for _, e in wrong)
     wrong = [(g, e) if isinstance(e, torch.Tensor) else (_as_tensor(g), _as_tensor(e)) for g, e in wrong]
     if not all(isinstance(e, torch.Tensor) for _, e in wrong):
         return _wrong_kind(exercise, wrong)
     other = [g for g, _ in wrong if not isinstance(g, torch.Tensor)]
+    if other and not asked_for_tensors:
+        return _wrong_kind(exercise, wrong)
     if other:
         got_one = "a text" if isinstance(other[0], str) else describe(other[0])  # a text could say the inputs
         return Diagnosis(f"Your function returns {got_one}, where a torch.Tensor is asked for.")
@@ -78,12 +81,14 @@ def _a(name: str) -> str:
 
 
 def _wrong_kind(exercise: Exercise, wrong: Sequence[tuple]) -> Diagnosis | None:
-    """What to say where no result can even be compared, and all of them for the same reason."""
-    found = [compare(e, g, exercise.rtol, exercise.atol) for g, e in wrong]
-    kinds = {mismatch.kind for mismatch in found}
+    """What to say where no result can even be compared, and all of them for the same reason.
+
+    How they differ stands in the report's line, which a hidden check doesn't show: it may quote what a solution gave.
+    """
+    kinds = {compare(e, g, exercise.rtol, exercise.atol).kind for g, e in wrong}
     if exercise.agrees or len(kinds) > 1 or kinds == {"value"}:
         return None
-    return Diagnosis(f"Wherever it is wrong, the {kinds.pop()} is not what is asked for: {found[0].message}.")
+    return Diagnosis(f"Wherever it is wrong, the {kinds.pop()} is not what is asked for.")
 
 
 def _as_tensor(value: Any) -> Any:
