@@ -78,7 +78,8 @@ class CellMaker:
 
     def _folded(self, cell: Cell) -> list[NotebookNode]:
         made = []
-        for source, hide in folded(cell.source):
+        # A payoff stays whole: where its first part ends in an error, the second would draw from what isn't there.
+        for source, hide in [(cell.source, False)] if cell.kind == "payoff" else folded(cell.source):
             made.append(self._code(replace(cell, source=source)))
             made[-1].metadata.update(COLLAPSED if hide else {})
         return made

@@ -58,10 +58,13 @@ def generic(exercise: Exercise, tried: Tried, expected: Sequence) -> Diagnosis |
         return None
     if all(g is None for g, _ in wrong):
         return _NONE
+    asked_for_tensors = all(isinstance(e, torch.Tensor) for _, e in wrong)
     wrong = [(g, e) if isinstance(e, torch.Tensor) else (_as_tensor(g), _as_tensor(e)) for g, e in wrong]
     if not all(isinstance(e, torch.Tensor) for _, e in wrong):
         return _wrong_kind(exercise, wrong)
     other = [g for g, _ in wrong if not isinstance(g, torch.Tensor)]
+    if other and not asked_for_tensors:
+        return _wrong_kind(exercise, wrong)
     if other:
         return replace(_NO_TENSOR, shown=f"Your function returns {describe(other[0])}, {_ASKED}")
     if any((mismatch := compare(e, g)) and mismatch.kind == "dtype" for g, e in wrong):
@@ -98,13 +101,14 @@ def _with_error(diagnosis: Diagnosis, name: str) -> Diagnosis:
 
 
 def _wrong_kind(exercise: Exercise, wrong: Sequence[tuple]) -> Diagnosis | None:
-    """What to say where no result can even be compared, and all of them for the same reason."""
-    found = [compare(e, g, exercise.rtol, exercise.atol) for g, e in wrong]
-    kinds = {mismatch.kind for mismatch in found}
+    """What to say where no result can even be compared, and all of them for the same reason.
+
+    How they differ stands in the report's line, which a hidden check doesn't show: it may quote what a solution gave.
+    """
+    kinds = {compare(e, g, exercise.rtol, exercise.atol).kind for g, e in wrong}
     if exercise.agrees or len(kinds) > 1 or kinds == {"value"}:
         return None
-    told = _other_kind(kinds.pop())
-    return replace(told, shown=f"{told.says[:-1]}: {found[0].message}.")
+    return _other_kind(kinds.pop())
 
 
 def _other_kind(kind: str) -> Diagnosis:

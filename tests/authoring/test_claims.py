@@ -26,7 +26,6 @@ UNBOUND = {
     "01_transformer/09_pretrain_gpt": 7,
     "02_applications/01_decoder_only": 26,
     "02_applications/02_sampling": 9,
-    "02_applications/03_repetition": 15,
     "02_applications/04_prompts_and_tools": 9,
     "02_applications/10_gradients": 35,
     "02_applications/11_metrics": 33,

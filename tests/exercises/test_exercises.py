@@ -22,6 +22,7 @@ from autograde.judging.patterns import _TRIVIAL
 from autograde.judging.running import Local, run_all
 
 SEEDS = [*range(19), 2**40 + 7]
+CONFIRMED = SEEDS[:2]  # on which a name has to hold on further draws, too: that costs as much as the rest
 PATIENCE = 60.0  # seconds a call: a machine that runs tests may be busy, and no mistake here is one of slowness
 EXERCISES = {name: find(name) for name in names()}
 
@@ -41,6 +42,8 @@ class Replay:
 
     def judge(self, implementation: Callable, seed: int, **changes) -> Judgement:
         def more() -> list[Case]:  # the seeds that come next, for their outcomes are asked for anyway
+            if seed not in CONFIRMED:
+                return []
             after = [*self.cases, *self.cases][list(self.cases).index(seed) + 1 :]
             return [one for other in after[:FURTHER] for one in self.cases[other]]
 

@@ -470,3 +470,11 @@ def test_a_large_number_is_not_taken_for_an_infinity_by_way_of_rounding():
 
     first = grade(exercise, nearly).lines[0]
     assert not first.passed and "infinite" in first.note
+
+
+def test_a_text_for_a_list_carries_no_input_into_a_hidden_report():
+    cases = lambda g: [case(torch.full((3,), 4321.0 + n)) for n in range(4)]  # noqa: E731
+    listing = Exercise("toy", 2, cases, oracle=lambda x: x.tolist(), no_gradient="it lists", dtypes=())
+    report = grade(listing, lambda x: str(x.tolist()))
+    assert "the type is not what is asked for" in report.diagnosis and "4321" in report.text()
+    assert "432" not in report.hidden().text()
