@@ -302,8 +302,9 @@ show(
 # strength. The residual keeps the *tokens apart*. Attention is an average, and averages of averages become all the
 # same, unless what each token brought is added again (Dong et al. 2021, arXiv:2103.03404).
 #
-# Pre-norm leaves the residual road entirely free, post-norm puts a norm on it at every step, which is why deep
-# post-norm stacks need a warm-up of the learning rate (Xiong et al. 2020, arXiv:2002.04745).
+# Pre-norm leaves the residual road entirely free, post-norm puts a norm on it at every step. Whether that is *why*
+# post-norm stacks are trained with a warm-up is disputed (Xiong et al. 2020, arXiv:2002.04745, against Liu et al. 2020,
+# arXiv:2004.08249). The chapter on normalization lets the two explanations compete.
 #
 # ## Exercise 2: the encoder layer
 #
