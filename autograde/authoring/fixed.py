@@ -27,7 +27,8 @@ _COMPARES = re.compile(
 # Numbers that belong to a source, and what others say, in quotation marks: no findings of the course.
 _SOURCE = re.compile(
     r"""arXiv:\d+\.\d+(?:v\d+)?|\b(?:19|20)\d\d\b|\]\([^)]*\)|"[^"]*"
-    |\b(?:sections?|tables?|figures?|fig\.|equations?|eq\.|appendix|chapters?|exercises?|version)\ [A-Z]?\d+(?:\.\d+)*""",
+    |\b(?:sections?|tables?|figures?|fig\.|equations?|eq\.|appendix|chapters?|exercises?|version)
+    \ [A-Z]?\d+(?:\.\d+)*""",
     re.VERBOSE | re.IGNORECASE,
 )
 _SENTENCE = re.compile(r"[^\s].*?[.!?](?<!\bal\.)(?=[\s)\"*]|$)")
