@@ -28,8 +28,6 @@ UNBOUND = {
     "02_applications/02_sampling": 8,
     "02_applications/04_prompts_and_tools": 2,
     "02_applications/11_metrics": 16,
-    "03_data_parallel/02_all_reduce": 8,
-    "03_data_parallel/03_ddp": 12,
 }
 CLAIMS = experiments()
 
