@@ -146,8 +146,8 @@ show(
 #
 # ## The feed-forward network
 #
-# Attention is a weighted mean of vectors. However often we average, nothing new is *made* of a token. That's the work
-# of the feed-forward network, which holds most of the weights of a large model (paper, section 3.3):
+# Attention mixes values *linearly*: each output is a weighted mean of vectors. To make something new of a token is the
+# work of the feed-forward network, which holds most of the weights of a large model (paper, section 3.3):
 #
 # $$\text{FFN}(x) = \max(0,\; x W_1 + b_1)\, W_2 + b_2$$
 #
