@@ -23,7 +23,6 @@ UNBOUND = {
     "01_transformer/06_efficient_attention": 11,
     "01_transformer/07_training_recipe": 17,
     "01_transformer/08_overfitting": 8,
-    "01_transformer/09_pretrain_gpt": 5,
     "02_applications/01_decoder_only": 16,
     "02_applications/02_sampling": 8,
     "02_applications/04_prompts_and_tools": 2,
