@@ -461,8 +461,8 @@ show(
 # $$\mathrm{softmax}\!\left(\frac{q\,(E k)^\top}{\sqrt d}\right) F v .$$
 #
 # The scores are $n \times r$. But note what kind of mixing this is: it runs along the *sequence*, every token goes into
-# every mixture, and so a token may hear from itself only through a blend. Nobody can say any more who came first, which
-# is why Linformer doesn't write text.
+# every mixture, and so a token may hear from itself only through a blend. Each blend holds the *future* as well, so no
+# causal mask fits, which is why Linformer doesn't write text.
 
 # %% exercise="linformer_attention"
 def linformer_attention(q, k, v, e, f):
@@ -628,8 +628,9 @@ def performer_features(x, w):
 check(performer_features)
 
 # %% [markdown]
-# Attention in linear time, from your features. How many does it take? The mean is right for any number, but its spread
-# grows like $e^{|q + k|^2}$. So we try short vectors, and the same vectors twice as long, which make sharper maps.
+# Attention in linear time, from your features. How many does it take? The mean is right for any number, but its
+# relative variance grows like $e^{|q + k|^2}$. So we try short vectors, and the same vectors twice as long, which make
+# sharper maps.
 
 # %% tags=["payoff"]
 def performer_attention(q, k, v, w):
@@ -831,6 +832,15 @@ show(
 # | Linformer | another model | $n r d$ | $n r$ | all, mixed |
 # | Performer | an estimate | $n m d$ | $n m$ | all |
 #
-# Rows two, three and four won. When a model from the last years reads long texts, it most likely has grouped queries, a
-# FlashAttention kernel, and perhaps windows in some of its layers. Estimates of the softmax are hardly used: exactness
-# turned out to be worth more than $n$ over $n^2$.
+# For some years rows two, three and four were all that was used: grouped queries, a FlashAttention kernel, and windows
+# in some layers. In 2026 the others are back, *learned from the first step* instead of put into a finished model, and
+# mixed with exact layers. The library that runs this chapter has them all:
+#
+# * **MLA** (DeepSeek-V3, arXiv:2412.19437): keys and values of all heads are made from one short vector a token, and
+#   only that is cached. Grouped queries, taken further.
+# * **Learned sparse attention** (DeepSeek-V3.2): a small indexer picks for each query the keys that it will read. What
+#   Reformer did by hashing is trained.
+# * **Linear hybrids** (Qwen3-Next, Kimi Linear, Nemotron-H): most layers keep a state of fixed size, a linear attention
+#   with a rule for forgetting; every fourth or so is exact attention, since a fixed state can't recall everything.
+# * **Windows with a sink** (gpt-oss): a learned extra logit takes what a head doesn't want to spend, which is what the
+#   first token did in the figure above.

@@ -681,7 +681,7 @@ verdict("A12.14", word, "Repeated phrases: " + ", ".join(f"{arm} {of.text('.0f')
 # "Meaningless answers (hallucinations)" stand in the list of the problem's *symptoms*. If they were, they would go when
 # the loops go.
 #
-# An answer of ten words has no room for a loop. So the model writes 100 tokens about a country first, greedily and
+# An answer of ten words has no room for a loop. So the model writes 200 tokens about a country first, greedily and
 # with its loops, or with no four-token phrase twice; and only then comes the question, the same for both: "The capital
 # of Kenya is …". It is asked about 40 countries.
 #
