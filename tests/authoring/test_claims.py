@@ -20,7 +20,6 @@ UNBOUND = {
     "01_transformer/02_encoder_decoder": 17,
     "01_transformer/03_position_encodings": 16,
     "01_transformer/04_rope": 26,
-    "01_transformer/06_efficient_attention": 11,
     "01_transformer/07_training_recipe": 17,
     "01_transformer/08_overfitting": 8,
     "02_applications/01_decoder_only": 16,
