@@ -421,10 +421,10 @@ verdict(
 )
 
 # %% [markdown]
-# Look at the last lines that were printed. Where a model in training mode knows the next letter *too* well for its size,
-# it sees it: a mean over six letters holds some of those to come. That is BatchNorm's **leak to the future**. Training
-# mode alone has it, and whoever has learned to use it stands without it in evaluation. In a mean over hundreds of
-# letters no single one has much of a say.
+# Look at the last lines that were printed. Where a model knows the next letter in training mode *too* well for its
+# size, it sees it: a mean over six letters holds some of those to come. That is BatchNorm's **leak to the future**.
+# Training mode alone has it, and whoever has learned to use it stands without it in evaluation. In a mean over hundreds
+# of letters no single one has much of a say.
 #
 # Read the left panel by size, and as what it is: a race that is stopped early, of a small model. In models of real
 # size, trained to the end, Shen et al. saw BatchNorm degrade, and found why: in language a feature's batch statistics
@@ -844,8 +844,9 @@ verdict(
     "wrong" if neither else "correct" if one else "imprecise",
     signs(
         f"At a rate of {RATES['post'][at]:g} (tried: {RATES['post'][0]:g} to {RATES['post'][-1]:g}) warm-up gains "
-        f"{gained[WARM].text('+.2f')} nats, balanced layers {gained[BALANCED].text('+.2f')}, one size for all layers {gained[ONE_SIZE].text('+.2f')}. At post-norm's own "
-        f"best rate warm-up gains {gains(found, WARM, best(found, RAW)).text('+.2f')}."
+        f"{gained[WARM].text('+.2f')} nats, balanced layers {gained[BALANCED].text('+.2f')}, one size for all layers "
+        f"{gained[ONE_SIZE].text('+.2f')}. At post-norm's own best rate warm-up gains "
+        f"{gains(found, WARM, best(found, RAW)).text('+.2f')}."
     ),
 )
 
