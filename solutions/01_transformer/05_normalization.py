@@ -36,10 +36,10 @@ def signs(text):
 # %% [markdown]
 # ## What would happen without it
 #
-# `smollm()` is a real chat model of LLaMA's architecture. Each of its 30 layers *adds* something to a vector of 576
-# numbers, one vector a token: the **residual stream**. How large do these vectors get on the way? We measure their
-# root mean square (RMS), $\sqrt{\tfrac{1}{d}\sum_i x_i^2}$, in front of each layer, and behind the norm that the layer
-# begins with. Layers are counted from 0.
+# `smollm()` is a real chat model of LLaMA's architecture: SmolLM2, with 135 million weights rounded to 4 bits. Each of
+# its 30 layers *adds* something to a vector of 576 numbers, one vector a token: the **residual stream**. How large do
+# these vectors get on the way? We measure their root mean square (RMS), $\sqrt{\tfrac{1}{d}\sum_i x_i^2}$, in front of
+# each layer, and behind the norm that the layer begins with. Layers are counted from 0.
 
 # %% tags=["demo"]
 model, tokenizer = smollm()
