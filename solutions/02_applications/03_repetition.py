@@ -309,7 +309,7 @@ del weights
 # "Lack of memory: the model can't remember the early context, and so keeps repeating what is known." If that were so,
 # then a model that is worse at looking things up would repeat itself *more*.
 #
-# So take its memory away. 27 heads, a tenth of them all, are switched off: the first in such a map, drawn with other
+# So take its memory away. 27 heads, a tenth of them all, are switched off: the best in such a map, made with other
 # strings. That they copy *random strings* is how they were chosen, so their loss there proves nothing about loops. The
 # test is another one: **what does the damaged model write by itself, in English?**
 #
