@@ -595,7 +595,8 @@ print(
 )
 
 rates = {n: sorted(set(found.each(f"BatchNorm, {n} rank{'s' * (n > 1)}", "rate"))) for n in (1, *RANKS)}
-print("Rates chosen, of 0.003, 0.01, 0.03:", "; ".join(f"{chosen} by {n}" for n, chosen in rates.items()), "rank(s)")
+print("Rates that were best, of 0.003, 0.01 and 0.03 (beyond the first and the last nothing was tried):")
+print("; ".join(f"{n} rank{'s' * (n > 1)} {', '.join(map(str, chosen))}" for n, chosen in rates.items()))
 
 fig, ax = figure(width=8.5, height=3.6)
 for row, n in enumerate(RANKS):
@@ -976,10 +977,10 @@ def anatomy(kind):
     return " ".join(called), any("q_norm" in name for name, _ in block.named_modules()), torch.equal(*ends)
 
 
-print(f"{'family':15}{'parts as they are called':56}{'QK-norm':9}identity path")
+print(f"{'family':18}{'parts as they are called':56}{'QK-norm':9}identity path")
 for kind, name in FAMILIES.items():
     called, qk, free = anatomy(kind)
-    print(f"{name:15}{called:56}{'yes' if qk else 'no':9}{'free' if free else 'normed'}")
+    print(f"{name:18}{called:56}{'yes' if qk else 'no':9}{'free' if free else 'normed'}")
 
 # %% [markdown]
 # (Gemma 4 of 2026, too big for our tiny form, keeps Gemma 3's order.)

@@ -359,7 +359,7 @@ verdict("A12.6", word, f"Repeated phrases without induction heads: {more[0].mean
 # %% [markdown]
 # What was written *is* in the context, and heads exist that look it up: a loop is something that the model sees.
 #
-# Compare *Memory* and *Loops* row by row. A cut needn't take one faculty alone: see what the other ones do to recall. If
+# Compare *Memory* and *Loops* row by row. A cut needn't take one faculty alone: see what others do to recall. If
 # recall as such set the loops, the rows would stand in one order in both panels, or in the reverse order.
 #
 # ## Does a better view of the context help?
