@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 
 import pytest
@@ -43,6 +44,15 @@ def test_an_answered_question_has_all_parts(question):
     assert all(pair["en"].strip() and is_chinese(pair["zh"]) for pair in pairs)
     assert len(entry["follow_ups"]) >= 3
     assert entry["claims"]
+
+
+@pytest.mark.parametrize("question", ANSWERED)
+def test_chinese_text_has_chinese_punctuation(question):
+    entry = BANK.questions[question]
+    told = [entry["short"], entry["depth"], entry["trap"], *(claim["right"] for claim in entry["claims"])]
+    told += [part for follow_up in entry["follow_ups"] for part in (follow_up["q"], follow_up["a"])]
+    texts = [re.sub(r"\$[^$]*\$|`[^`]*`", "", pair["zh"]) for pair in told]
+    assert [found for text in texts for found in re.findall(r".{0,8}[\u4e00-\u9fff][,:;?!(].{0,8}", text)] == []
 
 
 def test_no_claim_stands_twice():
