@@ -50,7 +50,7 @@ ax.legend()
 told = ", ".join(f"{name} best {min(plain[part]):.2f}, last {plain[part][-1]:.2f}" for part, name in NAMES.items())
 show(
     fig,
-    alt=f"Three learning curves. {told}.",
+    alt=f"Three learning curves: {told}.",
     title=f"From step {plain['step'][turn]} on it learns by heart: test text goes from {plain['test'][turn]:.2f} to "
     f"{plain['test'][-1]:.2f} nats",
 )
@@ -283,21 +283,21 @@ gains = {}
 for ax, (kind, of), color in zip(axes, KINDS.items(), COLORS, strict=False):
     for row, arm in enumerate(LIST):
         gains[arm, kind] = each = gain(found, arm, of)
-        pairs = zip(runs(found, PLAIN), runs(found, arm), strict=True)
-        ax.plot([of(one) - of(other) for one, other in pairs], [row] * each.count, "o", color=color, alpha=0.6)
+        dots = [of(one) - of(other) for one, other in zip(runs(found, PLAIN), runs(found, arm), strict=True)]
+        ax.plot(dots, [row] * len(dots), "o", color=color, alpha=0.6)
         ax.plot([each.low, each.high], [row, row], color=color, linewidth=6, alpha=0.25)
     ax.axvline(0, color="#444444", linestyle=":")
     ax.set(xlabel="nats a letter lower than without", title=f"Test text, {kind}")
 axes[0].set_yticks(range(len(LIST)), LIST)
 axes[0].invert_yaxis()
 helped = {kind: [arm for arm in LIST if gains[arm, kind].above(0)] for kind in KINDS}
-told = "; ".join(f"{kind}: {', '.join(arms) or 'none'}" for kind, arms in helped.items())
+told = "; ".join(f"{kind} {len(arms)} of {len(LIST)}" for kind, arms in helped.items())
 show(
     fig,
     alt="Gains on the test text, dots are seeds, bands 95 %. " + " ".join(
         f"{arm}: {', '.join(f'{gains[arm, kind].mean:+.2f} {kind}' for kind in KINDS)}." for arm in LIST
     ),
-    title="Surely lower " + told.replace("; ", "\nand "),
+    title=f"Surely lower than without: {told}\n({', '.join(helped['at the chosen step']) or 'none'})",
 )
 end = gains["dropout 0.2", "at the end"]
 verdict(
@@ -352,7 +352,7 @@ show(
     fig,
     alt="Loss on test text against the step, and against the loss on known pages, five seeds each. Lower than no norm "
     f"by: {told}.",
-    title=f"Nats gained against no norm: {told}",
+    title="Nats gained against no norm:\n" + told,
 )
 end, at = better["LayerNorm"]
 verdict(

@@ -21,11 +21,7 @@ UNBOUND = {
     "01_transformer/03_position_encodings": 16,
     "01_transformer/04_rope": 26,
     "01_transformer/07_training_recipe": 17,
-    "01_transformer/08_overfitting": 8,
     "02_applications/01_decoder_only": 16,
-    "02_applications/02_sampling": 8,
-    "02_applications/04_prompts_and_tools": 2,
-    "02_applications/11_metrics": 16,
 }
 CLAIMS = experiments()
 
