@@ -62,15 +62,20 @@ def conclude(found):
     encoder = {name: more(found, ENCODER + name, ENCODER + "fp32") for name in FOUR}
     tried = [*(rise[arm] for arm in (*FOUR, *CALIBRATED)), *encoder.values()]
     distorted, spared = (sum(getattr(each, side)(DISTORTED) for each in tried) for side in ("above", "below"))
+    word = "correct" if distorted == len(tried) else "wrong" if spared == len(tried) else "unverifiable"
     return {
-        "verdict": "correct" if distorted == len(tried) else "imprecise" if distorted and spared else "wrong",
+        "verdict": "imprecise" if distorted and spared else word,
         "controls": {"shows": rise["int4, a tensor"].above(DISTORTED), "shows_not": rise[OWN].within(-1, 1)},
         "numbers": {
-            **{_key(arm): f"{each.mean:+.1f}" for arm, each in rise.items()},
-            **{_key(f"encoder {arm}"): f"{each.mean:+.1f}" for arm, each in encoder.items()},
+            **{_key(arm): _told(each.mean) for arm, each in rise.items()},
+            **{_key(f"encoder {arm}"): _told(each.mean) for arm, each in encoder.items()},
         },
     }
 
 
 def _key(arm):
     return arm.replace(",", "").replace(" ", "_").lower()
+
+
+def _told(percent):
+    return f"{percent:+,.0f}" if percent > 100 else f"{percent:+.1f}"

@@ -68,7 +68,9 @@ def cut(text, count, length):
 @functools.cache
 def half(what, second):
     """Half of the plays of Shakespeare, or of the manual of Python that comes with it."""
-    text = "\n".join(text for _, text in sorted(pydoc_data.topics.topics.items())) if what == "manual" else shakespeare()
+    text = (
+        "\n".join(text for _, text in sorted(pydoc_data.topics.topics.items())) if what == "manual" else shakespeare()
+    )
     return text[len(text) // 2 :] if second else text[: len(text) // 2]
 
 
@@ -262,7 +264,7 @@ def importance(hessian, mean, w, form):
 
 @torch.inference_mode()
 def calibrated(method, form, what="plays"):
-    """What is stored of every matrix by GPTQ or AWQ, layer after layer; each sees what the quantized ones before give."""
+    """What is stored of every matrix by GPTQ or AWQ: layer after layer, each sees what those before it give by then."""
     model, _ = loaded()
     ids = calibration(what)
     hidden = model.get_input_embeddings()(ids)
@@ -272,7 +274,8 @@ def calibrated(method, form, what="plays"):
         seen, watching = {}, []
         for name, layer in block.named_modules():
             if isinstance(layer, torch.nn.Linear):
-                keep = functools.partial(lambda name, _, given: seen.update({name: given[0].flatten(0, -2)}), name)
+                # Called before the next turn of the outer loop, so that it is this turn's `seen`.
+                keep = functools.partial(lambda name, _, given: seen.update({name: given[0].flatten(0, -2)}), name)  # noqa: B023
                 watching.append(layer.register_forward_pre_hook(keep))
         block(hidden, position_embeddings=rotary, attention_mask=None)
         for watch in watching:
@@ -297,7 +300,7 @@ def calibrated(method, form, what="plays"):
 
 
 def size(stored, wide=None):
-    """Bytes of a file with all weights of the model: the matrices as stored, the embedding, and the norms in float32."""
+    """Bytes of a file with all weights of the model: matrices as stored, the embedding, and the norms in float32."""
     from safetensors.torch import save_file
 
     model, _ = loaded()

@@ -177,9 +177,9 @@ exercise.mistake("the factors are divided by largest times smallest, without the
     awq(balance=lambda s: s / (s.max() * s.min()))
 )
 
-exercise.mistake(
-    "a channel of zeros has the factor 0", hint="At least 1e-4: nothing can be divided by 0 afterwards."
-)(awq(floor=1e-30))
+exercise.mistake("a channel of zeros has the factor 0", hint="At least 1e-4: nothing can be divided by 0 afterwards.")(
+    awq(floor=1e-30)
+)
 
 exercise.mistake("the worst exponent is kept", hint="The smallest loss is the best.")(
     awq(better=lambda new, old: new > old)

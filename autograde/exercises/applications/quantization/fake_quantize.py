@@ -68,7 +68,9 @@ def value_and_gradient(fake_quantize, x, scale, bits=8):
 def torch_fake_quantize(x, scale, bits=8):
     """torch's own: a straight-through gradient inside the codes, 0 outside."""
     half = 2 ** (bits - 1)
-    return value_and_gradient(lambda x, *_: torch.fake_quantize_per_tensor_affine(x, scale, 0, -half, half - 1), x, scale)
+    return value_and_gradient(
+        lambda x, *_: torch.fake_quantize_per_tensor_affine(x, scale, 0, -half, half - 1), x, scale
+    )
 
 
 exercise.law("The result has the dtype of x")(keeps_dtype)
@@ -139,6 +141,7 @@ exercise.mistake(
 exercise.mistake(
     "the gradient passes only where the code was clamped", hint="It is the other way round: inside it passes."
 )(fake(through=lambda x, y, whole, low, high: torch.where((whole >= low) & (whole <= high), x.detach(), x)))
+
 
 @exercise.mistake(
     "the gradient is divided by the scale",

@@ -203,11 +203,7 @@ exercise.mistake("`damp` itself is added to the diagonal", hint="Times the mean 
 exercise.mistake(
     "each number of the diagonal is damped by its own size",
     hint="The same for all: `damp` times the mean of the diagonal.",
-)(
-    gptq(
-        dampen=lambda h, damp: h + damp * h.diagonal().diag() + 1e-9 * h.diagonal().mean() * torch.eye(len(h)).double()
-    )
-)
+)(gptq(dampen=lambda h, damp: h + damp * h.diagonal().diag() + 1e-9 * h.diagonal().mean() * torch.eye(len(h)).double()))
 
 exercise.mistake("the damping is 0.01, whatever is asked", hint="Is `damp` used?")(
     gptq(dampen=lambda h, damp: damped(h, 0.01))
