@@ -7,7 +7,6 @@ from labkit.experiment import Experiment
 
 ALIKE = 1  # percent more perplexity: less is as good as FP16
 FP16, FP8, COARSE, FINE = "fp16", "fp8, a tensor", "int8, a tensor", "int8, a row"
-ALONE = ", inputs alone"
 
 experiment = Experiment(
     claim="A05.10",
@@ -20,8 +19,6 @@ experiment = Experiment(
         "fp8, a row": {"form": "fp8, a row"},
         COARSE: {"form": COARSE},
         FINE: {"form": FINE},
-        COARSE + ALONE: {"form": COARSE, "weights": False},
-        FP8 + ALONE: {"form": FP8, "weights": False},
         "fp8, three passages": {"form": FP8, "weights": False, "first": 3},
     },
     seeds=(0,),

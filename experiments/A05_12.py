@@ -58,6 +58,11 @@ def measure(seed, form, by=None, what="plays", first=None, encoder=False):
 
 @experiment.conclude
 def conclude(found):
+    from experiments.quantized import PLAYS
+
+    def told(percent):
+        return f"{percent:+,.0f}" if percent > 100 else f"{percent:+.1f}"
+
     rise = {arm: more(found, arm) for arm in (*FORMATS, *CALIBRATED)}
     encoder = {name: more(found, ENCODER + name, ENCODER + "fp32") for name in FOUR}
     tried = [*(rise[arm] for arm in (*FOUR, *CALIBRATED)), *encoder.values()]
@@ -67,15 +72,16 @@ def conclude(found):
         "verdict": "imprecise" if distorted and spared else word,
         "controls": {"shows": rise["int4, a tensor"].above(DISTORTED), "shows_not": rise[OWN].within(-1, 1)},
         "numbers": {
-            **{_key(arm): _told(each.mean) for arm, each in rise.items()},
-            **{_key(f"encoder {arm}"): _told(each.mean) for arm, each in encoder.items()},
+            **{_key(arm): told(each.mean) for arm, each in rise.items()},
+            **{_key(f"encoder {arm}"): told(each.mean) for arm, each in encoder.items()},
+            **{
+                _key(f"{arm} on the {name}"): more(found, arm, arm.split(" ", 1)[1], text).text("+.0f")
+                for arm in CALIBRATED
+                for name, text in (("plays", slice(0, PLAYS)), ("manual", slice(PLAYS, None)))
+            },
         },
     }
 
 
 def _key(arm):
     return arm.replace(",", "").replace(" ", "_").lower()
-
-
-def _told(percent):
-    return f"{percent:+,.0f}" if percent > 100 else f"{percent:+.1f}"
