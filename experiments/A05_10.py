@@ -19,12 +19,12 @@ experiment = Experiment(
         "fp8, a row": {"form": "fp8, a row"},
         COARSE: {"form": COARSE},
         FINE: {"form": FINE},
-        "fp8, three passages": {"form": FP8, "weights": False, "first": 3},
+        "fp8 inputs, one passage": {"form": FP8, "weights": False, "first": 1},
     },
     seeds=(0,),
     shows=COARSE,
     shows_not=FP16,
-    live=("fp8, three passages", 0),
+    live=("fp8 inputs, one passage", 0),
     within={"nats": 0.05, "off": 0.01},
 )
 
@@ -66,7 +66,7 @@ def measure(seed, form, weights=True, first=None):
 
 @experiment.conclude
 def conclude(found):
-    rise = {arm: more(found, arm) for arm in experiment.arms if "passages" not in arm}
+    rise = {arm: more(found, arm) for arm in experiment.arms if "passage" not in arm}
     fp8 = rise[FP8]
     return {
         "verdict": "correct" if fp8.within(-ALIKE, ALIKE) else "wrong" if fp8.above(ALIKE) else "unverifiable",

@@ -134,8 +134,8 @@ exercise.mistake(
     hint="Scale and least number are float16 in the file; make them float32 before you multiply.",
 )(q4_1(wide=torch.float16, join=lambda d, m, q: (d * q + m).float()))
 
-exercise.mistake("the result is left in float16", hint="float32, as in the docstring.")(
-    q4_1(join=lambda d, m, q: (d * q + m).half())
+exercise.mistake("the result is rounded to float16", hint="float32, as in the docstring.")(
+    q4_1(join=lambda d, m, q: (d * q + m).half().float())
 )
 
 exercise.mistake("the result is float64", hint="float32, as in the docstring.")(q4_1(wide=torch.float64))

@@ -48,8 +48,8 @@ def gptq_cases(g):
     yield case(*layer(g, 4, 7, 3), 3, label="3 bits")
     yield case(*layer(g, 6, 9, 4, cut=0.5), bits=4, label="weights beyond the codes")
     yield case(*layer(g, 3, 12, 4, tokens=5), label="fewer tokens than columns")
-    yield case(*layer(g, 4, 6, 4), 4, 0.5, label="much damping")
-    yield case(*layer(g, 7, 10, 5), bits=5, damp=0.1, label="5 bits, damping 0.1")
+    yield case(*layer(g, 12, 16, 4), 4, 0.5, label="much damping")
+    yield case(*layer(g, 10, 14, 5), bits=5, damp=0.1, label="5 bits, damping 0.1")
     w, hessian, scale = layer(g, 4, 6, 4)
     yield case(w, hessian.diagonal().diag(), scale, label="channels that don't go together")
     w, hessian, scale = layer(g, 5, 7, 4)
@@ -158,7 +158,7 @@ def gptq(
 
 exercise.mistake(
     "every column is rounded by itself",
-    hint="That is round-to-nearest. The columns that follow make the error good. (Of a *lower* factor u[j, j + 1:] is 0.)",
+    hint="That is round-to-nearest: the columns that follow have to move. (u[j, j + 1:] of a lower factor is 0.)",
 )(gptq(spread=lambda error, u, j: 0))
 
 exercise.mistake(
