@@ -105,7 +105,7 @@ for code in range(-7, 8):
 left.set(xlabel="weight", ylabel="weights", yscale="log", title="One scale for the whole matrix")
 left.legend(loc="upper right", frameon=True, framealpha=1, edgecolor="white")
 right.bar(["matrix", "row", "64", "32"], [100 * each for each in share.values()], color=COLORS[1])
-right.set(ylabel="weights that become 0, %", xlabel="weights that share a scale", title="4 bits")
+right.set(ylabel="weights that become 0, %", xlabel="weights that share a scale", title="Codes of four bits")
 ratio = float(weight.abs().max() / weight.std())
 show(
     fig,
@@ -313,7 +313,7 @@ check(fake_quantize)
 
 # %% [markdown]
 # A real matrix of layer 10 with 3 bits. It shall give the same outputs as before on real inputs: 1,024 tokens of two
-# plays to train on, 512 of a third to test. Rounding to the nearest is the start; your function lets Adam go on from there.
+# plays to train on, 512 of a third to test. Rounding to the nearest is the start; your function lets Adam go on.
 
 # %% tags=["payoff"]
 target = model.model.layers[10].self_attn.o_proj.weight.detach()
@@ -474,6 +474,7 @@ print(f"Your pack_int4 writes the bytes of the file again: {torch.equal(pack_int
 #
 # Whole numbers are evenly spaced. A floating-point number spends bits on an *exponent*: its steps grow with its size.
 #
+# * **bfloat16**, in which most checkpoints come: float32's range in 16 bits, and fewer digits.
 # * **FP8 e4m3**: 4 bits of exponent, 3 of mantissa, up to 448. **e5m2**: coarser, up to 57,344, for gradients.
 # * **FP4 e2m1**: eight sizes, 0, 0.5, 1, 1.5, 2, 3, 4, 6. Useless without a scale for a small block.
 # * **NF4** (QLoRA): 16 values such that normally distributed weights use all of them equally often.
@@ -486,7 +487,7 @@ fig, (left, right) = figure(1, 2, width=10.5, height=3.6, width_ratios=[1.1, 1])
 for row, values in enumerate(lines.values()):
     left.plot(values, [row] * len(values), "|", color=COLORS[row], markersize=22, markeredgewidth=2)
 left.set_yticks(range(3), list(lines))
-left.set(ylim=(-0.6, 2.6), xlabel="value, where the largest is 1", title="All values of three 4-bit formats")
+left.set(ylim=(-0.6, 2.6), xlabel="value, where the largest is 1", title="All values of three four-bit formats")
 sizes = torch.logspace(-4, 0, 400)
 grids = {"int8": torch.arange(1, 128) / 127}
 for label, dtype in (("FP8 e4m3", torch.float8_e4m3fn), ("FP8 e5m2", torch.float8_e5m2)):
@@ -586,7 +587,7 @@ verdict(
 )
 
 # %% [markdown]
-# bfloat16 is what most checkpoints come in. It keeps the exponent of float32 and gives up digits.
+# So much for names and sizes. What do they cost?
 #
 # ## The price, on real text
 #
@@ -631,9 +632,18 @@ KINDS = {
 }
 MARKS = dict(zip(KINDS, zip(COLORS[:6] + ["#777777"], "oDs^vP*", strict=True), strict=True))
 rise = {arm: more(found, arm) for arms in KINDS.values() for arm in arms}
-SHORT = {
-    arm: arm.replace("int4, ", "").replace("groups of ", "g").replace("a tensor", "tensor").replace("a row", "row")
-    for arm in rise
+LABELS = {  # where a label has room: its text, and its place beside the mark in points
+    "MXFP4": ("MXFP4", 8, 0),
+    "int4, groups of 64": ("groups of 64", 8, 0),
+    "GPTQ int4, groups of 64": ("GPTQ, groups of 64", 8, -3),
+    "AWQ int4, groups of 64": ("AWQ,\ngroups of 64", -8, -4),
+    "int4, groups of 32": ("groups of 32", 8, 0),
+    "NF4": ("NF4", 8, 2),
+    "NVFP4": ("NVFP4", 8, -9),
+    OWN: ("Q4_1, made again", 8, 6),
+    "int8, a tensor": ("one scale a matrix", -8, 0),
+    "fp8, a row": ("FP8", -8, 7),
+    "int8, a row": ("a scale a row", -8, -13),
 }
 fig, (left, right) = figure(1, 2, width=10.5, height=5.2, width_ratios=[1, 1.25])
 for kind, arms in KINDS.items():
@@ -647,12 +657,28 @@ for kind, arms in KINDS.items():
         each = rise[arm]
         right.plot([megabytes(arm)] * 2, [each.low, each.high], color=color, linewidth=1.5)
         right.plot(megabytes(arm), each.mean, mark, color=color, markersize=8 if mark != "*" else 13)
+        if arm in LABELS:
+            text, across, up = LABELS[arm]
+            right.annotate(
+                text,
+                (megabytes(arm), each.mean),
+                xytext=(across, up),
+                textcoords="offset points",
+                ha="left" if across > 0 else "right",
+                va="center",
+                fontsize=9,
+            )
     left.plot([], [], mark, color=color, label=kind)
 left.set(xscale="log", yscale="log", xlabel="megabytes of the file", ylabel="perplexity (faint: each passage)")
 left.set_xticks([75, 100, 150, 300, 500], [75, 100, 150, 300, 500])
 left.minorticks_off()
 left.legend(fontsize=8.5)
-right.set(xlabel="megabytes of the file", ylabel="perplexity above fp32's, % (line: 95 % interval)")
+right.set(
+    xlabel="megabytes of the file",
+    ylabel="perplexity above fp32's, % (line: 95 % interval)",
+    xlim=(78, 141),
+    ylim=(-6, 88),
+)
 right.axhline(0, color="#444444", linestyle=":")
 four = {arm: rise[arm].mean for arm in (*FOUR, *CALIBRATED)}
 best, worst = min(four, key=four.get), max(four, key=four.get)
@@ -748,7 +774,7 @@ verdict(
 )
 
 # %% [markdown]
-# What one "INT4" does says little about another. Ask: how many weights share a scale, and who chose the codes?
+# So ask of every format: who shares a scale, and who chose the codes?
 #
 # ## "A 6B model in float16 is about 12 GB"
 #
@@ -770,8 +796,11 @@ verdict(
 )
 
 # %% [markdown]
-# By the same arithmetic 175 billion parameters are 350 GB. That number belongs to GPT-3 (Brown et al. 2020); OpenAI has
-# never said how large GPT-3.5 is.
+# Arithmetic needs a count, and a count needs a source.
+#
+# ## "GPT-3.5 has 175 billion parameters, 350 GB in float16"
+#
+# The arithmetic is right. The count belongs to GPT-3 (Brown et al. 2020); OpenAI has never said how large GPT-3.5 is.
 #
 # ## "Quantization reduces size and the complexity of computing"
 #
@@ -811,6 +840,10 @@ verdict(
 )
 
 # %% [markdown]
+# Why, then, do people quantize for speed?
+#
+# ## Waiting for memory
+#
 # A processor needs far more than one operation a byte to be busy; with a single text it waits for memory. So fewer
 # bytes *are* speed when a model writes for one reader. In a large batch, or while it reads a long prompt, they are not:
 # there only narrow *arithmetic* helps, with inputs in 8 or 4 bits as well.
@@ -834,6 +867,8 @@ verdict(
 )
 
 # %% [markdown]
+# So far every weight was rounded by itself.
+#
 # ## GPTQ: let the others make it good
 #
 # Rounding to the nearest is best for each weight by itself. But the layer's *output* is what counts, and there weights
@@ -1049,8 +1084,9 @@ show(
 # %% [markdown]
 # ## "Common quantization methods: GPTQ, GGUF, AWQ"
 #
-# Do they help a whole model? Both methods looked at passages of Shakespeare from the *other* half of his works. In the
-# left panel the model reads Shakespeare, in the right one the manual, which neither has seen.
+# Do they help a whole model? Both methods looked at 2,304 tokens from the *other* half of Shakespeare's works (little:
+# the paper took 128 passages of 2,048). In the left panel the model reads Shakespeare, in the right one the manual,
+# which neither has seen.
 #
 # **Before the run:** three methods are named. GPTQ and AWQ count as methods if perplexity at equal codes (groups of 64)
 # is surely below plain rounding's on the text they were calibrated for. GGUF counts as one if all weights of our GGUF
@@ -1126,14 +1162,15 @@ verdict(
 # be rounded as well, while the model runs. And inputs have outliers of which weights know nothing.
 
 # %% tags=["demo"]
-x = seen["layers.29.mlp.down_proj"]
+last = len(model.model.layers) - 1
+x = seen[f"layers.{last}.mlp.down_proj"]
 largest, middle = float(x.abs().max()), float(x.abs().median())
 codes = {"int8": (x / (largest / 127)).round(), "e4m3": (x * (448 / largest)).to(torch.float8_e4m3fn).float()}
 lost = {name: float((each == 0).float().mean()) for name, each in codes.items()}
 fig, (left, right) = figure(1, 2, width=10.5, height=3.4, width_ratios=[1.4, 1])
 channels = x.abs().amax(0).argsort(descending=True)[:60]
 picture = left.imshow(x[:60, channels].abs().clamp(min=0.05).log10(), cmap=SEQUENTIAL, aspect="auto")
-left.set(xlabel="the 60 channels with the largest inputs", ylabel="token", title="Size of the inputs, layer 29")
+left.set(xlabel="the 60 channels with the largest inputs", ylabel="token", title=f"Size of the inputs, layer {last}")
 bar = fig.colorbar(picture, ax=left, ticks=[-1, 0, 1, 2])
 bar.ax.set_yticklabels(["0.1", "1", "10", "100"])
 right.bar(list(lost), [100 * each for each in lost.values()], color=[COLORS[0], COLORS[1]])
@@ -1150,6 +1187,9 @@ show(
 # ## "FP8: the precision of FP16 and the speed of INT8"
 #
 # Now weights *and* inputs of all 210 matrices are rounded, and the model reads the same passages.
+#
+# On the Llama-3.1 models, of 8 to 405 billion parameters, Kurtic et al. (2024) call FP8 lossless. Ours is small, and
+# 4-bit underneath.
 #
 # Of the speed: on paper an H100 does as many FP8 operations a second as INT8 ones, twice those of FP16. No such chip is
 # here, so the precision alone is tested.
@@ -1193,7 +1233,7 @@ verdict(
 )
 
 # %% [markdown]
-# What FP8 has over INT8 is not digits, of which it has fewer, but patience with outliers.
+# Patience with outliers is what a floating-point format has to offer.
 #
 # ## "FP8 combines the stability of FP16 with the speed of INT8"
 #
@@ -1226,7 +1266,7 @@ gone = {kind: {name: losses_of(values, dtype) for name, dtype in TYPES.items()} 
 fig, ax = figure(width=9.5, height=3.6)
 for (kind, values), color in zip(KINDS_OF.items(), COLORS, strict=False):
     sizes = values[values != 0].abs().log2()
-    ax.hist(sizes, bins=120, range=(-45, 12), color=color, alpha=0.55, label=kind, density=True)
+    ax.hist(sizes, bins=120, range=(-28, 14), color=color, alpha=0.55, label=kind, density=True)
 for number, (name, dtype) in enumerate(TYPES.items()):
     if name == "bf16":
         continue
@@ -1261,7 +1301,7 @@ verdict(
 )
 
 # %% [markdown]
-# With a scale for every tensor, or for every block, FP8 does train. The stability is the scale's.
+# It trains all the same, with scales: the stability is theirs.
 #
 # ## Quantization in 2026
 #

@@ -146,7 +146,7 @@ exercise.mistake(
 
 @exercise.mistake(
     "x is clamped before it is rounded, so that the gradient ends half a step too early",
-    hint="What rounds to the last code is still inside: ask the rounded x / scale, not x, whether it has to be clamped.",
+    hint="What rounds to the last code is still inside: ask the rounded x / scale, not x, whether to clamp.",
 )
 def clamped_first(x, scale, bits=8):
     half = 2 ** (bits - 1)
