@@ -74,5 +74,6 @@ def conclude(found):
         "numbers": {
             **{arm.replace(",", "").replace(" ", "_"): f"{each.mean:+.1f}" for arm, each in rise.items()},
             "fp8_range": fp8.text("+.1f"),
+            "fp8_range_zh": fp8.text("+.1f").replace(" to ", "% 到 "),
         },
     }

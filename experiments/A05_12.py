@@ -67,6 +67,11 @@ def conclude(found):
     encoder = {name: more(found, ENCODER + name, ENCODER + "fp32") for name in FOUR}
     tried = [*(rise[arm] for arm in (*FOUR, *CALIBRATED)), *encoder.values()]
     distorted, spared = (sum(getattr(each, side)(DISTORTED) for each in tried) for side in ("above", "below"))
+    gained = {
+        _key(f"{arm} on the {name}"): more(found, arm, arm.split(" ", 1)[1], text)
+        for arm in CALIBRATED
+        for name, text in (("plays", slice(0, PLAYS)), ("manual", slice(PLAYS, None)))
+    }
     word = "correct" if distorted == len(tried) else "wrong" if spared == len(tried) else "unverifiable"
     return {
         "verdict": "imprecise" if distorted and spared else word,
@@ -74,11 +79,8 @@ def conclude(found):
         "numbers": {
             **{_key(arm): told(each.mean) for arm, each in rise.items()},
             **{_key(f"encoder {arm}"): told(each.mean) for arm, each in encoder.items()},
-            **{
-                _key(f"{arm} on the {name}"): more(found, arm, arm.split(" ", 1)[1], text).text("+.0f")
-                for arm in CALIBRATED
-                for name, text in (("plays", slice(0, PLAYS)), ("manual", slice(PLAYS, None)))
-            },
+            **{key: each.text("+.0f") for key, each in gained.items()},
+            **{key + "_zh": each.text("+.0f").replace(" to ", "% 到 ") for key, each in gained.items()},
         },
     }
 
