@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
 
 import pytest
+import warm_kernels
 
 from autograde.classroom.sandbox.isolation import NoSandbox, engine
 
@@ -17,8 +19,16 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+WARM = "AUTOGRADE_WARM_KERNELS"  # where this session's warm kernels are
 INSIST = "AUTOGRADE_TESTS_INSIST"  # set where a missing sandbox is a failure, as in .ci/run
 APART = ("test_exercises", "test_notebooks")  # their exercises and chapters share nothing with each other
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):  # xdist's workers share what their session has started
+        stack = contextlib.ExitStack()
+        os.environ[WARM] = stack.enter_context(warm_kernels.started()) or ""
+        config.add_cleanup(stack.close)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -42,6 +52,15 @@ def _group(item: pytest.Item) -> str:
 def sandbox() -> str:
     """What learners' code is shut in here, such as bubblewrap. Where nothing works, what asks for it is skipped."""
     return engine()
+
+
+@pytest.fixture(scope="module")
+def warm() -> bool:
+    """Kernels that this module's tests start are forks of one process, if that can be: see warm_kernels.py."""
+    with pytest.MonkeyPatch.context() as patch:
+        if os.environ.get(WARM):
+            patch.setenv("JUPYTER_PATH", os.environ[WARM], prepend=os.pathsep)
+        yield bool(os.environ.get(WARM))
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -19,7 +19,7 @@ from autograde.authoring.chapter import all_chapters
 from autograde.authoring.pairing import paired, split
 from autograde.repository import ROOT
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("warm")]
 CHAPTERS = [chapter.path for chapter in all_chapters(ROOT)]
 HANGS = 600  # seconds a cell: against a hang, not a measure
 APART = os.environ.get("AUTOGRADE_APART", "0") not in ("", "0")

@@ -11,7 +11,7 @@ from toy_course import CHECK, EXERCISE, GOOD, HEADER, course
 from autograde.authoring.build import released, sources
 from autograde.authoring.pairing import RUNS, paired, split
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("warm")]
 TAG = '# %% tags=["{}"]\n{}\n\n'
 
 

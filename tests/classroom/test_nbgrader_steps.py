@@ -18,7 +18,7 @@ from toy_course import feedback, nbgrader_api, score, scores
 from autograde.authoring.cells import nbgrader_marks as marks
 from autograde.classroom.steps import seed_of
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("warm")]
 SECTION, CHAPTER = "01_one", "01_chapter"
 NAMES = ["one", "two", "three", "four", "five", "six", "seven", "eight"]
 POINTS, TOTAL = 2.0, 16.0
