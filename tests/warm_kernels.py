@@ -4,7 +4,7 @@ Jupyter's kernel "python3" becomes a small process (`attend`) that looks to Jupy
 by the test session's only server (`serve`). The server imports nothing before it is first asked, computes nothing and
 starts no thread. Where it can't be reached, or AUTOGRADE_COLD is set, the small process becomes an ordinary kernel.
 
-Imports ahead hide that a notebook forgets a submodule's import: tests/authoring/test_notebooks.py looks for that.
+Imports ahead hide that a notebook forgets a submodule's import: submodules.py looks for that.
 """
 
 from __future__ import annotations

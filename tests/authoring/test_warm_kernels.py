@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
 import warm_kernels
 from jupyter_client.manager import start_new_kernel
+
+from autograde.authoring.chapter import all_chapters
+from autograde.repository import ROOT
 
 pytestmark = pytest.mark.slow
 LIMIT = 60  # seconds until something has happened: against a hang
@@ -144,3 +149,15 @@ def test_an_ordinary_one_on_request_and_where_imports_could_go_another_way(setti
     with Kernel(env={**os.environ, **setting}) as kernel:
         assert kernel.number == kernel.shown.pid
         assert kernel.run("import sys; print('torch' in sys.modules)") == "False"
+
+
+def test_no_chapter_leans_on_a_submodule_that_it_does_not_import():
+    """It is there in a warm kernel. One source that does lean on such is found, so the others would be."""
+    sources = {"leans": "import torch\nfrom torch import nn\ntorch.distributed.fsdp.FullyShardedDataParallel\nnn.no"}
+    for chapter in all_chapters(ROOT):
+        sources[chapter.path] = "\n".join(cell.source for cell in chapter.cells if cell.kind != "markdown")
+    command = [sys.executable, Path(warm_kernels.__file__).with_name("submodules.py")]
+    done = subprocess.run(command, input=json.dumps(sources), capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    assert found.keys() == sources.keys()
+    assert {name: gone for name, gone in found.items() if gone} == {"leans": ["nn.no", "torch.distributed.fsdp"]}
