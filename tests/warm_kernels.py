@@ -101,6 +101,13 @@ class _Kernel:
         except ProcessLookupError:  # it has no group of its own yet
             os.kill(self.number, number)
 
+    def hear(self) -> bytes:
+        """The number of a signal that Jupyter sends, or nothing when `attend` has ended."""
+        try:
+            return self.line.recv(1)
+        except ConnectionResetError:  # it has left something unread
+            return b""
+
     def end(self) -> None:
         """Wait for it, and tell how it ended."""
         code = os.waitstatus_to_exitcode(os.waitpid(self.number, 0)[1])
@@ -120,7 +127,7 @@ def serve(door: socket.socket, imports: Iterable[str]) -> list[str] | None:
     while True:
         ready = select.select([0, door, *(k.line for k in kernels), *(k.handle for k in kernels)], [], [])[0]
         for kernel in list(kernels):
-            order = kernel.line.recv(1) if kernel.line in ready else None
+            order = kernel.hear() if kernel.line in ready else None
             if order == b"" or 0 in ready:
                 kernel.signal(signal.SIGKILL)
             elif order:
