@@ -9,6 +9,7 @@ Imports ahead hide that a notebook forgets a submodule's import: submodules.py l
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import gc
@@ -195,16 +196,27 @@ def _become(request: dict, handles: list[int]) -> None:
         sys.modules["torch"].default_generator.seed()
 
 
+def _end(codes: list[int]) -> None:
+    """End with the last of `codes`. The heap stays as it is: to take it down, a fork would have to copy it first."""
+    sys.__stdout__.flush()
+    sys.__stderr__.flush()
+    os._exit(codes[-1])
+
+
 def main(role: str, *given: str) -> None:
     del sys.path[0]  # this folder
     if role == "attend":
         attend(*given)
-    elif (options := serve(socket.socket(fileno=int(given[0])), given[1:])) is not None:
+    codes = [1]
+    atexit.register(_end, codes)  # before all imports, so that it is the last exit handler to run
+    options = serve(socket.socket(fileno=int(given[0])), given[1:])
+    if options is not None:
         import ipykernel_launcher
         from ipykernel import kernelapp
 
         sys.argv = [ipykernel_launcher.__file__, *options]
         kernelapp.launch_new_instance()
+    codes.append(0)
 
 
 if __name__ == "__main__":

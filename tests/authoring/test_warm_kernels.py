@@ -113,6 +113,14 @@ def test_its_figures_go_into_the_notebook():
         assert "inline" in kernel.run("import matplotlib.pyplot as plt; print(plt.get_backend())")
 
 
+def test_its_exit_handlers_run_and_it_ends_well(tmp_path):
+    with Kernel(cwd=str(tmp_path)) as kernel:
+        kernel.run("import atexit, pathlib; atexit.register(pathlib.Path('ended').touch); print()")
+        kernel.client.shutdown()
+        assert kernel.shown.wait(LIMIT) == 0
+    assert (tmp_path / "ended").exists()
+
+
 @pytest.mark.parametrize(("way", "code"), [("os._exit(7)", 7), ("os.kill(os.getpid(), 9)", -9), ("os.abort()", -6)])
 def test_its_exit_code_is_passed_on(way, code):
     with Kernel() as kernel:
