@@ -127,7 +127,7 @@ UNBELIEVABLE = {
     "seven": "[2.0]",
     "eight": "del two  # = a name the check needs: NameError",
 }
-STUCK = "four = 2.0\nimport signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True: pass"
+STUCK = "four = 2.0\nimport signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True: time.sleep(0.1)"
 CLASS = {
     "solved": (SOLVED, None),
     "solved-deleted": (SOLVED, delete_tests),
