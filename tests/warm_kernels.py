@@ -29,13 +29,14 @@ COLD = "AUTOGRADE_COLD"
 MOST = 2**18  # bytes of a request
 # What modules may read when they are imported: a kernel that has it otherwise than the server is an ordinary one.
 READ_AT_IMPORT = ("PYTHON", "MPL", "HF_", "TRANSFORMERS_", "TORCH")
+# Nothing of the course's own: each kernel imports that itself, and sees what it does at its import.
 IMPORTS = """
 ipykernel.kernelapp ipykernel.zmqshell ipykernel.debugger debugpy.server.api tornado.platform.asyncio stack_data psutil
 IPython.core.completerlib IPython.core.magics IPython.core.debugger IPython.extensions.storemagic
 pygments.formatters.terminal256 sqlite3 PIL.JpegImagePlugin matplotlib.pyplot matplotlib.backends.backend_agg
 torch torch._dynamo sklearn.linear_model tabulate transformers.models.llama.modeling_llama
 transformers.models.auto.modeling_auto transformers.models.auto.tokenization_auto transformers.generation.utils
-labkit.figures labkit.models labkit.text labkit.launch labkit.progress autograde.check autograde.judging.grading
+cloudpickle safetensors.torch
 """.split()  # noqa: SIM905
 
 
