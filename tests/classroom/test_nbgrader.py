@@ -18,7 +18,7 @@ from autograde.authoring.chapter import all_chapters
 from autograde.exercises import find, order
 from autograde.repository import ROOT
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("warm")]
 SECTION, CHAPTER = "01_transformer", "04_rope"
 EXERCISES = {name: find(name) for name in order("transformer.rope")}
 TOTAL = sum(e.points for e in EXERCISES.values())
