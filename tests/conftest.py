@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import threading
@@ -46,6 +47,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     first = {group: place for place, group in reversed(list(enumerate(groups.values())))}
     order = {group: (group.partition("/")[0] not in LONG, place) for group, place in first.items()}
     items.sort(key=lambda item: order[groups[item]])
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """What is imported by now stays: the garbage collector needn't look at it again, which takes a tenth of the time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)
