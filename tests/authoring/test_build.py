@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -18,6 +19,12 @@ from autograde.authoring import build, lint
 from autograde.authoring.chapter import AuthoringError, all_chapters, stubbed
 from autograde.authoring.lint import exercises_of
 from autograde.repository import ROOT
+
+
+@functools.cache
+def sources() -> dict:
+    """The course's notebooks with solutions, by the chapter's path."""
+    return build.sources(ROOT)
 
 
 def test_notebooks_are_up_to_date():
@@ -86,7 +93,7 @@ def test_no_solution_leaks_into_a_release(chapter):
 
 @pytest.mark.parametrize("chapter", all_chapters(ROOT), ids=lambda c: c.path)
 def test_the_search_for_leaks_finds_them_in_the_source_notebook(chapter):
-    assert leaks(chapter, build.sources(ROOT)[chapter.path])
+    assert leaks(chapter, sources()[chapter.path])
 
 
 @pytest.mark.parametrize("chapter", all_chapters(ROOT), ids=lambda c: c.path)
@@ -304,7 +311,7 @@ def test_a_class_gets_a_stub_in_every_method(tmp_path):
 def bootstrap(monkeypatch, slug: str, on_colab: bool, status: int = 0) -> list[list[str]]:
     """The pip commands that the bootstrap cell runs."""
     source = next(
-        c.source for c in build.sources(ROOT)["00_start_here"].cells if "bootstrap" in c.metadata.get("tags", [])
+        c.source for c in sources()["00_start_here"].cells if "bootstrap" in c.metadata.get("tags", [])
     )
     source = re.sub("REPOSITORY, VERSION = .*", f"REPOSITORY, VERSION = {slug!r}, 'v1'", source)
     ran = []
@@ -337,7 +344,7 @@ def test_the_bootstrap_cell_fails_in_one_sentence(monkeypatch, slug, status):
 
 def test_every_chapter_has_the_same_bootstrap_cell():
     cells = [
-        [c.source for c in n.cells if "bootstrap" in c.metadata.get("tags", [])] for n in build.sources(ROOT).values()
+        [c.source for c in n.cells if "bootstrap" in c.metadata.get("tags", [])] for n in sources().values()
     ]
     assert all(cell == cells[0] and len(cell) == 1 for cell in cells)
 
