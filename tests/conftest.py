@@ -50,7 +50,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """What is imported by now stays: the garbage collector needn't look at it again, which takes a tenth of the time."""
+    """What is imported by now stays: for the garbage collector to look at it again takes a tenth of the time."""
     gc.collect()
     gc.freeze()
 

@@ -18,15 +18,15 @@ import nbformat
 import papermill
 import pytest
 import warm_kernels
+from real_course import chapters
 
 from autograde.authoring import bank
 from autograde.authoring.build import solution_notebooks
-from autograde.authoring.chapter import all_chapters
 from autograde.authoring.pairing import paired, split
 from autograde.repository import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("warm")]
-CHAPTERS = [chapter.path for chapter in all_chapters(ROOT)]
+CHAPTERS = [chapter.path for chapter in chapters()]
 HANGS = 600  # seconds a cell: against a hang, not a measure
 COLD = {chapter.partition("/")[0]: chapter for chapter in reversed(CHAPTERS)}.values()  # the first of each section
 APART = os.environ.get("AUTOGRADE_APART", "0") not in ("", "0")

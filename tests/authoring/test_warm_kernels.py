@@ -15,9 +15,7 @@ import psutil
 import pytest
 import warm_kernels
 from jupyter_client.manager import start_new_kernel
-
-from autograde.authoring.chapter import all_chapters
-from autograde.repository import ROOT
+from real_course import chapters
 
 pytestmark = pytest.mark.slow
 LIMIT = 60  # seconds until something has happened: against a hang
@@ -162,7 +160,7 @@ def test_an_ordinary_one_on_request_and_where_imports_could_go_another_way(setti
 def test_no_chapter_leans_on_a_submodule_that_it_does_not_import():
     """It is there in a warm kernel. One source that does lean on such is found, so the others would be."""
     sources = {"leans": "import torch\nfrom torch import nn\ntorch.distributed.fsdp.FullyShardedDataParallel\nnn.no"}
-    for chapter in all_chapters(ROOT):
+    for chapter in chapters():
         sources[chapter.path] = "\n".join(cell.source for cell in chapter.cells if cell.kind != "markdown")
     command = [sys.executable, Path(warm_kernels.__file__).with_name("submodules.py")]
     done = subprocess.run(command, input=json.dumps(sources), capture_output=True, text=True, check=True)
