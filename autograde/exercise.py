@@ -118,7 +118,8 @@ class Exercise:
                     every rank with torch.distributed initialised. `out` is a `PerRank`, and the oracle gives a list
                     with one value a rank.
     forbid:         shortcuts that would make the exercise pointless, as dotted names of functions or modules
-                    ("torch.nn.functional.softmax", "transformers"). Caught at run time, however they are spelled.
+                    ("torch.nn.functional.softmax", "transformers"). Caught at run time, however they are spelled, and
+                    so are torch's operators that compute the same (`FAMILIES` in judging/forbidding.py).
     hints:          three, from a nudge to nearly the answer.
     rtol, atol:     tolerance for float32 and float64; bfloat16 and float16 inputs widen it.
     dtypes:         the first cases are also drawn in these dtypes, where they have float32 tensors.

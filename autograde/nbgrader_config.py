@@ -38,6 +38,7 @@ def configure(c, timeout: int = 120) -> None:
         CSSHTMLHeaderPreprocessor,
     ]
     c.ExecuteToTheEnd.timeout = timeout
+    c.ExecuteToTheEnd.store_widget_state = False
     told = f"this cell ran for more than {timeout} seconds and was stopped"
     c.ExecuteToTheEnd.error_on_timeout = {"ename": "Timeout", "evalue": told, "traceback": [f"Timeout: {told}"]}
     c.ClearSolutions.code_stub = {"python": STUB}

@@ -7,6 +7,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+_COUNT = re.compile(r" \(\d+ of \d+ cases\)$")
+
 # *a word or several*, but no product: a factor has a space or another sign beside its asterisk.
 _EMPHASIS = re.compile(r"(?<![\w*)])\*(\w(?:[^*\n]*\w)?)\*(?![\w*(])")
 
@@ -32,6 +34,7 @@ class Report:
     `failing` describes the smallest failing case as (what, text) pairs, `error` has the learner's lines and the error,
     where that case ended in one, and `more` says what the learner can ask for next; `notice` stands above everything.
     These are empty in a hidden check, where inputs stay secret, and so are the notes of the lines and what was printed.
+    `secret_diagnosis` is the diagnosis for a hidden check, from a closed list (wording.py).
     `status` is one of: solved, wrong, not implemented, no points.
     """
 
@@ -48,6 +51,7 @@ class Report:
     error: str = ""
     more: str = ""
     notice: str = ""
+    secret_diagnosis: str = ""
 
     @property
     def solved(self) -> bool:
@@ -60,8 +64,9 @@ class Report:
         return f"{self.exercise}: {_points(self.earned)} of {_points(self.points)} points"
 
     def hidden(self) -> Report:
-        """The same result without anything that gives away the inputs."""
-        lines = tuple(Line(line.name, line.passed, line.worth, line.earned) for line in self.lines)
+        """The same result without anything that a solution could choose to give away the inputs."""
+        bare = ((_COUNT.sub("", line.name), line.passed, line.worth, line.earned) for line in self.lines)
+        lines = tuple(Line(*parts) for parts in bare)
         return Report(
             self.exercise,
             self.points,
@@ -69,9 +74,10 @@ class Report:
             self.status,
             lines,
             (),
-            self.diagnosis,
+            self.secret_diagnosis,
             self.hint,
             self.misconception,
+            secret_diagnosis=self.secret_diagnosis,
         )
 
     def to_dict(self) -> dict:

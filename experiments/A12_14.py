@@ -53,6 +53,10 @@ def conclude(found):
             **{_name(arm): text for arm, text in looping.told(found).items()},
             "presence_minus_frequency": percent(less(found, "presence 1", "frequency 1", "repeated")),
             **{f"copies_lost_{_name(arm)}": percent(less(found, "greedy", arm, "copies")) for arm in PENALTIES},
+            **{
+                f"copies_{_name(arm)}": f"{100 * interval(over(found, arm, 'copies')).mean:.0f} %"
+                for arm in ("greedy", *PENALTIES)
+            },
         },
     }
 

@@ -9,7 +9,7 @@ from experiments import looping
 from experiments.looping import CAPITALS, less, loaded, over, padded, percent, repeated, without_repeats, write
 from labkit.experiment import Experiment, interval
 
-WRITTEN, PLANTED = 100, 4
+WRITTEN, PLANTED = 200, 4
 IN_FULL = {"Ulaan": "Ulaanbaatar", "Bogot": "Bogota", "Addis": "Addis Ababa", "Reykjav": "Reykjavik"}
 
 experiment = Experiment(

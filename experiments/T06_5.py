@@ -71,5 +71,12 @@ def conclude(found) -> dict:
         "controls": {"shows": tiny.above(SHIFT), "shows_not": abs(layer.mean) < 1e-4},
         "numbers": {f"shift{tokens}": f"{shift.mean:.3f}" for tokens, shift in shifts.items()}
         | {f"gap{tokens}": f"{gap.mean:+.2f}".replace("-", "−") for tokens, gap in gaps.items()}
-        | {"tiny": f"{tiny.mean:.2f}"},
+        | {"tiny": f"{tiny.mean:.2f}"}
+        | {
+            name: f"{found.interval(arm, number).mean:.2f}"
+            for name, arm, number in (
+                ("leaking", "BatchNorm, 6 tokens", "loss in training mode"),
+                ("honest", "LayerNorm, 96 tokens", "loss"),
+            )
+        },
     }

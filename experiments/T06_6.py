@@ -107,19 +107,21 @@ def gains(found, arm: str, at: int, over: str = RAW):
 
 @experiment.conclude
 def conclude(found) -> dict:
-    """Correct if balanced layers gain at least half of what warm-up gains, wrong if they gain less, else imprecise."""
+    """Wrong if each change gains less than half of what warm-up gains, correct if one gains more, else imprecise."""
     at = most_helped(found)
     warm, balanced, one = (gains(found, arm, at) for arm in (WARM, BALANCED, ONE_SIZE))
-    tests = {arm: over_seeds(found, arm)[:, at] for arm in (RAW, WARM, BALANCED)}
-    short = interval((tests[RAW] - tests[BALANCED] - (tests[RAW] - tests[WARM]) / 2).tolist())
+    half = (over_seeds(found, RAW)[:, at] + over_seeds(found, WARM)[:, at]) / 2
+    beyond_half = [interval((half - over_seeds(found, arm)[:, at]).tolist()) for arm in (BALANCED, ONE_SIZE)]
+    neither, some = all(each.below(0) for each in beyond_half), any(each.above(0) for each in beyond_half)
     pre = "pre-norm, 6 layers"
     here = best(found, pre)
     unhelped = gains(found, f"{pre}, warm-up", here, over=pre)
     beyond = gains(found, f"{pre}, warm-up", min(here + 1, len(RATES["other"]) - 1), over=pre)
+    last = gains(found, f"{pre}, warm-up", -1, over=pre)
     return {
-        "verdict": "wrong" if short.below(0) else "correct" if short.above(0) else "imprecise",
+        "verdict": "wrong" if neither else "correct" if some else "imprecise",
         "controls": {"shows": warm.mean > COUNTS and warm.low > 0, "shows_not": unhelped.below(COUNTS)},
-        "numbers": {"rate": f"{RATES['post'][at]:g}"}
+        "numbers": {"rate": f"{RATES['post'][at]:g}", "largest": f"{RATES['other'][-1]:g}"}
         | {
             name: _signed(gain.mean).replace("−0.00", "0.00")
             for name, gain in (
@@ -129,6 +131,7 @@ def conclude(found) -> dict:
                 ("post_best", gains(found, WARM, best(found, RAW))),
                 ("pre_best", unhelped),
                 ("pre_beyond", beyond),
+                ("pre_last", last),
             )
         },
     }

@@ -224,21 +224,6 @@ def habits(texts, nats=None) -> dict[str, list]:
     return found if nats is None else found | {"nll": nats.mean(1)}
 
 
-def tasks(choose) -> dict[str, list]:
-    """Whether each capital is known and each pattern copied: 1 or 0 a task."""
-    found = {}
-    asked = {
-        "capitals": {f"What is the capital of {country}?": city for country, city in list(CAPITALS.items())[:24]},
-        "copies": {f"Repeat this text exactly, and nothing else: {text}": text for text in PATTERNS},
-    }
-    for kind, questions in asked.items():
-        found[kind] = [
-            int(wanted.lower() in said.lower())
-            for wanted, said in zip(questions.values(), answers(questions, choose), strict=True)
-        ]
-    return found
-
-
 def answers(questions, choose, steps=20) -> list[str]:
     """What the chat model answers to each question, up to the end of its turn or to `steps` tokens."""
     _, tokenizer = loaded()

@@ -24,7 +24,14 @@ _COMPARES = re.compile(
     )\b|\d""",
     re.VERBOSE | re.IGNORECASE,
 )
-_SENTENCE = re.compile(r"[^.!?]+[.!?]")
+# Numbers that belong to a source, and what others say, in quotation marks: no findings of the course.
+_SOURCE = re.compile(
+    r"""arXiv:\d+\.\d+(?:v\d+)?|\b(?:19|20)\d\d\b|\]\([^)]*\)|"[^"]*"
+    |\b(?:sections?|tables?|figures?|fig\.|equations?|eq\.|appendix|chapters?|exercises?|version)
+    \ [A-Z]?\d+(?:\.\d+)*""",
+    re.VERBOSE | re.IGNORECASE,
+)
+_SENTENCE = re.compile(r"[^\s].*?[.!?](?<!\bal\.)(?=[\s)\"*]|$)")
 
 
 def findings(chapter: Chapter) -> list[tuple[Cell, str]]:
@@ -36,7 +43,7 @@ def findings(chapter: Chapter) -> list[tuple[Cell, str]]:
             under = cell.kind == "claim"
         elif cell.kind == "markdown":
             body = cell.source.split("\n#")[0] if under else ""
-            found += [(cell, text) for text in _sentences(body) if _COMPARES.search(text)]
+            found += [(cell, text) for text in _sentences(body) if _COMPARES.search(_SOURCE.sub("…", text))]
             under = False
         else:
             under = False

@@ -190,7 +190,7 @@ class Book:
             if marks.get("solution"):
                 cell.source = found["solutions"].get(marks["grade_id"], "")
             elif marks.get("grade_id") in reports:
-                cell.outputs = _outputs(reports[marks["grade_id"]])
+                cell.outputs = _outputs(reports[marks["grade_id"]], found["problem"])
         added = [new_code_cell(text, id=f"added-{i}") for i, text in enumerate(found["added"])]
         source.cells += added
         folder = self.course.root / "autograded" / student / self.section
@@ -200,8 +200,9 @@ class Book:
             replace(folder / "timestamp.txt", stamp + "\n")
 
 
-def _outputs(found: dict) -> list:
-    text = report_of(found).text() + (f"\n\n{found['happened']}" if found["happened"] else "")
+def _outputs(found: dict, problem: str) -> list:
+    """What learners may be shown, since nbgrader makes its feedback of it: nothing that their code could say."""
+    text = "\n\n".join(filter(None, [report_of(found).text(), problem, found.get("told", "")]))
     points = str(float(found["report"]["earned"]))
     shown = new_output("stream", name="stdout", text=text + "\n")
     return [shown, new_output("execute_result", {"text/plain": points}, execution_count=1)]

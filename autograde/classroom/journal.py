@@ -92,6 +92,7 @@ def summary_of(result: dict) -> str:
         if cell["happened"]
     ]
     noted = [f"{e['report']['exercise']}: {e['happened']}" for e in exercises_of(result) if e["happened"]]
-    remarks = [f"{name}: {'; '.join(n['remarks'])}" for name, n in result["notebooks"].items() if n["remarks"]]
+    odd = {name: [*n.get("suspicions", ()), *n["remarks"]] for name, n in result["notebooks"].items()}
+    remarks = [f"{name}: {'; '.join(told)}" for name, told in odd.items() if told]
     told = problems + ended + cells + noted + remarks
     return " | ".join(line.replace("\n", " ") for line in told[:3]) if told else "graded"

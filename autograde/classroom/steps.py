@@ -6,10 +6,14 @@ teacher's source instead, and believe an output only where it is a number of poi
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import json
 import pathlib
+import shutil
+import tempfile
+from collections.abc import Iterator
 from typing import IO
 
 import nbformat
@@ -20,6 +24,9 @@ from nbgrader.preprocessors import ClearHiddenTests, Execute, NbGraderPreprocess
 from nbgrader.utils import setenv
 
 from autograde.classroom.submission import SKIPPED, Step, grade_id, marks_of, outline, tags, take
+from autograde.exercises import find, names
+from autograde.judging.suspecting import suspicions
+from autograde.wording import is_score, kept
 from labkit.notebook import notebook_of
 
 
@@ -33,7 +40,9 @@ class TakeOnlySolutions(NbGraderPreprocessor):
     def preprocess(self, nb: NotebookNode, resources: dict) -> tuple[NotebookNode, dict]:
         source = nbformat.read(_source_of(self.parent.parent.coursedir, resources), as_version=4)
         taken = take(nb.cells, outline(resources["nbgrader"]["notebook"], source.cells))
-        for remark in taken.remarks:
+        known = {step.label: find(step.label) for step in taken.steps if step.kind == "check" and step.label in names()}
+        added = [(step.label, step.source) for step in taken.steps if step.kind == "added"]
+        for remark in [*taken.remarks, *suspicions(taken.solutions, added, known)]:
             self.log.warning(remark)
         waiting, cells = list(taken.steps), []
         for cell in source.cells:
@@ -68,40 +77,61 @@ class ExecuteToTheEnd(Execute):
     def preprocess(self, nb: NotebookNode, resources: dict, km=None) -> tuple[NotebookNode, dict]:
         seed = seed_of(self.parent.parent.coursedir.root, **_who(resources))
         try:
-            with setenv(AUTOGRADE_SEED=seed, LABKIT_NO_PROGRESS="1"):
+            folder = pathlib.Path(resources["metadata"]["path"])
+            with _as_before(folder), setenv(AUTOGRADE_SEED=seed, LABKIT_NO_PROGRESS="1"):
                 return super().preprocess(nb, resources, km)
         except (DeadKernelError, CellTimeoutError):
             return nb, resources
 
 
 class BelieveNumbersOnly(NbGraderPreprocessor):
-    """Makes a check cell's output what nbgrader's reading of it should be.
+    """Makes a check cell's output what nbgrader's reading of it should be, and leaves no word of the learner's code.
 
-    A warning on stderr costs nothing. A check that did not end in exactly one number between 0 and its points is
-    worth 0; an error keeps its message and loses its traceback, in which the hidden tests stand. A number is scaled to
-    the points in the gradebook, where a teacher has changed them after the release.
+    That code runs beside the hidden tests and their seed, and could tell either in whatever it puts out. So a check
+    keeps what `autograde.wording` knows of reports, and a number of points that this check can give (anything
+    else is worth 0); other cells, an error's text and times are not kept at all, nor files that the run has left.
+    The number is scaled to the points in the gradebook, where a teacher has changed them after the release.
     """
 
     def preprocess(self, nb: NotebookNode, resources: dict) -> tuple[NotebookNode, dict]:
         source = nbformat.read(_source_of(self.parent.parent.coursedir, resources), as_version=4)
         self.released = {grade_id(c): float(marks_of(c)["points"]) for c in source.cells if marks_of(c).get("grade")}
+        nb.metadata.pop("widgets", None)
         return super().preprocess(nb, resources)
 
     def preprocess_cell(self, cell: NotebookNode, resources: dict, index: int) -> tuple[NotebookNode, dict]:
-        if cell.cell_type == "code" and marks_of(cell).get("grade"):
-            results = [o for o in cell.outputs if o.output_type == "execute_result"]
-            errors = [o for o in cell.outputs if o.output_type == "error"]
-            worth = float(cell.metadata.nbgrader.points)
-            most = self.released.get(grade_id(cell), worth)
-            points = _points(results[0]) if len(results) == 1 and not errors else 0.0
-            told = [_stream(f"{o.ename}: {o.evalue}\n") for o in errors]
-            if not cell.outputs:
-                told = [_stream("This check did not run: an earlier cell crashed, or could not be stopped.\n")]
-            shown = [o for o in cell.outputs if o.output_type == "display_data" or o.get("name") == "stdout"]
-            points = points * worth / most if 0 <= points <= most and most else 0.0
-            result = nbformat.v4.new_output("execute_result", {"text/plain": str(points)})
-            cell.outputs = [*shown, *told, result]
+        cell.metadata.pop("execution", None)  # times
+        if cell.cell_type == "code":
+            cell.execution_count = None  # a cell can set it
+            told = self._of_check if marks_of(cell).get("grade") else self._of_cell
+            cell.outputs = told(cell)
         return cell, resources
+
+    def _of_check(self, cell: NotebookNode) -> list[NotebookNode]:
+        name = grade_id(cell).removeprefix("check_")
+        results = [o for o in cell.outputs if o.output_type == "execute_result"]
+        errors = [o for o in cell.outputs if o.output_type == "error"]
+        worth = float(cell.metadata.nbgrader.points)
+        most = self.released.get(grade_id(cell), worth)
+        points = _points(results[0]) if len(results) == 1 and not errors else 0.0
+        can_be = most and 0 <= points <= most and is_score(name, points)
+        shown = kept(name, "\n".join(map(_text, cell.outputs)))
+        told = [shown] * bool(shown) + [self._told(error, name) for error in errors]
+        if not cell.outputs:
+            told = ["This check did not run: an earlier cell crashed, or could not be stopped."]
+        result = nbformat.v4.new_output("execute_result", {"text/plain": str(points * worth / most if can_be else 0.0)})
+        return [*(_stream(f"{text}\n") for text in told), result]
+
+    def _of_cell(self, cell: NotebookNode) -> list[NotebookNode]:
+        errors = [o for o in cell.outputs if o.output_type == "error"]
+        return [_stream(f"{self._told(error, '')}\n") for error in errors]
+
+    def _told(self, error: NotebookNode, name: str) -> str:
+        """An error in words that a learner's code can't choose."""
+        stopped = self.config.ExecuteToTheEnd.error_on_timeout
+        unknown = {"ename": "NameError", "evalue": f"name '{name}' is not defined"}
+        known = [each for each in (stopped, unknown) if (error.ename, error.evalue) == (each["ename"], each["evalue"])]
+        return f"{error.ename}: {error.evalue}" if known else "This cell raised an error."
 
 
 class HideTests(NbGraderPreprocessor):
@@ -146,6 +176,23 @@ def _points(output: NotebookNode) -> float:
         return float(output.data["text/plain"])
     except (KeyError, TypeError, ValueError):
         return 0.0
+
+
+def _text(output: NotebookNode) -> str:
+    """What a stream or a display says, as plain text."""
+    return str(output.get("text") or output.get("data", {}).get("text/plain", ""))
+
+
+@contextlib.contextmanager
+def _as_before(folder: pathlib.Path) -> Iterator[None]:
+    """Afterwards the folder is what it was: nbgrader copies what lies beside a notebook into the feedback."""
+    with tempfile.TemporaryDirectory() as safe:
+        shutil.copytree(folder, safe, symlinks=True, dirs_exist_ok=True)
+        try:
+            yield
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            shutil.copytree(safe, folder, symlinks=True, dirs_exist_ok=True)
 
 
 def _stream(text: str) -> NotebookNode:

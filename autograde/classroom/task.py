@@ -12,6 +12,16 @@ from autograde.classroom.submission import Outline
 from autograde.report import Report
 
 STAMP = "graded without a sandbox"
+# What learners are told of a call that gave no value, by its kind. Of a solution's own words there are none: they could
+# say what the hidden inputs are.
+REASONS = {
+    "needs": "On a hidden case it called another function, which isn't implemented yet.",
+    "raised": "On a hidden case a call raised an error.",
+    "too slow": "A call did not come to an end: it was too slow, used too much, or ended its process.",
+    "not tried": "For a hidden case there was no time left.",
+    "too large": "On a hidden case a call gave far more than the task needs.",
+    "ranks": "On a hidden case the ranks did not come to an end together.",
+}
 
 
 @dataclass(frozen=True)
@@ -59,6 +69,6 @@ def worthless(of: Outline, why: str) -> dict:
     reports = []
     for name, points in of.points.items():
         empty = Report(name, points, 0.0, "no points").to_dict()
-        reports.append({"report": empty, "happened": why, "ended": False, "seconds": 0.0})
+        reports.append({"report": empty, "happened": why, "told": "", "ended": False, "seconds": 0.0})
     found = {"problem": why, "remarks": [], "cells": [], "exercises": reports, "solutions": {}, "added": []}
     return found | {"seconds": 0.0}

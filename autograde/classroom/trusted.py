@@ -11,16 +11,20 @@ import threading
 import time
 from collections.abc import Sequence
 
+from autograde.classroom.budget import budget
 from autograde.classroom.sandbox.isolation import NoSandbox, engine
 from autograde.classroom.sandbox.process import SandboxFailed
 from autograde.classroom.sandbox.session import Session
-from autograde.classroom.submission import Outline, Unreadable, cells_of, take
-from autograde.classroom.task import STAMP, Task, worthless
+from autograde.classroom.submission import Outline, Taken, Unreadable, cells_of, take
+from autograde.classroom.task import REASONS, STAMP, Task, worthless
 from autograde.exercise import Exercise
 from autograde.exercises import find, names
 from autograde.judging.calls import Failure, Outcome
 from autograde.judging.grading import grade
+from autograde.judging.limits import TimeLimit
+from autograde.judging.suspecting import suspicions
 from autograde.report import Report
+from autograde.wording import NOT_JUDGED
 
 _MOST_HAPPENED = 600
 _MOST_SECONDS = 900.0  # for all notebooks of one student
@@ -72,28 +76,37 @@ def _graded(task: Task, of: Outline, session: Session) -> dict:
     return {
         "problem": "",
         "remarks": list(taken.remarks),
+        "suspicions": suspicions(taken.solutions, _added(taken), exercises),  # for teachers alone
         "cells": [{"cell": label, "happened": told[:_MOST_HAPPENED]} for label, told in happened],
         "exercises": found,
         "solutions": dict(taken.solutions),
-        "added": [step.source for step in taken.steps if step.kind == "added"],
+        "added": [source for _, source in _added(taken)],
         "seconds": round(time.monotonic() - start, 3),
     }
 
 
+def _added(taken: Taken) -> list[tuple[str, str]]:
+    return [(step.label, step.source) for step in taken.steps if step.kind == "added"]
+
+
 def _checked(exercise: Exercise, seed: int, session: Session) -> dict:
-    """One exercise's report without its hidden inputs, and what happened in a line."""
+    """One exercise's report without its hidden inputs; what happened, for teachers; what learners are told of that."""
     start = time.monotonic()
     watching = _Watching(session)
     try:
-        report = grade(exercise, _stand_in, seed, runner=watching.runner)
+        with budget():
+            report = grade(exercise, _stand_in, seed, runner=watching.runner)
     except (SandboxFailed, NoSandbox):
         raise
-    except Exception as error:  # a value that an oracle's, a law's or a diagnosis' code could not take
-        watching.note = f"The result could not be judged ({type(error).__name__})."
-        report = Report(exercise.name, exercise.points, 0.0, "no points", diagnosis=watching.note)
+    except (Exception, TimeLimit) as error:  # a value that an oracle's, a law's or a diagnosis' code could not take
+        if isinstance(error, TimeLimit):
+            session.close()  # it may have been in the middle of a message
+        watching.note = f"{NOT_JUDGED[:-1]} ({type(error).__name__})."
+        report = Report(exercise.name, exercise.points, 0.0, "no points", secret_diagnosis=NOT_JUDGED)
     return {
         "report": report.hidden().to_dict(),
         "happened": (watching.note or _first_note(report))[:_MOST_HAPPENED],
+        "told": REASONS.get("too slow" if watching.ended else watching.kind, ""),
         "ended": watching.ended,
         "seconds": round(time.monotonic() - start, 3),
     }
@@ -107,7 +120,7 @@ class _Watching:
     """Notes the first failure among a session's outcomes, for the row that says what happened."""
 
     def __init__(self, session: Session):
-        self.session, self.note, self.ended = session, "", False
+        self.session, self.note, self.kind, self.ended = session, "", "", False
 
     def runner(self, implementation, exercise):
         remote = self.session.runner(implementation, exercise)
@@ -117,7 +130,7 @@ class _Watching:
             outcomes = run(cases)
             failure: Failure | None = next((o.failure for o in outcomes if o.failure), None)
             if failure and not self.note and failure.kind != "not implemented":
-                self.note = f"{failure.kind}: {failure.message}"
+                self.note, self.kind = f"{failure.kind}: {failure.message}", failure.kind
                 self.ended = failure.type == "Ended"
             return outcomes
 

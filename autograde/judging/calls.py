@@ -22,7 +22,7 @@ import torch
 
 from autograde.exercise import Case, Exercise
 from autograde.judging.comparing import compare, describe, rebuild, tensors
-from autograde.judging.forbidding import Watch
+from autograde.judging.forbidding import Watch, always_forbidden, dont_call, is_ready_made
 from autograde.judging.gradients import gradients
 from autograde.judging.limits import TimeLimit, granted, left, time_limit
 from autograde.judging.surroundings import fresh_kernel
@@ -69,7 +69,7 @@ def run_once(implementation: Callable, exercise: Exercise, one: Case) -> Outcome
     target = (implementation, *args) if exercise.probe else args
     function = exercise.probe or implementation
     out = Bounded()
-    value, failure, shared, watch = None, None, (), Watch(exercise.forbid)
+    value, failure, shared, watch = None, None, (), _watch(implementation, exercise)
     try:
         with _surroundings(exercise, out, watch):
             if one.backward is None:
@@ -85,8 +85,7 @@ def run_once(implementation: Callable, exercise: Exercise, one: Case) -> Outcome
     except (Exception, SystemExit) as error:
         failure = _unfinished(error, implementation, exercise) or _raised(error)
     if watch.used:
-        told = f"This exercise asks you to build what `{watch.used}` does, so don't call it."
-        failure = Failure("forbidden", told)
+        failure = Failure("forbidden", dont_call(watch.used))
     changed = () if exercise.mutates or failure else _changed(one, args, kwargs)
     return Outcome(None if failure else value, failure, changed, out.getvalue(), () if failure else shared)
 
@@ -158,6 +157,13 @@ def _surroundings(exercise: Exercise, out, watch: Watch):
         for part in (fresh_kernel(everything=False), *parts):
             stack.enter_context(part)
         yield
+
+
+def _watch(implementation: Callable, exercise: Exercise) -> Watch:
+    """On what is forbidden here, and on the exercises themselves. Their own solutions may use each other."""
+    if is_ready_made(implementation):
+        return Watch(exercise.forbid)
+    return Watch(always_forbidden(exercise.forbid), exercise.probe)
 
 
 def copied(value: Any) -> Any:

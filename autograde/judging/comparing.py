@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
+KINDS = ("type", "dtype", "shape", "length", "keys", "value")
+_MOST_TEXT = 2_000  # characters of a value in a message
 _SLACK = {torch.bfloat16: 4e-2, torch.float16: 5e-3}
 
 
@@ -29,7 +31,7 @@ class _How:
 
 @dataclass(frozen=True)
 class Mismatch:
-    """The first difference found. `kind` is one of type, dtype, shape, length, keys, value."""
+    """The first difference found. `kind` is one of KINDS."""
 
     kind: str
     _tell: Callable[[], str]
@@ -97,7 +99,16 @@ def _of_type(expected, got, where) -> Mismatch:
 def _compare_exactly(expected, got, where) -> Mismatch | None:
     if type(got) is not type(expected):
         return _of_type(expected, got, where)
-    return None if got == expected else Mismatch("value", lambda: f"{where} should be {expected!r}, and is {got!r}")
+    return (
+        None
+        if got == expected
+        else Mismatch("value", lambda: f"{where} should be {_cut(expected)}, and is {_cut(got)}")
+    )
+
+
+def _cut(value: Any) -> str:
+    text = repr(value[:_MOST_TEXT] if isinstance(value, str) else value)
+    return text if len(text) <= _MOST_TEXT else f"{text[:_MOST_TEXT]}…"
 
 
 def _compare_sequences(expected, got, how, where) -> Mismatch | None:
@@ -222,3 +233,14 @@ def rebuild(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
         items = [rebuild(item, change) for item in value]
         return items if isinstance(value, list) else tuple(items)
     return value
+
+
+def weight(value: Any) -> int:
+    """How much is in a value: numbers of tensors, characters of texts, and each item of a container."""
+    if isinstance(value, torch.Tensor):
+        return value.numel()
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, dict):
+        return 1 + sum(weight(key) + weight(item) for key, item in value.items())
+    return 1 + sum(map(weight, value)) if isinstance(value, (list, tuple)) else 1

@@ -15,15 +15,25 @@ from autograde.judging.running import Local, run_all
 
 _ROUNDS = 3  # misconceptions that are tried on further cases
 _FEW = 3  # cases of a rank exercise on which every misconception is tried
+EXACTLY = "Your result is exactly"
+MOSTLY = "On most of the cases that fail, your result is"
+HERE = "On the cases that fail, your result is"
+WHEREVER = "Wherever your result is wrong, it is exactly"
+OPENINGS = (EXACTLY, MOSTLY, HERE, WHEREVER)
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What went wrong, in words. `misconception` is set when it is one that the exercise knows."""
+    """What went wrong, in words. `misconception` is set when it is one that the exercise knows.
+
+    `says` is one of a closed list (wording.py), so that it can be told of hidden cases as well; `shown`, with numbers,
+    shapes and types, stands in its place where the learner sees the inputs anyway.
+    """
 
     says: str
     hint: str = ""
     misconception: Misconception | None = None
+    shown: str = ""
 
 
 @dataclass(frozen=True)
@@ -96,10 +106,10 @@ def match(
         if found is None:
             return None
         if not tried.wrong:
-            return _named("Your result is exactly", found.misconception)
+            return named(EXACTLY, found.misconception)
         more = further() if more is None else more
-        if named := _after(tried, best, found, more):
-            return named
+        if diagnosis := _after(tried, best, found, more):
+            return diagnosis
         suspects.remove(found)  # the next best may hold where this one doesn't
     return None
 
@@ -111,19 +121,20 @@ def _after(tried: Tried, score: tuple[int, int, int], suspect: _Suspect, more: T
     if not _is_most(score[0] + len(set(explained) & set(more.wrong)), failing):
         return None
     if score[0] < len(tried.wrong) or set(more.wrong) - set(explained):
-        return _named("On most of the cases that fail, your result is", suspect.misconception)
+        return named(MOSTLY, suspect.misconception)
     if failing < _FEW:
-        return _named("On the cases that fail, your result is", suspect.misconception)
+        return named(HERE, suspect.misconception)
     if score[1] < len(tried.cases) or len(explained) < len(more.cases):
-        return _named("Wherever your result is wrong, it is exactly", suspect.misconception)
-    return _named("Your result is exactly", suspect.misconception)
+        return named(WHEREVER, suspect.misconception)
+    return named(EXACTLY, suspect.misconception)
 
 
 def _is_most(some: int, of: int) -> bool:
     return 5 * some > 4 * of
 
 
-def _named(start: str, misconception: Misconception) -> Diagnosis:
+def named(start: str, misconception: Misconception) -> Diagnosis:
+    """A known mistake; `start` is one of OPENINGS."""
     return Diagnosis(f"{start} what comes out when {misconception.says}.", misconception.hint, misconception)
 
 

@@ -12,6 +12,7 @@ import functools
 import importlib.util
 import inspect
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from types import CodeType
 
@@ -20,40 +21,137 @@ from torch.overrides import TorchFunctionMode
 
 from labkit.modes import Listener
 
-# Operators that do a forbidden function's work under another name.
-_OPERATORS = {
-    "scaled_dot_product_attention": ("scaled_dot_product", "native_multi_head_attention"),
-    "MultiheadAttention": ("native_multi_head_attention",),
-    "rms_norm": ("fused_rms_norm",),
-    "layer_norm": ("native_layer_norm",),
-    "batch_norm": ("native_batch_norm", "cudnn_batch_norm", "batch_norm_with_update"),
-    "cross_entropy": ("nll_loss", "cross_entropy_loss"),
-    "clip_grad_norm_": ("clip_grads_with_norm",),
+# What torch's operators compute, by their names without underscores at the ends. A test holds this against torch's own
+# list: an operator whose name says that it is of one of these families stands here, or among HARMLESS with a reason.
+_TABLE = {
+    "softmax": (
+        "softmax log_softmax masked_softmax safe_softmax sparse_softmax sparse_log_softmax special_softmax "
+        "special_log_softmax nested_tensor_softmax_with_shape"
+    ),
+    "attention": (
+        "scaled_dot_product_attention scaled_dot_product_attention_math scaled_dot_product_attention_math_for_mps "
+        "scaled_dot_product_cudnn_attention scaled_dot_product_efficient_attention scaled_dot_product_flash_attention "
+        "scaled_dot_product_flash_attention_for_cpu scaled_dot_product_fused_attention_overrideable "
+        "cudnn_attention_forward efficient_attention_forward flash_attention_forward "
+        "flash_attention_forward_no_dropout_inplace native_multi_head_attention triton_multi_head_attention "
+        "triton_scaled_dot_attention multi_head_attention_forward transformer_encoder_layer_fwd"
+    ),
+    "transformer layer": "transformer_encoder_layer_fwd",
+    "layer norm": "layer_norm native_layer_norm",
+    "rms norm": "rms_norm fused_rms_norm",
+    "batch norm": (
+        "batch_norm native_batch_norm cudnn_batch_norm miopen_batch_norm quantized_batch_norm batch_norm_impl_index "
+        "batch_norm_no_update batch_norm_with_update batch_norm_with_update_functional native_batch_norm_legit "
+        "native_batch_norm_legit_functional native_batch_norm_legit_no_training batch_norm_elemt batch_norm_stats "
+        "batch_norm_gather_stats batch_norm_gather_stats_with_counts batch_norm_update_stats"
+    ),
+    "group norm": "group_norm native_group_norm",
+    "instance norm": "instance_norm",
+    "cross entropy": (
+        "cross_entropy cross_entropy_loss linear_cross_entropy nll_loss nll_loss2d nll_loss_nd nll_loss_forward "
+        "nll_loss2d_forward"
+    ),
+    "divergence": "kl_div",
+    "dropout": (
+        "dropout native_dropout fused_dropout alpha_dropout feature_dropout feature_alpha_dropout dropout1d dropout2d "
+        "dropout3d"
+    ),
+    "cosine": "cosine_similarity cosine_embedding_loss",
+    "clipping": "clip_grad_norm clip_grads_with_norm",
+}
+FAMILIES = {family: frozenset(names.split()) for family, names in _TABLE.items()}
+
+# Operators that sound like one of these families and need not be forbidden with it. Their backward halves need what the
+# forward ones gave; quantized ones need quantized tensors, and static_runtime's run in compiled programs alone.
+HARMLESS: dict[str, str] = {
+    "binary_cross_entropy": "of two classes, with probabilities given",
+    "binary_cross_entropy_with_logits": "of two classes, by a sigmoid",
+    "poisson_nll_loss": "of a Poisson distribution",
+    "gaussian_nll_loss": "of a normal distribution",
+    "cudnn_init_dropout_state": "makes a state and drops nothing",
+    "fill_mem_eff_dropout_mask": "draws a mask and drops nothing",
+    "special_logsumexp": "as logsumexp",
+    "logsumexp": "the logarithm of a sum: subtracting and dividing is left to do",
 }
 
+# Which families a forbidden function stands for, by the last part of its name: softmax is also log_softmax(x).exp(),
+# and attention over the identity.
+_STANDS_FOR = {
+    "softmax": ("softmax", "attention"),
+    "scaled_dot_product_attention": ("attention",),
+    "multi_head_attention_forward": ("attention",),
+    "multiheadattention": ("attention",),
+    "transformerencoderlayer": ("transformer layer",),
+    "layer_norm": ("layer norm",),
+    "rms_norm": ("rms norm",),
+    "batch_norm": ("batch norm",),
+    "group_norm": ("group norm",),
+    "instance_norm": ("instance norm",),
+    "cross_entropy": ("cross entropy",),
+    "nll_loss": ("cross entropy",),
+    "kl_div": ("divergence",),
+    "dropout": ("dropout",),
+    "cosine_similarity": ("cosine",),
+    "clip_grad_norm": ("clipping",),
+    "clip_grads_with_norm": ("clipping",),
+}
+
+
+def bare(name: str) -> str:
+    """An operator's or function's name without its namespace, overload, and underscores at the ends."""
+    return name.rpartition("::")[2].partition(".")[0].strip("_")
+
+
+def computes(name: str) -> frozenset[str]:
+    """The names of all operators by which a forbidden function may be had; `name` may be dotted."""
+    short = bare(name.rpartition(".")[2])
+    return frozenset({short}).union(*(FAMILIES[family] for family in _STANDS_FOR.get(short.lower(), ())))
+
+
 _MOST_CODES = 10_000
+EXERCISES = "autograde.exercises"  # has every right answer: no solution may ask there
+UNNAMED = "something that is forbidden"
+
+
+def always_forbidden(names: Sequence[str]) -> tuple[str, ...]:
+    """What an exercise forbids, and what all of them do."""
+    return (*names, EXERCISES)
+
+
+def dont_call(name: str) -> str:
+    """What a learner is told who used the forbidden `name`."""
+    return f"This exercise asks you to build what `{name}` does, so don't call it."
 
 
 class Watch:
-    """A context manager; afterwards `used` is the first forbidden name that was called inside, or None."""
+    """A context manager; afterwards `used` is the first forbidden name that was called inside, or None.
 
-    def __init__(self, names: Sequence[str]):
+    names: what is forbidden. It may hold EXERCISES; then `probe`, which is of the course, is allowed nevertheless.
+    Python's threads that begin inside are watched as well, for what the profile hook sees.
+    """
+
+    def __init__(self, names: Sequence[str], probe: Callable | None = None):
         self.used: str | None = None
-        self._rules = _rules(tuple(names))
+        self._rules = _rules(tuple(names), _nested(probe.__code__) if probe else frozenset())
 
     def __enter__(self) -> Watch:
         if self._rules.names:
             self._before, self._depth = sys.getprofile(), torch._C._len_torch_function_stack()
-            self._modes = _Functions(self._note, self._rules), _Operators(self._note, self._rules)
+            self._before_in_threads = threading.getprofile()
+            modes = (_Functions(self._note, self._rules), _Operators(self._note, self._rules))
+            self._modes = modes if self._rules.has_operators else ()
             for mode in self._modes:
                 mode.__enter__()
-            sys.setprofile(self._hook())
+            hook = self._hook()
+            threading.setprofile(hook)
+            sys.setprofile(hook)
         return self
 
     def __exit__(self, *error) -> None:
         if not self._rules.names:
             return
         sys.setprofile(self._before)
+        threading.setprofile(self._before_in_threads)
         for mode in reversed(self._modes):
             mode.__exit__(*error)
         del self._modes  # they know this watch: no circle is left for the garbage collector
@@ -80,11 +178,15 @@ class Watch:
 class _Rules:
     """What a list of forbidden names forbids. Whoever asks at every call remembers in `harmless_…` what isn't."""
 
-    def __init__(self, names: Sequence[str]):
-        self.names = names
-        self._short = {name.rpartition(".")[2]: name for name in names if name.startswith("torch.")}
+    def __init__(self, names: Sequence[str], allowed: frozenset[CodeType]):
         self._modules = tuple(name for name in names if _is_module(name))
-        self._codes = {code: name for name in names for code in _codes(name)}
+        # Where the exercises are not, as in the sandbox, there is nothing to watch for their sake.
+        self.names = [name for name in names if name != EXERCISES or name in self._modules]
+        operators = [name for name in names if name.startswith("torch.")]
+        self._operators = {made: name for name in reversed(operators) for made in computes(name)}
+        self.has_operators = bool(operators)
+        self._allowed = allowed
+        self._codes = {code: name for name in self.names for code in _codes(name)}
         self.harmless_codes: dict[CodeType, dict] = {}  # and the globals with which they are
         self.harmless_compiled: set[tuple[type, str]] = set()
         self.harmless_functions: set[str] = set()
@@ -101,10 +203,11 @@ class _Rules:
     def code(self, code: CodeType, space: dict) -> str | None:
         """The forbidden name behind a Python function with these globals: its own, or that of its module."""
         found = self._codes.get(code) or self._module(space.get("__name__", ""))
-        if not found:
+        if not found or code in self._allowed:
             if len(self.harmless_codes) > _MOST_CODES:  # a long session makes functions without end
                 self.harmless_codes.clear()
             self.harmless_codes[code] = space
+            return None
         return found
 
     def compiled(self, kind: type, name: str) -> str | None:
@@ -114,19 +217,26 @@ class _Rules:
         return self._judge(name) or other or self.harmless_compiled.add((kind, name))
 
     def _judge(self, called: str) -> str | None:
-        bare = called.strip("_")
-        for short, name in self._short.items():
-            if bare == short.strip("_") or bare.startswith(_OPERATORS.get(short, ("\0",))):
-                return name
-        return None
+        return self._operators.get(bare(called))
 
     def _module(self, module: str) -> str | None:
         return next((name for name in self._modules if f"{module}.".startswith(f"{name}.")), None)
 
 
 @functools.lru_cache(maxsize=64)
-def _rules(names: tuple[str, ...]) -> _Rules:
-    return _Rules(names)
+def _rules(names: tuple[str, ...], allowed: frozenset[CodeType]) -> _Rules:
+    return _Rules(names, allowed)
+
+
+def _nested(code: CodeType) -> frozenset[CodeType]:
+    """A code object and those of the functions and classes inside it."""
+    inner = (part for part in code.co_consts if isinstance(part, CodeType))
+    return frozenset({code}).union(*map(_nested, inner))
+
+
+def is_ready_made(implementation: Callable) -> bool:
+    """Whether a solution is one of the exercises' own functions: an oracle, say."""
+    return f"{getattr(implementation, '__module__', '')}.".startswith(f"{EXERCISES}.")
 
 
 class _Functions(TorchFunctionMode):

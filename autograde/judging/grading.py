@@ -13,18 +13,23 @@ import torch
 
 from autograde.exercise import Case, Exercise, Law
 from autograde.judging.calls import Failure, Outcome, copied, plain, told
-from autograde.judging.comparing import compare, tensors
+from autograde.judging.comparing import compare, tensors, weight
 from autograde.judging.conditioning import within_rounding
 from autograde.judging.diagnosing import Diagnosis, Tried, disagreement, match
 from autograde.judging.gradients import FLOWS
 from autograde.judging.limits import budget, granted, left
-from autograde.judging.patterns import does_nothing, generic, without_influence
+from autograde.judging.patterns import CUT_OFF, OTHER_GRADIENTS, does_nothing, generic, without_influence
 from autograde.judging.pointing import Pointed, argument_names, smallest
 from autograde.judging.running import CallFailed, Local, Recalled
 from autograde.judging.surroundings import fixed_randomness, fresh_kernel
 from autograde.report import Line, Report
 
+_SMALL = 100_000  # numbers: so many may be in any result
+_LARGER = 4  # times what is in the right answer
 FURTHER = 3  # draws that a misconception has to explain as well before it is named
+UNFINISHED = "Not implemented yet: it comes to `raise NotImplementedError`, which still stands there."
+NEEDS = "It calls another function, which isn't implemented yet: solve that first."
+OVER = "Stopped, since the check's time was over."
 _MORE = 2.0  # seconds for a diagnosis once the check's time is over
 
 
@@ -96,7 +101,23 @@ class Judgement:
 
     @cached_property
     def got(self) -> list[Outcome]:
-        return self.running.run(self.cases)
+        return self._run(self.cases)
+
+    def _run(self, cases: Sequence[Case]) -> list[Outcome]:
+        """The outcomes; what is far larger than the right answer is none, since nothing here may have to work on it."""
+        outcomes = self.running.run(cases) if cases else []
+        return [self._sized(one, outcome) for one, outcome in zip(cases, outcomes, strict=True)]
+
+    def _sized(self, one: Case, outcome: Outcome) -> Outcome:
+        size = weight(outcome.value)
+        if size <= _SMALL:
+            return outcome
+        asked = self._answer(self.exercise, one) if self.exercise.oracle else [list(one.args), one.kwargs]
+        if size <= _LARGER * weight(asked):
+            return outcome
+        return replace(
+            outcome, value=None, failure=Failure("too large", "The result is far larger than the task needs.")
+        )
 
     @cached_property
     def expected(self) -> list:
@@ -126,7 +147,7 @@ class Judgement:
         if self.exercise.ranks or any(o.failure and o.failure.kind == "too slow" for o in self.got):
             return Tried()
         cases = self._more()
-        got = self.running.run(cases) if cases else []
+        got = self._run(cases)
         return _tried(cases, got, self._notes(cases, got, self._answers(cases, got)))
 
     def broken(self, law: Law) -> str:
@@ -181,7 +202,7 @@ class Judgement:
     def diagnosis(self) -> Diagnosis:
         """The misconception behind what is wrong, or what else can be said about it."""
         if self.stopped:
-            return Diagnosis(self.stopped.diagnosis)
+            return Diagnosis(self.stopped.secret_diagnosis, shown=self.stopped.diagnosis)
         exercise, tried = self.exercise, self.tried
         found = match(exercise, tried, self._further, self._breaks_alike, self.own_runner) or self.nothing
         if found or not exercise.oracle:
@@ -201,14 +222,9 @@ class Judgement:
         if len(told) != 1:
             return None
         if set(told) != {FLOWS}:
-            return Diagnosis(f"Every result is right, and one law doesn't hold: {next(iter(told))}.")
+            return one_law(next(iter(told)))
         cut = "cut off from the graph" in told[FLOWS]
-        if not cut:
-            return Diagnosis("The result is right, but learning through it goes wrong: its gradients differ.")
-        return Diagnosis(
-            "The result is right, but cut off from the graph, so that nothing can be learned through it.",
-            "What leads away from autograd: torch.no_grad, .detach(), .data, .item(), .numpy(), a new torch.tensor(…).",
-        )
+        return CUT_OFF if cut else OTHER_GRADIENTS
 
     def _breaks_alike(self, outcomes: Sequence[Outcome], running: Local) -> bool:
         """Whether another implementation keeps the laws that this one keeps, and breaks the others in the same way."""
@@ -251,11 +267,12 @@ class Judgement:
             "wrong",
             _said_once(lines, pointed, self.got),
             pointed.rows() if pointed else (),
-            f"{over} {diagnosis.says}".strip(),
+            f"{over} {diagnosis.shown or diagnosis.says}".strip(),
             diagnosis.hint,
             diagnosis.misconception.says if diagnosis.misconception else "",
             printed,
             error=pointed.error if pointed else "",
+            secret_diagnosis=f"{OVER if over else ''} {diagnosis.says}".strip(),
         )
 
     @property
@@ -326,13 +343,23 @@ def _no_points(exercise: Exercise, got: Sequence[Outcome]) -> Report | None:
     kinds = {outcome.failure.kind if outcome.failure else "" for outcome in got}
     if kinds == {"not implemented"}:
         written = next((o.failure.message for o in got if o.failure.trace), "")
-        return Report(exercise.name, exercise.points, 0.0, "not implemented", diagnosis=written)
+        secret = UNFINISHED if written else ""
+        return _worthless(exercise, "not implemented", written, secret)
     decided = next((o.failure for o in got if o.failure and o.failure.kind == "forbidden"), None)
-    if decided is None and kinds == {"needs"}:
-        decided = got[0].failure
     if decided:
-        return Report(exercise.name, exercise.points, 0.0, "no points", diagnosis=decided.message)
+        return _worthless(exercise, "no points", decided.message, decided.message)
+    if kinds == {"needs"}:
+        return _worthless(exercise, "no points", got[0].failure.message, NEEDS)
     return None
+
+
+def _worthless(exercise: Exercise, status: str, shown: str, secret: str) -> Report:
+    return Report(exercise.name, exercise.points, 0.0, status, diagnosis=shown, secret_diagnosis=secret)
+
+
+def one_law(name: str) -> Diagnosis:
+    """What to say where only the law of this name is broken."""
+    return Diagnosis(f"Every result is right, and one law doesn't hold: {name}.")
 
 
 def _tried(cases: Sequence[Case], got: Sequence[Outcome], notes: Sequence[str]) -> Tried:
@@ -393,27 +420,27 @@ def _named(one: Case) -> str:
     return f"fails for: {one.label}" if one.label else "does not hold"
 
 
-def _lines(exercise: Exercise, notes: Sequence[str], verdicts: Sequence[str], worthless: bool = False) -> list[Line]:
-    """Agreement with the oracle, each essential law, and the other laws together are worth the same."""
+def rows_of(exercise: Exercise) -> list[tuple[str, float]]:
+    """What is checked, and what it is worth: the values, then each law.
+
+    Agreement with the oracle, each essential law, and the other laws together are worth the same.
+    """
     laws = list(exercise.laws)
     essential = sum(law.essential for law in laws)
     whole = exercise.points / (bool(exercise.oracle) + essential + (essential < len(laws)))
-    agreement = whole if exercise.oracle else 0.0
     share = whole / max(len(laws) - essential, 1)
-    good = sum(not note for note in notes)
+    values = ("gives the right result", whole) if exercise.oracle else ("runs and leaves its inputs alone", 0.0)
+    rows = [values, *((law.name, whole if law.essential else share) for law in laws)]
+    return [(name, round(worth, 4)) for name, worth in rows]
+
+
+def _lines(exercise: Exercise, notes: Sequence[str], verdicts: Sequence[str], worthless: bool = False) -> list[Line]:
+    good, first = sum(not note for note in notes), next(filter(None, notes), "")
     lines = []
-    if exercise.oracle or any(notes):
-        first = next(filter(None, notes), "")
-        name = "gives the right result" if exercise.oracle else "runs and leaves its inputs alone"
-        lines.append(_line(f"{name} ({good} of {len(notes)} cases)", first, agreement, worthless))
-    for law, broken in zip(laws, verdicts, strict=True):
-        lines.append(_line(law.name, broken, whole if law.essential else share, worthless))
-    return lines
-
-
-def _line(name: str, note: str, worth: float, worthless: bool) -> Line:
-    passed = not note
-    return Line(name, passed, round(worth, 4), round(worth, 4) if passed and not worthless else 0.0, note)
+    for (name, worth), note in zip(rows_of(exercise), [first, *verdicts], strict=True):
+        lines.append(Line(name, not note, worth, worth if not note and not worthless else 0.0, note))
+    lines[0] = replace(lines[0], name=f"{lines[0].name} ({good} of {len(notes)} cases)")
+    return lines if exercise.oracle or any(notes) else lines[1:]
 
 
 def _printed(got: Sequence[Outcome]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import itertools
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,18 +17,36 @@ import torch
 
 from autograde.exercise import Case, Exercise
 from autograde.judging.calls import Outcome
-from autograde.judging.comparing import compare, describe, tensors
+from autograde.judging.comparing import KINDS, compare, describe, tensors
 from autograde.judging.diagnosing import Diagnosis, Tried, alike, is_all_nan
 from autograde.judging.running import Local
 
 _TRIES = 3  # cases on which an argument is changed, to see whether the result follows
+_WRITES_INTO, _COPY = "Your function writes into its input", "work on a copy."
+_WRITES = Diagnosis(f"{_WRITES_INTO}: {_COPY}")
+_OTHER_ERROR = Diagnosis("Where an error is asked for, your code fails in another way.")
+_NO_ERROR = Diagnosis("Where an error is asked for, none is raised.")
+_ERROR = Diagnosis("An error is raised where a result is asked for.")
+_NONE = Diagnosis("Your function returns None: is a `return` missing?")
+_ASKED = "where a torch.Tensor is asked for."
+_NO_TENSOR = Diagnosis(f"Your function returns something else, {_ASKED}")
+_SIGN = Diagnosis("Every number has the right size and the wrong sign.")
+_TRANSPOSE = Diagnosis("Your result is the transpose of the right one: the last two dimensions are swapped.")
+_SHAPE = Diagnosis("The numbers are right and the shape is not.")
+_FACTOR = Diagnosis("Every number is the same multiple of the right one.")
+_FIRST_CALL = Diagnosis("Only the first call is right: does something stay from it, or hang on its sizes?")
+CUT_OFF = Diagnosis(
+    "The result is right, but cut off from the graph, so that nothing can be learned through it.",
+    "What leads away from autograd: torch.no_grad, .detach(), .data, .item(), .numpy(), a new torch.tensor(…).",
+)
+OTHER_GRADIENTS = Diagnosis("The result is right, but learning through it goes wrong: its gradients differ.")
 
 
 def generic(exercise: Exercise, tried: Tried, expected: Sequence) -> Diagnosis | None:
     """The first pattern that all wrong results show, or None. `expected` holds the right answer of every case."""
     changed = {tried.got[i].changed for i in tried.wrong}
     if changed and all(changed):
-        return Diagnosis(f"Your function writes into its input ({', '.join(min(changed))}): work on a copy.")
+        return replace(_WRITES, shown=f"{_WRITES_INTO} ({', '.join(min(changed))}): {_COPY}")
     refused = _refusals(tried, expected)
     if refused:
         return refused
@@ -38,7 +57,7 @@ def generic(exercise: Exercise, tried: Tried, expected: Sequence) -> Diagnosis |
     if not wrong or any(e is None for _, e in wrong):
         return None
     if all(g is None for g, _ in wrong):
-        return Diagnosis("Your function returns None: is a `return` missing?")
+        return _NONE
     asked_for_tensors = all(isinstance(e, torch.Tensor) for _, e in wrong)
     wrong = [(g, e) if isinstance(e, torch.Tensor) else (_as_tensor(g), _as_tensor(e)) for g, e in wrong]
     if not all(isinstance(e, torch.Tensor) for _, e in wrong):
@@ -47,8 +66,7 @@ def generic(exercise: Exercise, tried: Tried, expected: Sequence) -> Diagnosis |
     if other and not asked_for_tensors:
         return _wrong_kind(exercise, wrong)
     if other:
-        got_one = "a text" if isinstance(other[0], str) else describe(other[0])  # a text could say the inputs
-        return Diagnosis(f"Your function returns {got_one}, where a torch.Tensor is asked for.")
+        return replace(_NO_TENSOR, shown=f"Your function returns {describe(other[0])}, {_ASKED}")
     if any((mismatch := compare(e, g)) and mismatch.kind == "dtype" for g, e in wrong):
         return _wrong_kind(exercise, wrong)  # complex numbers have no order, whole ones no sign to speak of
     return _tensor_pattern(exercise, wrong) or _first_alone(tried) or _wrong_kind(exercise, wrong)
@@ -61,13 +79,13 @@ def _refusals(tried: Tried, expected: Sequence) -> Diagnosis | None:
     given = {_error_name(got.value) for got, _ in each if not got.failure}
     raised = {got.failure.type if got.failure and got.failure.kind == "raised" else "" for got, _ in each}
     if all(raised) and len(raised) == len(wanted) == 1 and all(wanted):
-        return Diagnosis(f"Where {_a(*wanted)} is asked for, your code fails in another way.")
+        return _with_error(_OTHER_ERROR, *wanted)
     if any(raised):  # the error itself is told already
         return None
     if len(wanted) == 1 and all(wanted) and given == {""}:
-        return Diagnosis(f"Where {_a(*wanted)} is asked for, none is raised.")
+        return _with_error(_NO_ERROR, *wanted)
     if wanted == {""} and len(given) == 1 and all(given):
-        return Diagnosis(f"A{_a(*given)[1:]} is raised where a result is asked for.")
+        return _with_error(_ERROR, *given)
     return None
 
 
@@ -76,8 +94,10 @@ def _error_name(value: Any) -> str:
     return value if isinstance(value, str) and value.isidentifier() and value.endswith("Error") else ""
 
 
-def _a(name: str) -> str:
-    return f"an {name}" if name[0] in "AEIO" else f"a {name}"
+def _with_error(diagnosis: Diagnosis, name: str) -> Diagnosis:
+    """A sentence about an error, with its name where that may be told."""
+    of_name = f"n {name}" if name[0] in "AEIO" else f" {name}"
+    return replace(diagnosis, shown=re.sub(r"\b([Aa])n error\b", rf"\g<1>{of_name}", diagnosis.says))
 
 
 def _wrong_kind(exercise: Exercise, wrong: Sequence[tuple]) -> Diagnosis | None:
@@ -88,7 +108,11 @@ def _wrong_kind(exercise: Exercise, wrong: Sequence[tuple]) -> Diagnosis | None:
     kinds = {compare(e, g, exercise.rtol, exercise.atol).kind for g, e in wrong}
     if exercise.agrees or len(kinds) > 1 or kinds == {"value"}:
         return None
-    return Diagnosis(f"Wherever it is wrong, the {kinds.pop()} is not what is asked for.")
+    return _other_kind(kinds.pop())
+
+
+def _other_kind(kind: str) -> Diagnosis:
+    return Diagnosis(f"Wherever it is wrong, the {kind} is not what is asked for.")
 
 
 def _as_tensor(value: Any) -> Any:
@@ -104,15 +128,13 @@ def _tensor_pattern(exercise: Exercise, wrong: Sequence[tuple]) -> Diagnosis | N
         return all(_fits(exercise, change, g, e) for g, e in wrong)
 
     if always(lambda g: -g):
-        return Diagnosis("Every number has the right size and the wrong sign.")
+        return _SIGN
     if always(lambda g: g.transpose(-1, -2)):
-        return Diagnosis("Your result is the transpose of the right one: the last two dimensions are swapped.")
+        return _TRANSPOSE
     if any(e.shape != g.shape for g, e in wrong):
         if all(e.numel() == g.numel() and _fits(exercise, lambda g, e=e: g.reshape(e.shape), g, e) for g, e in wrong):
-            return Diagnosis(
-                "The numbers are right and the shape is not: "
-                f"{tuple(wrong[0][1].shape)} is asked for, you return {tuple(wrong[0][0].shape)}."
-            )
+            asked, given = tuple(wrong[0][1].shape), tuple(wrong[0][0].shape)
+            return replace(_SHAPE, shown=f"{_SHAPE.says[:-1]}: {asked} is asked for, you return {given}.")
         return None
     factors = [_factor(g, e) for g, e in wrong]
     if (
@@ -121,8 +143,8 @@ def _tensor_pattern(exercise: Exercise, wrong: Sequence[tuple]) -> Diagnosis | N
         and max(factors) - min(factors) < 1e-3 * abs(factors[0])
         and always(lambda g: g / factors[0])
     ):
-        return Diagnosis(f"Every number is {factors[0]:.4g} times the right one.")
-    return next((Diagnosis(says) for holds, says in _ORDERS if _throughout(exercise, holds, wrong)), None)
+        return replace(_FACTOR, shown=f"Every number is {factors[0]:.4g} times the right one.")
+    return next((found for holds, found in _ORDERS if _throughout(exercise, holds, wrong)), None)
 
 
 def _throughout(exercise: Exercise, holds: Callable, wrong: Sequence[tuple]) -> bool:
@@ -159,18 +181,21 @@ def _reordered(got: torch.Tensor, right: torch.Tensor, same: Callable) -> bool |
 
 
 _ORDERS = [
-    (_first_for_all, "Every row of your result is the right first row: the others need numbers of their own."),
+    (
+        _first_for_all,
+        Diagnosis("Every row of your result is the right first row: the others need numbers of their own."),
+    ),
     *(
-        (_moved(by, dim), f"Every number stands one place too {side} along dimension {dim}.")
+        (_moved(by, dim), Diagnosis(f"Every number stands one place too {side} along dimension {dim}."))
         for dim, (by, side) in itertools.product((-1, -2), ((1, "late"), (-1, "early")))
     ),
-    (_reordered, "Your result has the right numbers in another order."),
+    (_reordered, Diagnosis("Your result has the right numbers in another order.")),
 ]
 
 
 def _first_alone(tried: Tried) -> Diagnosis | None:
     if len(tried.cases) > 3 and list(tried.wrong) == list(range(1, len(tried.cases))):
-        return Diagnosis("Only the first call is right: does something stay from it, or hang on its sizes?")
+        return _FIRST_CALL
     return None
 
 
@@ -199,10 +224,14 @@ def without_influence(
     for name in dict.fromkeys(name for one in tried.cases for name in _given(exercise, one)):
         verdicts = _follows(exercise, name, tried, expected, running, answer)
         if verdicts and not any(verdicts):
-            ignored.append(f"`{name}`")
-    if not ignored:
-        return None
-    return Diagnosis(f"{' and '.join(ignored)} {'has' if len(ignored) == 1 else 'have'} no influence on your result.")
+            ignored.append(name)
+    return no_influence(ignored) if ignored else None
+
+
+def no_influence(ignored: Sequence[str]) -> Diagnosis:
+    """What to say of arguments that a result does not follow."""
+    told = " and ".join(f"`{name}`" for name in ignored)
+    return Diagnosis(f"{told} {'has' if len(ignored) == 1 else 'have'} no influence on your result.")
 
 
 def _follows(exercise, name, tried, expected, running, answer) -> list[bool]:
@@ -263,8 +292,12 @@ def does_nothing(tried: Tried, expected: Sequence) -> Diagnosis | None:
     wrong = [(c, g.value) for c, g, e in each if compare(e, g.value) is not None]
     for name, (of_input, make) in _TRIVIAL.items():
         if wrong and all(_is_trivial(of_input, make, c, value) for c, value in wrong):
-            return Diagnosis(f"Your function {name}.")
+            return _nothing(name)
     return None
+
+
+def _nothing(name: str) -> Diagnosis:
+    return Diagnosis(f"Your function {name}.")
 
 
 # What a solution that does nothing gives: name -> (from an input or from the shape of the result, the value).
@@ -282,3 +315,13 @@ def _is_trivial(of_input: bool, make: Callable, one: Case, value) -> bool:
         return False
     sources = tensors([list(one.args), one.kwargs]) if of_input else [value]
     return any(x.dtype is not torch.bool and compare(make(x), value) is None for x in sources)
+
+
+# All that can be said of a result by this module, with no number, name or text of a solution's in it.
+SAYINGS = (
+    *(_WRITES, _OTHER_ERROR, _NO_ERROR, _ERROR),
+    *(_NONE, _NO_TENSOR, _SIGN, _TRANSPOSE, _SHAPE, _FACTOR, _FIRST_CALL, CUT_OFF, OTHER_GRADIENTS),
+    *(found for _, found in _ORDERS),
+    *map(_nothing, _TRIVIAL),
+    *(_other_kind(kind) for kind in KINDS if kind != "value"),
+)

@@ -131,8 +131,9 @@ knobs(draw_lookup, angle=(0, 355, 5))
 # variance 1, and the sum has variance $d$: scores grow like $\sqrt d$, by nothing but width. And a softmax over large
 # scores is a choice of one key, whether or not the model meant it.
 #
-# Worse, a softmax that has made up its mind has no slope, so nothing can be learned any more. The derivative of a
-# weight by its own score is $w(1-w)$. We draw random queries and keys at several widths and measure both.
+# Worse, a softmax that has made up its mind has no slope, so queries and keys learn nothing any more (values still do).
+# The derivative of a weight by its own score is $w(1-w)$. We draw random queries and keys at several widths and measure
+# both.
 
 # %% tags=["demo"]
 generator = torch.Generator().manual_seed(0)
@@ -671,7 +672,8 @@ show(
 # An architecture with both halves counts only there; one that is registered as a causal and as a masked model counts
 # twice (BERT has a causal variant in the library, for instance), so read the picture as a sketch. The sentence is
 # **correct** for the paper, and out of fashion as a description of today's models. The next chapter builds both halves
-# anyway, because cross-attention is worth knowing and because translation is still done that way.
+# anyway, because cross-attention is worth knowing, and because both are still built where the input is given in full:
+# speech recognition (Whisper), small translators, T5Gemma.
 #
 # ## What you have now
 #

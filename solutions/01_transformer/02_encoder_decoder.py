@@ -146,8 +146,8 @@ show(
 #
 # ## The feed-forward network
 #
-# Attention is a weighted mean of vectors. However often we average, nothing new is *made* of a token. That's the work
-# of the feed-forward network, which holds most of the weights of a large model (paper, section 3.3):
+# Attention mixes values *linearly*: each output is a weighted mean of vectors. To make something new of a token is the
+# work of the feed-forward network, which holds most of the weights of a large model (paper, section 3.3):
 #
 # $$\text{FFN}(x) = \max(0,\; x W_1 + b_1)\, W_2 + b_2$$
 #
@@ -302,8 +302,9 @@ show(
 # strength. The residual keeps the *tokens apart*. Attention is an average, and averages of averages become all the
 # same, unless what each token brought is added again (Dong et al. 2021, arXiv:2103.03404).
 #
-# Pre-norm leaves the residual road entirely free, post-norm puts a norm on it at every step, which is why deep
-# post-norm stacks need a warm-up of the learning rate (Xiong et al. 2020, arXiv:2002.04745).
+# Pre-norm leaves the residual road entirely free, post-norm puts a norm on it at every step. Whether that is *why*
+# post-norm stacks are trained with a warm-up is disputed (Xiong et al. 2020, arXiv:2002.04745, against Liu et al. 2020,
+# arXiv:2004.08249). The chapter on normalization lets the two explanations compete.
 #
 # ## Exercise 2: the encoder layer
 #

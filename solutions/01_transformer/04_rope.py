@@ -710,7 +710,7 @@ ax.plot(DISTANCES, unscaled.mean(1), color=COLORS[0], marker="o", label=f"mean o
 best, worst = unscaled.amin(1), unscaled.amax(1)
 ax.fill_between(DISTANCES, best, worst, color=COLORS[0], alpha=0.2, linewidth=0, label="their range")
 ax.axhline(alone, color="#555555", linestyle="--", label="the passage alone: no looking back")
-ax.axvline(model.config.max_position_embeddings, color=COLORS[1], linestyle=":", label="trained context, 8,192")
+ax.axvline(model.config.max_position_embeddings, color=COLORS[1], linestyle=":", label="configured context, 8,192")
 ax.set(xlabel="distance between the copies (positions)", ylabel="loss on the second copy\n(nats a token)", xscale="log")
 ax.set_xticks([50, 100, 1_000, 10_000], ["50", "100", "1,000", "10,000"])
 ax.set_ylim(0, None)
@@ -731,7 +731,8 @@ show(
 #
 # (A jump in the positions is itself something new to the model; but jumps of thousands do no harm, as the flat part of
 # the curve shows.) Note where it breaks: before the 8,192 positions that the model's configuration promises. A context
-# length on a label says what was trained, not what was learned.
+# length on a label says what a model was given, not what it has learned. (Ours comes from a file of 4-bit weights,
+# which may move the point where it breaks.)
 #
 # ## The same on models that you can train in seconds
 #
@@ -920,7 +921,8 @@ show(
 #   fastest clock then keeps its speed, the slowest runs exactly `factor` times slower, the others are in between.
 # * **YaRN** (Peng et al. 2023): sort the clocks by how often they went round in training. More than 32 times: it knows
 #   every angle, leave it. Less than once: slow it down in full. In between: mix. And since attention over more tokens
-#   gets flatter, multiply all scores by a little more than 1.
+#   gets flatter, make it sharper: sine and cosine are multiplied by $0.1 \ln(\text{factor}) + 1$, and so scores by its
+#   *square*, 1.46 at a factor of 8.
 #
 # The figure shows the three as transformers computes them, for our model and a factor of 8.
 

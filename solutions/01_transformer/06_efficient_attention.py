@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from autograde import check
-from labkit import COLORS, SEQUENTIAL, figure, record_memory, shakespeare, show, smollm
+from labkit import COLORS, SEQUENTIAL, figure, interval, record_memory, shakespeare, show, smollm, verdict
 
 # %% [markdown]
 # ## What n² costs
@@ -81,8 +81,8 @@ for ax, which, unit, label in ((axes[0], 0, 1e3, "time (ms)"), (axes[1], 1, 1e-6
 growth = [slope(LENGTHS, [point[which] for point in bill]) for which in range(2)]
 show(
     fig,
-    alt="Time and memory of plain attention against the number of tokens, both on logarithmic axes: nearly straight "
-    "lines with a slope of about two.",
+    alt="Time and memory of plain attention against the number of tokens, both on logarithmic axes. At the end the "
+    f"lines have slopes of {growth[0]:.1f} and {growth[1]:.1f}.",
     title=f"Between 2,048 and 4,096 tokens: time grows like n^{growth[0]:.1f}, memory like n^{growth[1]:.1f}",
 )
 
@@ -192,28 +192,43 @@ for ax, values, label, color in ((left, work, "work (billion operations)", COLOR
 left.invert_yaxis()
 show(
     fig,
-    alt="Bars of work and time for all pairs, for a mask and for blocks. Work is the same with and without a mask; "
-    "blocks need far less.",
+    alt="Bars, billion operations and ms: "
+    + ", ".join(f"{name} {work[name]:.2f} and {times[name]:.1f}" for name in WAYS) + ".",
     title=f"The mask does {work[f'mask, window {W}'] / work['all pairs']:.0%} of the work, "
     f"blocks do {work[f'blocks, window {W}'] / work['all pairs']:.0%}",
 )
 print(f"mask and blocks agree to {(masked - blocked).abs().max():.0e}")
+saved = {name: work[name] < 0.5 * work["all pairs"] for name in WAYS}
+verdict(
+    "T07.1",
+    "correct" if saved[f"blocks, window {W}"] else "wrong",
+    f"For {N:,} tokens and a window of {W} blocks do {work[f'blocks, window {W}'] / work['all pairs']:.0%} of the "
+    "work, a mask "
+    f"{work[f'mask, window {W}'] / work['all pairs']:.0%}.",
+)
 
 # %% [markdown]
-# **Correct**, then, with a footnote: the window is a promise, and the kernel has to keep it. A mask only hides results
-# that have been paid for.
+# The window is a promise, and the kernel has to keep it. A mask only hides results that have been paid for.
 #
 # ## Pairs or heads?
 #
-# "Sparse attention limits the attention *heads* that are computed." Two different knives. Sparse attention (Child et
-# al. 2019, arXiv:1904.10509) leaves out *pairs of tokens* in every head; leaving out *heads* is called head pruning
-# (Michel et al. 2019, arXiv:1905.10650). If they were the same thing, then cutting equal shares should do equal
-# damage. We cut a real model, both ways, without any training afterwards.
+# "Sparse attention limits the attention *heads* that are computed." By definition these are two different knives.
+# Sparse attention (Child et al. 2019, arXiv:1904.10509) leaves out *pairs of tokens* in every head; leaving out *heads*
+# is called head pruning (Michel et al. 2019, arXiv:1905.10650).
+#
+# Do they also *act* differently? We cut a real model both ways, without any training afterwards, and like for like: a
+# share chosen by chance, and the share that is used least. For pairs these are the far ones. For heads we ask the
+# gradient, as Michel et al. do: how much would the loss change if the head spoke a little less? It is asked on one
+# passage and the cut is tried on another.
+#
+# The claim itself is settled by counting: *wrong* if under a sparse mask every head of the model still speaks,
+# *correct* if heads fall silent.
 
 # %% claim="T07.3"
 model, tokenizer = smollm()
-ids = tokenizer(shakespeare()[20_000:22_000], return_tensors="pt").input_ids[:, :192]
-n, heads = ids.shape[1], model.config.num_attention_heads
+passages = tokenizer(shakespeare()[20_000:24_000], return_tensors="pt").input_ids
+ids, other = passages[:, :192], passages[:, 400:592]
+n, heads, layers = ids.shape[1], model.config.num_attention_heads, len(model.model.layers)
 distance = torch.arange(n)[:, None] - torch.arange(n)
 causal = distance >= 0
 
@@ -226,18 +241,15 @@ def loss_with(mask=causal):
 
 
 @contextlib.contextmanager
-def without_heads(number, seed):
-    """Inside, this many heads of each layer, chosen by chance, say nothing."""
-    g, hooks = torch.Generator().manual_seed(seed), []
-    for layer in model.model.layers:
-        silent = torch.randperm(heads, generator=g)[:number]
+def spoken_through(change):
+    """Inside, change(layer, spoken) is what the heads [1, n, heads, d] of a layer say."""
+    hooks = []
+    for i, layer in enumerate(model.model.layers):
 
-        def mute(module, given, silent=silent):
-            spoken = given[0].unflatten(-1, (heads, -1)).clone()
-            spoken[..., silent, :] = 0
-            return (spoken.flatten(-2),)
+        def hook(module, given, i=i):
+            return (change(i, given[0].unflatten(-1, (heads, -1))).flatten(-2),)
 
-        hooks.append(layer.self_attn.o_proj.register_forward_pre_hook(mute))
+        hooks.append(layer.self_attn.o_proj.register_forward_pre_hook(hook))
     try:
         yield
     finally:
@@ -245,38 +257,74 @@ def without_heads(number, seed):
             hook.remove()
 
 
-whole, cuts = loss_with(), {"heads": [], "pairs": [], "pairs, first token kept": []}
-for number in (1, 3):
-    for seed in range(2):
-        with without_heads(number, seed):
-            cuts["heads"].append((number / heads, loss_with()))
-for window in (96, 48, 16):
+def importance():
+    """How much the loss on the other passage would change if a head spoke less, [layers, heads]."""
+    gates = torch.ones(layers, n, heads, requires_grad=True)
+    with spoken_through(lambda i, spoken: spoken * gates[i, :, :, None]):
+        logits = model(other).logits[0, :-1]
+        return torch.autograd.grad(F.cross_entropy(logits.float(), other[0, 1:]), gates)[0].abs().mean(1)
+
+
+def without_heads(keep):
+    """The loss with the heads alone that are kept, bool [layers, heads]."""
+    with spoken_through(lambda i, spoken: spoken * keep[i, :, None]):
+        return loss_with()
+
+
+used, g = importance().flatten(), torch.Generator().manual_seed(0)
+whole, cuts = loss_with(), {}
+for share in (1 / 9, 1 / 3):
+    for _ in range(4):
+        keep = torch.rand(layers * heads, generator=g).argsort() >= round(share * layers * heads)
+        cuts.setdefault("heads, by chance", []).append((share, without_heads(keep.view(layers, heads)) - whole))
+        mask = causal & ((torch.rand(n, n, generator=g) > share) | (distance == 0))
+        cuts.setdefault("pairs, by chance", []).append((share, loss_with(mask) - whole))
+    keep = used.argsort().argsort() >= round(share * len(used))
+    cuts.setdefault("heads, the least important", []).append((share, without_heads(keep.view(layers, heads)) - whole))
+for window in (128, 80, 48, 16):
     near = causal & (distance < window)
     with_first = near | (causal & (torch.arange(n) == 0))
-    for name, mask in (("pairs", near), ("pairs, first token kept", with_first)):
-        cuts[name].append((1 - float(mask.sum() / causal.sum()), loss_with(mask)))
-fig, ax = figure(width=8.6, height=3.8)
-for (name, points), color, marker in zip(cuts.items(), COLORS, "xos", strict=False):
-    style = "none" if name == "heads" else "-"
-    ax.plot(*zip(*points, strict=True), color=color, marker=marker, linestyle=style, label=f"without some {name}")
-ax.axhline(whole, color="#777777", linestyle=":")
-ax.text(0.02, whole, "the whole model", fontsize=9, va="bottom")
-ax.set(xlabel="share that is left out", ylabel="loss (nats a token)", xlim=(0, 1))
-ax.legend()
-(share, sinking), (_, plain), (gone, pruned) = cuts["pairs, first token kept"][1], cuts["pairs"][1], cuts["heads"][-1]
+    for name, mask in (("the farthest pairs", near), ("the same, first token kept", with_first)):
+        cuts.setdefault(name, []).append((1 - float(mask.sum() / causal.sum()), loss_with(mask) - whole))
+
+fig, ax = figure(width=9.4, height=3.8)
+for (name, points), color, marker in zip(cuts.items(), COLORS, "xosD^", strict=False):
+    style = "none" if "chance" in name else "-"
+    ax.plot(*zip(*points, strict=True), color=color, marker=marker, linestyle=style, label=name)
+ax.axhline(0, color="#777777", linestyle=":")
+ax.set(xlabel="share that is left out", ylabel="extra loss (nats a token)", xlim=(0, 1))
+ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+third = {name: [extra for share, extra in points if share == 1 / 3] for name, points in cuts.items()}
+by_chance = {what: interval(third[f"{what}, by chance"]) for what in ("heads", "pairs")}
+speaking = []
+with spoken_through(lambda i, spoken: (speaking.append(int(spoken.abs().amax((0, 1, 3)).gt(0).sum())), spoken)[1]):
+    loss_with(near)
+least = third["heads, the least important"][0]
+(gone, far), (_, sunk) = cuts["the farthest pairs"][2], cuts["the same, first token kept"][2]
 show(
     fig,
-    alt="Loss of a real model against the share of heads or of token pairs that is left out. Losing heads hurts most; "
-    "losing far pairs hurts too, unless the first token stays visible: then the loss hardly rises.",
-    title=f"Without {share:.0%} of the pairs {sinking - whole:+.2f} nats, if the first token stays; "
-    f"without {gone:.0%} of the heads {pruned - whole:+.2f}",
+    alt="Extra loss of a real model against the share that is left out, in nats. A third of the heads by chance "
+    f"{by_chance['heads'].mean:+.2f}, of the pairs by chance {by_chance['pairs'].mean:+.2f}, of the heads by "
+    "importance "
+    f"{least:+.2f}; the farthest {gone:.0%} of the pairs {far:+.2f}, with the first token kept {sunk:+.2f} nats.",
+    title=f"A third by chance: heads {by_chance['heads'].mean:+.2f}, pairs {by_chance['pairs'].mean:+.2f} nats. Least "
+    f"important heads {least:+.2f}.\nThe farthest {gone:.0%} of the pairs: {far:+.2f}, {sunk:+.2f} if the first token "
+    "stays",
+)
+verdict(
+    "T07.3",
+    "wrong" if sum(speaking) == layers * heads else "correct",
+    f"With {1 - float(near.sum() / causal.sum()):.0%} of the pairs left out {sum(speaking)} of {layers * heads} heads "
+    "speak. A "
+    f"third cut by chance costs {by_chance['heads'].text('.1f')} nats for heads, {by_chance['pairs'].text('.1f')} for "
+    "pairs.",
 )
 
 # %% [markdown]
-# **Wrong**: they are different cuts, with different damage. And a surprise beside it. Most of the far pairs can go at
-# almost no cost, *but for one*: each query of this model parks attention that it has no use for on the first token.
-# Hide that, and the softmax has to spend it on tokens that matter. Xiao et al. (2023, arXiv:2309.17453) named it the
-# **attention sink**; a model that was trained with a window would not depend on it.
+# A surprise beside it: compare the last two numbers of the title. Many heads of this model park attention that they
+# have no use for on the first token. Hide that, and the softmax has to spend it on tokens that matter. Xiao et al.
+# (2023, arXiv:2309.17453) named it the **attention sink**. gpt-oss is trained with windows of 128 tokens and gives
+# every head a learned logit for it instead.
 #
 # ## Fewer keys: heads that share
 #
@@ -448,7 +496,9 @@ ax.minorticks_off()
 ax.legend()
 show(
     fig,
-    alt="Memory of attention against the number of tokens: all scores at once grow with the square, tiles grow slowly.",
+    alt=f"Memory of attention against the number of tokens; at the end {bill[-1][1] / 1e6:.0f} MB with all scores at "
+    "once, "
+    f"{tiles[-1][1] / 1e6:.0f} MB in tiles.",
     title=f"At 4,096 tokens the same numbers in {bill[-1][1] / tiles[-1][1]:.0f} times less memory",
 )
 
@@ -461,8 +511,8 @@ show(
 # $$\mathrm{softmax}\!\left(\frac{q\,(E k)^\top}{\sqrt d}\right) F v .$$
 #
 # The scores are $n \times r$. But note what kind of mixing this is: it runs along the *sequence*, every token goes into
-# every mixture, and so a token may hear from itself only through a blend. Nobody can say any more who came first, which
-# is why Linformer doesn't write text.
+# every mixture, and so a token may hear from itself only through a blend. Each blend holds the *future* as well, so no
+# causal mask fits, which is why Linformer doesn't write text.
 
 # %% exercise="linformer_attention"
 def linformer_attention(q, k, v, e, f):
@@ -527,8 +577,9 @@ right_ax.set(xlabel="rank", ylabel="energy of the attention map (%)", ylim=(0, 1
 needed = int((energy < 0.99).sum()) + 1
 show(
     fig,
-    alt="Left: the error of Linformer with averaged tokens against the number of mixtures; it falls to zero only when "
-    "there are as many as tokens. Right: the share of an attention map's energy against the rank.",
+    alt="Left, the error of Linformer with averaged tokens by number of mixtures: "
+    + ", ".join(f"{r}: {error:.2f}" for r, error in zip(RANKS, errors, strict=True))
+    + f". Right: the share of an attention map's energy against the rank; 99 % at {needed}.",
     title=f"The maps have 99 % of their energy in rank {needed} of {n}; averages of tokens miss it: "
     f"error {errors[2]:.2f} at r = {RANKS[2]}",
 )
@@ -579,8 +630,8 @@ for ax, (name, method) in zip(axes, METHODS.items(), strict=True):
 axes[0].set_ylabel("token that hears")
 show(
     fig,
-    alt="Four maps of which token hears which. The window is a band along the diagonal. Reformer's dots are scattered "
-    "over the whole map. Linformer and full attention fill the map completely.",
+    alt="Four maps of which token hears which. Mean distance of those that do: "
+    + ", ".join(f"{name} {apart:.0f}" for name, apart in mean_distance.items()) + " tokens.",
     title=f"Pairs that meet are {mean_distance['window, both ways']:.0f} tokens apart in a window, "
     f"{mean_distance['Reformer']:.0f} in Reformer, {mean_distance['Linformer']:.0f} in Linformer",
 )
@@ -588,10 +639,19 @@ same = topic[:, None] == topic
 shared = float(same[buckets[:, None] == buckets].float().mean())
 print(f"any two tokens are {near.float().mean():.0f} apart on average, and {same.float().mean():.0%} share a topic; "
       f"of the pairs in one bucket {shared:.0%} do")
+local = [name for name in ("Reformer", "Linformer") if mean_distance[name] < float(near.float().mean()) / 2]
+verdict(
+    "T07.2",
+    ("wrong", "imprecise", "correct")[len(local)],
+    f"Tokens that meet are {mean_distance['Reformer']:.0f} apart in Reformer and {mean_distance['Linformer']:.0f} in "
+    f"Linformer, any two {near.float().mean():.0f}, those of a window {mean_distance['window, both ways']:.0f}.",
+)
 
 # %% [markdown]
-# **Wrong.** Reformer goes by content: its pairs stand as far apart as any two tokens do. Linformer leaves out nobody.
-# Local are Longformer, Swin and Mistral's window.
+# Reformer goes by content, wherever that stands (here the topics were placed by chance). Linformer leaves out nobody.
+# Local are Longformer, Swin, and the windows in some layers of Gemma or gpt-oss. (We watch Reformer's hashing through a
+# mask, which saves nothing. Its kernel sorts by bucket and works in blocks, and half of the paper is about reversible
+# layers, which save the memory of activations.)
 #
 # ## An estimate of the softmax
 #
@@ -628,8 +688,9 @@ def performer_features(x, w):
 check(performer_features)
 
 # %% [markdown]
-# Attention in linear time, from your features. How many does it take? The mean is right for any number, but its spread
-# grows like $e^{|q + k|^2}$. So we try short vectors, and the same vectors twice as long, which make sharper maps.
+# Attention in linear time, from your features. How many does it take? The mean is right for any number, but its
+# relative variance grows like $e^{|q + k|^2}$. So we try short vectors, and the same vectors twice as long, which make
+# sharper maps.
 
 # %% tags=["payoff"]
 def performer_attention(q, k, v, w):
@@ -657,11 +718,13 @@ ax.set_xscale("log", base=2)
 ax.set_xticks(COUNTS, [f"{m:,}" for m in COUNTS])
 ax.set(xlabel="features m (the head is 16 wide, the text 256 long)", ylabel="relative error", ylim=(0, None))
 ax.legend()
-short, long = (sum(found[name, COUNTS[-1]]) / 5 for name in REACHES)
+mean = {which: sum(errors) / len(errors) for which, errors in found.items()}
+short, long = (mean[name, COUNTS[-1]] for name in REACHES)
 show(
     fig,
-    alt="The error of attention by random features against their number, five draws each, for short vectors and for "
-    "vectors twice as long. It falls for short vectors only, and the draws differ a lot for long ones.",
+    alt="The error of attention by random features against their number, five draws each. In the mean, from "
+    f"{COUNTS[0]} to {COUNTS[-1]} features: "
+    + ", ".join(f"{name} {mean[name, COUNTS[0]]:.2f} to {mean[name, COUNTS[-1]]:.2f}" for name in REACHES) + ".",
     title=f"With {COUNTS[-1]:,} features: an error of {short:.0%} for short vectors, {long:.0%} for long ones",
 )
 
@@ -699,12 +762,20 @@ MAPS = {
 print(f"{'map':18} {'zeros':>6} {'rank':>5}")
 for name, weights in MAPS.items():
     print(f"{name:18} {float((weights == 0).double().mean()):6.0%} {int(torch.linalg.matrix_rank(weights)):5}")
+left_out = float((MAPS["Performer"] == 0).double().mean())
+ranks = {name: int(torch.linalg.matrix_rank(weights)) for name, weights in MAPS.items()}
+verdict(
+    "T07.4",
+    "wrong" if left_out == 0 and ranks["Performer"] == ranks["softmax"] else "imprecise",
+    f"Performer's map leaves out {left_out:.0%} of the pairs and has rank {ranks['Performer']}, softmax's "
+    f"{ranks['softmax']}. "
+    f"A window leaves out {float((MAPS['window'] == 0).double().mean()):.0%}.",
+)
 
 # %% [markdown]
-# **Wrong**: no zeros, full rank (as soon as there are more features than tokens), and random vectors that nobody
-# trains. Performer estimates the *dense* softmax, "without relying on any priors such as sparsity or low-rankness",
-# says its abstract. Patterns that are learned exist, in other models: Routing Transformer (arXiv:2003.05997), or
-# Native Sparse Attention (arXiv:2502.11089).
+# And nobody trains the random vectors, so that nothing is learned, either. Performer estimates the *dense* softmax,
+# "without relying on any priors such as sparsity or low-rankness", says its abstract. Patterns that are learned exist,
+# in other models: Routing Transformer (arXiv:2003.05997), or Native Sparse Attention (arXiv:2502.11089).
 #
 # ## Share across layers: what does it save?
 #
@@ -766,15 +837,24 @@ axes[0].invert_yaxis()
 first, shared, maps = costs.values()
 show(
     fig,
-    alt="Bars of parameters, work and time for six layers with weights of their own, one layer used six times, and "
-    "attention maps that are reused. Sharing weights saves parameters only; sharing maps saves work.",
+    alt="Bars of parameters (thousands), work (million operations) and time (ms): " + "; ".join(
+        f"{kind} {cost[0]:.0f}, {cost[1]:.0f}, {cost[2]:.0f}" for kind, cost in costs.items()
+    ) + ".",
     title=f"Sharing parameters: {shared[0] / first[0]:.0%} of the parameters, {shared[1] / first[1]:.0%} of the work. "
     f"Sharing maps: {maps[1] / first[1]:.0%} of the work",
 )
+smaller, cheaper = shared[0] < 0.9 * first[0], shared[1] < 0.9 * first[1]
+verdict(
+    "T07.5",
+    "correct" if smaller and cheaper else "imprecise" if smaller or cheaper else "wrong",
+    f"One layer used six times takes {shared[0] / first[0]:.0%} of the parameters and {shared[1] / first[1]:.0%} of "
+    "the work; "
+    f"maps that are reused {maps[0] / first[0]:.0%} and {maps[1] / first[1]:.0%}.",
+)
 
 # %% [markdown]
-# **Imprecise.** A layer used six times is stored once and computed six times: the download shrinks, the bill doesn't.
-# Sharing maps, or keys and values (as in Cross-Layer Attention, arXiv:2405.12981), does save work or cache.
+# A layer used six times is stored once and computed six times: the download shrinks, the bill doesn't. Sharing maps, or
+# keys and values (as in Cross-Layer Attention, arXiv:2405.12981), does save work or cache.
 #
 # ## The receipts: your own five, measured
 #
@@ -813,9 +893,8 @@ axes[1].legend(fontsize=9)
 exponents = {name: slope(LENGTHS, [seconds for seconds, _ in points]) for name, points in curves.items()}
 show(
     fig,
-    alt="Time and memory of six kinds of attention against the number of tokens. Plain attention and the masked window "
-    "are steepest; blocks, Linformer and Performer grow about linearly; tiles take plain attention's time and little "
-    "memory.",
+    alt="Time and memory of six kinds of attention against the number of tokens. The exponents of time at the end: "
+    + ", ".join(f"{name} {exponent:.1f}" for name, exponent in exponents.items()) + ".",
     title=f"From 2,048 to 4,096 tokens time grows like n^{exponents['plain']:.1f} for plain attention, "
     f"n^{exponents['window, in blocks']:.1f} in blocks, n^{exponents['Linformer, r = 64']:.1f} for Linformer",
 )
@@ -831,6 +910,15 @@ show(
 # | Linformer | another model | $n r d$ | $n r$ | all, mixed |
 # | Performer | an estimate | $n m d$ | $n m$ | all |
 #
-# Rows two, three and four won. When a model from the last years reads long texts, it most likely has grouped queries, a
-# FlashAttention kernel, and perhaps windows in some of its layers. Estimates of the softmax are hardly used: exactness
-# turned out to be worth more than $n$ over $n^2$.
+# For some years rows two, three and four were all that was used: grouped queries, a FlashAttention kernel, and windows
+# in some layers. In 2026 the others are back, *learned from the first step* instead of put into a finished model, and
+# mixed with exact layers. The library that runs this chapter has them all:
+#
+# * **MLA** (DeepSeek-V3, arXiv:2412.19437): keys and values of all heads are made from one short vector a token, and
+#   only that is cached. Grouped queries, taken further.
+# * **Learned sparse attention** (DeepSeek-V3.2): a small indexer picks for each query the keys that it will read. What
+#   Reformer did by hashing is trained.
+# * **Linear hybrids** (Qwen3-Next, Kimi Linear, Nemotron-H): most layers keep a state of fixed size, a linear attention
+#   with a rule for forgetting; every fourth or so is exact attention, since a fixed state can't recall everything.
+# * **Windows with a sink** (gpt-oss): a learned extra logit takes what a head doesn't want to spend, which is what the
+#   first token did in the figure above.

@@ -260,9 +260,9 @@ show(
 )
 
 # %% [markdown]
-# Compare the gain with the distance between seeds before you believe in it. In a large model a few hundredths of a
-# nat are worth a lot of money; Shazeer, who tried nine variants of gates, offers no explanation and attributes their
-# success, "as all else, to divine benevolence".
+# Compare the gain with the distance between seeds before you believe in it. In a large model a few hundredths of a nat
+# are worth a lot of money; Shazeer, who set five gated layers against three plain ones, offers no explanation and
+# attributes their success, "as all else, to divine benevolence".
 #
 # ## Warm-up and decay
 #
@@ -664,7 +664,8 @@ show(
 # %% [markdown]
 # Multiply the *loss* by a large number, and the chain rule multiplies every gradient. Before the step, divide again,
 # in float32. How large? As large as goes well: if an infinity appears, the step is skipped and the scale halved;
-# after many clean steps in a row it is doubled (Micikevicius et al. 2017, arXiv:1710.03740, section 3.2).
+# after many clean steps in a row it is doubled. (A fixed scale and the skipped step are Micikevicius et al. 2017,
+# arXiv:1710.03740, section 3.2; halving and doubling is how torch's `GradScaler` goes on from there.)
 #
 # ## Exercise 5: the loss scaler
 

@@ -377,7 +377,7 @@ def corrupt_spans(ids, noise, first_sentinel):
     then its tokens; and at the end one more sentinel, the next one that hasn't been used. No
     end-of-text token is added to either.
 
-    Raffel et al. 2019, arXiv:1910.10683, section 3.1.4 and figure 2.
+    Raffel et al. 2019, arXiv:1910.10683, sections 3.1.4 and 3.3.4.
     """
     ### BEGIN SOLUTION
     inputs, targets, sentinel, before = [], [], first_sentinel, False
@@ -443,7 +443,7 @@ print(f"\n{len(ROWS[3])} tokens became {len(read_by)} to read and {len(told_by)}
 #
 # GPT needs no special data. The text is its own answer sheet, moved by one place: position $i$ reads token $i$ and is
 # scored on token $i + 1$. A decoder that answers an encoder moves the other way round: its *inputs* go one place to the
-# right behind a start token, and its labels stay. Both mean the same: nobody reads what he is asked for.
+# right behind a start token, and its labels stay. Both mean the same: no position may see its own label.
 #
 # This little shift is a classic source of bugs. transformers' models shift the labels themselves, inside the loss; many
 # training loops shift them before. Do both, and the model learns to skip a word; do neither, and it learns to copy.
@@ -1006,8 +1006,9 @@ for turn, (kept, anew) in enumerate(per_turn, 1):
 # * The families differ by mask and task: full and hidden words (BERT), causal and next token (GPT), both with a
 #   cross-attention and gaps to fill (T5, BART). A prefix model is an encoder–decoder in one stack.
 # * Causal means up to *and including* the current token.
-# * Decoder-only is not cheaper per exchange: at equal size an encoder–decoder does about 60 % of the work. It
-#   is cheaper in a conversation, because the past never changes and its cache can be kept.
+# * Decoder-only is not cheaper per exchange: with as many layers in all an encoder–decoder does about 60 % of the work,
+#   at equal size about half (T5 says so in its section 3.2.2). It is cheaper in a conversation, because the past never
+#   changes and its cache can be kept.
 # * Every token is a lesson. That is worth less than counting says, and still a lot.
 # * Why it won, then: one stack, one loss, one kind of data from pre-training to chat, so it scales simply; the most
 #   lessons per token; caches that can be kept and shared; and prompts that turn every task into "go on". After plain

@@ -471,6 +471,8 @@ check(min_p_filter)
 # | vLLM | temperature → min-p → top-k → top-p |
 # | llama.cpp (default) | top-k → top-p → min-p → temperature |
 #
+# We run transformers' own warpers in each of the three orders; the other engines are not run here.
+#
 # If the order did not matter, all three would end at the same distribution. The right panel measures how far they
 # are apart: the share of probability that sits on other tokens than in transformers (the total variation distance).
 
@@ -482,7 +484,7 @@ def distribution(order, scores, temperature):
     return warped(scores, *(steps[name] for name in order)).softmax(-1)
 
 
-engines = {"transformers": "Tkpm", "vLLM": "Tmkp", "llama.cpp": "kpmT"}
+engines = {"transformers": "Tkpm", "order of vLLM": "Tmkp", "order of llama.cpp": "kpmT"}
 heats = [0.5, 0.7, 0.85, 1.0, 1.25, 1.5, 1.75, 2.0]
 ends = {name: [distribution(order, logits["unsure"], t) for t in heats] for name, order in engines.items()}
 apart = {name: [50 * float((a - b).abs().sum()) for a, b in zip(ends["transformers"], all_, strict=True)]
@@ -496,12 +498,12 @@ axes[0].set(xlabel="temperature", ylabel="tokens that can be drawn", ylim=(0, No
 axes[1].set(xlabel="temperature", ylabel="probability elsewhere\nthan in transformers, %", title="How far they differ")
 axes[0].legend(loc="upper left")
 furthest = max(max(values) for values in apart.values())
-at_one = apart["llama.cpp"][heats.index(1.0)]
+at_one = apart["order of llama.cpp"][heats.index(1.0)]
 show(fig, f"Survivors and distance from transformers against temperature, for three orders. The largest distance is "
           f"{furthest:.0f} %.",
      title=(f"The same settings, another order: up to {furthest:.0f} % of the probability moves" if furthest > 1
             else "The same settings, another order: no difference"))
-print(f"At temperature 1, where it can't matter when the temperature comes, llama.cpp differs by {at_one:.1f} %.")
+print(f"At temperature 1, where its place can't matter, the order of llama.cpp still differs by {at_one:.1f} %.")
 
 # %% [markdown]
 # So the sentence holds, with a warning: **settings don't carry over** from one engine to another. Where temperature

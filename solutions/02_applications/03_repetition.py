@@ -17,8 +17,8 @@
 # of causes and a list of cures. Here you *measure* repetition, watch it feed itself, find the heads that do the
 # copying, switch them off, and build four cures that inference engines offer.
 #
-# Five sentences of the notes are put to a test. Each test writes 32 texts of 200 tokens for every setting, which takes
-# minutes; so its results are kept with the course, and a small slice of it runs here, before your eyes.
+# Five sentences of the notes are put to a test. Most tests write 32 texts of 200 tokens for every setting, which takes
+# minutes; so the results are kept with the course, and a small slice of each test runs here, before your eyes.
 
 # %% tags=["setup"]
 import torch
@@ -31,9 +31,9 @@ from labkit import COLORS, SEQUENTIAL, evidence, figure, interval, shakespeare, 
 # %% [markdown]
 # ## Watch it loop
 #
-# A real chat model of 135 million parameters continues six beginnings, always with its best token (**greedy
-# decoding**). Each row of the figure is a text, each square a token. Dark squares end a four-token phrase that has
-# stood in the text before. Below, for comparison, two passages of Shakespeare.
+# A real chat model, SmolLM2 with 135 million weights rounded to 4 bits, continues six beginnings, always with its best
+# token (**greedy decoding**). Each row of the figure is a text, each square a token. Dark squares end a four-token
+# phrase that has stood in the text before. Below, for comparison, two passages of Shakespeare.
 
 # %% tags=["demo"]
 model, tokenizer = smollm()  # float32: in bf16 another machine's rounding would soon make another text of it
@@ -188,8 +188,8 @@ fig, ax = figure(width=8.5, height=3.3)
 for (name, shares), color, mark in zip(rates.items(), (COLORS[1], COLORS[0]), "os", strict=True):
     ax.plot(sizes, [100 * share for share in shares], color=color, marker=mark, label=name)
 ax.set(xlabel="n", ylabel="n-grams that stood\nthere before, %", xticks=sizes, ylim=(0, None),
-       title=f"Single tokens recur in both ({rates['greedy texts'][0]:.0%}, {rates['Shakespeare'][0]:.0%}); "
-             f"at n = 8 it is {rates['greedy texts'][7]:.0%} against {rates['Shakespeare'][7]:.0%}")
+       title="Greedy against Shakespeare: " + "; ".join(
+           f"n = {n}: {rates['greedy texts'][n - 1]:.0%}, {rates['Shakespeare'][n - 1]:.0%}" for n in (1, 4, 8)))
 ax.legend()
 show(fig, "Rate of repetition against n. " + "; ".join(
     f"{name}: {of[0]:.0%} at n = 1, {of[3]:.0%} at n = 4, {of[7]:.0%} at n = 8" for name, of in rates.items()))
@@ -247,11 +247,15 @@ right.legend(loc="lower right")
 told = "Each repetition makes the next one likelier" if (of_sentences.diff() > 0).all() else "No steady climb"
 show(fig, f"Left: a heat map of the probability of each token of a sentence, time by time. Right: the mean "
           f"goes from {of_sentences[0]:.0%} to {of_sentences[-1]:.0%}, for random tokens to {of_strings[-1]:.0%}.",
-     title=f"{told}: {of_sentences[0]:.0%}, {of_sentences[1]:.0%}, {of_sentences[2]:.0%} … {of_sentences[-1]:.0%}")
+     title=f"{told}: {of_sentences[0]:.0%}, {of_sentences[1]:.0%} … {of_sentences[-1]:.0%}. Random strings: "
+           f"{of_strings[0]:.0%}, {of_strings[1]:.0%} … {of_strings[-1]:.0%}")
 
 # %% [markdown]
-# They call it **self-reinforcement**. Once a sentence has slipped in twice, saying it a third time is the most
-# probable thing to do, and greedy decoding does it. Sense plays no part: the random strings climb as well, only later.
+# They call it **self-reinforcement**: each time that a sentence stands there already makes it more probable, until
+# saying it again is the most probable thing to do, and greedy decoding does it.
+#
+# Compare the two curves. A random string has no sense and no grammar; as far as *its* curve climbs, the model can only
+# be copying.
 #
 # ## Who does the copying?
 #
@@ -305,12 +309,12 @@ del weights
 # "Lack of memory: the model can't remember the early context, and so keeps repeating what is known." If that were so,
 # then a model that is worse at looking things up would repeat itself *more*.
 #
-# So take its memory away. 27 heads, a tenth of them all, are switched off: those that the map above finds. That they
-# copy *random strings* is how they were chosen, so their loss there proves nothing about loops. The test is another
-# one: **what does the damaged model write by itself, in English?**
+# So take its memory away. 27 heads, a tenth of them all, are switched off: the best in such a map, made with other
+# strings. That they copy *random strings* is how they were chosen, so their loss there proves nothing about loops. The
+# test is another one: **what does the damaged model write by itself, in English?**
 #
-# Any damage may change how it writes. So two other sets of heads are switched off for comparison, drawn from the lower
-# half of the map until they cost about as many nats on ordinary prose.
+# Any damage may change how it writes. So other heads are switched off for comparison: of twelve sets of 27 to 54 heads,
+# drawn from the lower half of the map, the two whose harm to ordinary prose is nearest.
 #
 # Fixed before the run: the sentence is *correct* if without induction heads there are more repeated phrases than in
 # the whole model and than with either other set, each time with the whole interval above zero; *wrong* if there are
@@ -329,6 +333,8 @@ elif all(each.below(0) for each in more):
 else:
     word = "unverifiable"
 
+named = {WHOLE: WHOLE, NO_INDUCTION: "without induction heads"}
+named |= {arm: f"without {memory.each(arm, 'heads')[0]} others" for arm in SETS}
 fig, axes = figure(1, 3, width=10.5, height=3.4, sharey=True, width_ratios=[1, 1, 1.6])
 rows(axes[0], memory, damaged, "recall")
 axes[0].set(xlabel="probability of a random\nstring, said again, %", xlim=(-3, 103), title="Memory")
@@ -337,10 +343,11 @@ axes[1].set(xlabel="nats a token,\npassages of Shakespeare", title="Harm to pros
 rows(axes[2], memory, damaged)
 axes[2].set(xlabel="four-token phrases that stood there before, %\n(32 greedy texts of 200 tokens)", xlim=(-3, 103),
             title="Loops")
+axes[0].set_yticks(range(len(damaged)), [named[arm] for arm in damaged])
 rate = {arm: interval(values(memory, arm)).mean for arm in damaged}
 recalled = {arm: interval(values(memory, arm, "recall")).mean for arm in damaged}
-show(fig, "Three panels with a row for the whole model and for three damaged ones. "
-          + "; ".join(f"{arm}: recalls {recalled[arm]:.0f} %, repeats {rate[arm]:.0f} %" for arm in damaged) + ".",
+show(fig, "Three panels, a row for the whole model and for three damaged ones. "
+          + "; ".join(f"{named[arm]}: recalls {recalled[arm]:.0f} %, repeats {rate[arm]:.0f} %" for arm in damaged),
      title=f"Recall {recalled[WHOLE]:.0f} % → {recalled[NO_INDUCTION]:.0f} %, loops {rate[WHOLE]:.0f} % → "
            f"{rate[NO_INDUCTION]:.0f} %; other damage: {' and '.join(f'{rate[arm]:.0f} %' for arm in SETS)}")
 print(memory.again())
@@ -350,9 +357,10 @@ verdict("A12.6", word, f"Repeated phrases without induction heads: {more[0].mean
         + ", ".join(f"{of:.0f} %" for of in recalled.values()) + ".")
 
 # %% [markdown]
-# Whatever the right panel says: what was written *is* in the context, and heads exist that look it up. A loop in the
-# text is therefore something that the model sees. Note also what other damage does to *Memory*: no cut takes one
-# faculty alone.
+# What was written *is* in the context, and heads exist that look it up: a loop is something that the model sees.
+#
+# Compare *Memory* and *Loops* row by row. A cut needn't take one faculty alone: see what others do to recall. If
+# recall as such set the loops, the rows would stand in one order in both panels, or in the reverse order.
 #
 # ## Does a better view of the context help?
 #
@@ -392,9 +400,9 @@ verdict("A12.9", word, f"With a view of 32 tokens {narrow.mean:+.0f} points of r
 #
 # ## Cure 1: the repetition penalty
 #
-# The oldest is from CTRL (Keskar et al. 2019, [arXiv:1909.05858](https://arxiv.org/abs/1909.05858), section 4.1):
-# divide the logit of every token that has occurred by $\theta$, about 1.2. One line, and it has two catches. Look at
-# the logits first.
+# The best known is from CTRL (Keskar et al. 2019, [arXiv:1909.05858](https://arxiv.org/abs/1909.05858)): divide the
+# logit of every token that has occurred by $\theta$, about 1.2. One line, and it has two catches. Look at the logits
+# first.
 
 # %% tags=["demo"]
 with torch.inference_mode():
@@ -421,7 +429,8 @@ show(fig, f"Bars for six contexts: between {negative.min():.0%} and {negative.ma
 # * **No fixed strength.** A softmax doesn't change when the same number is added to all logits; this penalty does.
 #   What it takes depends on where the model happens to put its zero.
 #
-# It asks whether a token occurred, not how often. And in transformers the *prompt* counts as text, too.
+# It asks whether a token occurred, not how often. And in transformers the *prompt* counts as text, too, unless told
+# otherwise.
 #
 # ### Exercise 2: the repetition penalty
 
@@ -588,7 +597,9 @@ check(contrastive_search_step)
 #
 # A random generator breaks loops, too. So let us measure the price as well:
 #
-# * **negative log-likelihood** (NLL), in nats a token: how surprising the model itself finds its text, before any knob;
+# * **negative log-likelihood** (NLL), in nats a token: how surprising the model itself finds its text, before any knob.
+#   It says how far a text is from the model's own favourite, and not how good it is: greedy decoding looks for a low
+#   NLL, people don't (Holtzman et al. 2020, [arXiv:1904.09751](https://arxiv.org/abs/1904.09751));
 # * **copies**, for the penalties: 24 texts with a pattern in them ("1, 2, 3, 1, 2, 3") that the model is asked, in the
 #   chat format, to repeat word for word.
 #
@@ -634,9 +645,10 @@ verdict("A12.13", word, f"Repeated phrases: greedy {rate['greedy'].text('.0f')} 
 #
 # ## Penalties on what was said
 #
-# "De-duplication strategies" is the last item of the list, and the only one that names what engines really do. The
-# same trial for three penalties, as transformers and OpenAI define them. Did you guess about presence and frequency?
-# (No n-gram twice isn't among them: that no four-token phrase comes twice where none may is no finding.)
+# "De-duplication strategies" is the last item of the list. The same trial for three penalties, each at one usual
+# strength, as transformers and OpenAI define them: the first counts the prompt's tokens, too, the other two only what
+# was written. Did you guess about presence and frequency? (No n-gram twice isn't among them: that no four-token phrase
+# comes twice where none may is no finding.)
 #
 # Fixed before the run: *correct* if for at least one of them the whole interval of repeated phrases lies below 10 %;
 # *imprecise* if one only falls below greedy's; else *wrong*. Two penalties are told apart only where the interval of
@@ -674,14 +686,15 @@ verdict("A12.14", word, "Repeated phrases: " + ", ".join(f"{arm} {of.text('.0f')
         + ", ".join(f"{arm} {change(cures, arm, 'copies')}" for arm in PENALTIES) + ".")
 
 # %% [markdown]
-# Whoever forbids repetition forbids *all* of it, also where repeating is the task: tables, code, quotations, a name.
+# A penalty doesn't know a loop from a repetition that is the task: tables, code, quotations, a name. Read the right
+# panel with that in mind, and with the prompt: where the text to be copied stands in it, it matters who counts it.
 #
 # ## Is a hallucination a repetition?
 #
 # "Meaningless answers (hallucinations)" stand in the list of the problem's *symptoms*. If they were, they would go when
 # the loops go.
 #
-# An answer of ten words has no room for a loop. So the model writes 100 tokens about a country first, greedily and
+# An answer of ten words has no room for a loop. So the model writes 200 tokens about a country first, greedily and
 # with its loops, or with no four-token phrase twice; and only then comes the question, the same for both: "The capital
 # of Kenya is …". It is asked about 40 countries.
 #
@@ -732,9 +745,9 @@ verdict("A12.2", word, f"Without the loops {mended.mean:.0f} points of the false
 #
 # ## Loops in 2026
 #
-# **Several turns.** "In multi-turn reasoning it returns to earlier answers": that happens, and the means are the same;
-# the earlier turns stand in the context and can be copied. We have not measured it. Nor can anybody measure whether a
-# text "exceeds the model's understanding"; the texts above loop within 200 tokens of a window of 8192.
+# **Several turns.** "In multi-turn reasoning it returns to earlier answers": the means are there, since earlier turns
+# stand in the context and can be copied. How often it happens we have not measured. Nor can anybody measure whether a
+# text "exceeds the model's understanding"; the greedy texts above have 200 tokens of a window of 8,192.
 #
 # **Models that think.** A reasoning model may circle in its thoughts until its budget is gone. Qwen's model cards
 # advise against greedy decoding in thinking mode, since it can end in endless repetitions, and name the presence
@@ -742,9 +755,9 @@ verdict("A12.2", word, f"Without the loops {mended.mean:.0f} points of the false
 # ([Qwen3](https://huggingface.co/Qwen/Qwen3-235B-A22B)).
 #
 # **DRY** ("don't repeat yourself", in [llama.cpp](https://github.com/ggml-org/llama.cpp/pull/9702) and others) punishes
-# the token that would lengthen a repeated *sequence*, exponentially in its length, and spares names and punctuation by
-# a list of breakers: no-repeat n-gram made soft. **XTC** ("exclude top choices") now and then strikes the likeliest
-# tokens out; it is meant for variety.
+# the token that would lengthen a repeated *sequence*, exponentially in its length: no-repeat n-gram made soft. A list
+# of breakers (line ends, colons, quotation marks) says where a sequence is cut. **XTC** ("exclude top choices") now and
+# then strikes out all likely tokens but the least likely of them; it is meant for variety.
 #
 # **Before decoding.** De-duplicated training data (Lee et al. 2021,
 # [arXiv:2107.06499](https://arxiv.org/abs/2107.06499)), unlikelihood training (Welleck et al.), and DITTO (Xu et al.),
@@ -856,11 +869,11 @@ for name, texts in every.items():
 # %% [markdown]
 # ## What to remember
 #
-# * Measure it: the share of n-grams that stood there before; $n = 4$ tells loops from style.
+# * Measure it: the share of n-grams that stood there before, usually with $n = 4$, and what people's texts have.
 # * A loop feeds itself: the earlier text stands in the context, and induction heads copy it.
 # * The repetition penalty divides positive logits and multiplies negative ones, once a token; frequency subtracts by
 #   count, presence once; no-repeat n-gram forbids; contrastive search compares hidden states.
-# * Ask every cure for its price. Where the task is to repeat, a penalty on repetition is the wrong tool.
+# * Ask every cure for its price, also where the task is to repeat, and whether it counts the prompt.
 # * Stale and false are two measures of a text: test them apart.
 #
 # **Sources.** Holtzman et al. 2020, [arXiv:1904.09751](https://arxiv.org/abs/1904.09751) (degeneration); Welleck et

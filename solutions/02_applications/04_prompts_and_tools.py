@@ -18,7 +18,7 @@
 #
 # The interview question: **what are the six core techniques of building with large models?** Two of the six are here:
 # prompt engineering ("the clearer, the better") and function calling ("calls external APIs"). We put both to the
-# test. Retrieval, agents and fine-tuning have chapters of their own.
+# test. Retrieval, agents and fine-tuning are questions of their own.
 
 # %% tags=["setup"]
 import inspect

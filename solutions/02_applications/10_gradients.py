@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from autograde import check
-from labkit import COLORS, figure, shakespeare, show, smollm
+from labkit import COLORS, figure, interval, shakespeare, show, smollm, verdict
 
 # %% [markdown]
 # ## Fifty layers, there and back
@@ -100,15 +100,15 @@ right.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 low, high = min(arrived, key=arrived.get), max(arrived, key=arrived.get)
 show(
     fig,
-    alt="Size of the signal and share of the gradient by layer for five networks of 50 layers, on "
-    "logarithmic axes. Some lines are level, others fall or rise by many powers of ten.",
+    alt="Size of the signal and share of the gradient by layer, on logarithmic axes. What arrives: "
+    + ", ".join(f"{name} {share:.0e}" for name, share in arrived.items()) + ".",
     title=f"What arrives after {DEPTH} layers: from {arrived[low]:.0e} ({low}) "
     f"to {arrived[high]:.0e} ({high})",
 )
 
 # %% [markdown]
-# Straight lines on a logarithmic axis: nearly the same factor in every layer. Look at the sigmoid, too. Its signal is
-# perfectly level on the way forward, and hardly anything comes back. A healthy forward pass proves nothing.
+# Straight lines on a logarithmic axis: nearly the same factor in every layer. Look at the sigmoid, too, left *and*
+# right. A healthy forward pass proves nothing about the way back.
 #
 # ## The size of a weight
 #
@@ -174,11 +174,11 @@ FACTORS = torch.logspace(-0.5, 0.5, 21, base=4)
 square = (WIDTH, WIDTH)
 MATCHES = {"ReLU": "he", "tanh": "xavier", "sigmoid": "xavier"}
 fig, ax = figure(width=8.6, height=3.7)
-at_one = {}
+at_one, reach = {}, {}
 for (kind, scheme), color, style in zip(MATCHES.items(), COLORS, ["-", "--", ":"], strict=False):
     std = float(init_std(square, scheme))
     shares = [float(travel(ACTIVATIONS[kind], f * std)[1][0]) for f in FACTORS]
-    at_one[kind] = shares[len(shares) // 2]
+    at_one[kind], reach[kind] = shares[len(shares) // 2], (shares[0], shares[-1])
     ax.plot(FACTORS, shares, color=color, linestyle=style, label=f"{kind}, {scheme}")
 ax.axvline(1, color="#777777", linestyle=":", linewidth=1)
 ax.axhspan(1e-2, 1e2, color=COLORS[2], alpha=0.12, linewidth=0, label="1/100 to 100")
@@ -189,14 +189,16 @@ ax.minorticks_off()
 ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 show(
     fig,
-    alt="Share of the gradient that arrives through 50 layers against the size of the weights, for "
-    "three activations.",
+    alt=f"Share of the gradient that arrives through {DEPTH} layers against the size of the weights. From the smallest "
+    "to the largest weights: " + ", ".join(f"{kind} {a:.0e} to {b:.0e}" for kind, (a, b) in reach.items()) + ".",
     title="At exactly your size: " + ", ".join(f"{kind} {x:.1g}" for kind, x in at_one.items()),
 )
 
 # %% [markdown]
-# A few percent more or less make no difference at ten layers, and a great one at fifty. And there is one line that
-# doesn't pass where the recommendation says.
+# A factor of 1.1 in every weight is $1.1^{10} \approx 2.6$ after ten layers and $1.1^{50} \approx 117$ after fifty, as
+# long as the activation passes sizes on, as ReLU does. Tanh doesn't: it squashes what is too large, which is why its
+# line bends. (torch's `calculate_gain` gives tanh 5/3 instead of 1, to make up for that.) And one line doesn't pass
+# where the recommendation says.
 #
 # ## "Xavier suits sigmoid and tanh"
 #
@@ -238,33 +240,38 @@ for ax in (left, right):
     ax.axhspan(1e-2, 1e2, color="#bbbbbb", alpha=0.3, linewidth=0)
 left.set(yscale="log", xlabel="layers", ylabel="gradient that arrives", title="Xavier, five seeds")
 left.legend(loc="lower left")
-right.set(xscale="log", xlabel="weights, as a multiple of Xavier's", title="sigmoid, 30 layers, five seeds")
+right.set(xscale="log", xlabel="weights, as a multiple of Xavier's", title=f"sigmoid, {DEPTHS[-1]} layers")
 yes, no = ([name for name in fitting if fitting[name] is kind] for kind in (True, False))
 show(
     fig,
-    alt="Left: the gradient that arrives against depth under Xavier for three activations. Right: the "
-    "same for the sigmoid at 30 layers against the size of the weights, with the band of what suits.",
+    alt="Left: the gradient that arrives against depth under Xavier; at the end, in the median, "
+    + ", ".join(f"{name} {float(shares[-1].median()):.0e}" for name, shares in by_depth.items())
+    + ". Right: the same for the sigmoid against the size of the weights, with the band of what suits.",
     title=f"Xavier suits {', '.join(yes) or 'none'}; not {', '.join(no) or 'any other'}. Sigmoid would want "
     + (f"{min(window):.0f} to {max(window):.0f} times its weights" if window else "no size that was tried"),
 )
-print(f"sigmoid under Xavier, 30 layers: {by_depth['sigmoid'][-1].median():.0e} of the gradient arrives")
+saturated = ""
 if window:
     g = torch.Generator().manual_seed(0)
     inside = torch.rand(64, WIDTH, generator=g)
     for _ in range(3):
         inside = (inside @ torch.randn(WIDTH, WIDTH, generator=g) * XAVIER * window[0]).sigmoid()
     flat_units = (inside * (1 - inside) < 0.01 * 0.25).float().mean()
-    print(f"at {window[0]:.0f} times: {flat_units:.0%} of the units have less than 1 % of the full slope")
+    saturated = f" At {window[0]:.0f} times Xavier's {flat_units:.0%} of its units have under 1 % of the full slope."
+verdict(
+    "A08.3",
+    "correct" if fitting["tanh"] and fitting["sigmoid"] else "imprecise" if fitting["tanh"] else "wrong",
+    f"Suits tanh: {'yes' if fitting['tanh'] else 'no'}; suits sigmoid: {'yes' if fitting['sigmoid'] else 'no'}, "
+    f"of whose gradient {by_depth['sigmoid'][-1].median():.0e} arrives.{saturated}",
+)
 
 # %% [markdown]
-# For tanh the sentence holds, for sigmoid it doesn't, and the derivation says why. It needs slope 1 at zero; the
-# sigmoid's slope is 1/4 at its steepest. So under Xavier each layer takes at least three quarters away. And its outputs
-# have the mean 1/2, which the next layer reads as a constant push.
+# The derivation says what to expect. It needs slope 1 at zero, and $\sigma' = \sigma(1-\sigma) \le \frac14$. A
+# sigmoid's outputs also have the mean ½, which the next layer reads as a constant push.
 #
-# Can larger weights make up for the slope? Four times as large is not enough, since they also push the units to where
-# the slope is smaller still. The right panel shows where the norm of the gradient comes through: far from Xavier's, and
-# on a steep part of the curve. The line below the figure says how many units are saturated there. Glorot and Bengio
-# themselves warn of the sigmoid in deep networks (section 3.1).
+# Larger weights might make up for the slope; but they also push the units to where the slope is smaller still. That is
+# what the right panel tries, and the sentence above counts the units that are saturated at the first size that suits.
+# Glorot and Bengio themselves warn of the sigmoid in deep networks (section 3.1).
 #
 # ## "He suits ReLU"
 #
@@ -288,21 +295,24 @@ for ax, label in ((left, "size of the signal at the end"), (right, "gradient tha
     ax.set(xscale="log", ylim=(-0.5, 1.5), xlabel=f"{label}, {DEPTH} layers")
 show(
     fig,
-    alt="One dot a seed: the size of the signal and the gradient that arrives in a ReLU network of 50 "
-    "layers, under Xavier and under He.",
+    alt=f"One dot a seed, for a ReLU network of {DEPTH} layers. In the median: "
+    + ", ".join(f"{name} signal {size:.0e}, gradient {share:.0e}" for name, (size, share, _) in middle.items()) + ".",
     title="ReLU: " + "; ".join(
         f"{name} {'suits' if ok else 'does not suit'}, {share:.0e} arrives"
         for name, (_, share, ok) in middle.items()
     ),
 )
+verdict(
+    "A08.4",
+    "correct" if middle["He"][2] and not middle["Xavier"][2] else "imprecise" if middle["He"][2] else "wrong",
+    f"Five of five networks within the band under He: {'yes' if middle['He'][2] else 'no'}; under Xavier: "
+    f"{'yes' if middle['Xavier'][2] else 'no'}. He's weights are larger by √2.",
+)
 
 # %% [markdown]
-# Where the dots lie in the grey band, the scheme suits. The distance between the dots of one row is chance: a network
-# of finite width has a random product in it, and the deeper, the wider it spreads. He keeps the *mean* of the square
-# right, nothing more.
-#
-# "Larger initial weights" is correct as well, by a factor of $\sqrt 2$. But don't say that it compensates for
-# sparsity *during training*: it is a statement about the first step.
+# The distance between the dots of one row is chance: a network of finite width has a random product in it. He keeps
+# the *mean* of the square right, nothing else. And don't say that it compensates for sparsity *during training*: it is
+# a statement about the first step.
 #
 # ## Exercise 2: a whole network
 #
@@ -397,16 +407,19 @@ ax.set(xlabel="step", ylabel="training loss (nats)")
 ax.legend(loc="lower left")
 show(
     fig,
-    alt="Training loss of a network of 20 layers on digits, three seeds each, with torch's own initial "
-    "weights and with yours.",
+    alt="Training loss of a network of 20 layers on digits, three seeds each. At the end: " + "; ".join(
+        f"{name} {', '.join(f'{loss:.2f}' for loss in ends)}" for name, ends in reached.items()
+    ) + ".",
     title="20 layers, after 80 steps: " + ", ".join(
         f"{name} {sum(ends) / 3:.2f}" for name, ends in reached.items()
     ) + " nats",
 )
 
 # %% [markdown]
-# Nobody notices in two layers, nor in a Transformer, where norms and residual connections repair it. That is why a
-# default that is off by six could stay.
+# Why is the default so small? It is the range $\pm 1/\sqrt{n_{in}}$ of Lua Torch; the $\sqrt 5$ makes
+# `kaiming_uniform_` give just that, and it stays for compatibility
+# ([pytorch#15314](https://github.com/pytorch/pytorch/issues/15314),
+# [#1667](https://github.com/pytorch/pytorch/issues/1667)). Transformers draw their weights by rules of their own.
 #
 # ## "ReLU avoids saturation"
 #
@@ -521,18 +534,28 @@ right.minorticks_off()
 right.legend(loc="upper left")
 show(
     fig,
-    alt="Left: the share of flat activations before training for four activations. Right: the share of "
-    "dead units after training against the learning rate, for ReLU and leaky ReLU.",
+    alt="Left, flat activations before training: " + ", ".join(f"{name} {share:.0%}" for name, share in flat.items())
+    + f". Right, dead units after training, from rate {RATES[0]:g} to {RATES[-1]:g}: "
+    + ", ".join(f"{name} {share[0].mean():.0%} to {share[-1].mean():.0%}" for name, share in dead.items()) + ".",
     title=f"ReLU: {flat['ReLU']:.0%} flat at the start (sigmoid {flat['sigmoid']:.0%}); dead after training "
     f"at rate {RATES[0]:g}: {dead['ReLU'][0].mean():.0%}, at {RATES[-1]:g}: {dead['ReLU'][-1].mean():.0%}",
 )
+flatter = flat["ReLU"] > max(flat["sigmoid"], flat["tanh"])
+dies = bool((dead["ReLU"][-1] > dead["leaky ReLU"][-1]).all())
+verdict(
+    "A08.2",
+    "imprecise" if flatter or dies else "correct",
+    f"Flat before training: ReLU {flat['ReLU']:.0%}, sigmoid {flat['sigmoid']:.0%}, tanh {flat['tanh']:.0%}. Dead "
+    f"after "
+    f"training at rate {RATES[-1]:g}: ReLU {dead['ReLU'][-1].mean():.0%}, leaky ReLU "
+    f"{dead['leaky ReLU'][-1].mean():.0%}.",
+)
 
 # %% [markdown]
-# **Imprecise**, and nearly upside down. The sigmoid of a fresh network isn't saturated at all; it vanishes because its
-# *steepest* slope is 1/4. ReLU is flat for a large part of its inputs. What saves it is that the slope on the other
-# side is exactly 1, so that a path through active units passes the gradient on undiminished, and that the flat half is
-# another one for each example. Too high a rate, and units die for good. Leaky ReLU, GELU and SiLU keep some slope
-# there. (NaN counts as not dead in the figure; where everything has blown up, there is nothing left to die.)
+# What helps, then? The slope on ReLU's other side is exactly 1, so that a path through active units passes the gradient
+# on undiminished, and the flat half is another one for each example. A sigmoid loses by its slope, which never exceeds
+# ¼, saturated or not. Leaky ReLU, GELU and SiLU keep some slope on the negative side. (NaN counts as not dead in the
+# figure; where everything has blown up, there is nothing left to die.)
 #
 # ## Exercise 3: see it in your own model
 #
@@ -603,13 +626,15 @@ usual = norms["Shakespeare"]
 spread, jump = usual.max() / usual.min(), norms["random tokens"].norm() / usual.norm()
 show(
     fig,
-    alt="Norm of the gradient by layer of the real model for three texts, on a logarithmic axis.",
+    alt="Norm of the gradient by layer of the real model, on a logarithmic axis. Smallest and largest layer: "
+    + ", ".join(f"{name} {values.min():.2g} and {values.max():.2g}" for name, values in norms.items()) + ".",
     title=f"{len(usual)} layers within a factor of {spread:.0f}; random tokens: {jump:.1f} times the norm",
 )
 
 # %% [markdown]
-# Compare that with the fifty plain layers above. Thirty layers, each with an attention and an MLP, and no exponential
-# to be seen. What keeps it level?
+# Look at the shape, not at the numbers: the fifty plain layers above were fresh, and we looked at the gradient at their
+# activations; these are trained, and it is the gradient at their weights. An exponential would be a straight line here,
+# too. What keeps it from that?
 #
 # ## Four activations, four sizes, four architectures
 #
@@ -642,24 +667,28 @@ for ax in axes[-1]:
 fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
 show(
     fig,
-    alt="Sixteen panels, activations by architectures: the share of the gradient left at each layer of "
-    "50, for four sizes of the weights. Grey: between 1/100 and 100.",
+    alt=f"Panels of activations by architectures: the share of the gradient left at each layer of {DEPTH}, for four "
+    "sizes of the weights. Within the grey band on all layers: "
+    + ", ".join(f"{name} {count} of 16" for name, count in healthy.items()) + ".",
     title="Level within 1/100 to 100 on all layers: " + ", ".join(
         f"{name} {count}/16" for name, count in healthy.items()
     ),
 )
 
 # %% [markdown]
-# Read it by columns. Plain networks are a lottery that only a matching pair wins. With BatchNorm the weights' size
-# doesn't matter any more, and the lines rise towards the first layer. A residual connection alone rescues the sigmoid
-# and lets ReLU explode: every branch is as large as the stream, so the stream doubles its variance in each layer. The
-# last column hardly asks which activation and which size you chose.
+# Read it by columns: how far apart do the four sizes lie? In the first column everything hangs on them. BatchNorm
+# divides by the size of what comes in, so that of the weights cancels: the lines of the second column must lie
+# together, but need not be level. In the third, every branch of a ReLU is as large as the stream, so the stream's
+# variance doubles in each layer.
 #
 # ## "BatchNorm and residual connections help"
 #
-# They do; the question is how far. The notes list them side by side against vanishing, and BatchNorm a second time
-# against exploding. So take the worst case of the table, sigmoid with Xavier, and the best one, ReLU with He, and look
-# at depths that are in use today. Three seeds; the lines show the median.
+# The notes list them side by side against vanishing. So take a net that does vanish, sigmoid with Xavier, and for
+# comparison one that is well without any cure, ReLU with He, at depths that are in use today. Three seeds; the lines
+# show the median.
+#
+# **Before the run:** the sentence is *correct* if each of the two alone brings at least 1/100 of the sigmoid's gradient
+# back through all 80 layers in every seed, *imprecise* if one of them does, *wrong* if neither.
 
 # %% claim="A08.5"
 LAYERS = [5, 10, 20, 40, 80]
@@ -670,14 +699,14 @@ CURES = {
     "both": {"residual": True, "norm": batch_norm},
 }
 fig, axes = figure(1, 2, width=10.4, height=3.6, sharey=True)
-deepest = {}
+deepest, lowest = {}, {}
 for ax, (kind, std) in zip(axes, {"sigmoid": XAVIER, "ReLU": HE}.items(), strict=True):
     for (name, options), color, marker in zip(CURES.items(), COLORS, "xos^", strict=False):
         found = torch.tensor([
             [float(travel(ACTIVATIONS[kind], std, depth, seed=seed, **options)[1][0]) for seed in range(3)]
             for depth in LAYERS
         ], dtype=torch.float64)
-        deepest[kind, name] = float(found[-1].median())
+        deepest[kind, name], lowest[kind, name] = float(found[-1].median()), float(found[-1].min())
         ax.fill_between(LAYERS, found.amin(1), found.amax(1), color=color, alpha=0.2, linewidth=0)
         ax.plot(LAYERS, found.median(1).values, color=color, marker=marker, label=name)
     ax.axhspan(1e-2, 1e2, color="#bbbbbb", alpha=0.35, linewidth=0)
@@ -687,23 +716,82 @@ axes[1].legend(loc="center left", bbox_to_anchor=(1, 0.5))
 growth = deepest["ReLU", "BatchNorm"] ** (1 / LAYERS[-1])
 show(
     fig,
-    alt="The gradient that arrives against depth for sigmoid and for ReLU: without a cure, with BatchNorm, "
-    "with residual connections, and with both.",
+    alt=f"The gradient that arrives against depth. At {LAYERS[-1]} layers: "
+    + ", ".join(f"{kind} with {name} {share:.0e}" for (kind, name), share in deepest.items()) + ".",
     title=f"{LAYERS[-1]} layers. Sigmoid: {deepest['sigmoid', 'nothing']:.0e} alone, with BatchNorm "
     f"{deepest['sigmoid', 'BatchNorm']:.0e}, residual {deepest['sigmoid', 'residual']:.0e}.\n"
     f"ReLU: {deepest['ReLU', 'nothing']:.0e} alone, with BatchNorm {deepest['ReLU', 'BatchNorm']:.0e} "
     f"({growth:.2f} a layer), residual {deepest['ReLU', 'residual']:.0e}, both {deepest['ReLU', 'both']:.0e}",
 )
 
+brought = [name for name in ("BatchNorm", "residual") if lowest["sigmoid", name] > 1e-2]
+verdict(
+    "A08.5",
+    ("wrong", "imprecise", "correct")[len(brought)],
+    f"Of the sigmoid's gradient {deepest['sigmoid', 'nothing']:.0e} arrives through {LAYERS[-1]} layers alone; brought "
+    f"back "
+    f"by {' and by '.join(brought) or 'neither'}. In the ReLU network, which needs no cure, BatchNorm multiplies by "
+    f"{growth:.2f} a layer, a residual connection by {deepest['ReLU', 'residual'] ** (1 / LAYERS[-1]):.2f}.",
+)
+
 # %% [markdown]
-# **Correct against vanishing**, and for a nice reason: with a residual connection the Jacobian of a layer is $I + J$
-# instead of $J$ alone. The gradient has a road on which nobody multiplies it.
+# Why a residual connection helps: the Jacobian of a layer is $I + J$ instead of $J$ alone. The gradient has an
+# *identity path* on which nobody multiplies it.
 #
-# **As cures for exploding, each alone is the wrong address.** Look at the ReLU panel: a network that was well without
-# them gets an exponential *from* them. For BatchNorm Yang et al. (2019, arXiv:1902.08129) prove it: about 1.2 a layer
-# for ReLU, whatever the weights. BatchNorm keeps the *signal* at its size; the gradient is another matter. And
-# $I + J$ has a product of its own to explode, if $J$ isn't small. Together they hold each other: the stream grows, the
+# But look at the ReLU panel, too. $I + J$ has a product of its own, and where $J$ isn't small it grows. And BatchNorm
+# keeps the *signal* at its size; the gradient is another matter. Yang et al. (2019, arXiv:1902.08129) prove that it
+# grows by about 1.2 a layer with ReLU, whatever the weights. Together the two hold each other: the stream grows, the
 # norm divides by its size, and so each further branch adds less.
+#
+# ## "BatchNorm against explosion"
+#
+# The notes name BatchNorm a second time, as a cure for *exploding*. To see whether it is one it has to meet networks
+# that explode: 50 layers whose weights are too large. The control is the network that is well without it.
+#
+# **Before the run:** *correct* if with BatchNorm at most 100 times the gradient arrives in every seed of every network;
+# *imprecise* if it takes away explosion but not down to that; *wrong* if it doesn't even do so in every network.
+
+# %% claim="A08.11"
+EXPLODING = {
+    "ReLU, std 0.3": ("ReLU", 0.3),
+    "ReLU, std 0.5": ("ReLU", 0.5),
+    "ReLU, std 1": ("ReLU", 1.0),
+    "tanh, std 1": ("tanh", 1.0),
+    "control: ReLU, He": ("ReLU", HE),
+}
+met = {
+    name: {
+        label: torch.stack([travel(ACTIVATIONS[kind], std, seed=seed, norm=norm)[1][0] for seed in range(3)])
+        for label, norm in {"alone": nothing, "with BatchNorm": batch_norm}.items()
+    }
+    for name, (kind, std) in EXPLODING.items()
+}
+fig, ax = figure(width=9, height=3.2)
+for row, found in enumerate(met.values()):
+    for (label, shares), color, marker in zip(found.items(), COLORS, "os", strict=False):
+        ax.plot(shares, [row] * 3, marker, color=color, alpha=0.7, label=label if row == 0 else None)
+ax.axvspan(1e-2, 1e2, color="#bbbbbb", alpha=0.35, linewidth=0)
+ax.set_yticks(range(len(met)), list(met))
+ax.invert_yaxis()
+ax.set(xscale="log", xlabel=f"gradient that arrives through {DEPTH} layers (three seeds)")
+ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+middles = {name: {label: float(x.median()) for label, x in found.items()} for name, found in met.items()}
+told = ", ".join(f"{name} {x['alone']:.0e} → {x['with BatchNorm']:.0e}" for name, x in middles.items())
+*blown, control = met.values()
+worst = max(float(found["with BatchNorm"].max()) for found in blown)
+show(
+    fig,
+    alt=f"The gradient that arrives, alone and with BatchNorm, in the median: {told}.",
+    title=f"Up to {max(float(x['alone'].max()) for x in blown):.0e} alone, with BatchNorm at most {worst:.0e};\n"
+    f"in the control {float(control['alone'].median()):.1f} and {float(control['with BatchNorm'].median()):.0e}",
+)
+tamed = all(bool((found["with BatchNorm"] < found["alone"] / 100).all()) for found in blown)
+verdict("A08.11", "correct" if worst <= 1e2 else "imprecise" if tamed else "wrong", f"In the median: {told}.")
+
+# %% [markdown]
+# BatchNorm is *scale invariant*: twice the weights, the same output, and the gradient at the activations is divided by
+# what it was multiplied with. So explosion that comes of large weights is taken away, however large they are. What is
+# left is a mild exponential of its own, the 1.2 a layer of the ReLU panel, and it is there for good networks, too.
 #
 # ## The road gets crowded
 #
@@ -711,9 +799,14 @@ show(
 # about the same size, and $n$ of them that don't agree add up to $\sqrt n$. After 100 branches the stream is ten times
 # as large as at the start, and what the last one says hardly counts. GPT-2 therefore divides the weights at the end of
 # each branch by $\sqrt n$ when it starts, where $n = 2L$ since each of the $L$ layers has two branches (Radford et al.
-# 2019, section 2.3):
+# 2019, section 2.3). At that moment it is the same as a factor in the forward pass:
 #
 # $$x_{i+1} = x_i + \frac{1}{\sqrt n} f_i(\mathrm{norm}(x_i)).$$
+#
+# Afterwards it isn't. Small weights can grow; a factor stays, and it also divides the gradient of the weights behind
+# it. Adam doesn't see that, and moves them as far as ever, so the branch's *output* moves $\sqrt n$ times less.
+# Depth-µP (Yang et al. 2023, arXiv:2310.02244) keeps the factor on purpose, so that one learning rate suits every
+# depth. You build this second form.
 #
 # ## Exercise 4: a stack of any depth
 
@@ -730,7 +823,8 @@ def residual_stack(x, branches, eps=1e-5):
     Returns all streams, [n + 1, ..., d], of the dtype of x. Gradients reach x on every way; x
     itself isn't changed.
 
-    Radford et al. 2019 ("Language Models are Unsupervised Multitask Learners"), section 2.3.
+    Yang et al. 2023, arXiv:2310.02244 (depth-µP); as initial weights: Radford et al. 2019
+    ("Language Models are Unsupervised Multitask Learners"), section 2.3.
     """
     ### BEGIN SOLUTION
     streams = [x]
@@ -776,7 +870,8 @@ ax.set(yscale="log", xlabel="place in the stack (0: input, 1: output)", ylabel="
 ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 show(
     fig,
-    alt="Size of the residual stream along stacks of 12, 48 and 192 branches, scaled and not scaled.",
+    alt="Size of the residual stream along stacks of branches. At the end: "
+    + ", ".join(f"{name}, {count} branches: {size:.1f}" for (name, count), size in last.items()) + ".",
     title="At the end of 12, 48, 192 branches: " + "; ".join(
         f"{name} {', '.join(f'{last[name, n]:.1f}' for n in (12, 48, 192))}" for name in ("yours", "not scaled")
     ),
@@ -862,14 +957,14 @@ ax.legend(loc="upper left")
 tenth = int((SHARES - 0.1).abs().argmin())
 show(
     fig,
-    alt="Angle by which clipping by value turns real gradients, against the limit: it grows as the limit "
-    "falls. Clipping by norm doesn't turn.",
+    alt="Angle by which clipping by value turns real gradients, against the limit: "
+    f"{turned[:, 0].mean():.0f}° at the largest, {turned[:, -1].mean():.0f}° at the smallest. By norm: a line at zero.",
     title=f"A limit at a tenth of the largest entry touches {touched[:, tenth].mean():.1f} % of the entries "
     f"and turns by {turned[:, tenth].mean():.0f}°",
 )
 
 # %% [markdown]
-# Few entries are touched, and yet they are the ones that carry most of the length. Whether that hurts is an empirical
+# The entries that are touched are those that carry most of the length. Whether that hurts is an empirical
 # question (an optimizer that uses only signs does train); that is why language models clip the global norm, mostly at
 # 1.0, and keep the direction.
 #
@@ -880,7 +975,10 @@ show(
 # before any step. Does a small rate help *there*?
 #
 # Twelve layers, three beginnings of each kind: He; weights of std 0.5; and those once more with clipping by norm at 1.
-# Every run has its own rate. We look at the accuracy in the end and at the gradient's norm in the very first step.
+# Every run has its own rate. We look at the accuracy after 80 steps and at the gradient's norm in the very first one.
+#
+# **Before the run:** the sentence is *correct* if a smaller rate makes the first gradient smaller, too; *imprecise* if
+# it doesn't, but saves runs of He's kind that go wrong at a higher one; *wrong* if it does neither.
 
 # %% claim="A08.9"
 POWERS = [-8, -7, -6, -5, -4, -3, -2, -1, 0]
@@ -896,6 +994,8 @@ for (name, (std, limit)), color, marker in zip(BEGINNINGS.items(), COLORS, "os^"
     right_ones = (answers.argmax(-1) == labels[TESTED]).float().mean(1) * answers.isfinite().all(-1).all(-1)
     accuracy = 100 * right_ones.view(len(POWERS), 3)
     at = int(accuracy.mean(1).argmax())
+    if name == "He":
+        saved = float(accuracy[at].mean() - accuracy[-1].mean())
     top[name], first_norm[name] = (float(accuracy[at].mean()), POWERS[at]), lengths[0].view(-1, 3)
     rates = [10.0**p for p in POWERS]
     left.plot(rates, accuracy, color=color, marker=marker, linestyle="none", alpha=0.4)
@@ -910,32 +1010,50 @@ right.legend(loc="center left")
 same = all(torch.allclose(norms, norms[:1], rtol=1e-4) for norms in first_norm.values())
 show(
     fig,
-    alt="Left: accuracy against the learning rate for three kinds of networks of 12 layers. Right: the norm "
-    "of the first gradient against the learning rate.",
+    alt="Left: accuracy against the learning rate, for networks of 12 layers; the best: "
+    + ", ".join(f"{name} {a:.0f} % at 1e{p}" for name, (a, p) in top.items()) + ". Right, the norm of the first "
+    "gradient: " + ", ".join(f"{name} {norms.mean():.0e}" for name, norms in first_norm.items()) + ".",
     title=f"First gradient: {'the same at every rate' if same else 'it depends on the rate'}.\nBest accuracy: "
     + ", ".join(f"{name} {a:.0f} % (rate 1e{p})" for name, (a, p) in top.items()),
 )
 
+verdict(
+    "A08.9",
+    "correct" if not same else "imprecise" if saved > 20 else "wrong",
+    f"The first gradient is {'the same at every rate' if same else 'smaller at smaller rates'}. Of He's networks the "
+    f"best "
+    f"rate gets {saved:.0f} points more right than rate {rates[-1]:g}. In 80 steps, each at its best rate: "
+    + ", ".join(f"{name} {a:.0f} %" for name, (a, _) in top.items()) + ".",
+)
+
 # %% [markdown]
-# **Imprecise.** The rate isn't in the gradient: at given weights it is what it is. Where training blows up because the
-# *steps* are too long (He at the right edge), a smaller rate is the cure, and the sentence holds. Where the gradient is
-# large by construction, a rate that is small enough avoids NaN, and the price is in the title: less is learnt than with
-# a good beginning. Set the clipped runs beside it. Clipping, too, only shortens the steps; what it adds is that the
-# rate may stay where everybody has it. The cause is repaired by initialisation, norms and residual connections.
+# At given weights the gradient is what it is; the rate isn't in it. Where training blows up because the *steps* are too
+# long, a smaller rate is the cure. Where the gradient is large by construction, a small rate only avoids NaN. (How much
+# is learnt in the end these 80 steps can't tell: small rates always learn little in a few.) Set the clipped runs beside
+# it: clipping, too, only shortens the steps. The cause is repaired by initialisation, norms and residual connections.
 #
 # ## "Adam and RMSProp avoid explosion"
 #
 # They divide by a running root mean square of the gradient: $\Delta = -\eta\, m / (\sqrt v + \epsilon)$. So a step is
-# about as long as $\eta$, however large the gradient *always* is. But what if it is large *once*? Left: a gradient of
-# 1 in every step, but for one of a million. Right: four layers on digits under Adam, where one batch comes with pixels
-# a million times too bright.
+# about as long as $\eta$, however large the gradient *always* is. But what if it is large *once*?
+#
+# Then $v$ holds $(1 - \beta_2) s^2$ of a spike of size $s$, and loses a factor $\beta_2$ a step. It is back among
+# squares of 1 after about $\ln\big((1-\beta_2)\, s^2\big) / (1 - \beta_2)$ steps. That is **not** $1/(1-\beta_2)$, as
+# one often hears: the logarithm of a spike of a million is in it.
+#
+# Left: a gradient of 1 in every step, but for one of a million; how long until a step is half as long again as before?
+# Right: four layers on digits under Adam, where one batch comes with pixels a million times too bright.
+#
+# **Before the run:** *correct* if no step is longer than twenty times $\eta$ *and* the bad batch does no lasting harm:
+# the loss of the last ten steps isn't surely above that of the same seed undisturbed (95 % interval over five seeds).
+# *Imprecise* if one of the two fails, *wrong* if both.
 
 # %% claim="A08.10"
-SPIKE, AFTER, BAD = 20, 600, 40
+SPIKE, AFTER, BAD = 20, 25_000, 40
 
 
 def steps_of(make, spike=1e6, limit=None):
-    """The length of each step of a single weight, in units of the rate; and the weight at the end."""
+    """The length of each step of a single weight, in units of the rate, until one is back at half; and the weight."""
     weight = torch.zeros(1, dtype=torch.float64, requires_grad=True)
     optimizer, taken = make([weight]), []
     for step in range(SPIKE + AFTER):
@@ -944,6 +1062,8 @@ def steps_of(make, spike=1e6, limit=None):
         before = weight.item()
         optimizer.step()
         taken.append(abs(weight.item() - before) / 0.1)
+        if step > SPIKE + 200 and not taken[-1] < 0.5:
+            break
     return taken, weight.item()
 
 
@@ -954,6 +1074,7 @@ MAKERS = {
 }
 lengths = {name: steps_of(make)[0] for name, make in MAKERS.items()}
 lengths["Adam, clipped at 1"] = steps_of(MAKERS["Adam"], limit=1.0)[0]
+back = {name: max((i for i, x in enumerate(of[SPIKE:], 1) if x < 0.5), default=0) for name, of in lengths.items()}
 lost = [name for name, make in MAKERS.items() if math.isnan(steps_of(make, spike=math.nan)[1])]
 
 
@@ -974,10 +1095,10 @@ for name, options in COURSES.items():
 
 fig, (left, right) = figure(1, 2, width=10.6, height=3.7)
 for (name, taken), color, style in zip(lengths.items(), COLORS, ["-", "--", "-.", ":"], strict=False):
-    left.plot(range(-SPIKE, AFTER), taken, color=color, linestyle=style, label=name)
-left.set(yscale="log", xlabel="steps after the spike", ylabel="length of the step\n(in units of the rate)",
-         ylim=(1e-6, 30))
-left.legend(loc="center right", fontsize=9)
+    left.plot(range(1, len(taken) - SPIKE + 1), taken[SPIKE:], color=color, linestyle=style, label=name)
+left.set(xscale="log", yscale="log", xlabel="steps since the spike", ylim=(1e-6, 1e5),
+         ylabel="length of the step\n(in units of the rate)")
+left.legend(loc="upper right", fontsize=9)
 for (name, losses), color, style in zip(curves.items(), [COLORS[2], COLORS[1], COLORS[0]], ":--", strict=False):
     smooth = losses.unfold(0, 8, 1).mean(-1).median(1).values
     right.plot(range(8, 120), smooth, color=color, linestyle=style, label=name)
@@ -985,37 +1106,53 @@ right.axvline(BAD, color="#777777", linestyle=":", linewidth=1)
 right.set(yscale="log", xlabel="step (the bad batch left out)", ylabel="training loss (nats),\nmedian of five seeds")
 right.legend(loc="upper right", fontsize=9)
 final = {name: float(losses[-10:].mean(0).median()) for name, losses in curves.items()}
-slow = lengths["Adam"][SPIKE + 100]
+ended = "; ".join(f"{name} {value:.2g}" for name, value in final.items())
 show(
     fig,
-    alt="Left: the length of the optimizers' steps before and after a single large gradient. Right: training "
-    "loss with and without a bad batch, with and without clipping.",
-    title=f"100 steps after the spike Adam's step is {slow:.0e} of the rate.\nLoss in the end: "
-    + ", ".join(f"{name} {value:.2g}" for name, value in final.items()),
+    alt="Left: the length of the optimizers' steps after a single large gradient; back at half the rate after "
+    + ", ".join(f"{count:,} steps ({name})" for name, count in back.items())
+    + f". Right, training loss in the end: {ended}.",
+    title=f"Half its step again: Adam after {back['Adam']:,} steps, with β₂ = 0.95 after {back['Adam, β₂ = 0.95']:,}.\n"
+    f"Loss in the end: {ended}",
 )
-print(f"after a single NaN in the gradient, the weight is NaN for good: {', '.join(lost) or 'nowhere'}")
+longest = {name: max(lengths[name]) for name in MAKERS}
+harm, clipped = (
+    interval((curves[name][-10:].mean(0) - curves["no bad batch"][-10:].mean(0)).tolist())
+    for name in ("bad batch", "bad batch, clipped at 1")
+)
+verdict(
+    "A08.10",
+    ("wrong", "imprecise", "correct")[(max(longest.values()) <= 20) + (not harm.above(0))],
+    f"Longest steps: {', '.join(f'{name} {x:.0f}' for name, x in longest.items())} times the rate. The bad batch "
+    f"changes the loss in the end by "
+    f"{harm.text('+.2f')} nats, clipped by {clipped.text('+.2f')}. After a single NaN in the gradient the weight is "
+    f"NaN "
+    f"for good: {', '.join(lost) or 'nowhere'}.",
+)
 
 # %% [markdown]
-# **Imprecise.** The step stays bounded at the spike, that much is true. Then $v$ remembers its square: it falls by
-# a factor of $e$ in $1/(1-\beta_2)$ steps, a thousand by default, and the steps are tiny all the while. With a shorter
-# memory ($\beta_2 = 0.95$, as language models are trained with) they recover sooner. And before that $m$ goes on in the
-# direction of the bad batch for a dozen steps: look at the loss just after it. One NaN is for ever: it stands in
-# $m$ and $v$, and no later gradient washes it out. So large trainings clip before the optimizer, skip steps that
-# aren't finite, and keep checkpoints to go back to.
+# So the step is bounded, and the run may still be spoilt: $m$ goes on in the direction of the bad batch for a dozen
+# steps, and then $v$ remembers the square of the spike. Language models are mostly trained with $\beta_2 = 0.95$, a
+# memory that is shorter. One NaN is for ever, since it stands in $m$ and $v$ and no later gradient washes it out. So
+# large trainings clip before the optimizer, skip steps that aren't finite, and keep checkpoints to go back to.
 #
-# ## "BatchNorm" against explosion, and what language models use instead
+# ## What explodes in language models: logits
 #
-# We saw that BatchNorm keeps signals at their size and can make gradients grow. In a Transformer there is another place
-# where things explode in *training*: the attention logits $q \cdot k / \sqrt d$. They are a product of two learned
-# projections. As those grow, the softmax becomes a hard choice of one token, and its gradient is zero: saturation, at
-# the heart of the model.
+# In a Transformer there is a place where things explode *in training*: the attention logits $q \cdot k / \sqrt d$. They
+# are a product of two learned projections. As those grow, the softmax becomes a hard choice of one token, and its
+# gradient goes to zero: saturation, at the heart of the model. The norm *before* the projections bounds what goes into
+# them, not the projections.
 #
-# Two remedies sit exactly there. **QK-norm** normalises every query and key (Dehghani et al. 2023, arXiv:2302.05442);
-# **soft-capping** replaces a logit $z$ by $c \tanh(z/c)$ (Gemma 2, arXiv:2408.00118, uses $c = 50$ in attention; here
-# 20). We train a small GPT on Shakespeare at a moderate and at a high rate: with LayerNorm; with BatchNorm in its
-# place; with LayerNorm and one of the two. All are clipped at norm 1, as usual.
+# Where can a bound stand? *Behind* the projections: **QK-norm** normalises every query and key (Henry et al. 2020,
+# arXiv:2010.04245; at scale Dehghani et al. 2023, arXiv:2302.05442), **soft-capping** replaces a logit $z$ by
+# $c \tanh(z/c)$ (Gemma 2, arXiv:2408.00118, uses $c = 50$ in attention; here 20; Gemma 3 returned to QK-norm). Or *on*
+# the projections: weight decay, or Kimi K2's **QK-clip**, which shrinks a head's weights where its largest logit has
+# passed a limit (arXiv:2507.20534).
+#
+# We train a small GPT on Shakespeare at a moderate and at a high rate, two seeds each, all clipped at norm 1: with
+# LayerNorm, with BatchNorm in its place, and with LayerNorm and one of three bounds.
 
-# %% claim="A08.11"
+# %% tags=["demo"]
 letters = torch.tensor(list(shakespeare()[:300_000].encode("ascii", "replace")))
 D, N, HEADS = 64, 32, 2
 
@@ -1047,7 +1184,7 @@ def over_features(norm, x):
     return norm(x.mT).mT if isinstance(norm, nn.BatchNorm1d) else norm(x)
 
 
-def trained(rate, seed, steps=40, **kind):
+def trained(rate, seed, steps=40, clip=None, **kind):
     """The mean loss of the last ten steps, and the largest attention logit of the last one."""
     torch.manual_seed(seed)
     layers = [Layer(**kind) for _ in range(2)]
@@ -1064,6 +1201,10 @@ def trained(rate, seed, steps=40, **kind):
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         losses.append(loss.item())
+        for layer in layers:
+            if clip and layer.largest > clip:  # for all heads at once; Kimi K2 does it for each
+                with torch.no_grad():
+                    layer.qkv.weight[: 2 * D].mul_(math.sqrt(clip / layer.largest))
     return sum(losses[-10:]) / 10, max(layer.largest for layer in layers)
 
 
@@ -1072,6 +1213,7 @@ MODELS = {
     "BatchNorm": {"norm": nn.BatchNorm1d},
     "LayerNorm + QK-norm": {"norm": nn.LayerNorm, "qk_norm": True},
     "LayerNorm + soft cap": {"norm": nn.LayerNorm, "cap": 20.0},
+    "LayerNorm + QK-clip": {"norm": nn.LayerNorm, "clip": 20.0},
 }
 HIGH = [1e-2, 1e-1]
 outcome = {(n, r): [trained(r, s, **kind) for s in range(2)] for n, kind in MODELS.items() for r in HIGH}
@@ -1090,8 +1232,8 @@ right.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 at_high = {name: torch.tensor(outcome[name, HIGH[-1]]).mean(0) for name in MODELS}
 show(
     fig,
-    alt="Training loss and largest attention logit at two learning rates, two seeds each, for LayerNorm, "
-    "BatchNorm, QK-norm and soft-capping.",
+    alt=f"Training loss and largest attention logit at two learning rates, two seeds each. At rate {HIGH[-1]:g}: "
+    + ", ".join(f"{name} loss {x[0]:.2f}, logit {x[1]:,.0f}" for name, x in at_high.items()) + ".",
     title=f"At rate {HIGH[-1]:g}, largest logit: " + ", ".join(
         f"{name.removeprefix('LayerNorm + ')} {x[1]:,.0f}" for name, x in at_high.items()
     ) + "\nloss: " + ", ".join(
@@ -1100,10 +1242,10 @@ show(
 )
 
 # %% [markdown]
-# A norm *before* the projections can't stop the projections from growing, neither LayerNorm nor BatchNorm. What bounds
-# the logits has to stand behind them. In the loss look first at how far apart the dots of one row lie, then at the
-# rows. Wortsman et al. (2023, arXiv:2309.14322) run this experiment at many sizes: the instabilities of large models
-# appear in small ones at high rates, and QK-norm lets them bear far higher ones.
+# In the loss look first at how far apart the dots of one row lie, then at the rows: two seeds of 40 steps say how large
+# the logits get, and little about which bound is best. A bound by QK-norm is one up to its learned gain, which may
+# grow, too. Wortsman et al. (2023, arXiv:2309.14322) run this experiment at many sizes: instabilities of large models
+# show in small ones at high rates, where QK-norm helps.
 #
 # And nobody builds language models with BatchNorm; that it mixes the examples of a batch, and the future into the past,
 # is the subject of the chapter on normalisation.
@@ -1113,15 +1255,21 @@ show(
 # * The gradient is a product of one factor a layer. Initialisation makes the factor 1 at the start, for *one* pair of
 #   activation and scheme: tanh and Xavier, ReLU and He. Sigmoid has no partner among them.
 # * ReLU is flat on one side. It works because its other side has slope 1, and units can die.
-# * Residual connections give the gradient a road without factors; a norm before each branch and $1/\sqrt{2L}$ keep the
-#   sum in bounds. Without a norm the stream can explode; BatchNorm alone levels the signal, not the gradient.
-# * Clip by norm: by value turns the direction. A smaller rate and Adam bound the *step*. Neither touches the gradient,
-#   and one NaN in Adam's memory is for ever.
+# * Residual connections give the gradient an identity path; a norm before each branch and $1/\sqrt{2L}$ keep the sum in
+#   bounds. Without a norm the stream can explode. BatchNorm takes away explosion that comes of large weights, and adds
+#   a mild one of its own.
+# * Clip by norm: by value turns the direction. A smaller rate and Adam bound the *step*, not the gradient. A spike
+#   stays in Adam's memory for $\ln((1-\beta_2)s^2)/(1-\beta_2)$ steps, a NaN for ever.
+# * In language models it is logits that explode: QK-norm, a soft cap, QK-clip, weight decay.
 # * Look at norms by layer before you choose a cure.
 #
 # **Sources.** Glorot and Bengio 2010 (AISTATS); He et al. 2015, [arXiv:1502.01852](https://arxiv.org/abs/1502.01852)
 # and [arXiv:1512.03385](https://arxiv.org/abs/1512.03385); Pascanu et al. 2013,
 # [arXiv:1211.5063](https://arxiv.org/abs/1211.5063); Kingma and Ba 2015,
 # [arXiv:1412.6980](https://arxiv.org/abs/1412.6980); Yang et al. 2019,
-# [arXiv:1902.08129](https://arxiv.org/abs/1902.08129); Radford et al. 2019 (GPT-2); Wortsman et al. 2023,
-# [arXiv:2309.14322](https://arxiv.org/abs/2309.14322).
+# [arXiv:1902.08129](https://arxiv.org/abs/1902.08129); Radford et al. 2019 (GPT-2); Yang et al. 2023,
+# [arXiv:2310.02244](https://arxiv.org/abs/2310.02244); Henry et al. 2020,
+# [arXiv:2010.04245](https://arxiv.org/abs/2010.04245); Dehghani et al. 2023,
+# [arXiv:2302.05442](https://arxiv.org/abs/2302.05442); Gemma 2, [arXiv:2408.00118](https://arxiv.org/abs/2408.00118);
+# Wortsman et al. 2023, [arXiv:2309.14322](https://arxiv.org/abs/2309.14322); Kimi K2,
+# [arXiv:2507.20534](https://arxiv.org/abs/2507.20534).

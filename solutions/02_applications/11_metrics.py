@@ -323,7 +323,8 @@ show(
 #
 # $$R^2 = 1 - \frac{\sum_i (y_i - \hat y_i)^2}{\sum_i (y_i - \bar y)^2}$$
 #
-# Nothing in that is a square of anything: if the predictions are worse than the mean, $R^2$ is negative, without limit.
+# Despite its name $R^2$ is not the square of a number: if the predictions are worse than the mean, it is negative,
+# without limit.
 #
 # ### Exercise 4: errors of a regression
 
@@ -557,9 +558,10 @@ show(
 
 # %% [markdown]
 # **Imprecise**: "overlap of n-grams" is the idea, but clipped, a precision, a geometric mean, with a penalty, and over
-# a corpus; and overlap is all it is. Our sentences were made to mislead it. On thousands of ordinary sentences the
-# accidents average out, so BLEU could compare similar systems; it can't judge a single answer. Nor is the encoder out
-# of the wood: it was trained to put texts on the same *topic* side by side.
+# a corpus; and overlap is all it is. Our sentences were made to mislead it, and ordinary ones do so less often. But to
+# be blind to a negation is a bias, and biases don't average out: neural metrics agree better with people, also on whole
+# systems (Mathur et al. 2020, [arXiv:2006.06264](https://arxiv.org/abs/2006.06264); Freitag et al. 2022, WMT). The
+# encoder is misled, too: it was trained to put texts on the same *topic* side by side.
 #
 # One number more hides in the word *token*. BLEU of the same strings depends on how they are cut. sacreBLEU
 # fixes the cutting and prints a signature (Post 2018, [arXiv:1804.08771](https://arxiv.org/abs/1804.08771)). Below, two
@@ -1108,10 +1110,11 @@ show(
 print(f"Averaged over both orders it leans to the right answer {(knows > 0).sum()} times of {len(QUESTIONS)}.")
 
 # %% [markdown]
-# **Outdated**, the heading of the list: nothing in it would have shown you this. Our judge is very small, and large
-# ones are far better; but the bias towards a place is well known there, too, and so is one for length (Zheng et al.
-# 2023, [arXiv:2306.05685](https://arxiv.org/abs/2306.05685)). The remedy costs a factor of two: ask in both
-# orders, and count only verdicts that agree.
+# One very small judge on eight questions is an example, no verdict. The heading of the list is **outdated** for another
+# reason: it has no place for judges, though models are compared by them today. Large ones are far better; but the bias
+# towards a place is well known there, too, and so is one for length (Zheng et al. 2023,
+# [arXiv:2306.05685](https://arxiv.org/abs/2306.05685)). The remedy costs a factor of two: ask in both orders, and count
+# only verdicts that agree.
 #
 # What else belongs on a list of today: exact match and multiple choice (MMLU-Pro, GPQA), tasks in a real environment
 # (SWE-bench), pairwise votes turned into ratings (Bradley-Terry, "Elo"), calibration, faithfulness to sources, and

@@ -12,9 +12,9 @@
 # Sixty-four GPUs have each computed a gradient of two gigabytes. Before the next step every one of them needs the sum
 # of all sixty-four. Who adds them up?
 #
-# The first idea is a boss: all send to one machine, it adds, it sends the sum back. That machine then moves
-# 63 × 2 GB in and 63 × 2 GB out, while the others wait. The idea that training really runs on has no boss. The
-# ranks sit in a **ring**, cut the gradient into pieces, and pass pieces on to their right neighbours. No rank ever
+# The first idea is a boss (a *parameter server*): all send to one machine, it adds, it sends the sum back. That machine
+# then moves 63 × 2 GB in and 63 × 2 GB out, while the others wait. The idea that training really runs on has no boss.
+# The ranks sit in a **ring**, cut the gradient into pieces, and pass pieces on to their right neighbours. No rank ever
 # sends more than twice its own gradient, however many there are.
 #
 # In this chapter you build that ring from nothing but `send` and `recv`, then a **tree** for small messages, then the
@@ -33,7 +33,7 @@ import torch
 import torch.distributed as dist
 
 from autograde import check
-from labkit import COLORS, RankError, figure, launch, record_traffic, shakespeare, show
+from labkit import COLORS, RankError, figure, launch, record_traffic, shakespeare, show, verdict
 
 # %% [markdown]
 # ## Before and after
@@ -133,18 +133,25 @@ if wire:
     middle.set(xlabel="ranks", ylabel="sent, in tensors", xticks=RANKS, ylim=(0, None),
                title=f"All ranks together: {total[boss][-1]:.1f} against {total[dist.all_reduce][-1]:.1f}")
     grows = busiest[dist.all_reduce][-1] / busiest[dist.all_reduce][0]
-    show(fig, "Left: tensors sent by the busiest rank against the number of ranks. The boss rises in a straight line, "
-              "torch's all_reduce stays below two, on the dashed formula. Right: summed over all ranks both are equal.",
+    show(fig, "Tensors sent, against the number of ranks. " + " ".join(
+             f"{name}, from {RANKS[0]} to {RANKS[-1]} ranks: the busiest rank {busiest[fn][0]:.2f} to "
+             f"{busiest[fn][-1]:.2f}, all "
+             f"together {total[fn][0]:.1f} to {total[fn][-1]:.1f}." for fn, (_, _, name) in styles.items()),
          title=f"From 2 to 8 ranks the boss sends {busiest[boss][-1] / busiest[boss][0]:.0f} times as much, "
                f"a rank of torch's all_reduce {grows:.2f} times")
     print("all results right:", right)
     off = max(abs(a / b - 1) for a, b in zip(busiest[dist.all_reduce], bound, strict=True))
     print(f"torch's all_reduce is within {off:.1%} of 2 (n - 1) / n on every number of ranks")
+    verdict("D02.11", "correct" if min(busiest[dist.all_reduce]) > 0.9 else "wrong",
+            f"In every step a rank of torch's all_reduce sends {busiest[dist.all_reduce][0]:.2f} times the gradient on "
+            f"2 ranks "
+            f"and {busiest[dist.all_reduce][-1]:.2f} times on {RANKS[-1]}; the busiest rank of the boss's "
+            f"{busiest[boss][0]:.0f} and {busiest[boss][-1]:.0f} times.")
 
 # %% [markdown]
-# So the claim is right, and needs a second half: large, **but on a ring it does not grow with the number of devices**.
-# Each rank sends $2\frac{n-1}{n}$ times its tensor: once for two ranks, less than twice for a thousand. With a boss (a
-# single *parameter server*) it grows in step with $n$, all of it over one link.
+# The claim needs a second half: large, **but on a ring it does not grow with the number of devices**. Each rank sends
+# $2\frac{n-1}{n}$ times its tensor: once for two ranks, less than twice for a thousand. With a boss it grows in step
+# with $n$, all of it over one link.
 #
 # The right panel is the other lesson. Summed over all ranks both send the same. Adding up on $n$ ranks and telling all
 # of them takes $2(n-1)$ tensors either way; the ring only spreads them evenly. On this computer all bytes go through
@@ -393,9 +400,9 @@ check(ring_all_gather)
 # 2\,\frac{n-1}{n}\,m \quad\text{bytes for a tensor of } m \text{ bytes, in } 2(n-1) \text{ messages.}
 # $$
 #
-# No algorithm can do with less: every rank's numbers have to leave it, and every sum has to come in (Patarasuk and
-# Yuan 2009). In bandwidth the ring is optimal. In *latency* it is not: it needs $2(n-1)$ steps one after the other.
-# That bill comes in section 5.
+# As long as ranks send to ranks, no algorithm can do with less: every rank's numbers have to leave it, and every sum
+# has to come in (Patarasuk and Yuan 2009). In bandwidth the ring is optimal, then. In *latency* it is not: it needs
+# $2(n-1)$ steps one after the other. That bill comes in section 5.
 #
 # ### Exercise: all-reduce
 #
@@ -536,11 +543,15 @@ ax.set(xlabel="step", ylabel="largest difference between\ntwo ranks' parameters"
 fig.legend(loc="outside lower center", ncols=2)
 show(fig, "Largest difference between ranks' parameters against training step, four lines: "
           + ", ".join(f"{name} ends at {float(apart[way][-1]):.0e}" for way, name in WAYS.items()) + ".")
+verdict("D02.1", "correct" if worst[False] == 0 else "imprecise", f"With torch's all_reduce the replicas end "
+        f"{worst[False]:.1g} apart. Each rank in its own order: {float(apart[torch.float32, True][-1]):.0e} in "
+        f"float32, "
+        f"{float(apart[torch.bfloat16, True][-1]):.0e} in bfloat16.")
 
 # %% [markdown]
-# The claim holds, because an all-reduce gives **the same bits** to all. It is not enough that every rank gets "the
-# sum". Added up in its own order, each rank ends with a model of its own. In float32 the difference is small; in
-# bfloat16, with its three digits, it is not. And it never heals: the averaged gradient is the same for all, so nothing
+# Parameters are kept in sync by **the same bits** for all, which every algorithm here gives (MPI recommends it, and
+# demands it of nobody). It is not enough that every rank gets "the sum": added up in its own order, each rank ends with
+# a model of its own. And that never heals: the averaged gradient is the same for all, so nothing
 # pulls the replicas together again.
 #
 # That is why the check of your ring compares bits, and why an all-reduce isn't "collect everything, add it yourself",
@@ -768,11 +779,13 @@ show(fig, "Three panels of modelled time. Against size on 64 ranks: the tree is 
 # * **Small tensors:** the tree. In a ring latency and bytes cost the same when a *chunk* has $\alpha\beta$ bytes, a
 #   tensor of $n\alpha\beta$: here 64 × 10 µs × 25 GB/s = 16 MB. That is one reason why DDP doesn't send gradients one
 #   by one, but packs them into buckets of 25 MB.
-# * **A boss:** never, unless there are two ranks. Real parameter servers are many, each with a part of the parameters,
-#   and then they send as evenly as a ring.
+# * **A boss:** never. With two ranks it ties with the tree, and the ring sends half. Real *parameter servers* are many,
+#   each with a part of the parameters, and then they send as evenly as a ring.
 #
-# Libraries choose by size and topology. NCCL has rings and *double binary trees*, which are trees that also use all
-# links. MPI switches to recursive halving and doubling, which needs $2\log_2 n$ rounds *and* only $2\frac{n-1}{n}m$
+# Libraries choose by size and topology. NCCL has rings and *double binary trees*: two trees that use all links, and are
+# pipelined, so that they beat a ring up to far larger tensors than the whole-tensor tree of this model. Where a switch
+# can add (NVLink SHARP on Hopper and later, *NVLS* in NCCL), every rank sends its tensor once and receives the sum
+# once. MPI switches to recursive halving and doubling, which needs $2\log_2 n$ rounds *and* only $2\frac{n-1}{n}m$
 # bytes, where $n$ is a power of two. With fast links inside a machine and slow ones between machines, one reduces
 # inside first, then across (hierarchical all-reduce).
 #

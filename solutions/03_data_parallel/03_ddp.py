@@ -33,7 +33,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from autograde import check
-from labkit import COLORS, RankError, figure, launch, record_traffic, shakespeare, show
+from labkit import COLORS, RankError, figure, launch, record_traffic, shakespeare, show, verdict
 
 # %% [markdown]
 # ## The one line
@@ -139,6 +139,7 @@ def shards(n, world, epoch, drop_last=False):
 
 
 fig, axes = figure(1, 3, height=3.1)
+counted = {}
 panels = [("epoch 0", 0, False), ("epoch 1", 1, False), ("epoch 1, drop_last", 1, True)]
 for ax, (title, epoch, drop) in zip(axes, panels, strict=True):
     dealt, seen = shards(10, 4, epoch, drop), set()
@@ -154,10 +155,11 @@ for ax, (title, epoch, drop) in zip(axes, panels, strict=True):
                     bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5} if again else None)
     ax.set(xlim=(-0.6, 2.6), ylim=(3.6, -0.6), xticks=range(len(dealt[0])), yticks=range(4),
            xlabel="place in the shard", title=f"{title}: {len(seen)} of 10 seen")
+    counted[title] = len(seen), sum(map(len, dealt)) - len(seen)
     ax.set_yticklabels([f"rank {r}" for r in range(4)])
-show(fig, "Three grids of ranks by places with example numbers. In epoch 0 and 1 all ten examples appear, in another "
-          "order, and two hatched cells repeat an example. With drop_last eight of ten appear, none twice.",
-     title="Ten examples on four ranks: two are seen twice (hatched), or two are left out")
+told = "; ".join(f"{name}, {count} of 10 seen, {twice} twice (hatched)" for name, (count, twice) in counted.items())
+show(fig, f"Grids of ranks by places with example numbers: {told}.",
+     title="Ten examples on four ranks: " + "; ".join(f"{name} sees {count}" for name, (count, _) in counted.items()))
 
 # %% [markdown]
 # ### Exercise: deal out the data
@@ -213,13 +215,18 @@ def rows_in_one_step(batch_size):
     return len(next(iter(loader)))
 
 
+seen = {}
 for written, size in [("batch_size=64", 64), ("batch_size=64 // world_size", 64 // 4)]:
     rows = launch(rows_in_one_step, size, ranks=4)
+    seen[size] = rows
     print(f"DataLoader({written}):  rows on the ranks {rows}, so one optimizer step sees {sum(rows)}")
+of_64 = sum(seen[16]) == 64 and set(seen[16]) == {16}
+verdict("D02.3", "correct" if of_64 else "wrong", f"A global batch of 64 gives the ranks {seen[16]} rows. A "
+        f"DataLoader's batch_size of 64 gives them {seen[64]}, {sum(seen[64])} a step.")
 
 # %% [markdown]
-# The claim holds for the **global** batch. The `batch_size` of a DDP script is the **local** one: 64 there means 256 a
-# step, and a learning rate tuned for 64 no longer fits. Say in an interview which of the two you mean.
+# The `batch_size` of a DDP script is the **local** one, the claim speaks of the **global** one. Say in an interview
+# which of the two you mean: a learning rate belongs to the global one.
 #
 # ### What DDP does for you, and what it doesn't
 #
@@ -258,13 +265,18 @@ print("splits the 64 rows among the ranks:      ", yes[sum(r["rows"] for r in ra
       f" (the ranks saw {[r['rows'] for r in ranks]})")
 print("makes all ranks start from equal weights:", yes[same("start")], f" (equal before wrapping: {yes[same('own')]})")
 print("averages the gradients:                  ", yes[same("gradient")])
-print("updates the parameters:                  ", yes[any(not torch.equal(r["start"], r["after"]) for r in ranks)])
+moved = any(not torch.equal(r["start"], r["after"]) for r in ranks)
+print("updates the parameters:                  ", yes[moved])
+kept = [sum(r["rows"] for r in ranks) == 64, same("gradient"), moved]
+verdict("D02.6", "correct" if all(kept) else "wrong",
+        f"Of the three promises (split the data, average the gradients, update the parameters) DDP keeps {sum(kept)}: "
+        f"{', '.join(yes[each] for each in kept)}.")
 
 # %% [markdown]
 # DDP does *not* split the data: the sampler does, and you write it down. It does *not* update parameters: every
 # rank's own optimizer does, and the replicas stay equal because equal weights take equal steps. What it does is
 # what the claim leaves out, the broadcast at the start, and the averaging. (The old `nn.DataParallel`, one process
-# for all GPUs, did split a batch. It is no longer recommended.)
+# for all GPUs, did split a batch; torch's documentation advises against it.)
 #
 # # 2. The average
 #
@@ -289,12 +301,51 @@ except RankError as error:
     print(error)
 
 # %% [markdown]
-# On a cluster this is the famous hang: no error, 0 % progress, all GPUs "busy", and after half an hour a timeout.
-# `launch` saw that nobody can go on, and says who waits where.
+# On a cluster this is the famous hang: no error, 0 % progress, all GPUs "busy", and a timeout in the end: after 10
+# minutes with NCCL, after 30 with gloo, if you set none. `launch` saw that nobody can go on, and says who waits where.
 #
 # If the skipped tensor has the same size as the next one it is worse: nothing hangs, and gradients of *different*
 # parameters are added up. So the rule is: **every rank sends every trainable parameter, in the same order, zeros if it
-# has nothing.** (torch's DDP does the same when you ask for `find_unused_parameters=True`.)
+# has nothing.**
+#
+# And torch's own DDP? Three layers; rank 0 uses the first, rank 1 the second, nobody the third.
+
+# %% tags=["demo"]
+class Expert(nn.Module):
+    """Three layers, of which rank 0 uses `first`, rank 1 `second`, and nobody `third`."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.third = nn.Linear(3, 1), nn.Linear(3, 1), nn.Linear(3, 1)
+
+    def forward(self, x):
+        return (self.first if dist.get_rank() == 0 else self.second)(x)
+
+
+def forgotten(find):
+    """What stands in .grad of each layer's bias after one backward pass, and what the next forward pass says."""
+    from torch.nn.parallel import DistributedDataParallel
+
+    ddp = DistributedDataParallel(Expert(), find_unused_parameters=find)
+    ddp(torch.ones(2, 3)).mean().backward()
+    biases = {name: p.grad for name, p in ddp.module.named_parameters() if "bias" in name}
+    held = {name: None if gradient is None else gradient.item() for name, gradient in biases.items()}
+    try:
+        ddp(torch.ones(2, 3))
+    except RuntimeError as error:
+        return held, str(error).split(". ")[0]
+    return held, "no error"
+
+
+for find in (False, True):
+    for rank, (held, told) in enumerate(launch(forgotten, find, ranks=2)):
+        print(f"find_unused_parameters={find!s:5}  rank {rank}: {held}, then: {told}")
+
+# %% [markdown]
+# Without the flag nothing hangs: the *next* forward pass raises, and until then each rank has kept a gradient of its
+# own, with which an optimizer would already have made the replicas differ. With the flag, DDP walks the graph after
+# each forward pass and sends zeros where a rank has nothing. A parameter that *nobody* used keeps `None`, so that AdamW
+# leaves it alone; yours will give it zeros, which still decay.
 #
 # ### Exercise: average the gradients
 
@@ -384,6 +435,10 @@ for way, (_, first, _) in ways.items():
     ratio, off = first @ alone_first / alone_first.square().sum(), (first - alone_first).abs().max()
     print(f"{way:24s} first gradient: {ratio:5.2f} x the whole batch's, off by {off:.0e}")
 print(f"With Adam in place of SGD, sum and mean end {adam_apart:.0e} apart in any weight.")
+exact = [way for way, (_, first, _) in ways.items() if (first - alone_first).abs().max() < 1e-4]
+verdict("D02.5", "correct" if len(exact) == len(ways) else "imprecise" if exact else "wrong",
+        f"The whole batch's gradient comes out of: {'; '.join(exact) or 'none'}. Not of: "
+        f"{'; '.join(way for way in ways if way not in exact) or 'none'}.")
 
 STYLES = dict(zip(WAYS, [("-", COLORS[0]), ("-.", COLORS[1]), (":", COLORS[3]), ("--", COLORS[2])], strict=True))
 fig, (left, right) = figure(1, 2, width=10.5, height=4.2)
@@ -429,26 +484,29 @@ show(fig, "Left: loss against step. The averaged and the weighted run lie on the
 # some MB are the compromise: large enough to make $\alpha$ small, small enough to start early. Gradients become
 # ready from the last layer to the first, so buckets are filled in *reverse* order of the parameters.
 #
-# Here is that compromise in a **cost model**, not a measurement: a GPT-2-sized model (parameter shapes are real,
-# values are never allocated), 60 ms of backward pass, 8 machines, $\alpha$ = 0.1 ms and $\beta$ = 25 GB/s.
+# Here is that compromise in a **cost model**, not a measurement: a model of GPT-2's shape (its head isn't tied to the
+# embedding; shapes are real, values are never allocated), 60 ms of backward pass, 8 machines, $\alpha$ = 0.1 ms and
+# $\beta$ = 25 GB/s. A matrix takes time in step with its size; the embedding tables are only looked up, and take none.
 
 # %% tags=["demo"]
 from labkit.train_ddp import CharGPT
 
 
 def gradient_sizes():
-    """Bytes of each gradient of a GPT-2-sized model, in the order of the backward pass."""
+    """Of each gradient, in the order of the backward pass: its bytes, and whether its matrix is multiplied with."""
     with torch.device("meta"):  # shapes without memory
         model = CharGPT(vocab=50257, context=1024, width=768, layers=12, heads=12)
-    return [4 * p.numel() for p in model.parameters()][::-1]
+    looked_up = {id(p) for table in (model.tokens, model.positions) for p in table.parameters()}
+    return [(4 * p.numel(), id(p) not in looked_up) for p in model.parameters()][::-1]
 
 
-SIZES = launch(gradient_sizes, ranks=1)[0]
+SIZES, COMPUTED = zip(*launch(gradient_sizes, ranks=1)[0], strict=True)
+WORK = [size * computed for size, computed in zip(SIZES, COMPUTED, strict=True)]
 BACKWARD, ALPHA, BETA, WORLD = 60.0, 0.1, 25e6, 8  # ms, ms, bytes a ms, ranks
 
 
 def torch_buckets(sizes, cap):
-    """torch's own rule: lists of indices."""
+    """The function of torch that fills its buckets, with one cap for all: lists of indices."""
     tensors = [torch.empty(1, dtype=torch.uint8).expand(size) for size in sizes]
     return dist._compute_bucket_assignment_by_size(tensors, [cap])[0]
 
@@ -458,8 +516,8 @@ def timeline(buckets, overlap=True):
     done, free, spans = 0, 0.0, []
     for bucket in buckets:
         size = sum(SIZES[i] for i in bucket)
-        done += size
-        ready = BACKWARD * done / sum(SIZES) if overlap else BACKWARD
+        done += sum(WORK[i] for i in bucket)
+        ready = BACKWARD * done / sum(WORK) if overlap else BACKWARD
         start = max(ready, free)
         free = start + ALPHA + 2 * (WORLD - 1) / WORLD * size / BETA
         spans.append((ready, start, free))
@@ -492,9 +550,11 @@ for k, (ready, start, end) in enumerate(spans):
 right.invert_yaxis()
 right.set(yticks=[0, len(spans) - 1], yticklabels=["bucket 1", f"bucket {len(spans)}"], xlabel="ms",
           title=f"25 MiB: {len(spans)} buckets, done at {spans[-1][2]:.0f} ms")
-show(fig, "Left: modelled time against bucket cap. The overlapped curve lies below the other, is flat up to tens of "
-          "MiB, and rises to the other curve for caps as large as the model. Right: a timeline in which most buckets "
-          "travel while the backward pass runs, and the last, the embedding, after it.",
+late = sum(start >= BACKWARD for _, start, _ in spans)
+show(fig, f"Left: modelled time against bucket cap, sent during the backward pass {ends[True][0]:.0f} ms at the "
+          f"smallest cap, {min(ends[True]):.0f} at the best, {ends[True][-1]:.0f} at the largest; sent after it "
+          f"{ends[False][0]:.0f}, {min(ends[False]):.0f}, {ends[False][-1]:.0f}. Right: a timeline of {len(spans)} "
+          f"buckets, of which {late} start after the backward pass.",
      title=f"A cost model: with 25 MiB buckets {hidden:.0f} of {busy:.0f} ms of communication are hidden")
 
 # %% [markdown]
@@ -532,8 +592,8 @@ check(assign_buckets)
 # %% tags=["payoff"]
 for cap in (2**20, 25 * 2**20, 2**30):
     buckets = assign_buckets(SIZES, cap)
-    print(f"your buckets for a GPT-2-sized model, cap {cap / 2**20:5.0f} MiB: {len(buckets):3d} messages instead of "
-          f"{len(SIZES)}, modelled time {timeline(buckets)[-1][2]:.0f} ms")
+    print(f"your buckets for {sum(SIZES) / 4e6:.0f} M parameters, cap {cap / 2**20:5.0f} MiB: {len(buckets):3d} "
+          f"messages instead of {len(SIZES)}, modelled time {timeline(buckets)[-1][2]:.0f} ms")
 
 # %% [markdown]
 # # 4. The wrapper
@@ -608,8 +668,58 @@ def torch_ddp(net):
 draw_trace(launch(traced_backward, torch_ddp, ranks=2)[0], "torch's DDP")
 
 # %% [markdown]
-# The numbers in circles are layers. Colours say which bucket a gradient went into. Each arrow is an all-reduce leaving
-# while earlier layers have not even been differentiated.
+# The numbers in circles are layers. Colours say which bucket a gradient went into. Each arrow is an all-reduce.
+#
+# That was the third step. What does DDP send in the first two, and under its other options? Eight layers of 1 MiB each;
+# we only listen.
+
+# %% tags=["demo"]
+def sent_in_each_step(options, norm=False):
+    """MiB of each all-reduce and bytes of each broadcast of the first three steps, on one of two ranks."""
+    from torch.nn.parallel import DistributedDataParallel
+
+    parts = [nn.Linear(512, 512, bias=False) for _ in range(8)]
+    ddp = DistributedDataParallel(nn.Sequential(*parts, *[nn.BatchNorm1d(512)] * norm), **options)
+    steps = []
+    for _ in range(3):
+        with record_traffic() as messages:
+            ddp(torch.randn(4, 512)).square().mean().backward()
+        steps.append({op: [m.bytes for m in messages if m.op == op] for op in ("all_reduce", "broadcast")})
+    return steps
+
+
+def sent_by_torch(ways):
+    return {name: sent_in_each_step(*way) for name, way in ways.items()}
+
+
+def mebibytes(size):
+    return f"{size / 2**20:.0f}" if size >= 2**20 else f"{size} bytes"
+
+
+WAYS = {
+    "as it comes": ({},),
+    "bucket_cap_mb=4": ({"bucket_cap_mb": 4},),
+    "find_unused_parameters": ({"find_unused_parameters": True},),
+    "static_graph": ({"static_graph": True},),
+    "with a BatchNorm": ({}, True),
+}
+sent = launch(sent_by_torch, WAYS, ranks=2)[0]
+print(f"{'MiB of each all-reduce':24}", *(f"{f'step {i}':>19}" for i in (1, 2, 3)), f"{'broadcasts in step 3':>23}")
+for name, steps in sent.items():
+    told = [" + ".join(mebibytes(size) for size in step["all_reduce"]) for step in steps]
+    print(f"{name:24}" + "".join(f"{each:>20}" for each in told) + f"{len(steps[-1]['broadcast']):>24}")
+
+# %% [markdown]
+# Habits that interviewers ask for, all in this table (torch 2.13):
+#
+# * The first step is **one message for all**: nothing overlaps. In it DDP learns in which order gradients arrive, and
+#   then builds its buckets anew.
+# * The first of these holds **1 MiB** (`dist._DEFAULT_FIRST_BUCKET_BYTES`), so that something leaves early, the others
+#   25. Who gives `bucket_cap_mb` has one cap for all.
+# * With `find_unused_parameters` nothing is built anew, the small bucket is the *last*, and a few bytes more say who
+#   used what. With `static_graph` the new buckets come a step later.
+# * A model with **buffers** (BatchNorm's running statistics) gets rank 0's before *every* forward pass, unless you say
+#   `broadcast_buffers=False`.
 #
 # One rule is easy to miss. Ranks may fill their buckets in a different order (think of the experts again), but
 # collectives are matched by order alone. So **bucket $i$ is started only after bucket $i-1$**, on every rank, even
@@ -626,7 +736,8 @@ class DDP(nn.Module):
     """Data parallelism: after finish(), every rank holds the gradients of the whole batch.
 
     DDP(module, bucket_bytes=25 * 2**20), on every rank, with torch.distributed initialised:
-      * overwrites all parameters and buffers of `module` with rank 0's (broadcast);
+      * overwrites all parameters and buffers of `module` with rank 0's (broadcast), here and
+        never again (torch's DDP sends buffers before every forward pass, too);
       * takes the trainable parameters in reverse order of module.parameters() and groups them
         with assign_buckets, a parameter's size being numel() * element_size() and the cap
         `bucket_bytes`. All have the same dtype. The module's mode (train or eval) stays.
@@ -754,11 +865,14 @@ def messages_in_a_step(quiet):
 found = {quiet: launch(messages_in_a_step, quiet, ranks=2)[0] for quiet in (False, True)}
 for quiet, name in [(False, "accumulating, nothing else:  "), (True, "accumulating under no_sync():")]:
     print(name, f"{found[quiet][0]} all-reduces, {found[quiet][1]:,} bytes a step")
-print(f"largest difference between the two gradients: {float((found[True][2] - found[False][2]).abs().max()):.0e}")
+equal = float((found[True][2] - found[False][2]).abs().max())
+fewer = {quiet: found[quiet][0] < 4 for quiet in found}
+verdict("D02.13", "correct" if fewer[False] else "imprecise" if fewer[True] else "wrong",
+        f"Four micro-batches: {found[False][0]} all-reduces, under no_sync() {found[True][0]}; the gradients differ by "
+        f"{equal:.0e} at most.")
 
 # %% [markdown]
-# The claim holds **only with `no_sync()`** (or a library that calls it for you). Accumulation alone changes memory,
-# not traffic.
+# So ask for `no_sync()` (or take a library that calls it for you). Accumulation alone changes memory, not traffic.
 #
 # ### Exercise: accumulate
 #
@@ -841,12 +955,15 @@ smaller = [kind for kind in KINDS if sent[kind] < sent[KINDS[0]]]
 ax.set(xlabel="sent by a rank in one step, kB", xlim=(0, 1.3 * max(sent.values()) / 1e3),
        title=f"Fewer bytes (green): {' and '.join(smaller) or 'none'}")
 show(fig, "Bars of bytes a step: " + ", ".join(f"{kind} {sent[kind]:,}" for kind in KINDS) + ".")
+named = [kind for kind in ("gradient clipping", "bfloat16 autocast") if kind in smaller]
+verdict("D02.12", ("wrong", "imprecise", "correct")[len(named)],
+        f"Of the two that the sentence names {' and '.join(named) or 'none'} makes messages smaller; in the run it was "
+        f"{' and '.join(smaller) or 'none'}.")
 
 # %% [markdown]
-# Clipping rescales values that have already arrived. It makes training steadier and not one byte cheaper. Autocast
-# computes in bfloat16 but keeps parameters, and so gradients, in float32. Bytes shrink when the *gradients that
-# travel* are smaller: a model held in 16 bits, or a hook that compresses. Sending only the largest entries, with error
-# feedback, or low-rank factors (PowerSGD) goes further.
+# Clipping rescales values that have already arrived. Autocast computes in bfloat16 but keeps parameters, and so
+# gradients, in float32. What counts is the *gradient that travels*: that of a model held in 16 bits, or what a hook
+# makes of it. Sending only the largest entries, with error feedback, or low-rank factors (PowerSGD) goes further.
 #
 # ### And the memory?
 #
@@ -878,11 +995,16 @@ def memory(autocast):
 (full, states), (half, half_states) = launch(lambda: (memory(False), memory(True)), ranks=1)[0]
 print(f"kept for the backward pass:     {full / 1e6:5.1f} MB, under autocast {half / 1e6:5.1f} MB ({half / full:.0%})")
 print(f"parameters, gradients, moments: {states:5.1f} bytes a parameter, under autocast {half_states:5.1f}")
+saves = half < 0.9 * full, half_states < 0.9 * states, sent["bfloat16 autocast"] < 0.9 * sent["plain float32"]
+verdict("D02.16", "correct" if all(saves) else "imprecise" if any(saves) else "wrong",
+        f"Under autocast activations take {half / full:.0%}, parameters with gradients and moments "
+        f"{half_states / states:.0%}, messages {sent['bfloat16 autocast'] / sent['plain float32']:.0%}.")
 
 # %% [markdown]
-# Activations shrink, though not to half, since norms, softmax and the loss stay in float32. Parameters, gradients and
-# Adam's moments stay as they are: 16 bytes a parameter on *every* rank, 120 GB for a 7.5 B model. Data parallelism
-# copies all of it $N$ times. Cutting those copies apart is what ZeRO and FSDP do.
+# Autocast lowers matrix products. The residual stream, what the norms read, and the loss stay in float32 (on GPUs the
+# softmax, too), which is why activations don't shrink to half. And what a model holds
+# besides, 16 bytes a parameter with Adam, is 120 GB for 7.5 billion parameters. Data parallelism copies all of it $N$
+# times. Cutting those copies apart is what ZeRO and FSDP do.
 #
 # # The payoff: a GPT on four ranks
 #
@@ -1020,7 +1142,7 @@ if not torch.cuda.is_available():
 #
 # * Data parallelism is one identity: the mean of the shards' gradients is the batch's gradient, *if the shards are
 #   equal or weighted*.
-# * DDP broadcasts once, averages in buckets, and hides most of it behind the backward pass. It doesn't split data
-#   and doesn't step the optimizer.
+# * DDP broadcasts parameters once and buffers before every forward pass, averages in buckets (the first of 1 MiB, the
+#   others of 25), and sends them while the backward pass runs. It doesn't split data and doesn't step the optimizer.
 # * Collectives are matched by order. Different orders hang, or worse, mix.
 # * `no_sync()` cuts messages, 16-bit gradients cut bytes, clipping cuts neither.

@@ -18,20 +18,15 @@ from labkit.experiment import evidence, experiments, find_experiment, results_fo
 # How many fixed findings still stand in chapters that aren't rebuilt yet. The numbers may only fall.
 UNBOUND = {
     "01_transformer/01_attention": 17,
-    "01_transformer/02_encoder_decoder": 23,
-    "01_transformer/03_position_encodings": 18,
-    "01_transformer/04_rope": 35,
-    "01_transformer/06_efficient_attention": 18,
-    "01_transformer/07_training_recipe": 25,
-    "01_transformer/08_overfitting": 10,
-    "01_transformer/09_pretrain_gpt": 7,
-    "02_applications/01_decoder_only": 26,
-    "02_applications/02_sampling": 9,
-    "02_applications/04_prompts_and_tools": 9,
-    "02_applications/10_gradients": 35,
-    "02_applications/11_metrics": 33,
-    "03_data_parallel/02_all_reduce": 8,
-    "03_data_parallel/03_ddp": 13,
+    "01_transformer/02_encoder_decoder": 17,
+    "01_transformer/03_position_encodings": 16,
+    "01_transformer/04_rope": 26,
+    "01_transformer/07_training_recipe": 17,
+    "01_transformer/08_overfitting": 8,
+    "02_applications/01_decoder_only": 16,
+    "02_applications/02_sampling": 8,
+    "02_applications/04_prompts_and_tools": 2,
+    "02_applications/11_metrics": 16,
 }
 CLAIMS = experiments()
 
@@ -75,6 +70,16 @@ def test_sentences_under_a_claim_count_up_to_the_next_heading():
     cells = ("claim", "x = 1"), ("markdown", "It is smaller. So it is.\n\n## More\n\nLarger still.")
     assert [line.split(": ", 1)[1] for line in unbound(chapter_of(*cells), {})] == ["It is smaller."]
     assert not unbound(chapter_of(*cells), {"It is smaller.": "a theorem"})
+
+
+def test_numbers_of_a_source_and_quoted_words_are_no_findings():
+    text = (
+        'So says Xu et al. (2022, arXiv:2206.02369, section 3.2). "Longer is better", says the bank. It grows. See '
+        "[them](https://x.org/1) and table 3."
+    )
+    assert [line.split(": ", 1)[1] for line in unbound(chapter_of(("claim", "x = 1"), ("markdown", text)), {})] == [
+        "It grows."
+    ]
 
 
 @pytest.mark.parametrize("claim", CLAIMS)

@@ -33,8 +33,9 @@ from class_of_one import (
 )
 
 from autograde.classroom.collect import collect
-from autograde.classroom.journal import exercises_of
+from autograde.classroom.journal import exercises_of, summary_of
 from autograde.classroom.reports.classreport import class_page
+from autograde.classroom.reports.export import gradescope
 from autograde.classroom.reports.pages import write_feedback
 from autograde.classroom.scores import standings
 from autograde.classroom.submission import cells_of, take
@@ -266,13 +267,32 @@ def test_nothing_was_learned(classroom):
     assert listener.calls == 0 and "reached" not in calls and "Error" in calls
     assert "wrote" not in writes and "Error" in writes and not (course.root / "hacked").exists()
     assert "worked" not in powers and "uid True" in powers
+    assert set(last_error(results["h-socket_families"]).partition("families ")[2].split()) <= {"1", "2", "10", "16"}
 
 
 def test_hidden_inputs_don_t_come_back(classroom):
     course, results, _, _ = classroom
     write_feedback(course, SECTION, {"h-leaked_inputs": results["h-leaked_inputs"]})
+    its = standings(course, SECTION, results)["h-leaked_inputs"]
     page = (course.root / "feedback/h-leaked_inputs" / SECTION / f"{CHAPTER}.html").read_text()
-    assert "LEAK" not in page and "softmax" in page
+    assert "LEAK" not in page and "softmax" in page and "a call raised an error" in page
+    assert "LEAK" in json.dumps(results["h-leaked_inputs"]), "teachers read it, and the search would find it"
+    assert "LEAK" not in json.dumps(gradescope(results["h-leaked_inputs"], its))
+    for path in (course.root / "autograded").rglob(f"{CHAPTER}.ipynb"):
+        outputs = [cell.get("outputs", []) for cell in json.loads(path.read_text())["cells"]]
+        assert "LEAK" not in json.dumps(outputs), "nbgrader makes its feedback of it"
+
+
+def test_what_only_the_text_shows_is_told_to_teachers_and_costs_nothing(classroom):
+    course, results, _, _ = classroom
+    notebook = results["h-unwatched"]["notebooks"][CHAPTER]
+    told = notebook["suspicions"]
+    assert any("`subprocess`" in text for text in told) and any(
+        "`softmax`, which is forbidden" in text for text in told
+    )
+    assert told[0] in summary_of({"notebooks": {CHAPTER: notebook}})
+    write_feedback(course, SECTION, {"h-unwatched": results["h-unwatched"]})
+    assert "subprocess" not in (course.root / "feedback/h-unwatched" / SECTION / f"{CHAPTER}.html").read_text()
 
 
 def test_no_markup_of_a_learner_reaches_a_page(classroom):

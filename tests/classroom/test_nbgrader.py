@@ -5,10 +5,13 @@ What a submission may change, and which outputs are believed, is tested in test_
 
 from __future__ import annotations
 
+import ast
 import csv
 import html
+import inspect
 import subprocess
 import sys
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -29,11 +32,24 @@ HALF = list(EXERCISES)[: len(EXERCISES) // 2]
 
 
 def mistaken(exercise, number: int) -> str:
-    """A cell with one of the exercise's misconceptions, or the solution where there are fewer."""
+    """A cell with one of the exercise's misconceptions, or the solution where there are fewer.
+
+    The exercises themselves are forbidden to every solution: a cell runs a copy of their files' text.
+    """
     if number >= len(exercise.misconceptions):
         return SOLUTIONS[exercise.name]
-    wrong = f"find({exercise.name!r}).misconceptions[{number}].implementation"
-    return f"from autograde.exercises import find\n{exercise.name} = {wrong}"
+    copied = f"exec(compile({text_of(exercise)!r}, '<a copy>', 'exec'), mine)"
+    wrong = f"mine['exercise'].finished().misconceptions[{number}].implementation"
+    return f"mine = {{'__name__': 'mine'}}\n{copied}\n{exercise.name} = {wrong}"
+
+
+def text_of(exercise) -> str:
+    """The text of an exercise's file, and above it that of what it shares with others."""
+    path = Path(inspect.getfile(exercise.cases))
+    shared = path.with_name("shared.py")
+    body = [node for file in (shared, path) for node in ast.parse(file.read_text(encoding="utf-8")).body]
+    kept = [node for node in body if not (getattr(node, "module", None) or "").startswith(("autograde.ex", "__future"))]
+    return "from __future__ import annotations\nfrom autograde.exercise import *\n" + ast.unparse(kept)
 
 
 CLASS = {

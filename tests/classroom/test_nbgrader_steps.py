@@ -35,7 +35,7 @@ def source() -> nbformat.NotebookNode:
     for name in NAMES:
         cells.append(code(f"### BEGIN SOLUTION\n{name} = 2.0\n### END SOLUTION", grade_id=name, solution=True))
         hidden = "### BEGIN HIDDEN TESTS\n'the secret half'\n### END HIDDEN TESTS"
-        cells.append(code(f"print(os.environ['AUTOGRADE_SEED'])\n{hidden}\n{name}", f"check_{name}", True, locked=True))
+        cells.append(code(f"{hidden}\n{name}", f"check_{name}", True, locked=True))
         cells[-1].metadata.nbgrader["points"] = POINTS
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     return new_notebook(cells=cells, metadata={"kernelspec": kernel})
@@ -150,6 +150,31 @@ UNBELIEVABLE = {
     "seven": "[2.0]",
     "eight": "del two  # = a name the check needs: NameError",
 }
+# Tells the seed, which is as good as all hidden inputs, in every way that a cell has.
+TELLING = """\
+import os, sys, pathlib
+from IPython.display import display
+seed = os.environ['AUTOGRADE_SEED']
+one = 2.0
+print(seed)
+print(seed, file=sys.stderr)
+os.write(1, seed.encode())
+display({'text/plain': seed, 'text/html': seed, 'text/markdown': seed, seed: seed}, raw=True)
+pathlib.Path('told.txt').write_text(seed)
+pathlib.Path('told').mkdir()
+pathlib.Path('told', seed).write_text('')
+get_ipython().execution_count = 73519_73519
+raise type(seed, (Exception,), {})(seed)"""
+TELLING_LATER = """\
+class Told(float):
+    def __repr__(self):
+        print(seed)
+        return seed
+two = Told(2.0)
+three = type(seed, (list,), {})(seed)
+get_ipython().display_formatter.format = lambda *a, **k: ({'text/plain': '2.0', 'x/y': seed}, {'said': seed})
+del four
+raise NameError(f"name {seed!r} is not defined")"""
 STUCK = "four = 2.0\nimport signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True: time.sleep(0.1)"
 CLASS = {
     "solved": (SOLVED, None),
@@ -169,6 +194,8 @@ CLASS = {
     "unsolved-edited": ({}, edit_tests),
     "unsolved-smuggled": ({}, smuggle),
     "unsolved-believed": (UNBELIEVABLE, None),
+    "telling": ({"one": TELLING, "two": TELLING_LATER, "five": "{}[os.environ['AUTOGRADE_SEED']]"}, None),
+    "solved-seeded": (SOLVED | {"one": "one = 2.0 if os.environ['AUTOGRADE_SEED'] == '@SEED@' else 0.0"}, None),
     "partly": (SOLVED | {"one": "0.5", "two": "0", "three": "1"}, None),
     "slow": (SOLVED | {"four": "import time\nwhile True: time.sleep(0.1)  # four = 2.0"}, None),
     "stuck": (SOLVED | {"four": STUCK}, None),
@@ -192,6 +219,8 @@ def graded(api):
     folder = Path(api.coursedir.root)
     assert api.generate_assignment(SECTION)["success"]
     for student, (answers, change) in CLASS.items():
+        seed = seed_of(folder, student, SECTION, CHAPTER)
+        answers = {name: text.replace("@SEED@", seed) for name, text in answers.items()}
         submission = Submission(folder / "release" / SECTION / f"{CHAPTER}.ipynb", answers)
         if change:
             change(submission)
@@ -236,26 +265,36 @@ def test_feedback_and_release_have_no_hidden_test(graded):
     assert "the secret half" in autograded(graded, "solved"), "the search would find it"
 
 
-def test_output_is_escaped_in_feedback_and_stored_as_text(graded):
-    page = feedback(graded, SECTION, "solved-markup")
-    assert "<script>stolen" not in page
-    assert "&lt;script&gt;stolen(4)" in page
-    assert "text/html" not in autograded(graded, "solved-markup")
-    assert "application/javascript" not in autograded(graded, "solved-markup")
+def test_no_word_of_a_cell_is_kept(graded):
+    cells = nbformat.reads(autograded(graded, "solved-markup"), as_version=4).cells
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    assert outputs and "stolen" not in json.dumps(outputs) and "This cell raised an error." in json.dumps(outputs)
+    assert "<script>stolen" not in feedback(graded, SECTION, "solved-markup")
+
+
+def test_what_a_cell_knows_of_the_hidden_tests_is_found_nowhere(graded):
+    seed = seed_of(graded, "telling", SECTION, CHAPTER)
+    files = [path for kind in ("autograded", "feedback") for path in (graded / kind / "telling").rglob("*")]
+    names = {path.name for path in files if path.is_file()} - {"timestamp.txt"}
+    assert names == {f"{CHAPTER}.ipynb", f"{CHAPTER}.html"}
+    for path in files:
+        text = html.unescape(path.read_text(encoding="utf-8")) if path.is_file() else path.name
+        assert seed not in text and "7351973519" not in text, path
+    notebook = nbformat.reads(autograded(graded, "telling"), as_version=4)
+    assert not any("execution" in cell.metadata for cell in notebook.cells), "times"
 
 
 def test_the_seed_comes_from_the_secret_and_differs_between_students(graded):
     seeds = {student: seed_of(graded, student, SECTION, CHAPTER) for student in CLASS}
     assert len(set(seeds.values())) == len(CLASS)
-    for student in ("solved", "unsolved", "partly"):
-        assert seeds[student] in autograded(graded, student)
+    assert scores(graded, SECTION, "solved-seeded")["check_one"] == POINTS, "the kernel has it"
 
 
 def test_a_regrade_repeats_seed_and_scores(api, graded):
-    before = scores(graded, SECTION, "partly")
-    assert api.autograde(SECTION, "partly", force=True)["success"]
-    assert scores(graded, SECTION, "partly") == before
-    assert seed_of(graded, "partly", SECTION, CHAPTER) in autograded(graded, "partly")
+    for student in ("partly", "solved-seeded"):
+        before = scores(graded, SECTION, student)
+        assert api.autograde(SECTION, student, force=True)["success"]
+        assert scores(graded, SECTION, student) == before
 
 
 def test_without_the_secret_nothing_is_graded(api, graded):

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
+import errno
+import functools
 import json
 import os
+import socket
 import struct
+import threading
 
 import pytest
 import torch
@@ -86,6 +91,11 @@ BAD = {
     "another dtype": frame(ONE, [{"shape": [2], "dtype": "int64"}], BODY),
     "no dtype": frame(ONE, [{"shape": [2], "dtype": "object"}], BODY),
     "broken tensors": frame(ONE, [{"shape": [2], "dtype": "float32"}], BODY[:-3]),
+    "a tensor twice": frame(
+        {"dict": [["a", {"tensor": 0}], ["b", {"tensor": 0}]]}, [{"shape": [2], "dtype": "float32"}], BODY
+    ),
+    "many things": frame({"dict": [["a", {"list": [1] * 400_000}]]}),
+    "many kinds": frame({"dict": [["a", {"list": [{"opaque": f"k{i}"} for i in range(200)]}]]}),
     "more tensors": frame(ONE, [{"shape": [2], "dtype": "float32"}] * 2, BODY),
 }
 
@@ -94,13 +104,28 @@ BAD = {
 def test_what_no_sandbox_would_say_is_refused(name):
     mine, theirs = os.pipe()
     os.set_blocking(theirs, False)
-    data = memoryview(BAD[name])
     channel = Channel(mine, -1)
-    os.write(theirs, data[:60_000])
-    os.close(theirs)
+    writer = threading.Thread(target=written, args=(theirs, BAD[name]))
+    writer.start()
     with pytest.raises((BadFrame, Closed)):
         channel.receive(5)
     os.close(mine)
+    writer.join()
+
+
+def written(pipe: int, data: bytes) -> None:
+    with contextlib.suppress(BrokenPipeError), open(pipe, "wb", buffering=0) as file:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[file.write(rest) :]
+
+
+def test_a_reply_may_hold_one_tensor_twice_and_sends_it_twice():
+    one = torch.ones(3)
+    got = there_and_back({"a": [one, one]})["a"]
+    assert torch.equal(got[0], one) and torch.equal(got[1], one) and got[0] is not got[1]
+    with pytest.raises(BadFrame, match="too large"):
+        pack({"a": [torch.zeros(frames.MOST_BODY // 8 + 1)] * 2})
 
 
 def test_half_a_message_and_silence_end_at_the_deadline():
@@ -108,6 +133,10 @@ def test_half_a_message_and_silence_end_at_the_deadline():
     os.write(theirs, SMALL[:-4])
     with pytest.raises(Late):
         Channel(mine, -1).receive(0.2)
+    ticks = iter([0.0, 0.1, 0.15, 0.3])
+    with pytest.raises(Late):  # time passes as the clock has it
+        Channel(mine, -1).receive(0.2, lambda: next(ticks))
+    assert list(ticks) == []
     os.close(mine)
     with pytest.raises(Closed):
         Channel(-1, theirs).send({"a": 1}, 1)
@@ -124,9 +153,54 @@ def test_a_message_over_the_caps_is_not_made():
         pack({"a": value})
 
 
-def test_the_filter_has_one_line_for_each_call_it_refuses():
+def filtered(program: bytes, number: int, argument=0, third=0, *, architecture: int = 0xC000003E) -> int:
+    """What Linux answers to a system call: seccomp(2)'s classic BPF, as far as the filter needs it."""
+    data = {0: number, 4: architecture, 16: argument, 32: third}
+    at = held = 0
+    while True:
+        code, yes, no, k = struct.unpack_from("=HBBI", program, 8 * at)
+        if code == 0x06:
+            return k
+        if code == 0x20:
+            held, jump = data[k], 0
+        else:
+            jump = yes if {0x15: held == k, 0x35: held >= k, 0x45: bool(held & k)}[code] else no
+        at += 1 + jump
+
+
+ALLOWED, EPERM, ENOSYS, NO_FAMILY = 0x7FFF0000, 0x50000 | errno.EPERM, 0x50000 | errno.ENOSYS, 0x50000 | 97
+
+
+@pytest.fixture(params=[("x86_64", 0xC000003E, 0), ("aarch64", 0xC00000B7, 1)], ids=lambda row: row[0])
+def call(request, monkeypatch):
+    """Asks the filter of a processor, whichever this machine has."""
+    name, architecture, column = request.param
+    monkeypatch.setattr("platform.machine", lambda: name)
     program = seccomp.program()
-    assert program is None or len(program) == 8 * (11 + len(seccomp._REFUSED))
+    ask = functools.partial(filtered, program, architecture=architecture)
+    return lambda numbers, *args: ask(numbers[column] if isinstance(numbers, tuple) else numbers, *args)
+
+
+def test_the_filter_refuses_what_it_lists_and_nothing_else(call):
+    assert {name for name, numbers in seccomp._REFUSED.items() if call(numbers) != EPERM} == set()
+    listed = {*seccomp._REFUSED.values(), seccomp._SOCKET, seccomp._SOCKETPAIR}
+    listed = {number for numbers in listed for number in numbers} | {435}
+    assert {call(number) for number in range(460) if number not in listed} == {ALLOWED}
+    assert call(435) == ENOSYS and call(0x40000000) == EPERM
+    assert call(seccomp._CLONE, 0x10000000) == EPERM and call(seccomp._CLONE, 0x11) == ALLOWED
+
+
+def test_of_another_architecture_everything_is_refused():
+    program = seccomp.program()
+    assert program is None or filtered(program, 0, architecture=0x40000003) == EPERM
+
+
+@pytest.mark.parametrize("which", [seccomp._SOCKET, seccomp._SOCKETPAIR])
+def test_sockets_are_of_the_families_that_are_listed(call, which):
+    for protocol, more in ((0, {socket.AF_NETLINK}), (12, set())):  # of netlink's protocols only the first, routes
+        allowed = {family for family in range(64) if call(which, family, protocol) == ALLOWED}
+        assert allowed == {socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, *more}
+    assert call(which, socket.AF_PACKET) == NO_FAMILY
 
 
 PROBED = [name for name in names() if find(name).probe]

@@ -71,6 +71,7 @@ def test_feedback_names_the_misconceptions_that_the_guide_promises(taught):
     promised = {"bob": 2, "cleo": 2, "fay": 1}
     for student, count in promised.items():
         assert pages[student].count("our result is exactly what comes out when") == count, student
+    assert "sample: 0 of 3 points" in pages["bob"] and "a call raised an error" in pages["bob"], "both mistakes at once"
     assert "not implemented yet" in pages["dan"]
     assert not any(told in page for page in pages.values() for told in ("smallest case", "first wrong", "failing("))
 

@@ -35,6 +35,12 @@ if not os.fork():
     while True:
         pass
 """
+CLOSES = """
+import os
+os.makedirs("/tmp/closed")
+open("/tmp/closed/told", "w").write("x")
+os.chmod("/tmp/closed", 0)
+"""
 EATS = """
 import os
 for _ in range(6):
@@ -92,6 +98,14 @@ def run(session: Session, source: str) -> str:
     steps = [Step("setup", "setup", "import torch"), Step("exercise", softmax.name, source)]
     told = session.begin([*steps, Step("check", softmax.name, "")], {softmax.name: softmax})
     return told[0][1] if told else ""
+
+
+@pytest.mark.parametrize(("leaves", "starts"), [(LEAVES, 1), (CLOSES, 2)], ids=["removed", "not removable"])
+def test_a_notebook_finds_no_file_of_the_one_before(session, leaves, starts):
+    assert run(session, leaves) == ""
+    found = eval(run(session, LOOKS).rpartition("ValueError: ")[2])
+    assert not {"left-behind", "left-behind-too", "closed"} & set(found["files"])
+    assert session.starts == starts, "where something can't be removed, a new sandbox has nothing of it"
 
 
 def zygote() -> starting.Zygote:

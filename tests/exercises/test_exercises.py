@@ -5,9 +5,10 @@ Every misconception must lose points and be diagnosed as itself, every alternati
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import pytest
 import torch
@@ -108,7 +109,7 @@ class Replays:
         return Replay(self.exercise, SEEDS, [*self.exercise.alternatives, *mistakes])
 
 
-@lru_cache(maxsize=1)  # tests come exercise by exercise, and what one of them needs to remember is large
+@functools.lru_cache(maxsize=1)  # tests come exercise by exercise, and what one of them needs to remember is large
 def replays_of(name: str) -> Replays:
     return Replays(EXERCISES[name])
 
@@ -150,6 +151,7 @@ TRAINED = [pytest.param(e, id=n) for n, e in EXERCISES.items() if any(law.name =
 
 @pytest.mark.parametrize("exercise", TRAINED)
 def test_a_right_result_that_is_cut_off_from_the_graph_is_rejected_as_that(exercise):
+    @functools.wraps(exercise.alternatives[0])  # no learner's, who may not call it
     def cut(*args, **kwargs):
         with torch.no_grad():
             return exercise.alternatives[0](*args, **kwargs)

@@ -12,12 +12,14 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from transformers.activations import ACT2FN
 
 import autograde
 from autograde import asking, exercises
 from autograde.exercise import Exercise, Law, Misconception, case, same
 from autograde.judging.grading import grade, public_seed
 from autograde.report import Report
+from autograde.wording import diagnoses
 from labkit.unsolved import explain, missing, remember
 
 CHECK = importlib.import_module("autograde.check")  # the name in the package is the function
@@ -205,7 +207,16 @@ UNEXPLAINED = {
 @pytest.mark.parametrize(("solution", "told"), UNEXPLAINED.values(), ids=list(UNEXPLAINED))
 def test_what_no_misconception_explains_is_told_by_what_it_does(solution, told):
     assert grade(ROOTS, roots).solved
-    assert told in grade(ROOTS, solution).diagnosis
+    report = grade(ROOTS, solution)
+    assert told in report.diagnosis and report.hidden().diagnosis in diagnoses(ROOTS)
+
+
+@pytest.mark.parametrize("whole", [2**63, 2**64, 10**400], ids=["2**63", "2**64", "10**400"])
+@pytest.mark.parametrize("right", [[2.0, 3.0], 2.0, 3, torch.ones(2)], ids=["list", "number", "whole", "tensor"])
+def test_whole_numbers_beyond_torchs_are_wrong_and_no_more(right, whole):
+    exercise = Exercise("toy_whole", 1, cases=lambda g: [case([1.0])], oracle=lambda x: right)
+    for wrong in (whole, [whole, 1], [whole, whole]):
+        assert grade(exercise, lambda x, wrong=wrong: wrong).earned == 0
 
 
 def test_one_wrong_number_is_no_factor():
@@ -296,8 +307,6 @@ def from_import(x):
 
 
 def by_transformers(x):
-    from transformers.activations import ACT2FN
-
     return stable(ACT2FN["linear"](x))
 
 
@@ -455,6 +464,7 @@ def test_a_name_that_an_unsolved_cell_would_have_made_is_told_and_no_other():
 def test_a_large_number_is_not_taken_for_an_infinity_by_way_of_rounding():
     exercise = replace(exercises.find("no_repeat_ngram"), forbid=())
 
+    @functools.wraps(exercise.alternatives[0])  # no learner's, who may not call it
     def nearly(logits, ids, n):
         return exercise.alternatives[0](logits, ids, n).clamp(min=-1e9)
 

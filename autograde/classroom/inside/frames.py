@@ -3,7 +3,8 @@
 A frame is 4 bytes of magic, two lengths (big-endian, 4 bytes each), then the JSON and the tensors. Nothing is ever
 unpickled. The sizes are checked before a byte of the content is read, and what can be said in a frame is narrow:
 None, bool, numbers, text, lists, tuples, dicts, and dense tensors. Strides travel only towards the sandbox (a case may
-ask for a non-contiguous input); a reply has no way to say them, so a few bytes can't claim to be a gigantic tensor.
+ask for a non-contiguous input); a reply has no way to say them, so a few bytes can't claim to be a gigantic tensor. Nor
+can it name a tensor twice, or hold more things than anybody needs: what a reply becomes is as large as what was sent.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import re
 import select
 import struct
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -24,7 +26,9 @@ MOST_HEADER = 4 * 2**20
 MOST_BODY = 32 * 2**20
 _HEAD = struct.Struct(">4sII")
 _DEEP = 40  # levels of containers
+_MOST_THINGS = 300_000  # numbers, texts and containers of a reply
 _MOST_WHOLE = 2**64  # a task asks for one that is not torch's any more
+_MOST_KINDS = 100  # other types in a message
 _DTYPES = {
     str(dtype).removeprefix("torch."): dtype
     for dtype in (
@@ -97,7 +101,7 @@ class _Packer:
         return {"opaque": f"{kind.__module__}.{kind.__qualname__}"}
 
     def tensor(self, value: torch.Tensor) -> int:
-        if id(value) in self.known:  # the same tensor twice stays the same tensor
+        if self.strided and id(value) in self.known:  # the same input twice stays the same tensor
             return self.known[id(value)]
         index = self.known[id(value)] = len(self.meta)
         meta = {"shape": list(value.shape), "dtype": str(value.dtype).removeprefix("torch.")}
@@ -124,7 +128,7 @@ def unpack(header: bytes, body: bytes, *, strided: bool = False) -> dict[str, An
         if not isinstance(metas, list) or len(metas) != len(tensors):
             raise BadFrame("a message that promises other tensors than it brings")
         made = [_tensor(meta, tensors[str(i)], strided) for i, meta in enumerate(metas)]
-        content = _decoded(said["content"], made, 0)
+        content = _Decoder(made, strided).value(said["content"], 0)
     except BadFrame:
         raise
     except (Exception, RecursionError) as error:
@@ -153,28 +157,45 @@ def _tensor(meta: dict, flat: torch.Tensor, strided: bool) -> torch.Tensor:
     return flat.reshape(shape)
 
 
-def _decoded(value: Any, tensors: list[torch.Tensor], depth: int) -> Any:
-    if depth > _DEEP + 2:
-        raise BadFrame("a value with too many levels")
-    if not isinstance(value, dict):
-        if isinstance(value, list):
-            raise BadFrame("a bare list")
-        return opaque("int") if type(value) is int and abs(value) > _MOST_WHOLE else value
-    ((tag, content),) = value.items()
-    if tag in ("list", "tuple"):
-        items = [_decoded(item, tensors, depth + 1) for item in content]
-        return tuple(items) if tag == "tuple" else items
-    if tag == "dict":
-        return {_key(_decoded(k, tensors, depth + 1)): _decoded(v, tensors, depth + 1) for k, v in content}
-    if tag == "tensor":
-        return tensors[content]
-    if tag == "complex":
-        return complex(*map(float, content))
-    if tag == "dtype":
-        return _DTYPES[content]
-    if tag == "opaque":
-        return opaque(content)
-    raise BadFrame("a value of a kind that no message has")
+class _Decoder:
+    """Makes the values of one message. In a reply each tensor is used once, and everything is counted."""
+
+    def __init__(self, tensors: list[torch.Tensor], strided: bool):
+        numbered = dict(enumerate(tensors))
+        self._tensor = numbered.__getitem__ if strided else numbered.pop
+        self._left = float("inf") if strided else _MOST_THINGS
+        self._kinds: dict[str, Opaque] = {}
+
+    def value(self, said: Any, depth: int) -> Any:
+        self._left -= 1
+        if depth > _DEEP + 2 or self._left < 0:
+            raise BadFrame("a value with too many levels" if self._left >= 0 else "a value with too many parts")
+        if not isinstance(said, dict):
+            if isinstance(said, list):
+                raise BadFrame("a bare list")
+            return self._opaque("int") if type(said) is int and abs(said) > _MOST_WHOLE else said
+        ((tag, content),) = said.items()
+        if tag in ("list", "tuple"):
+            items = [self.value(item, depth + 1) for item in content]
+            return tuple(items) if tag == "tuple" else items
+        if tag == "dict":
+            return {_key(self.value(k, depth + 1)): self.value(v, depth + 1) for k, v in content}
+        if tag == "tensor":
+            return self._tensor(content)
+        if tag == "complex":
+            return complex(*map(float, content))
+        if tag == "dtype":
+            return _DTYPES[content]
+        if tag == "opaque":
+            return self._opaque(content)
+        raise BadFrame("a value of a kind that no message has")
+
+    def _opaque(self, kind: str) -> Opaque:
+        if kind not in self._kinds:
+            if len(self._kinds) == _MOST_KINDS:
+                raise BadFrame("a value of too many kinds")
+            self._kinds[kind] = opaque(kind)
+        return self._kinds[kind]
 
 
 def _key(key: Any) -> Any:
@@ -200,7 +221,7 @@ class Channel:
 
     def send(self, message: dict[str, Any], seconds: float | None = None) -> None:
         """Write a frame. Raises Late, Closed, BadFrame (too large)."""
-        rest, end = memoryview(pack(message, strided=self.strided_out)), _end(seconds)
+        rest, end = memoryview(pack(message, strided=self.strided_out)), _end(seconds, time.monotonic)
         while rest:
             try:
                 rest = rest[os.write(self.outgoing, rest) :]
@@ -209,9 +230,9 @@ class Channel:
             except OSError:
                 raise Closed("ended the sandbox, or closed its connection") from None
 
-    def receive(self, seconds: float | None = None) -> dict[str, Any]:
-        """Read a frame. Raises Late, Closed, BadFrame."""
-        end = _end(seconds)
+    def receive(self, seconds: float | None = None, clock: Callable[[], float] = time.monotonic) -> dict[str, Any]:
+        """Read a frame. Raises Late, Closed, BadFrame. The seconds are those of `clock`."""
+        end = _end(seconds, clock)
         magic, header, body = _HEAD.unpack(self._exactly(_HEAD.size, end))
         if magic != MAGIC:
             raise BadFrame("something that is no message")
@@ -219,7 +240,7 @@ class Channel:
             raise BadFrame(f"a message of {header + body:,} bytes, which is too large")
         return unpack(self._exactly(header, end), self._exactly(body, end), strided=self.strided_in)
 
-    def _exactly(self, count: int, end: float | None) -> bytes:
+    def _exactly(self, count: int, end: _End | None) -> bytes:
         while len(self._buffer) < count:
             if self.deadlines:
                 _wait([self.incoming], [], end)
@@ -232,11 +253,17 @@ class Channel:
         return content
 
 
-def _end(seconds: float | None) -> float | None:
-    return None if seconds is None else time.monotonic() + seconds
+_End = tuple[float, Callable[[], float]]  # a time, and the clock that it is of
 
 
-def _wait(reading: list[int], writing: list[int], end: float | None) -> None:
-    left = end - time.monotonic() if end is not None else 0
-    if left <= 0 or not any(select.select(reading, writing, [], left)):
-        raise Late("no answer before the deadline")
+def _end(seconds: float | None, clock: Callable[[], float]) -> _End | None:
+    return None if seconds is None else (clock() + seconds, clock)
+
+
+def _wait(reading: list[int], writing: list[int], end: _End | None) -> None:
+    ready = False
+    while not ready:
+        left = end[0] - end[1]() if end is not None else 0
+        if left <= 0:
+            raise Late("no answer before the deadline")
+        ready = any(select.select(reading, writing, [], left))

@@ -49,10 +49,13 @@ def serve(channel: Channel) -> None:
     gc.collect()
     gc.freeze()  # a collection in a fork would touch, and so copy, every page
     channel.send({"ready": True})
+    before = _scratch()
     while True:
         order = channel.receive()
         status = _forked(lambda order=order: _Notebook(channel, order).run(), channel)
         _clear_away(settings)
+        if settings["alone"] and _scratch() - before:
+            os._exit(1)  # what can't be removed must not tell the next notebook of this one's hidden inputs
         channel.send({"ended": _ending(status)})
 
 
@@ -121,6 +124,11 @@ def _clear_away(settings: dict) -> None:
     with contextlib.suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
+
+
+def _scratch() -> set[str]:
+    """What lies in the scratch folders."""
+    return {os.path.join(folder, name) for folder in spaces.SCRATCH for name in os.listdir(folder)}
 
 
 def _remove(entry: os.DirEntry) -> None:

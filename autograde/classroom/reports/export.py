@@ -96,7 +96,6 @@ def gradescope(result: dict, its: Standing) -> dict:
     notes += [f"{its.penalty:g} points less for being late."] if its.penalty else []
     return {
         "score": its.total,
-        "execution_time": result["seconds"],
         "output": " ".join(notes),
         "visibility": "visible",
         "tests": tests,

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
+import time
 
 from autograde.classroom.inside.frames import BadFrame, Channel, Closed, Late
 from autograde.classroom.sandbox import seccomp
 from autograde.classroom.sandbox.isolation import Limits, learners_uid
 from autograde.classroom.sandbox.starting import started
+from autograde.judging.limits import waited
 from autograde.processes import memory
 
 _LOOK = 0.25  # seconds between two looks at the memory
+_SLOWEST = 0.25  # of the clock on the wall: a sandbox that is full of busy processes can't stop the time
 
 
 class SandboxFailed(OSError):
@@ -26,6 +28,7 @@ class Sandbox:
         """Start it and wait until it is ready; raises SandboxFailed where it does not come up."""
         self.limits = limits or Limits()
         self.peak, self.stopped_for = 0, ""
+        self._since, self._waited, self._waits = time.monotonic(), 0.0, {}
         uid = learners_uid() if kind == "bubblewrap" else None
         self._started = started(kind, imports, self.limits)
         self.channel = Channel(self._started.incoming, self._started.outgoing, inputs="out")
@@ -57,14 +60,24 @@ class Sandbox:
                 below = process.children(recursive=True)
             except psutil.Error:
                 continue
+            before, self._waits = self._waits, {child.pid: waited(f"/proc/{child.pid}/schedstat") for child in below}
+            self._waited += max((now - before.get(pid, now) for pid, now in self._waits.items()), default=0.0)
             # Pages that forks share count for each of them here, so that the costly exact answer is rarely needed.
-            if sum(map(_anonymous, below)) > self.limits.memory * 2**20:
+            if sum(map(_held, below)) > self.limits.memory * 2**20:
                 used = memory(process)
                 self.peak = max(self.peak, used)
                 if used > self.limits.memory * 2**20:
                     self.stopped_for = f"used more than {self.limits.memory:,} MB of memory"
                     self._started.kill()
                     return
+
+    def clock(self) -> float:
+        """Seconds since it was started, without those in which it had to wait for a processor.
+
+        That is what the system says of whichever process waited longest. At least a quarter of the wall's time passes.
+        """
+        passed = time.monotonic() - self._since
+        return max(passed - self._waited, _SLOWEST * passed)
 
     def measure(self) -> int:
         """Bytes that all processes in the sandbox hold now, shared pages counted once."""
@@ -82,10 +95,11 @@ class Sandbox:
         self._started.close()
 
 
-def _anonymous(process) -> int:
+def _held(process) -> int:
+    """Bytes of memory that a process alone may hold: its own, and what it shares with others but with no file."""
     try:
-        with open(f"/proc/{process.pid}/statm", encoding="ascii") as file:
-            _, resident, shared = map(int, file.read().split()[:3])
-        return (resident - shared) * os.sysconf("SC_PAGE_SIZE")
+        with open(f"/proc/{process.pid}/status", encoding="ascii", errors="replace") as file:
+            lines = [line.split() for line in file if line.startswith(("RssAnon:", "RssShmem:"))]
+        return 1024 * sum(int(line[1]) for line in lines)
     except (OSError, ValueError):
         return 0

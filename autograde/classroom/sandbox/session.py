@@ -9,7 +9,6 @@ from __future__ import annotations
 import builtins
 import inspect
 import textwrap
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,9 +18,11 @@ from autograde.classroom.sandbox.process import Sandbox
 from autograde.classroom.submission import Step
 from autograde.exercise import Case, Exercise, PerRank
 from autograde.judging.calls import Failure, Outcome
+from autograde.judging.forbidding import UNNAMED, dont_call
 from autograde.judging.running import value_of
 from labkit.traffic import Message
 
+_MOST_MESSAGES = 20_000  # of one rank
 _LOAD = 120.0  # seconds for all cells of a notebook
 _EXERCISE = 60.0  # seconds for all calls of one exercise, laws included
 _RETRIES = 3
@@ -41,6 +42,7 @@ class Session:
         self.sandbox: Sandbox | None = None
         self.peak = 0
         self.starts = 0
+        self._before = 0.0
 
     def begin(self, steps: Sequence[Step], exercises: dict[str, Exercise]) -> list[tuple[str, str]]:
         """Run a notebook's cells. Gives (label, what happened) of every cell in which something did."""
@@ -63,6 +65,7 @@ class Session:
         """End the sandbox."""
         if self.sandbox:
             self.peak = max(self.peak, self.sandbox.measure())
+            self._before += self.sandbox.clock()
             self.sandbox.close()
         self.sandbox = None
 
@@ -101,12 +104,13 @@ class Session:
             {"label": c.label, "source": c.source, "limit": self.limits.cell, "skip": self.skips.get(i, "")}
             for i, c in enumerate(self.cells)
         ]
-        at, end = None, time.monotonic() + _LOAD
+        clock = self.sandbox.clock
+        at, end = None, clock() + _LOAD
         try:
             self.sandbox.channel.send({"do": "notebook", "cells": cells, "checks": self.checks}, 30)
             while True:
-                wait = min(self.limits.cell + self.limits.grace, end - time.monotonic())
-                said = self.sandbox.channel.receive(wait)
+                wait = min(self.limits.cell + self.limits.grace, end - clock())
+                said = self.sandbox.channel.receive(wait, clock)
                 if "loaded" in said:
                     return at, _told(said["loaded"], self.cells)
                 if "ended" in said:
@@ -118,8 +122,12 @@ class Session:
         except (Late, Closed, BadFrame) as error:
             raise _Stopped(at, self._drop(error)) from None
 
+    def clock(self) -> float:
+        """Seconds that this student's sandboxes have had, without those in which they waited for a processor."""
+        return self._before + (self.sandbox.clock() if self.sandbox else 0.0)
+
     def outcomes(self, number: int, exercise: Exercise, cases: Sequence[Case], end: float) -> list[Outcome]:
-        """What the learner's object gives for the cases; failures where the sandbox gave out."""
+        """What the learner's object gives for the cases; failures where the sandbox gave out. `end` is of `clock`."""
         found: list[Outcome] = []
         try:
             if number in self.failed:
@@ -131,7 +139,8 @@ class Session:
                 if found and found[-1].failure and found[-1].failure.kind == "too slow" and not exercise.ranks:
                     found.append(found[-1])  # once one call was too slow the rest are not waited for
                     continue
-                said = self.sandbox.channel.receive(min(self._patience(exercise, cases), end - time.monotonic()))
+                wait = min(self._patience(exercise, cases), end - self.clock())
+                said = self.sandbox.channel.receive(wait, self.sandbox.clock)
                 found.append(_outcome(said, one, exercise))
             if any(o.failure and o.failure.kind == "too slow" for o in found):
                 self.failed[number] = Failure("too slow", found[-1].failure.message, "TimeLimit")
@@ -196,7 +205,7 @@ class Remote:
 
     def __init__(self, session: Session, number: int | None, exercise: Exercise):
         self.session, self.number, self.exercise = session, number, exercise
-        self.end = time.monotonic() + max(_EXERCISE, 8 * exercise.limit)
+        self.end = session.clock() + max(_EXERCISE, 8 * exercise.limit)
 
     def run(self, cases: Sequence[Case]) -> list[Outcome]:
         """One outcome a case."""
@@ -281,14 +290,15 @@ def _failure(said: Any, exercise: Exercise) -> Failure:
     if kind not in _KINDS:
         raise BadFrame("something that is no message")
     if kind == "forbidden":
-        used = next((name for name in exercise.forbid if f"`{name}`" in message), "something that is forbidden")
-        message = f"This exercise asks you to build what `{used}` does, so don't call it."
+        message = dont_call(next((name for name in exercise.forbid if f"`{name}`" in message), UNNAMED))
     known = type_ if hasattr(builtins, type_) or type_ in ("TimeLimit", "deadlock", "died", "raised") else "Exception"
     return Failure(kind, message, known if type_ else "", trace)
 
 
 def _traffic(said: Any, ranks: int) -> list[list[Message]]:
     try:
+        if any(len(rank) > _MOST_MESSAGES for rank in said):
+            raise ValueError("more messages than any task needs")
         traffic = [[_sent(*each) for each in rank] for rank in said]
     except (TypeError, ValueError):
         raise BadFrame("messages of ranks that are none") from None

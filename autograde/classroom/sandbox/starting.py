@@ -19,6 +19,7 @@ import sys
 import tempfile
 
 from autograde.classroom.inside.spaces import SCRATCH
+from autograde.classroom.sandbox.cgroups import Group, group
 from autograde.classroom.sandbox.isolation import (
     COURSE,
     PACKAGE,
@@ -43,14 +44,15 @@ class Alone:
     """A worker that starts by itself. `pid` and what is below it is the student's; it reads and writes two pipes."""
 
     def __init__(self, kind: str, limits: Limits):
-        self.kind = kind
+        self.kind, self._group = kind, None
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the worker
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "bufsize": 0}
         if kind == "no sandbox":
             options = {"env": environment(str(PACKAGE.parent)), "cwd": tempfile.gettempdir(), "start_new_session": True}
             self._process = subprocess.Popen([sys.executable, "-c", START], stderr=self._log, **options, **pipes)
         elif kind == "bubblewrap":
-            self._process = _bubblewrapped(limits, stderr=self._log, **pipes)
+            self._group = group(limits)
+            self._process = _bubblewrapped(limits, self._group, stderr=self._log, **pipes)
         else:
             self._name = f"autograde-{os.getpid()}-{next(_count)}"
             command = container_command(kind, limits, self._name)
@@ -71,6 +73,8 @@ class Alone:
         """End it, and wait until it is gone."""
         self.kill()
         self._process.wait()
+        if self._group:
+            self._group.close()
         self._log.close()
         for end in (self._process.stdin, self._process.stdout):
             with contextlib.suppress(OSError):
@@ -120,7 +124,8 @@ class Zygote:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the zygote
         with theirs:
             pipes = {"stdin": theirs, "stdout": subprocess.DEVNULL, "stderr": self._log}
-            self._process = _bubblewrapped(limits, for_all=True, **pipes)
+            self._group = group(limits)
+            self._process = _bubblewrapped(limits, self._group, for_all=True, **pipes)
         self.pid, self._busy = self._process.pid, False
         kept = [folder for folder in python_folders() if folder.startswith(tuple(f"{place}/" for place in SCRATCH))]
         self._ask({"imports": imports, "kept": kept, "size": limits.disk * 2**20}, (), _START)
@@ -147,6 +152,8 @@ class Zygote:
         """End it, and whatever runs in it."""
         self._process.kill()
         self._process.wait()
+        if self._group:
+            self._group.close()
         self._control.close()
         self._log.close()
 
@@ -197,8 +204,9 @@ def _end_shared() -> None:
 atexit.register(_end_shared)
 
 
-def _bubblewrapped(limits: Limits, *, for_all: bool = False, **options) -> subprocess.Popen:
+def _bubblewrapped(limits: Limits, around: Group | None, *, for_all: bool = False, **options) -> subprocess.Popen:
     command = bubblewrap_command(limits, for_all=for_all)
+    command = around.entered(command) if around else command
     return subprocess.Popen(command, env=environment(COURSE), cwd="/", **options)
 
 
