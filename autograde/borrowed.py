@@ -128,7 +128,7 @@ def _bound(body: list[ast.stmt], sure: bool = True) -> Iterator[tuple[str, ast.s
             for alias in statement.names:
                 yield alias.asname or alias.name.partition(".")[0], _import_of(statement, alias)
         elif isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            statement.decorator_list = [each for each in statement.decorator_list if not _is_offer(each)]
+            statement.decorator_list = [each for each in statement.decorator_list if not _is_idle(each)]
             yield statement.name, statement if sure else None
         elif isinstance(statement, (ast.If, ast.Try, ast.With, ast.For, ast.While)):
             yield from ((name, None) for name in _assigned(statement))
@@ -153,9 +153,12 @@ def _import_of(statement: ast.Import | ast.ImportFrom, alias: ast.alias) -> ast.
     return ast.copy_location(type(statement)(**one), statement)
 
 
-def _is_offer(decorator: ast.expr) -> bool:
-    """Whether a decorator only lets a kernel from the hub take the place of what is defined: not wanted here."""
-    return ast.unparse(decorator).startswith("use_kernel")
+def _is_idle(decorator: ast.expr) -> bool:
+    """Whether a decorator only speaks to a compiler, or lets a kernel from the hub take the place of what is defined.
+
+    Neither is wanted here, and the first imports the compiler.
+    """
+    return ast.unparse(decorator).startswith(("use_kernel", "torch.compiler.disable"))
 
 
 def _used_by_classes(code: types.CodeType) -> Iterator[str]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
 import signal
 import threading
 
 import pytest
+import warm_kernels
 
 from autograde.classroom.sandbox.isolation import NoSandbox, engine
 
@@ -17,6 +20,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+WARM = "AUTOGRADE_WARM_KERNELS"  # where this session's warm kernels are
 INSIST = "AUTOGRADE_TESTS_INSIST"  # set where a missing sandbox is a failure, as in .ci/run
 APART = ("test_exercises", "test_notebooks")  # their exercises and chapters share nothing with each other
 LONG = ("test_notebooks", "test_classroom", "test_nbgrader", "test_nbgrader_steps", "test_teaching")
@@ -30,12 +34,25 @@ def group_of(nodeid: str) -> str:
     return f"{module}/{shared}" if module in APART and shared else module
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):  # xdist's workers share what their session has started
+        stack = contextlib.ExitStack()
+        os.environ[WARM] = stack.enter_context(warm_kernels.started()) or ""
+        config.add_cleanup(stack.close)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that share costly results stand together, and first those that take long: nobody is to wait for one."""
     groups = {item: group_of(item.nodeid) for item in items}
     first = {group: place for place, group in reversed(list(enumerate(groups.values())))}
     order = {group: (group.partition("/")[0] not in LONG, place) for group, place in first.items()}
     items.sort(key=lambda item: order[groups[item]])
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """What is imported by now stays: for the garbage collector to look at it again takes a tenth of the time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -58,6 +75,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log):
 def sandbox() -> str:
     """What learners' code is shut in here, such as bubblewrap. Where nothing works, what asks for it is skipped."""
     return engine()
+
+
+@pytest.fixture(scope="module")
+def warm() -> bool:
+    """Kernels that this module's tests start are forks of one process, if that can be: see warm_kernels.py."""
+    with pytest.MonkeyPatch.context() as patch:
+        if os.environ.get(WARM):
+            patch.setenv("JUPYTER_PATH", os.environ[WARM], prepend=os.pathsep)
+        yield bool(os.environ.get(WARM))
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -156,6 +156,8 @@ def _compare_tensors(expected, got, how, where) -> Mismatch | None:
 def _compare_values(expected, got, how, where) -> Mismatch | None:
     if not expected.is_floating_point() and not expected.is_complex():
         return None if bool((got == expected).all()) else Mismatch("value", lambda: f"{where} {_unlike(expected, got)}")
+    if expected.is_floating_point() and expected.dtype == got.dtype and torch.equal(expected, got):
+        return None  # most agree to the last bit, and this takes a tenth of the time
     wide = torch.complex128 if expected.is_complex() or got.is_complex() else torch.float64
     e, g = expected.to(wide), got.to(wide)
     loose = 0.0 if how.precise else slack(expected.dtype)

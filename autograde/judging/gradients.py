@@ -70,8 +70,9 @@ def gradients(function: Callable, args: tuple, kwargs: dict, asked: Asked | None
         chosen = [i for i in chosen if made[i].requires_grad]
         found: Sequence = [None] * len(leaves)
         if chosen and leaves:
-            pulls = [_pull(i, made[i]) for i in chosen]
-            found = torch.autograd.grad([made[i] for i in chosen], leaves, pulls, allow_unused=True)
+            # As one number: given a gradient to start with, autograd would import a compiler to look at its shape.
+            total = sum((_real(made[i]) * _real(_pull(i, made[i]))).sum() for i in chosen)
+            found = torch.autograd.grad(total, leaves, allow_unused=True)
     return list(found), (tuple(chosen), tuple(range(len(leaves))) if asked is None else tuple(asked[1]))
 
 
@@ -79,6 +80,10 @@ def _pull(i: int, result: torch.Tensor) -> torch.Tensor:
     """What the result number i is multiplied by: the same numbers for whoever asks, and 0 where nothing is learned."""
     drawn = torch.randn(result.shape, generator=torch.Generator().manual_seed(i), dtype=torch.float64)
     return drawn.to(result.dtype).masked_fill(result.detach().isinf(), 0)
+
+
+def _real(x: torch.Tensor) -> torch.Tensor:
+    return torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
 
 
 def _right(oracle: Callable, one) -> tuple[list, Asked | None]:

@@ -94,9 +94,10 @@ class Judgement:
         own_runner: Callable = Local,
         answer: Callable[[Exercise, Case], Any] = right_answer,
         more: Callable[[], Sequence[Case]] = tuple,
+        ask: Callable[[Law, Sequence[Case], Sequence[Outcome], Local], str] | None = None,
     ):
         self.exercise, self.cases, self.running, self.own_runner = exercise, cases, running, own_runner
-        self._answer, self._more, self._verdicts = answer, more, {}
+        self._answer, self._more, self._ask, self._verdicts = answer, more, ask or broken, {}
 
     @cached_property
     def got(self) -> list[Outcome]:
@@ -152,7 +153,7 @@ class Judgement:
     def broken(self, law: Law) -> str:
         """Why a law does not hold, or an empty text."""
         if law not in self._verdicts:
-            self._verdicts[law] = self._unfit or _broken(law, self.cases, self.got, self.running)
+            self._verdicts[law] = self._unfit or self._ask(law, self.cases, self.got, self.running)
         return self._verdicts[law]
 
     @cached_property
@@ -229,7 +230,7 @@ class Judgement:
         """Whether another implementation keeps the laws that this one keeps, and breaks the others in the same way."""
         if [_dtypes(o) for o in outcomes] != [_dtypes(o) for o in self.got]:
             return False
-        verdicts = ((self.broken(law), _broken(law, self.cases, outcomes, running)) for law in self.exercise.laws)
+        verdicts = ((self.broken(law), self._ask(law, self.cases, outcomes, running)) for law in self.exercise.laws)
         return all(_gist(mine) == _gist(other) for mine, other in verdicts)
 
     @cached_property
@@ -242,7 +243,7 @@ class Judgement:
         note = "" if i is None else self.notes[i]
         for k, (one, outcome) in enumerate(zip(self.cases, self.got, strict=True)):
             if law and left() and not note:
-                i, note = k, _broken(law, [one], [outcome], call)
+                i, note = k, broken(law, [one], [outcome], call)
         if not note:
             return None
         one = self.cases[i]
@@ -397,8 +398,8 @@ def _unfit(exercise: Exercise, got: Sequence[Outcome], expected: Sequence) -> st
     return ""
 
 
-def _broken(law: Law, cases: Sequence[Case], got: Sequence[Outcome], running) -> str:
-    """Why a law does not hold, or an empty text."""
+def broken(law: Law, cases: Sequence[Case], got: Sequence[Outcome], running) -> str:
+    """Why a law does not hold for what `running` gave on these cases, or an empty text."""
     for one, outcome in zip(cases, got, strict=True):
         if outcome.failure:
             return outcome.failure.message

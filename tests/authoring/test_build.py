@@ -11,11 +11,12 @@ import types
 
 import pytest
 import yaml
+from real_course import chapters, sources
 from toy_course import CHECK, DEMO, EXERCISE, GOOD, HEADER, course, nbgrader_class
 
 from autograde import cli
 from autograde.authoring import build, lint
-from autograde.authoring.chapter import AuthoringError, all_chapters, stubbed
+from autograde.authoring.chapter import AuthoringError, stubbed
 from autograde.authoring.lint import exercises_of
 from autograde.repository import ROOT
 
@@ -73,7 +74,7 @@ def leaks(chapter, notebook) -> set[str]:
     return {line for line in secret if len(line) > 6 and line not in given and line in told}
 
 
-@pytest.mark.parametrize("chapter", all_chapters(ROOT), ids=lambda c: c.path)
+@pytest.mark.parametrize("chapter", chapters(), ids=lambda c: c.path)
 def test_no_solution_leaks_into_a_release(chapter):
     text = (ROOT / "notebooks" / f"{chapter.path}.ipynb").read_text(encoding="utf-8")
     notebook = json.loads(text)
@@ -84,12 +85,12 @@ def test_no_solution_leaks_into_a_release(chapter):
     assert stubs and all("raise NotImplementedError" in "".join(cell["source"]) for cell in stubs)
 
 
-@pytest.mark.parametrize("chapter", all_chapters(ROOT), ids=lambda c: c.path)
+@pytest.mark.parametrize("chapter", chapters(), ids=lambda c: c.path)
 def test_the_search_for_leaks_finds_them_in_the_source_notebook(chapter):
-    assert leaks(chapter, build.sources(ROOT)[chapter.path])
+    assert leaks(chapter, sources()[chapter.path])
 
 
-@pytest.mark.parametrize("chapter", all_chapters(ROOT), ids=lambda c: c.path)
+@pytest.mark.parametrize("chapter", chapters(), ids=lambda c: c.path)
 def test_a_release_has_locked_checks_with_points_and_hints(chapter):
     notebook = json.loads((ROOT / "notebooks" / f"{chapter.path}.ipynb").read_text(encoding="utf-8"))
     graded = [c["metadata"]["nbgrader"] for c in notebook["cells"] if c["metadata"].get("nbgrader", {}).get("grade")]
@@ -303,9 +304,7 @@ def test_a_class_gets_a_stub_in_every_method(tmp_path):
 
 def bootstrap(monkeypatch, slug: str, on_colab: bool, status: int = 0) -> list[list[str]]:
     """The pip commands that the bootstrap cell runs."""
-    source = next(
-        c.source for c in build.sources(ROOT)["00_start_here"].cells if "bootstrap" in c.metadata.get("tags", [])
-    )
+    source = next(c.source for c in sources()["00_start_here"].cells if "bootstrap" in c.metadata.get("tags", []))
     source = re.sub("REPOSITORY, VERSION = .*", f"REPOSITORY, VERSION = {slug!r}, 'v1'", source)
     ran = []
     monkeypatch.setattr(subprocess, "run", lambda c, **_: ran.append(c) or types.SimpleNamespace(returncode=status))
@@ -336,9 +335,7 @@ def test_the_bootstrap_cell_fails_in_one_sentence(monkeypatch, slug, status):
 
 
 def test_every_chapter_has_the_same_bootstrap_cell():
-    cells = [
-        [c.source for c in n.cells if "bootstrap" in c.metadata.get("tags", [])] for n in build.sources(ROOT).values()
-    ]
+    cells = [[c.source for c in n.cells if "bootstrap" in c.metadata.get("tags", [])] for n in sources().values()]
     assert all(cell == cells[0] and len(cell) == 1 for cell in cells)
 
 
@@ -363,7 +360,7 @@ def test_a_course_folder_is_made_once_and_its_secret_is_private(tmp_path, capsys
     secret = tmp_path / "class/secret"
     assert len(secret.read_text().strip()) == 64
     assert os.name == "nt" or secret.stat().st_mode & 0o777 == 0o600
-    assert len(list((tmp_path / "class/source").glob("*/*.ipynb"))) == len(all_chapters(ROOT)) - 1
+    assert len(list((tmp_path / "class/source").glob("*/*.ipynb"))) == len(chapters()) - 1
     before = secret.read_bytes()
     for wrong in (tmp_path / "class", secret):
         assert cli.main(["course", str(wrong)]) == 1
@@ -387,4 +384,4 @@ def test_chapters_are_set_together_or_one_by_one(tmp_path, capsys):
     assert "--each" in ran("02_applications/02_sampling")[1].err
     assert "To add chapters to it" in ran()[1].err
     assert (tmp_path / "class/secret").read_bytes() == secret
-    assert len({chapter.path.rpartition("/")[2] for chapter in all_chapters(ROOT)}) == len(all_chapters(ROOT))
+    assert len({chapter.path.rpartition("/")[2] for chapter in chapters()}) == len(chapters())

@@ -6,9 +6,10 @@ import json
 
 import pytest
 import yaml
+from real_course import chapters
 
 from autograde.authoring import bank
-from autograde.authoring.chapter import Cell, Chapter, all_chapters
+from autograde.authoring.chapter import Cell, Chapter
 from autograde.authoring.fixed import reasons, unbound
 from autograde.repository import ROOT
 from experiments.__main__ import problems
@@ -26,7 +27,7 @@ UNBOUND = {
 CLAIMS = experiments()
 
 
-@pytest.mark.parametrize("chapter", all_chapters(ROOT), ids=lambda chapter: chapter.path)
+@pytest.mark.parametrize("chapter", chapters(), ids=lambda chapter: chapter.path)
 def test_no_finding_stands_fixed(chapter):
     found = unbound(chapter, reasons(ROOT))
     allowed = UNBOUND.get(chapter.path, 0)
@@ -37,7 +38,7 @@ def test_no_finding_stands_fixed(chapter):
 
 
 def test_every_reason_is_used():
-    texts = {text for chapter in all_chapters(ROOT) for text in unbound(chapter, {})}
+    texts = {text for chapter in chapters() for text in unbound(chapter, {})}
     unused = [text for text in reasons(ROOT) if not any(line.endswith(f": {text}") for line in texts)]
     assert not unused
 

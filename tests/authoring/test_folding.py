@@ -1,10 +1,9 @@
 """Long cells fold away the code that only draws."""
 
 import pytest
+from real_course import chapters
 
-from autograde.authoring.chapter import all_chapters
 from autograde.authoring.folding import folded
-from autograde.repository import ROOT
 
 COMPUTES = "\n".join(f"value_{i} = {i}" for i in range(20))
 DRAWS = "fig, ax = figure()\n" + "\n".join(f"ax.plot({i})" for i in range(10)) + "\nshow(fig, alt='a', title='b')"
@@ -37,7 +36,7 @@ def test_a_cell_with_a_magic_stays_whole():
     assert folded(source) == [(source, False)]
 
 
-@pytest.mark.parametrize("chapter", all_chapters(ROOT), ids=lambda chapter: chapter.path)
+@pytest.mark.parametrize("chapter", chapters(), ids=lambda chapter: chapter.path)
 def test_folding_loses_no_line(chapter):
     for cell in chapter.cells:
         if cell.kind in ("demo", "claim", "payoff"):

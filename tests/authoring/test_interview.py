@@ -6,15 +6,15 @@ import re
 from collections import Counter
 
 import pytest
+from real_course import chapters
 
 from autograde.authoring import bank
 from autograde.authoring.bank import VERDICTS
-from autograde.authoring.chapter import all_chapters
 from autograde.repository import ROOT
 
 BANK = bank.load(ROOT)
 IDS = [f"T{i:02}" for i in range(1, 11)] + [f"A{i:02}" for i in range(1, 14)] + [f"D{i:02}" for i in range(1, 4)]
-ANSWERED = sorted({question for chapter in all_chapters(ROOT) for question in chapter.questions})
+ANSWERED = sorted({question for chapter in chapters() for question in chapter.questions})
 
 
 def test_nothing_is_wrong_in_the_bank():
@@ -61,11 +61,11 @@ def test_no_claim_stands_twice():
 
 
 def test_every_claim_cell_and_the_bank_name_each_other():
-    cells = {(cell.name, chapter.path) for chapter in all_chapters(ROOT) for cell in chapter.of("claim")}
+    cells = {(cell.name, chapter.path) for chapter in chapters() for cell in chapter.of("claim")}
     assert cells == {(name, c["tested_in"]) for name, c in BANK.claims.items() if "tested_in" in c}
 
 
-@pytest.mark.parametrize("chapter", [c for c in all_chapters(ROOT) if c.questions], ids=lambda c: c.path)
+@pytest.mark.parametrize("chapter", [c for c in chapters() if c.questions], ids=lambda c: c.path)
 def test_a_chapter_settles_a_claim_of_its_questions(chapter):
     assert chapter.of("claim")
     assert {cell.name.split(".")[0] for cell in chapter.of("claim")} <= set(chapter.questions)

@@ -3,6 +3,9 @@
 A chapter's two notebooks have most of their cells in common, so they run as one: autograde/authoring/pairing.py says
 which cells run once and which once for each. With AUTOGRADE_APART=1 in the environment each runs on its own, from top
 to bottom, in twice the time: the same tests on what a learner's kernel does.
+
+The first chapter of each section runs in a kernel like a learner's, the others in forks of a process that has imported
+most things (warm_kernels.py). With AUTOGRADE_APART=1 or AUTOGRADE_COLD=1 all run in kernels like a learner's.
 """
 
 from __future__ import annotations
@@ -14,16 +17,18 @@ import re
 import nbformat
 import papermill
 import pytest
+import warm_kernels
+from real_course import chapters
 
 from autograde.authoring import bank
 from autograde.authoring.build import solution_notebooks
-from autograde.authoring.chapter import all_chapters
 from autograde.authoring.pairing import paired, split
 from autograde.repository import ROOT
 
-pytestmark = pytest.mark.slow
-CHAPTERS = [chapter.path for chapter in all_chapters(ROOT)]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("warm")]
+CHAPTERS = [chapter.path for chapter in chapters()]
 HANGS = 600  # seconds a cell: against a hang, not a measure
+COLD = {chapter.partition("/")[0]: chapter for chapter in reversed(CHAPTERS)}.values()  # the first of each section
 APART = os.environ.get("AUTOGRADE_APART", "0") not in ("", "0")
 
 
@@ -35,6 +40,13 @@ def runs(tmp_path_factory):
 
     @functools.cache
     def runs(path: str) -> dict:
+        if APART or path in COLD:
+            with pytest.MonkeyPatch.context() as cold:
+                cold.setenv(warm_kernels.COLD, "1")
+                return run(path)
+        return run(path)
+
+    def run(path: str) -> dict:
         place = folder / path.replace("/", "-")
         place.mkdir()
         released = nbformat.read(ROOT / "notebooks" / f"{path}.ipynb", as_version=4)

@@ -14,7 +14,7 @@ from toy_course import CHECK, EXERCISE, GOOD, HEADER, course
 from autograde.authoring.build import released, sources
 from autograde.authoring.pairing import RUNS, paired, split
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("warm")]
 UNRUN = re.compile(r"(<p [^>]*><strong>)?The last version of the cell.*?the older one\.(</strong></p>|\\n\\n)")
 TAG = '# %% tags=["{}"]\n{}\n\n'
 

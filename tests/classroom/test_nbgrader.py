@@ -15,19 +15,18 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from real_course import chapters
 from toy_course import feedback, nbgrader_class, score, scores
 
-from autograde.authoring.chapter import all_chapters
 from autograde.exercises import find, order
-from autograde.repository import ROOT
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("warm")]
 SECTION, CHAPTER = "01_transformer", "04_rope"
 EXERCISES = {name: find(name) for name in order("transformer.rope")}
 TOTAL = sum(e.points for e in EXERCISES.values())
 MOST = max(len(e.misconceptions) for e in EXERCISES.values())
 SOLUTIONS = {
-    cell.name: cell.source for c in all_chapters(ROOT) if c.path == f"{SECTION}/{CHAPTER}" for cell in c.of("exercise")
+    cell.name: cell.source for c in chapters() if c.path == f"{SECTION}/{CHAPTER}" for cell in c.of("exercise")
 }
 HALF = list(EXERCISES)[: len(EXERCISES) // 2]
 

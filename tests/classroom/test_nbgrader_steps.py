@@ -18,7 +18,7 @@ from toy_course import feedback, nbgrader_api, score, scores
 from autograde.authoring.cells import nbgrader_marks as marks
 from autograde.classroom.steps import BelieveNumbersOnly, seed_of
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("warm")]
 SECTION, CHAPTER = "01_one", "01_chapter"
 NAMES = ["one", "two", "three", "four", "five", "six", "seven", "eight"]
 POINTS, TOTAL = 2.0, 16.0
@@ -175,7 +175,7 @@ three = type(seed, (list,), {})(seed)
 get_ipython().display_formatter.format = lambda *a, **k: ({'text/plain': '2.0', 'x/y': seed}, {'said': seed})
 del four
 raise NameError(f"name {seed!r} is not defined")"""
-STUCK = "four = 2.0\nimport signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True: pass"
+STUCK = "four = 2.0\nimport signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True: time.sleep(0.1)"
 CLASS = {
     "solved": (SOLVED, None),
     "solved-deleted": (SOLVED, delete_tests),

@@ -9,13 +9,13 @@ import subprocess
 import sys
 
 import pytest
+from real_course import chapters
 
 from autograde import exercises
-from autograde.authoring.chapter import all_chapters
 from autograde.exercise import Exercise
 from autograde.repository import ROOT
 
-CHAPTERS = {chapter.exercises: chapter for chapter in all_chapters(ROOT)}
+CHAPTERS = {chapter.exercises: chapter for chapter in chapters()}
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for package in ("autograde", "labkit")

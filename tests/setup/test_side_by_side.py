@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -27,10 +28,14 @@ def test_what_belongs_together(nodeid, group):
     assert group_of(nodeid) == group
 
 
-def test_a_group_stays_in_one_process():
-    chosen = ["tests/setup/test_bench_seeds.py", "tests/labkit/test_text.py", "tests/labkit/test_timeline.py"]
-    command = [sys.executable, "-m", "pytest", "-v", "-n", "2", "-p", "no:cacheprovider", *chosen]
-    out = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL).stdout
-    places = set(re.findall(r"^\[(gw\d)\].* (tests/\S+?\.py)::", out, re.MULTILINE))
-    assert {path for _, path in places} == set(chosen), out
-    assert len(places) == len(chosen), places
+def test_a_group_stays_in_one_process(tmp_path):
+    for name in ("one", "two", "three"):
+        text = "import pytest\n\n@pytest.mark.parametrize('n', range(6))\ndef test_it(n):\n    pass\n"
+        (tmp_path / f"test_{name}.py").write_text(text)
+    options = ["-v", "-n", "2", "-p", "no:cacheprovider", "-p", "conftest", f"--rootdir={tmp_path}", str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+    run = {"cwd": tmp_path, "env": environment, "capture_output": True, "text": True, "stdin": subprocess.DEVNULL}
+    out = subprocess.run([sys.executable, "-m", "pytest", *options], **run).stdout
+    places = re.findall(r"^\[gw(\d)\].* PASSED (test_\w+)\.py::", out, re.MULTILINE)
+    assert len(places) == 18, out
+    assert len(set(places)) == 3, out

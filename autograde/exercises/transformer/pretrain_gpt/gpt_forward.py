@@ -12,6 +12,7 @@ import types
 import torch
 import torch.nn.functional as F
 
+from autograde.borrowed import borrowed
 from autograde.exercise import Draft, case, same
 from autograde.exercises.shared import randn
 
@@ -80,39 +81,45 @@ _PLACES = {
     "up": "mlp.up_proj",
     "down": "mlp.down_proj",
 }
+_LLAMA = "transformers.models.llama.modeling_llama"
 
 
 @functools.lru_cache(maxsize=64)
-def _empty_llama(vocabulary, d, hidden, layers, heads, base, eps, dtype):
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    config = LlamaConfig(
-        vocab_size=vocabulary,
+def _empty_llama(d, hidden, heads, base, eps, dtype):
+    """A layer, a norm and the rotary module of transformers' LLaMA."""
+    config = borrowed("transformers.modeling_rope_utils", "RotaryEmbeddingConfigMixin")()
+    vars(config).update(
         hidden_size=d,
         intermediate_size=hidden,
-        num_hidden_layers=layers,
         num_attention_heads=heads,
+        num_key_value_heads=heads,
+        head_dim=d // heads,
+        hidden_act="silu",
         rms_norm_eps=eps,
         rope_parameters={"rope_type": "default", "rope_theta": base},
         max_position_embeddings=64,
-        attn_implementation="eager",
-        tie_word_embeddings=True,
-        pad_token_id=None,
-        bos_token_id=None,
-        eos_token_id=None,
+        attention_bias=False,
+        attention_dropout=0.0,
+        mlp_bias=False,
+        _attn_implementation="eager",
     )
-    return LlamaForCausalLM(config).to(dtype).eval()
+    layer, norm = borrowed(_LLAMA, "LlamaDecoderLayer")(config, 0), borrowed(_LLAMA, "LlamaRMSNorm")(d, eps)
+    return layer.to(dtype).eval(), norm.to(dtype), borrowed(_LLAMA, "LlamaRotaryEmbedding")(config)
 
 
 @exercise.oracle
 def llama(ids, weights, n_heads, base=10_000.0, eps=1e-6):
-    """transformers' LLaMA with the same weights."""
-    embed, layers = weights["embed"], weights["layers"]
-    model = _empty_llama(*embed.shape, len(layers[0]["gate"]), len(layers), n_heads, base, eps, embed.dtype)
-    values = {"model.embed_tokens.weight": embed, "lm_head.weight": embed, "model.norm.weight": weights["norm"]}
-    for i, layer in enumerate(layers):
-        values |= {f"model.layers.{i}.{place}.weight": layer[name] for name, place in _PLACES.items()}
-    return torch.func.functional_call(model, values, (ids,), {"use_cache": False}).logits
+    """The layers of transformers' LLaMA with the same weights; a test holds it against the whole model."""
+    embed, n = weights["embed"], ids.shape[-1]
+    d, hidden = embed.shape[1], len(weights["layers"][0]["gate"])
+    empty, norm, rotary = _empty_llama(d, hidden, n_heads, base, eps, embed.dtype)
+    x, call = F.embedding(ids, embed), torch.func.functional_call
+    mask = torch.full((1, 1, n, n), torch.finfo(x.dtype).min, dtype=x.dtype).triu(1)
+    given = {"attention_mask": mask, "position_embeddings": rotary(x, torch.arange(n)[None])}
+    for layer in weights["layers"]:
+        values = {f"{place}.weight": layer[name] for name, place in _PLACES.items()}
+        x = call(empty, values, (x,), given)
+    return F.linear(call(norm, {"weight": weights["norm"]}, (x,)), embed)
 
 
 @exercise.probe
