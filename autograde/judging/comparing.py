@@ -220,3 +220,14 @@ def rebuild(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
         items = [rebuild(item, change) for item in value]
         return items if isinstance(value, list) else tuple(items)
     return value
+
+
+def weight(value: Any) -> int:
+    """How much is in a value: numbers of tensors, characters of texts, and each item of a container."""
+    if isinstance(value, torch.Tensor):
+        return value.numel()
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, dict):
+        return 1 + sum(weight(key) + weight(item) for key, item in value.items())
+    return 1 + sum(map(weight, value)) if isinstance(value, (list, tuple)) else 1

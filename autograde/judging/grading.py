@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -17,9 +17,12 @@ from autograde.judging.comparing import compare, tensors
 from autograde.judging.conditioning import within_rounding
 from autograde.judging.diagnosing import Diagnosis, Tried, disagreement, match
 from autograde.judging.gradients import FLOWS
+from autograde.judging.instead import instead
 from autograde.judging.limits import budget, granted, left
-from autograde.judging.patterns import does_nothing, generic, without_influence
+from autograde.judging.locating import elsewhere, located
+from autograde.judging.patterns import comparable, does_nothing, generic, without_influence, wrong_kind
 from autograde.judging.pointing import Pointed, argument_names, smallest
+from autograde.judging.relations import leaning, related
 from autograde.judging.running import CallFailed, Local, Recalled
 from autograde.judging.surroundings import fixed_randomness, fresh_kernel
 from autograde.report import Line, Report
@@ -120,6 +123,7 @@ class Judgement:
     def tried(self) -> Tried:
         return _tried(self.cases, self.got, self.notes)
 
+    @cached_property
     def _further(self) -> Tried:
         """What comes out on more cases than the report tells of; none where calls are slow, or start ranks."""
         if self.exercise.ranks or any(o.failure and o.failure.kind == "too slow" for o in self.got):
@@ -182,16 +186,25 @@ class Judgement:
         if self.stopped:
             return Diagnosis(self.stopped.diagnosis)
         exercise, tried = self.exercise, self.tried
-        found = match(exercise, tried, self._further, self._breaks_alike, self.own_runner) or self.nothing
+        found = match(exercise, tried, lambda: self._further, self._breaks_alike, self.own_runner) or self.nothing
         if found or not exercise.oracle:
             return found or Diagnosis("")
         if not tried.wrong:
             return self._only_laws or Diagnosis("")
-        return (
-            generic(exercise, tried, self.expected)
-            or without_influence(exercise, tried, self.expected, self.running, self._answer)
-            or Diagnosis("")
-        )
+        return next(filter(None, self._observations()), Diagnosis(""))
+
+    def _observations(self) -> Iterator[Diagnosis | None]:
+        """What can be said without knowing the exercise, what helps most first."""
+        exercise, tried = self.exercise, self.tried
+        yield generic(exercise, tried, self.expected)
+        yield instead(exercise, tried, lambda: self._further, self._answer)
+        wrong = comparable(exercise, tried, self.expected)
+        yield related(exercise, wrong)
+        yield without_influence(exercise, tried, self.expected, self.running, self._answer)
+        yield located(exercise, tried, [law.name for law in exercise.laws if self.broken(law)])
+        yield leaning(exercise, wrong)
+        yield elsewhere(tried)
+        yield wrong_kind(exercise, wrong)
 
     @property
     def _only_laws(self) -> Diagnosis | None:

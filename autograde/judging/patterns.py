@@ -31,10 +31,7 @@ def generic(exercise: Exercise, tried: Tried, expected: Sequence) -> Diagnosis |
     refused = _refusals(tried, expected)
     if refused:
         return refused
-    numbers = [i for i in tried.wrong if tried.got[i].failure is None]
-    numbers = [i for i in numbers if not tried.cases[i].slack] or numbers  # few digits hide a pattern
-    wrong = [(tried.got[i].value, expected[i]) for i in numbers]
-    wrong = [(g, e) for g, e in wrong if compare(e, g, exercise.rtol, exercise.atol)]
+    wrong = comparable(exercise, tried, expected)
     if not wrong or any(e is None for _, e in wrong):
         return None
     if all(g is None for g, _ in wrong):
@@ -42,16 +39,24 @@ def generic(exercise: Exercise, tried: Tried, expected: Sequence) -> Diagnosis |
     asked_for_tensors = all(isinstance(e, torch.Tensor) for _, e in wrong)
     wrong = [(g, e) if isinstance(e, torch.Tensor) else (_as_tensor(g), _as_tensor(e)) for g, e in wrong]
     if not all(isinstance(e, torch.Tensor) for _, e in wrong):
-        return _wrong_kind(exercise, wrong)
+        return None
     other = [g for g, _ in wrong if not isinstance(g, torch.Tensor)]
     if other and not asked_for_tensors:
-        return _wrong_kind(exercise, wrong)
+        return None
     if other:
         got_one = "a text" if isinstance(other[0], str) else describe(other[0])  # a text could say the inputs
         return Diagnosis(f"Your function returns {got_one}, where a torch.Tensor is asked for.")
     if any((mismatch := compare(e, g)) and mismatch.kind == "dtype" for g, e in wrong):
-        return _wrong_kind(exercise, wrong)  # complex numbers have no order, whole ones no sign to speak of
-    return _tensor_pattern(exercise, wrong) or _first_alone(tried) or _wrong_kind(exercise, wrong)
+        return None  # complex numbers have no order, whole ones no sign to speak of
+    return _tensor_pattern(exercise, wrong) or _first_alone(tried)
+
+
+def comparable(exercise: Exercise, tried: Tried, expected: Sequence) -> list[tuple[Any, Any]]:
+    """The wrong results that have a value, each with the right one; without those of few digits, if others are left."""
+    numbers = [i for i in tried.wrong if tried.got[i].failure is None]
+    numbers = [i for i in numbers if not tried.cases[i].slack] or numbers  # few digits hide a pattern
+    wrong = [(tried.got[i].value, expected[i]) for i in numbers]
+    return [(g, e) for g, e in wrong if compare(e, g, exercise.rtol, exercise.atol)]
 
 
 def _refusals(tried: Tried, expected: Sequence) -> Diagnosis | None:
@@ -80,13 +85,13 @@ def _a(name: str) -> str:
     return f"an {name}" if name[0] in "AEIO" else f"a {name}"
 
 
-def _wrong_kind(exercise: Exercise, wrong: Sequence[tuple]) -> Diagnosis | None:
+def wrong_kind(exercise: Exercise, wrong: Sequence[tuple]) -> Diagnosis | None:
     """What to say where no result can even be compared, and all of them for the same reason.
 
     How they differ stands in the report's line, which a hidden check doesn't show: it may quote what a solution gave.
     """
     kinds = {compare(e, g, exercise.rtol, exercise.atol).kind for g, e in wrong}
-    if exercise.agrees or len(kinds) > 1 or kinds == {"value"}:
+    if exercise.agrees or len(kinds) != 1 or kinds == {"value"}:
         return None
     return Diagnosis(f"Wherever it is wrong, the {kinds.pop()} is not what is asked for.")
 
