@@ -24,6 +24,7 @@ from autograde.judging.patterns import comparable, does_nothing, generic, withou
 from autograde.judging.pointing import Pointed, argument_names, smallest
 from autograde.judging.relations import leaning, related
 from autograde.judging.running import CallFailed, Local, Recalled
+from autograde.judging.scaling import scaled
 from autograde.judging.surroundings import fixed_randomness, fresh_kernel
 from autograde.report import Line, Report
 
@@ -197,11 +198,12 @@ class Judgement:
         """What can be said without knowing the exercise, what helps most first."""
         exercise, tried = self.exercise, self.tried
         yield generic(exercise, tried, self.expected)
+        yield scaled(exercise, tried, self.expected)
         yield instead(exercise, tried, lambda: self._further, self._answer)
         wrong = comparable(exercise, tried, self.expected)
         yield related(exercise, wrong)
         yield without_influence(exercise, tried, self.expected, self.running, self._answer)
-        yield located(exercise, tried, [law.name for law in exercise.laws if self.broken(law)])
+        yield located(exercise, tried, [law.name for law in exercise.laws if law.name != FLOWS and self.broken(law)])
         yield leaning(exercise, wrong)
         yield elsewhere(tried)
         yield wrong_kind(exercise, wrong)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -20,6 +21,8 @@ from autograde.judging.diagnosing import Diagnosis, Tried, alike, is_all_nan
 from autograde.judging.limits import left
 
 _SIZE = 12  # how much has to be in the results of all wrong cases: less agrees by chance
+_MOST = 4  # times an argument that is a whole number
+_SECONDS = 0.5  # for all questions together: some oracles simulate a good deal
 _OPENING = "Wherever your result is wrong, it is the right one"
 _NOTHING = object()
 
@@ -34,8 +37,9 @@ def instead(
     wrong.sort(key=lambda i: weight([list(tried.cases[i].args), tried.cases[i].kwargs]))
     if any(is_all_nan(tried.got[i].value) for i in wrong):
         return None
+    end = time.monotonic() + _SECONDS
     for says, change in _changes(exercise, tried):
-        if not left():
+        if not left() or time.monotonic() > end:
             return None
         if _explains(exercise, tried, wrong, change, answer) and _holds_on(exercise, further(), change, answer):
             return Diagnosis(f"{_OPENING} {says}.")
@@ -88,7 +92,7 @@ def _answers(exercise: Exercise, tried: Tried, i: int, change: Callable, answer:
         right = None if other is None else answer(exercise, other)
     except Exception:  # the arguments can't be that
         return None
-    return None if other is None else alike(Outcome(right), tried.got[i], exercise, tried.cases[i])
+    return None if other is None else alike(tried.got[i], Outcome(right), exercise, tried.cases[i])
 
 
 def _changes(exercise: Exercise, tried: Tried) -> Iterator[tuple[str, Callable[[Case], Case | None]]]:
@@ -130,6 +134,8 @@ def _swapping(names: Sequence[str], a: str, b: str) -> Callable[[Case], Case | N
         given = _bound(names, one)
         if a not in given or b not in given or type(given[a]) is not type(given[b]):
             return None
+        if isinstance(given[a], int) and max(given[a], given[b]) > _MOST * max(min(given[a], given[b]), 1):
+            return None  # a million in the place of a few: the oracle would work for hours
         return _with(names, one, given | {a: given[b], b: given[a]})
 
     return swapped
@@ -208,8 +214,8 @@ _CHANGES = {
     "0": _of((int, float), lambda x: 0 * x),
     "1": _of((int, float), lambda x: 0 * x + 1),
     "of the other sign": _of((int, float), lambda x: -x),
-    "squared": _of((int, float), lambda x: x * x),
-    "under a root": _of((int, float), lambda x: x**0.5),
+    "squared": _of(float, lambda x: x * x),
+    "under a root": _of(float, lambda x: x**0.5),
     "1 divided by it": _of(float, lambda x: 1 / x),
     "1 minus it": _of(float, lambda x: 1 - x),
     "the other truth value": _of(bool, lambda x: not x),

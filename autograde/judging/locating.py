@@ -18,6 +18,7 @@ from autograde.judging.diagnosing import Diagnosis, Tried
 _FEW = 4  # labels that are told
 _EVERY_ERROR = "Your code ends in an error, whatever the input."
 _SOME_ERRORS = "Your code ends in an error on some inputs, and is right on the others."
+_ERRORS = "Your code ends in an error on most inputs, and is wrong on others."
 _RIGHT_BUT = {False: "Your result is right but for these cases: {}.", True: "Your code ends in an error on these cases: {}."}
 _ONLY_RIGHT = "Your result is right on these cases alone: {}."
 _WHERE = {
@@ -40,6 +41,8 @@ def located(exercise: Exercise, tried: Tried, broken: Sequence[str]) -> Diagnosi
         return Diagnosis(_RIGHT_BUT[fails].format("; ".join(wrong)))
     if fails:
         return Diagnosis(_SOME_ERRORS)
+    if 2 * len(errors) > len(tried.cases):
+        return Diagnosis(_ERRORS)
     if len(broken) == 1 and len(exercise.laws) > 1:
         return Diagnosis(_ONE_LAW.format(broken[0]))
     return None
@@ -61,7 +64,7 @@ def sayings(exercise: Exercise) -> list[str]:
     some = ["; ".join(group) for n in (1, 2) for group in itertools.permutations(labels, n)]
     found = [text.format(told) for text in _WHERE.values() for told in traits]
     found += [text.format(told) for text in (*_RIGHT_BUT.values(), _ONLY_RIGHT) for told in some]
-    return [_EVERY_ERROR, _SOME_ERRORS, *found, *(_ONE_LAW.format(law.name) for law in exercise.laws)]
+    return [_EVERY_ERROR, _SOME_ERRORS, _ERRORS, *found, *(_ONE_LAW.format(law.name) for law in exercise.laws)]
 
 
 def _labels(tried: Tried, some: Any) -> list[str]:

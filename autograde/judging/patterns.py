@@ -43,6 +43,8 @@ def generic(exercise: Exercise, tried: Tried, expected: Sequence) -> Diagnosis |
     other = [g for g, _ in wrong if not isinstance(g, torch.Tensor)]
     if other and not asked_for_tensors:
         return None
+    if any(_error_name(g) for g in other):
+        return Diagnosis("On some inputs an error is raised where a result is asked for.")
     if other:
         got_one = "a text" if isinstance(other[0], str) else describe(other[0])  # a text could say the inputs
         return Diagnosis(f"Your function returns {got_one}, where a torch.Tensor is asked for.")

@@ -81,24 +81,25 @@ def _relation(wrong: Pairs, same: Callable) -> str:
     if any(g.shape != e.shape for g, e in numbers):
         return _of_sequences(wrong, same) if all(x.dim() == 1 for pair in numbers for x in pair) else _of_shapes(numbers)
     if all(e.dtype is torch.bool for _, e in numbers):
-        return _first_that(_TRUTHS + _PLACES, numbers, same)
-    if len({tuple(x.shape) for _, x in numbers}) > 0 and sum(e.numel() for _, e in numbers) < _LEAST:
+        return _first_that(_TRUTHS, numbers, same) or _first_that(_PLACES, numbers, same, 2)
+    if sum(e.numel() for _, e in numbers) < _LEAST:
         return ""
     numbers = [(g.double(), e.double()) for g, e in numbers]
-    return _factor(numbers, same) or _first_that(_NUMBERS + _SPREADS + _PLACES, numbers, same)
+    found = _factor(numbers, same) or _first_that(_NUMBERS + _SPREADS, numbers, same)
+    return found or _first_that(_PLACES, numbers, same, 2)
 
 
-def _first_that(table: Sequence[tuple[str, Holds]], wrong: Pairs, same: Callable) -> str:
-    """The first sentence that some wrong results show and none contradicts."""
+def _first_that(table: Sequence[tuple[str, Holds]], wrong: Pairs, same: Callable, least: int = 1) -> str:
+    """The first sentence that at least so many wrong results show and none contradicts."""
     for says, holds in table:
-        seen = False
+        seen = 0
         for got, right in wrong:
             answer = _asked(holds, got, right, same)
             if answer is False:
                 break
-            seen = seen or bool(answer)
+            seen += bool(answer)
         else:
-            if seen:
+            if seen >= least:
                 return says
     return ""
 
@@ -205,7 +206,15 @@ def _as_another_number(got: Any, right: Any, same: Callable) -> bool:
     return g is not None and e is not None and g.dtype != e.dtype and same(e.double(), g.double())
 
 
+def _as_container(got: Any, right: Any, same: Callable) -> bool:
+    """Whether a tensor is given for a list, or the reverse, of the same numbers."""
+    if isinstance(got, torch.Tensor) == isinstance(right, torch.Tensor):
+        return False
+    return all(isinstance(x, (list, tuple, torch.Tensor)) for x in (got, right)) and _items(got) == _items(right)
+
+
 _KINDS = [
+    ("Your result has the right values, as a tensor for a list, or the reverse.", _as_container),
     ("Your result has the right values, but as numbers, where True and False are asked for.", _as_truth),
     ("Your result is a mask to be added (0 and below), where True and False are asked for.", _as_additive),
     ("Your result is right, but as a text (or the reverse).", _as_text),
@@ -242,8 +251,23 @@ def _frozen(value: Any) -> Any:
 def _of_sequences(wrong: Pairs, same: Callable) -> str:
     if not all(isinstance(x, (list, tuple, torch.Tensor)) for pair in wrong for x in pair):
         return ""
+    if any(isinstance(g, torch.Tensor) != isinstance(e, torch.Tensor) for g, e in wrong):
+        return ""
     pairs = [(_items(g), _items(e)) for g, e in wrong]
+    shapes = [(_nesting(g), _nesting(e)) for g, e in pairs]
+    if all(e is not None and g == e for g, e in shapes):
+        numbers = [(torch.tensor(_flat(g)).double(), torch.tensor(_flat(e)).double()) for g, e in pairs]
+        if said := _first_that(_OFF_BY_ONE, numbers, same):
+            return said
     return _first_that(_SEQUENCES, pairs, same)
+
+
+def _nesting(value: Any) -> Any:
+    """How lists of whole numbers lie in each other; None where there is anything else."""
+    if isinstance(value, (list, tuple)):
+        inner = [_nesting(item) for item in value]
+        return None if None in inner else inner
+    return 0 if type(value) is int else None
 
 
 def _flat(value: Any) -> list:
@@ -472,9 +496,15 @@ def _map(change: Callable) -> Holds:
     return holds
 
 
-def _map_back(change: Callable) -> Holds:
-    """Whether the result, changed, is right."""
-    return lambda got, right, same: same(right, change(got))
+def _of_rows(change: Callable, back: bool = False) -> Holds:
+    """Whether one is the other, changed row by row; rows of one number show nothing."""
+
+    def holds(got: torch.Tensor, right: torch.Tensor, same: Callable) -> bool | None:
+        if not right.dim() or right.shape[-1] < 2:
+            return None
+        return same(right, change(got)) if back else same(change(right), got)
+
+    return holds
 
 
 def _one_apart(by: float) -> Holds:
@@ -622,6 +652,10 @@ def _permuted(got: torch.Tensor, right: torch.Tensor, same: Callable) -> bool | 
     return any(x.shape == right.shape and same(right, x) for x in moved)
 
 
+_OFF_BY_ONE = [
+    ("Every wrong number is 1 too large.", _one_apart(1.0)),
+    ("Every wrong number is 1 too small.", _one_apart(-1.0)),
+]
 _NUMBERS = [
     ("Your result is 1 minus the right one.", _map(lambda e: 1 - e)),
     ("Your result is 1 plus the right one.", _map(lambda e: 1 + e)),
@@ -633,9 +667,9 @@ _NUMBERS = [
     ("Your result has the right sizes; some signs are wrong.", lambda g, e, same: same(e.abs(), g.abs())),
     ("Your result is exp of the right one: a logarithm is asked for.", _map(torch.exp)),
     ("Your result is the logarithm of the right one.", _map(torch.log)),
-    ("Your result is the right one after a softmax, which is not asked for.", _map(lambda e: e.softmax(-1))),
-    ("Your result is the right one after a log-softmax, which is not asked for.", _map(lambda e: e.log_softmax(-1))),
-    ("Your result has still to go through a softmax.", _map_back(lambda g: g.softmax(-1))),
+    ("Your result is the right one after a softmax, which is not asked for.", _of_rows(lambda e: e.softmax(-1))),
+    ("Your result is the right one after a log-softmax, which is not asked for.", _of_rows(lambda e: e.log_softmax(-1))),
+    ("Your result has still to go through a softmax.", _of_rows(lambda g: g.softmax(-1), back=True)),
     ("Your result is the right one after a sigmoid, which is not asked for.", _map(torch.sigmoid)),
     ("Your result is the right one without its fraction, or rounded.", lambda g, e, same: _is_rounded(g, e)),
     ("Your result is right once it is rounded, down or to the nearest.", lambda g, e, same: _is_rounded(e, g)),
@@ -654,8 +688,7 @@ _NUMBERS = [
     (f"{_WHEREVER} 0 is right.", _filled(0.0, 1)),
     (f"{_WHEREVER} 1 is right.", _filled(1.0, 1)),
     (f"{_WHEREVER} -100 is right.", _filled(-100.0, 1)),
-    ("Every wrong number is 1 too large.", _one_apart(1.0)),
-    ("Every wrong number is 1 too small.", _one_apart(-1.0)),
+    *_OFF_BY_ONE,
     ("Your result never falls below a bound, where the right one does.", _clamped(True)),
     ("Your result never rises above a bound, where the right one does.", _clamped(False)),
 ]
@@ -663,7 +696,8 @@ _NUMBERS = [
 
 def _is_rounded(got: torch.Tensor, right: torch.Tensor) -> bool:
     """Whether `got` is a whole number near each `right`, which aren't all whole."""
-    return not torch.equal(right, right.round()) and torch.equal(got, got.round()) and bool(((got - right).abs() < 1).all())
+    whole = torch.equal(got, got.round()) and not torch.equal(right, right.round())
+    return whole and len(got.unique()) > 1 and bool(((got - right).abs() < 1).all())
 
 
 def _grown(got: torch.Tensor, right: torch.Tensor, same: Callable) -> bool | None:
@@ -722,8 +756,8 @@ _WHERE = {
     "only the last place is right": (_at, lambda n: slice(0, n - 1)),
     "only the second half is wrong": (_some_at, lambda n: slice(n // 2, n)),
     "only the first half is wrong": (_some_at, lambda n: slice(0, n // 2)),
-    "only places 1, 3, 5, … are wrong": (_some_at, lambda n: slice(1, n, 2)),
-    "only places 0, 2, 4, … are wrong": (_some_at, lambda n: slice(0, n, 2)),
+    "only places 1, 3, 5, … are wrong": (_at, lambda n: slice(1, n, 2)),
+    "only places 0, 2, 4, … are wrong": (_at, lambda n: slice(0, n, 2)),
 }
 
 
