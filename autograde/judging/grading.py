@@ -202,11 +202,11 @@ class Judgement:
         yield instead(exercise, tried, lambda: self._further, self._answer)
         wrong = comparable(exercise, tried, self.expected)
         yield related(exercise, wrong)
+        yield wrong_kind(exercise, wrong)
         yield without_influence(exercise, tried, self.expected, self.running, self._answer)
         yield located(exercise, tried, [law.name for law in exercise.laws if law.name != FLOWS and self.broken(law)])
         yield leaning(exercise, wrong)
         yield elsewhere(tried)
-        yield wrong_kind(exercise, wrong)
 
     @property
     def _only_laws(self) -> Diagnosis | None:

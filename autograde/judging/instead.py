@@ -1,4 +1,4 @@
-"""Whether a wrong result is the right answer to another question: for an argument that is one larger, inverted, sorted …
+"""Whether a wrong result is the right answer to another question: for an argument that is one larger, or sorted …
 
 Only the oracle is asked, so that this needs no list of an exercise's mistakes.
 """
@@ -55,7 +55,7 @@ def _information(value: Any) -> int:
     floating = isinstance(value, float) or (isinstance(value, torch.Tensor) and value.is_floating_point())
     if isinstance(value, (list, tuple)):
         return sum(map(_information, value))
-    return sum(map(_information, value.values())) if isinstance(value, dict) else weight(value) * (3 if floating else 1)
+    return sum(map(_information, value.values())) if isinstance(value, dict) else weight(value) * (4 if floating else 1)
 
 
 def _explains(exercise: Exercise, tried: Tried, wrong: Sequence[int], change: Callable, answer: Callable) -> bool:
@@ -67,7 +67,6 @@ def _explains(exercise: Exercise, tried: Tried, wrong: Sequence[int], change: Ca
             return False
         explained += [i] * bool(verdict)
     return 3 * len(explained) > 2 * len(wrong) and _is_enough(tried, explained)
-
 
 
 def sayings(exercise: Exercise) -> list[str]:

@@ -19,7 +19,10 @@ _FEW = 4  # labels that are told
 _EVERY_ERROR = "Your code ends in an error, whatever the input."
 _SOME_ERRORS = "Your code ends in an error on some inputs, and is right on the others."
 _ERRORS = "Your code ends in an error on most inputs, and is wrong on others."
-_RIGHT_BUT = {False: "Your result is right but for these cases: {}.", True: "Your code ends in an error on these cases: {}."}
+_RIGHT_BUT = {
+    False: "Your result is right but for these cases: {}.",
+    True: "Your code ends in an error on these cases: {}.",
+}
 _ONLY_RIGHT = "Your result is right on these cases alone: {}."
 _WHERE = {
     False: "Your result is wrong wherever {}, and right elsewhere.",

@@ -235,6 +235,7 @@ exercise.mistake("the least likely token is taken", hint="argmax.")(
     _writing(best=lambda logits: logits[:, -1].argmin(-1))
 )
 
+
 @exercise.mistake(
     "writing stops at token 0", hint="Token 0 is a token like any other, and 0 is false in Python: count the steps."
 )
