@@ -212,10 +212,13 @@ class Judgement:
     def _only_laws(self) -> Diagnosis | None:
         """What to say where every result is right and one law is broken: often it can't be trained through."""
         told = {law.name: self.broken(law) for law in self.exercise.laws if self.broken(law)}
-        if len(told) != 1:
+        others = [name for name in told if name != FLOWS]
+        if len(told) > 1:
+            return Diagnosis(f"Every result is right, but some laws don't hold, such as: {others[0]}.")
+        if others:
+            return Diagnosis(f"Every result is right, and one law doesn't hold: {others[0]}.")
+        if not told:
             return None
-        if set(told) != {FLOWS}:
-            return Diagnosis(f"Every result is right, and one law doesn't hold: {next(iter(told))}.")
         cut = "cut off from the graph" in told[FLOWS]
         if not cut:
             return Diagnosis("The result is right, but learning through it goes wrong: its gradients differ.")

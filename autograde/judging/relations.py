@@ -205,7 +205,8 @@ def _as_additive(got: Any, right: Any, same: Callable) -> bool:
 
 
 def _as_text(got: Any, right: Any, same: Callable) -> bool:
-    return isinstance(got, str) != isinstance(right, str) and str(got) == str(right)
+    kinds = {isinstance(x, str) for x in (got, right)}
+    return len(kinds) == 2 and all(isinstance(x, (str, int, float)) for x in (got, right)) and str(got) == str(right)
 
 
 def _only_one(got: Any, right: Any, same: Callable) -> bool:
@@ -235,7 +236,7 @@ _KINDS = [
     ("Your result has the right values, as a tensor for a list, or the reverse.", _as_container),
     ("Your result has the right values, but as numbers, where True and False are asked for.", _as_truth),
     ("Your result is a mask to be added (0 and below), where True and False are asked for.", _as_additive),
-    ("Your result is right, but as a text (or the reverse).", _as_text),
+    ("Your result is right, but as a text for a number, or the reverse.", _as_text),
     ("Your result is one part of the right one alone.", _only_one),
     ("Your result has more parts than are asked for; the right one is among them.", _wrapped),
     ("Your result has the right values, but of another kind of number.", _as_another_number),

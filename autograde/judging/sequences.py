@@ -86,6 +86,7 @@ def _first_wrong(got: list, right: list) -> int:
 
 
 SEQUENCES = [
+    ("Your result has the right values, but of another type.", lambda g, e, same: g == e),
     ("Your result is empty, where it should not be.", lambda g, e, same: not len(g) and bool(len(e))),
     ("Your result has the right items in reverse order.", lambda g, e, same: _every(g, e, lambda g, e: g == e[::-1])),
     (
@@ -116,7 +117,7 @@ SEQUENCES = [
     ("Your result has items too many; none of the right ones is missing.", lambda g, e, same: _within(e, g)),
     (
         "Your result has the right items, grouped in another way.",
-        lambda g, e, same: len(flat(e)) > 2 and flat(g) == flat(e),
+        lambda g, e, same: g != e and len(flat(e)) > 2 and flat(g) == flat(e),
     ),
     (
         "Your result has the right items, grouped in another way and in another order.",
