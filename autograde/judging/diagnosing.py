@@ -19,11 +19,16 @@ _FEW = 3  # cases of a rank exercise on which every misconception is tried
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What went wrong, in words. `misconception` is set when it is one that the exercise knows."""
+    """What went wrong, in words. `misconception` is set when it is one that the exercise knows.
+
+    `says` is one of a closed list; `shown`, with labels of cases, stands in its place where the learner sees the inputs
+    anyway.
+    """
 
     says: str
     hint: str = ""
     misconception: Misconception | None = None
+    shown: str = ""
 
 
 @dataclass(frozen=True)

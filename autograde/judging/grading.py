@@ -268,7 +268,7 @@ class Judgement:
             "wrong",
             _said_once(lines, pointed, self.got),
             pointed.rows() if pointed else (),
-            f"{over} {diagnosis.says}".strip(),
+            f"{over} {diagnosis.shown or diagnosis.says}".strip(),
             diagnosis.hint,
             diagnosis.misconception.says if diagnosis.misconception else "",
             printed,

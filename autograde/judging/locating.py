@@ -20,10 +20,10 @@ _EVERY_ERROR = "Your code ends in an error, whatever the input."
 _SOME_ERRORS = "Your code ends in an error on some inputs, and is right on the others."
 _ERRORS = "Your code ends in an error on most inputs, and is wrong on others."
 _RIGHT_BUT = {
-    False: "Your result is right but for these cases: {}.",
-    True: "Your code ends in an error on these cases: {}.",
+    False: "Your result is right but for a few cases",
+    True: "Your code ends in an error on a few cases, and is right on the others",
 }
-_ONLY_RIGHT = "Your result is right on these cases alone: {}."
+_ONLY_RIGHT = "Your result is right on a few cases alone"
 _WHERE = {
     False: "Your result is wrong wherever {}, and right elsewhere.",
     True: "Your code ends in an error wherever {}, and is right elsewhere.",
@@ -41,7 +41,7 @@ def located(exercise: Exercise, tried: Tried, broken: Sequence[str]) -> Diagnosi
         return Diagnosis(_WHERE[fails].format(told))
     wrong, right = _labels(tried, tried.wrong), _labels(tried, sorted({*range(len(tried.cases))} - {*tried.wrong}))
     if wrong and len(wrong) <= _FEW and not set(wrong) & set(right) and 2 * len(tried.wrong) < len(tried.cases):
-        return Diagnosis(_RIGHT_BUT[fails].format("; ".join(wrong)))
+        return _listed(_RIGHT_BUT[fails], wrong)
     if fails:
         return Diagnosis(_SOME_ERRORS)
     if 2 * len(errors) > len(tried.cases):
@@ -56,17 +56,19 @@ def elsewhere(tried: Tried) -> Diagnosis | None:
     wrong, right = _labels(tried, tried.wrong), _labels(tried, sorted({*range(len(tried.cases))} - {*tried.wrong}))
     if not right or len(right) > _FEW or set(wrong) & set(right):
         return None
-    return Diagnosis(_ONLY_RIGHT.format("; ".join(right)))
+    return _listed(_ONLY_RIGHT, right)
+
+
+def _listed(says: str, labels: Sequence[str]) -> Diagnosis:
+    return Diagnosis(f"{says}.", shown=f"{says}: {'; '.join(labels)}.")
 
 
 def sayings(exercise: Exercise) -> list[str]:
-    """All that `located` can say of cases with the labels of the first two draws."""
-    labels = sorted({one.label for seed in (0, 1) for one in exercise.draw(seed) if one.label})
+    """All that `located` and `elsewhere` can say, of what the cases of two draws have in common."""
     traits = dict.fromkeys(trait for seed in (0, 1) for one in exercise.draw(seed) for trait in _traits(exercise, one))
-    traits |= dict.fromkeys(_reverse(trait) for trait in traits)
-    some = ["; ".join(group) for n in (1, 2) for group in itertools.permutations(labels, n)]
+    traits |= dict.fromkeys([_reverse(trait) for trait in traits])
     found = [text.format(told) for text in _WHERE.values() for told in traits]
-    found += [text.format(told) for text in (*_RIGHT_BUT.values(), _ONLY_RIGHT) for told in some]
+    found += [f"{text}." for text in (*_RIGHT_BUT.values(), _ONLY_RIGHT)]
     return [_EVERY_ERROR, _SOME_ERRORS, _ERRORS, *found, *(_ONE_LAW.format(law.name) for law in exercise.laws)]
 
 
@@ -83,7 +85,7 @@ def _trait(exercise: Exercise, tried: Tried) -> str:
         return ""
     traits = {i: _traits(exercise, tried.cases[i]) for i in judged}
     every = list(dict.fromkeys(trait for i in judged for trait in traits[i]))
-    for trait in sorted(every, key=_is_compared):
+    for trait in sorted(every, key=_how_plain):
         has = [i for i in judged if trait in traits[i]]
         if has == wrong:
             return trait
@@ -92,12 +94,14 @@ def _trait(exercise: Exercise, tried: Tried) -> str:
     return ""
 
 
-def _is_compared(trait: str) -> bool:
-    return any(word in trait for word in (" above ", " below ", " same as "))
-
-
 def _any_exact(tried: Tried) -> bool:
     return any(not tried.cases[i].slack for i in tried.wrong)
+
+
+def _how_plain(trait: str) -> int:
+    if trait.endswith(" is None"):
+        return 0
+    return 2 if any(word in trait for word in (" above ", " below ", " same as ")) else 1
 
 
 def _reverse(trait: str) -> str:

@@ -185,8 +185,19 @@ def test_a_single_wrong_case_is_told_by_its_label():
     def wrong(x, past):
         return x.sin() if past == 1 else x.exp() + past**1.5
 
-    assert told(SHIFTED, wrong) == "Your result is right but for these cases: `4 after 1`."
+    assert told(SHIFTED, wrong) == "Your result is right but for a few cases: `4 after 1`."
     assert told(SHIFTED, lambda x, past: x[100]) == "Your code ends in an error, whatever the input."
+
+
+def test_of_several_broken_laws_one_is_told():
+    draft = Draft("toy", points=1, dtypes=(), strides=False, no_gradient="a toy")
+    draft.cases(rows)
+    draft.oracle(lambda x: x.sum(-1))
+    draft.law("is float64")(lambda out, one, call: out.dtype is torch.float64)
+    draft.law("forgets nothing")(lambda out, one, call: out.dtype is not torch.float32)
+    draft.mistake("the sum is float32", hint="no")(lambda x: x.sum(-1) * (1 if len(x) > 3 else 2))
+    found = told(draft.finished(), lambda x: x.sum(-1))
+    assert found == "Every result is right, but some laws don't hold, such as: is float64."
 
 
 def test_what_relations_say_is_on_their_list():
