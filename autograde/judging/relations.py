@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from autograde.exercise import Exercise
+from autograde.judging.calls import copied, plain
 from autograde.judging.comparing import compare
 from autograde.judging.diagnosing import Diagnosis
 from autograde.judging.magnitudes import (
@@ -31,6 +32,7 @@ from autograde.judging.magnitudes import (
     of_shapes,
 )
 from autograde.judging.sequences import SEQUENCES, TEXTS, Pairs, first_that, flat, items_of, nesting
+from autograde.judging.surroundings import fixed_randomness
 
 
 def related(exercise: Exercise, wrong: Pairs) -> Diagnosis | None:
@@ -85,10 +87,9 @@ def sayings(exercise: Exercise) -> list[str]:
 
 
 def _part_names(exercise: Exercise) -> Iterator[str]:
-    from autograde.judging.grading import right_answer
-
-    for one in exercise.draw(0):
-        yield from _parts(right_answer(exercise, one))
+    with fixed_randomness():
+        for one in exercise.draw(0):
+            yield from _parts(plain(exercise.oracle(*copied(one.args), **copied(one.kwargs))))
 
 
 def _relation(wrong: Pairs, same: Callable) -> str:
