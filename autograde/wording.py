@@ -15,7 +15,7 @@ from autograde.exercise import Exercise
 from autograde.exercises import find, names
 from autograde.judging.diagnosing import OPENINGS, named
 from autograde.judging.forbidding import UNNAMED, always_forbidden, dont_call
-from autograde.judging.grading import NEEDS, OVER, UNFINISHED, one_law, rows_of
+from autograde.judging.grading import NEEDS, OBSERVED, OVER, UNFINISHED, one_law, rows_of, some_laws
 from autograde.judging.patterns import SAYINGS, no_influence
 from autograde.report import Line, Report
 
@@ -74,8 +74,8 @@ def diagnoses(exercise: Exercise) -> list[str]:
     """Every diagnosis that a report on hidden cases can give."""
     mistakes = [named(start, one).says for start in OPENINGS for one in exercise.misconceptions]
     forbidden = [dont_call(name) for name in (*always_forbidden(exercise.forbid), UNNAMED)]
-    laws = [one_law(law.name).says for law in exercise.laws]
-    found = [*mistakes, *laws, *(one.says for one in SAYINGS), *_without_influence(exercise)]
+    laws = [told(law.name).says for law in exercise.laws for told in (one_law, some_laws)]
+    found = [*mistakes, *laws, OBSERVED, *(one.says for one in SAYINGS), *_without_influence(exercise)]
     return [NOT_JUDGED, UNFINISHED, NEEDS, *forbidden, *found, OVER, *(f"{OVER} {says}" for says in found)]
 
 

@@ -27,7 +27,7 @@ class Diagnosis:
     """What went wrong, in words. `misconception` is set when it is one that the exercise knows.
 
     `says` is one of a closed list (wording.py), so that it can be told of hidden cases as well; `shown`, with numbers,
-    shapes and types, stands in its place where the learner sees the inputs anyway.
+    shapes, types and labels, stands in its place where the learner sees the inputs anyway.
     """
 
     says: str
@@ -101,7 +101,7 @@ def match(
         best, found = (0, 0, 0), None
         for suspect in suspects:
             score = suspect.score(best)
-            if score and suspect.is_proof() and (tried.wrong or breaks_alike(suspect.outcomes(), suspect.running)):
+            if score and suspect.is_proof() and (tried.wrong or _is_the_same(suspect, score, breaks_alike)):
                 best, found = score, suspect
         if found is None:
             return None
@@ -112,6 +112,12 @@ def match(
             return diagnosis
         suspects.remove(found)  # the next best may hold where this one doesn't
     return None
+
+
+def _is_the_same(suspect: _Suspect, score: tuple[int, int, int], breaks_alike: Callable) -> bool:
+    """Whether a suspect gives what a solution gives whose results are all right, and breaks the same laws."""
+    everything = len(suspect.evidence.cases)
+    return score[1] == everything and breaks_alike(suspect.outcomes(), suspect.running)
 
 
 def _after(tried: Tried, score: tuple[int, int, int], suspect: _Suspect, more: Tried) -> Diagnosis | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -17,10 +17,22 @@ from autograde.judging.comparing import compare, tensors, weight
 from autograde.judging.conditioning import within_rounding
 from autograde.judging.diagnosing import Diagnosis, Tried, disagreement, match
 from autograde.judging.gradients import FLOWS
+from autograde.judging.instead import instead
 from autograde.judging.limits import budget, granted, left
-from autograde.judging.patterns import CUT_OFF, OTHER_GRADIENTS, does_nothing, generic, without_influence
+from autograde.judging.locating import elsewhere, located
+from autograde.judging.patterns import (
+    CUT_OFF,
+    OTHER_GRADIENTS,
+    comparable,
+    does_nothing,
+    generic,
+    without_influence,
+    wrong_kind,
+)
 from autograde.judging.pointing import Pointed, argument_names, smallest
+from autograde.judging.relations import leaning, related
 from autograde.judging.running import CallFailed, Local, Recalled
+from autograde.judging.scaling import scaled
 from autograde.judging.surroundings import fixed_randomness, fresh_kernel
 from autograde.report import Line, Report
 
@@ -30,6 +42,7 @@ FURTHER = 3  # draws that a misconception has to explain as well before it is na
 UNFINISHED = "Not implemented yet: it comes to `raise NotImplementedError`, which still stands there."
 NEEDS = "It calls another function, which isn't implemented yet: solve that first."
 OVER = "Stopped, since the check's time was over."
+OBSERVED = "How your results differ from the right ones `check` says in your notebook, where the inputs are shown."
 _MORE = 2.0  # seconds for a diagnosis once the check's time is over
 
 
@@ -142,6 +155,7 @@ class Judgement:
     def tried(self) -> Tried:
         return _tried(self.cases, self.got, self.notes)
 
+    @cached_property
     def _further(self) -> Tried:
         """What comes out on more cases than the report tells of; none where calls are slow, or start ranks."""
         if self.exercise.ranks or any(o.failure and o.failure.kind == "too slow" for o in self.got):
@@ -204,25 +218,39 @@ class Judgement:
         if self.stopped:
             return Diagnosis(self.stopped.secret_diagnosis, shown=self.stopped.diagnosis)
         exercise, tried = self.exercise, self.tried
-        found = match(exercise, tried, self._further, self._breaks_alike, self.own_runner) or self.nothing
+        found = match(exercise, tried, lambda: self._further, self._breaks_alike, self.own_runner) or self.nothing
         if found or not exercise.oracle:
             return found or Diagnosis("")
         if not tried.wrong:
             return self._only_laws or Diagnosis("")
-        return (
-            generic(exercise, tried, self.expected)
-            or without_influence(exercise, tried, self.expected, self.running, self._answer)
-            or Diagnosis("")
-        )
+        return next(filter(None, self._observations()), Diagnosis(""))
+
+    def _observations(self) -> Iterator[Diagnosis | None]:
+        """What can be said without knowing the exercise, what helps most first."""
+        exercise, tried = self.exercise, self.tried
+        yield generic(exercise, tried, self.expected)
+        yield _observed(scaled(exercise, tried, self.expected))
+        yield _observed(instead(exercise, tried, lambda: self._further, self._answer))
+        wrong = comparable(exercise, tried, self.expected)
+        yield _observed(related(exercise, wrong))
+        yield wrong_kind(exercise, wrong)
+        yield without_influence(exercise, tried, self.expected, self.running, self._answer)
+        laws = [law.name for law in exercise.laws if law.name != FLOWS and self.broken(law)]
+        yield _observed(located(exercise, tried, laws))
+        yield _observed(leaning(exercise, wrong))
+        yield _observed(elsewhere(tried))
 
     @property
     def _only_laws(self) -> Diagnosis | None:
         """What to say where every result is right and one law is broken: often it can't be trained through."""
         told = {law.name: self.broken(law) for law in self.exercise.laws if self.broken(law)}
-        if len(told) != 1:
+        others = [name for name in told if name != FLOWS]
+        if len(told) > 1:
+            return some_laws(others[0])
+        if others:
+            return one_law(others[0])
+        if not told:
             return None
-        if set(told) != {FLOWS}:
-            return one_law(next(iter(told)))
         cut = "cut off from the graph" in told[FLOWS]
         return CUT_OFF if cut else OTHER_GRADIENTS
 
@@ -360,6 +388,16 @@ def _worthless(exercise: Exercise, status: str, shown: str, secret: str) -> Repo
 def one_law(name: str) -> Diagnosis:
     """What to say where only the law of this name is broken."""
     return Diagnosis(f"Every result is right, and one law doesn't hold: {name}.")
+
+
+def some_laws(name: str) -> Diagnosis:
+    """What to say where several laws are broken, this one among them."""
+    return Diagnosis(f"Every result is right, but some laws don't hold, such as: {name}.")
+
+
+def _observed(found: Diagnosis | None) -> Diagnosis | None:
+    """An observation, for the learner's eyes. Of hidden inputs it isn't told: one of thousands could carry them out."""
+    return found and Diagnosis(OBSERVED, shown=found.shown or found.says)
 
 
 def _tried(cases: Sequence[Case], got: Sequence[Outcome], notes: Sequence[str]) -> Tried:

@@ -50,6 +50,7 @@ def cache_cases(g):
     yield one(1, [3, 1, 5], [4, 1, 3], "three turns, a short one between", vocabulary=17)
     yield one(4, [2, 6], [1, 6], "two turns, the first answer one token long")
     yield one(2, [23], [22], "a longer text")
+    yield one(2, [2, 1], [4, 3], "nothing but token 0 in the vocabulary", vocabulary=1)
 
 
 @exercise.oracle
@@ -111,7 +112,7 @@ def conversation(generate_with_cache, turns, steps, weights):
     for number, (turn, count) in enumerate(zip(turns, steps, strict=True), 1):
         text = turn if last is None else torch.cat([last, turn], 1)
         pieces.clear()
-        made = generate_with_cache(read, text, count, cache)
+        made = generate_with_cache(read, text, count, *([] if cache is None else [cache]))
         if not isinstance(made, (tuple, list)) or len(made) != 2 or not isinstance(made[0], torch.Tensor):
             raise TypeError("generate_with_cache should return two things: the new tokens (a tensor), and the cache")
         tokens, cache = made
@@ -233,6 +234,20 @@ exercise.mistake(
 exercise.mistake("the least likely token is taken", hint="argmax.")(
     _writing(best=lambda logits: logits[:, -1].argmin(-1))
 )
+
+
+@exercise.mistake(
+    "writing stops at token 0", hint="Token 0 is a token like any other, and 0 is false in Python: count the steps."
+)
+def stops_at_zero(read, ids, steps, cache=None):
+    new = []
+    while len(new) < steps:
+        logits, cache = read(new[-1] if new else ids, cache)
+        new.append(logits[:, -1:].argmax(-1))
+        if not new[-1].all():
+            break
+    return torch.cat(new, 1), cache
+
 
 exercise.mistake("the new tokens are int32", hint="argmax gives int64: keep it.")(
     lambda read, ids, steps, cache=None: (lambda new, kept: (new.int(), kept))(*cached(read, ids, steps, cache))

@@ -45,9 +45,9 @@ def bleu_cases(g):
     )
     yield case(
         candidates=[long[:7] + other[:3]],
-        references=[[long[:7], other, long[:13]]],
+        references=[[other, long[:7], long[:13]]],
         max_n=2,
-        label="references of 7, 14 and 13 tokens for a candidate of 10, by keyword",
+        label="references of 14, 7 and 13 tokens for a candidate of 10, by keyword",
     )
     yield case([long[:6] * 2], [[long[:6] + ["q"] * 8, ["r"] + long[:6]]], label="a phrase twice, once a reference")
     yield case(

@@ -54,7 +54,7 @@ _STRING, _WHOLE, _NUMBER, _TRUTH = ({"type": kind} for kind in ("string", "integ
 TOOLS = [
     _tool("get_weather", ["city", "unit"], city=_STRING, unit={"type": "string", "enum": _UNITS}, days=_WHOLE),
     _tool("set_timer", ["minutes"], minutes=_WHOLE, loud=_TRUTH),
-    _tool("convert", ["amount", "rate"], amount=_NUMBER, rate=_NUMBER, note=_STRING),
+    _tool("convert", ["rate", "amount"], rate=_NUMBER, amount=_NUMBER, note=_STRING),
     _tool("stop", []),
 ]
 
@@ -97,6 +97,7 @@ def parse_cases(g):
     yield one(wrote("get_weather", city=city), "an argument is missing")
     yield one(wrote("convert", note=city), "two arguments are missing")
     yield one(wrote("set_timer", minutes=n, hours=1), "an argument too many")
+    yield one(wrote("set_timer", seconds=n, minutes=n, hours=1), "two arguments too many")
     yield one(wrote("get_weather", place=city, unit=3), "several mistakes")
     yield one(wrote("set_timer", minutes=str(n)), "a number given as a text")
     yield one(wrote("set_timer", minutes=n + 0.5), "a fraction for an integer")
@@ -106,6 +107,7 @@ def parse_cases(g):
     yield one(wrote("convert", amount=-n, rate=float(n)), "whole numbers for a number, one with a point")
     yield one(wrote("convert", amount=True, rate=1), "true for a number")
     yield one(wrote("set_timer", minutes=n, loud=1), "1 for a boolean")
+    yield one(wrote("convert", rate="1", note=city, amount="2"), "two arguments of a wrong type")
     yield one(wrote("get_weather", city=None, unit=unit), "null for a text")
     yield one(wrote("get_weather", city=city, unit="kelvin"), "a value that isn't among the choices")
     yield one(wrote("get_weather", unit="kelvin", days="two", city=city), "a wrong value before a wrong type")

@@ -38,6 +38,7 @@ def cost_cases(g):
         yield some(algorithm, pick(g, 36, 50), f"{algorithm}, many ranks", size=pick(g, 1, 9) * 10**8)
         yield some(algorithm, 2, f"{algorithm}, two ranks, one number", size=4)
         yield some(algorithm, 1, f"{algorithm}, one rank")
+        yield some(algorithm, pick(g, 5, 7), f"{algorithm}, no bytes at all", size=0)
     yield some("ring", 8, "ring, no latency", alpha=0.0)
     yield some("tree", 9, "tree, one more than a power of two")
 

@@ -78,7 +78,8 @@ def run_stopper(stopper, losses, patience, min_delta=0.0):
     beside = stopper(1)
     told = {"stop": [], "best": [float(stopping.best)], "best_step": [int(stopping.best_step)]}
     for loss in losses:
-        told["stop"].append(bool(stopping.step(loss)))
+        stop = stopping.step(loss)
+        told["stop"].append(stop if stop is None else bool(stop))
         beside.step(-1e6)
         told["best"].append(float(stopping.best))
         told["best_step"].append(int(stopping.best_step))

@@ -49,7 +49,7 @@ def torch_learned(x, table, past=0):
 def learned_probe(add, x, table, past=0):
     """The sum, or the word "ValueError" where one is raised."""
     try:
-        return add(x, table, past=past)
+        return add(x, table, past=past) if past else add(x, table)
     except ValueError:
         return "ValueError"
 

@@ -205,6 +205,20 @@ exercise.mistake("pairs that overlap are counted once", hint="zzz holds (z, z) t
     _bpe(count=_apart)
 )
 
+
+def _once_a_word(words):
+    """Counts in which a pair counts once for each word that it stands in."""
+    counts = Counter()
+    for word, times in words.items():
+        for pair in set(zip(word, word[1:], strict=False)):
+            counts[pair] += times
+    return counts
+
+
+exercise.mistake(
+    "a pair counts once for a word, however often it stands in it", hint="abab holds (a, b) twice: count all places."
+)(_bpe(count=_once_a_word))
+
 exercise.mistake(
     "the text isn't cut into words",
     hint="re.findall(pattern, text) gives the words; pairs across their ends don't count.",
