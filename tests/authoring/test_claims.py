@@ -22,7 +22,6 @@ UNBOUND = {
     "01_transformer/03_position_encodings": 16,
     "01_transformer/04_rope": 26,
     "01_transformer/07_training_recipe": 17,
-    "02_applications/01_decoder_only": 16,
 }
 CLAIMS = experiments()
 
