@@ -8,6 +8,7 @@ import sys
 
 from autograde import repository
 from autograde.classroom.commands import add_commands
+from autograde.files import in_words
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -20,8 +21,10 @@ def main(argv: list[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         wanted = "pip install -r requirements.txt"
         print(f"autograde: this command needs the package {error.name}. Install it with `{wanted}`.", file=sys.stderr)
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         print(f"autograde: {error}", file=sys.stderr)
+    except OSError as error:
+        print(f"autograde: {in_words(error)}", file=sys.stderr)
     return 1
 
 
@@ -73,7 +76,10 @@ def _slug(options) -> int:
 def _course(options) -> int:
     from autograde.classroom.course import make_course
 
-    made = make_course(options.folder, chapters=options.chapters, each=options.each)
+    def told(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    made = make_course(options.folder, chapters=options.chapters, each=options.each, told=told)
     ready = f"{options.folder} is ready, with {', '.join(made)}"
     print(f"{ready}. Next: cd there and run `autograde release {made[0]}`.")
     return 0

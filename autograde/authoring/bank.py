@@ -19,6 +19,7 @@ VERDICTS = {
     "outdated": "已过时",
     "unverifiable": "无法证实",
 }
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same values, many times as fast
 _BOTH = {"en": str, "zh": str}
 _NUMBER = re.compile(r"\{([A-Z]\d\d\.\d+):(\w+)\}")  # {T06.2:gap}, a number from experiments/results/T06.2.json
 _ANSWER = {
@@ -54,7 +55,7 @@ def load(root: pathlib.Path) -> Bank:
     entries, problems = [], []
     for section in SECTIONS:
         try:
-            content = yaml.safe_load((root / "interview" / f"{section}.yaml").read_text(encoding="utf-8"))
+            content = yaml.load((root / "interview" / f"{section}.yaml").read_text(encoding="utf-8"), _LOADER)
         except FileNotFoundError:
             problems.append(f"interview/{section}.yaml is missing.")
         except yaml.YAMLError as error:

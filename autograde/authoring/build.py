@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import pathlib
+from collections.abc import Callable, Collection
 
 import nbformat
 from nbformat import NotebookNode
 
 from autograde.authoring import bank, lint
 from autograde.authoring.cells import CellMaker
-from autograde.authoring.chapter import AuthoringError, Chapter, all_chapters, lines_of_solution
+from autograde.authoring.chapter import AuthoringError, Chapter, lines_of_solution, paths, read, title_of
 from autograde.files import replace
 from autograde.repository import ROOT
 
@@ -46,13 +47,23 @@ def releases(root: pathlib.Path = ROOT) -> dict[str, str]:
     return {f"{path}.ipynb": as_text(released(notebook)) for path, notebook in sources(root).items()}
 
 
-def sources(root: pathlib.Path = ROOT) -> dict[str, NotebookNode]:
-    """Every notebook with solutions and hidden tests, by the chapter's path. Raises AuthoringError."""
-    chapters, questions = all_chapters(root), bank.load(root)
-    if wrong := lint.problems(chapters, questions):
+def sources(
+    root: pathlib.Path = ROOT, wanted: Collection[str] | None = None, told: Callable[[str], None] = lambda path: None
+) -> dict[str, NotebookNode]:
+    """Every notebook with solutions and hidden tests, by the chapter's path. Raises AuthoringError.
+
+    With `wanted` (paths) only those chapters are read, looked through and made. `told` hears each path as it is made.
+    """
+    known, questions = paths(root), bank.load(root)
+    chapters = [read(root, path) for path in known if wanted is None or path in wanted]
+    if wrong := lint.problems(chapters, questions, some=wanted is not None):
         raise AuthoringError(wrong)
-    contents = [(chapter.path, chapter.title) for chapter in chapters]
-    return {c.path: CellMaker(c, questions, _models(root), contents).notebook() for c in chapters}
+    contents = [(path, title_of(root, path)) for path in known]
+    made = {}
+    for chapter in chapters:
+        told(chapter.path)
+        made[chapter.path] = CellMaker(chapter, questions, _models(root), contents).notebook()
+    return made
 
 
 def solution_notebooks(target: pathlib.Path, root: pathlib.Path = ROOT) -> list[pathlib.Path]:

@@ -61,11 +61,7 @@ class Chapter:
 
 def read(root: pathlib.Path, path: str) -> Chapter:
     """The chapter at solutions/`path`.py; what is wrong with it stands in `problems`."""
-    text = (root / "solutions" / f"{path}.py").read_text(encoding="utf-8")
-    chapter = Chapter(path)
-    header = _HEADER.match(text)
-    _read_header(chapter, header.group(1) if header else "")
-    body = (text[header.end() :] if header else text).lstrip("\n")  # jupytext makes a cell of a blank line
+    chapter, body = _opened(root, path)
     for number, cell in enumerate(jupytext.reads(body, fmt="py:percent").cells, start=1):
         chapter.cells.append(_cell(chapter, cell, number))
     if not chapter.cells or not chapter.cells[0].source.startswith("# "):
@@ -75,9 +71,27 @@ def read(root: pathlib.Path, path: str) -> Chapter:
 
 def all_chapters(root: pathlib.Path) -> list[Chapter]:
     """Every chapter below solutions/, in order."""
+    return [read(root, path) for path in paths(root)]
+
+
+def paths(root: pathlib.Path) -> list[str]:
+    """The paths of all chapters, in order. Nothing is read."""
     folder = root / "solutions"
-    paths = sorted(p.relative_to(folder).with_suffix("").as_posix() for p in folder.rglob("*.py"))
-    return [read(root, path) for path in paths]
+    return sorted(p.relative_to(folder).with_suffix("").as_posix() for p in folder.rglob("*.py"))
+
+
+def title_of(root: pathlib.Path, path: str) -> str:
+    """A chapter's title, of which nothing but the header is read."""
+    return _opened(root, path)[0].title
+
+
+def _opened(root: pathlib.Path, path: str) -> tuple[Chapter, str]:
+    """A chapter with what its header says, and the text of its cells."""
+    text = (root / "solutions" / f"{path}.py").read_text(encoding="utf-8")
+    chapter = Chapter(path)
+    header = _HEADER.match(text)
+    _read_header(chapter, header.group(1) if header else "")
+    return chapter, (text[header.end() :] if header else text).lstrip("\n")  # jupytext makes a cell of a blank line
 
 
 def _read_header(chapter: Chapter, text: str) -> None:

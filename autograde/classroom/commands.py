@@ -6,9 +6,12 @@ import argparse
 import contextlib
 import os
 import pathlib
+import shutil
 import sys
+from collections.abc import Iterator
 
 from autograde.classroom.folder import Course
+from autograde.files import FULL
 
 
 def add_commands(commands) -> None:
@@ -81,16 +84,38 @@ def _release(options) -> int:
 
     course = Course(options.course)
     section = course.section(options.section)
-    result = api_of(course).generate_assignment(section, force=True)
-    if not result["success"]:
-        lines = f"{result.get('log') or ''}\n{result.get('error') or ''}".splitlines()
-        causes = [line for line in lines if "Error" in line and "NbGrader" not in line] or ["it did not say why"]
-        raise ValueError(f"nbgrader could not release {section}: {causes[-1].strip()}")
+    with _restored(course.root / "release" / section):
+        result = api_of(course).generate_assignment(section, force=True)
+        if not result["success"]:
+            lines = f"{result.get('log') or ''}\n{result.get('error') or ''}".splitlines()
+            if any("disk is full" in line or "No space left" in line for line in lines):
+                raise ValueError(FULL)
+            causes = [line for line in lines if "Error" in line and "NbGrader" not in line] or ["it did not say why"]
+            raise ValueError(f"nbgrader could not release {section}: {causes[-1].strip()}")
     with _book(options) as book:
         book.again_points()
     notebooks = [of.name for of in course.outlines(section)]
     print(f"release/{section} is ready with {len(notebooks)} notebooks: hand that folder out.")
     return 0
+
+
+@contextlib.contextmanager
+def _restored(folder: pathlib.Path) -> Iterator[None]:
+    """Where the body fails, the folder is what it was: nbgrader removes a release before it makes the next."""
+    before = folder.with_name(f".{folder.name}-before")
+    if before.exists():  # somebody pulled the plug
+        shutil.rmtree(folder, ignore_errors=True)
+        before.rename(folder)
+    if folder.exists():
+        folder.rename(before)
+    try:
+        yield
+    except BaseException:
+        if before.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            before.rename(folder)
+        raise
+    shutil.rmtree(before, ignore_errors=True)
 
 
 def _collect(options) -> int:

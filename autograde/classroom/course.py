@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 import secrets
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from autograde.files import replace
 from autograde.repository import ROOT
@@ -37,12 +36,17 @@ Keep the file `secret` to yourself and keep it: the hidden tests are drawn from 
 
 
 def make_course(
-    folder: pathlib.Path, root: pathlib.Path = ROOT, chapters: Sequence[str] = (), each: bool = False
+    folder: pathlib.Path,
+    root: pathlib.Path = ROOT,
+    chapters: Sequence[str] = (),
+    each: bool = False,
+    told: Callable[[str], None] = lambda text: None,
 ) -> list[str]:
     """Fill a new or empty folder with source/, nbgrader_config.py, a secret and a README. Returns the assignments.
 
     `chapters` ("02_applications/02_sampling", or a whole section) narrows down what is in source/. An assignment is a
     section, or with `each` a chapter. Into a folder that is a course already they are added, as further assignments.
+    `told` hears of each chapter as it is made.
 
     Raises ValueError where a chapter is unknown, an assignment is there already, or the folder is something else.
     """
@@ -51,7 +55,7 @@ def make_course(
     if folder.exists() and not (known and chapters) and (not folder.is_dir() or any(folder.iterdir())):
         more = " To add chapters to it, name them." if known else ""
         raise ValueError(f"{folder} is not an empty folder. Name a new one, so that nothing is overwritten.{more}")
-    assignments = _write_source(folder / "source", root, chapters, each)
+    assignments = _write_source(folder / "source", root, chapters, each, told)
     if not known:
         (folder / "nbgrader_config.py").write_text(CONFIG, encoding="utf-8")
         (folder / "README.md").write_text(_README, encoding="utf-8")
@@ -61,27 +65,30 @@ def make_course(
     return assignments
 
 
-def _write_source(source: pathlib.Path, root: pathlib.Path, chapters: Sequence[str], each: bool) -> list[str]:
-    """Write the wanted notebooks with solutions; gives the assignments."""
-    from autograde.authoring.build import solution_notebooks
+def _write_source(
+    source: pathlib.Path, root: pathlib.Path, chapters: Sequence[str], each: bool, told: Callable[[str], None]
+) -> list[str]:
+    """Write the wanted notebooks with solutions; gives the assignments. Only those are made, and all before any."""
+    from autograde.authoring.build import as_text, sources
+    from autograde.authoring.chapter import paths
 
-    with tempfile.TemporaryDirectory() as folder:
-        made = {path.relative_to(folder).with_suffix("").parts: path for path in solution_notebooks(folder, root)}
-        made = {parts: path for parts, path in made.items() if len(parts) == 2}  # others can't be an assignment's
-        names = {name for section, chapter in made for name in (section, f"{section}/{chapter}")}
-        if unknown := [name for name in chapters if name not in names]:
-            raise ValueError(f"There is no chapter {unknown[0]!r}. There are {', '.join(sorted(names))}.")
-        wanted = {
-            (chapter if each else section, path)
-            for (section, chapter), path in made.items()
-            if not chapters or {section, f"{section}/{chapter}"} & set(chapters)
-        }
-        assignments = sorted({assignment for assignment, _ in wanted})
-        if there := [name for name in assignments if (source / name).exists()]:
-            raise ValueError(
-                f"{source / there[0]} is there already, and an assignment that was handed in can't grow. Set further "
-                "chapters as assignments of their own, with --each."
-            )
-        for assignment, path in wanted:
-            replace(source / assignment / path.name, path.read_text(encoding="utf-8"))
+    known = {path: path.split("/") for path in paths(root) if path.count("/") == 1}  # others can't be an assignment's
+    names = {*known, *(section for section, _ in known.values())}
+    if unknown := [name for name in chapters if name not in names]:
+        raise ValueError(f"There is no chapter {unknown[0]!r}. There are {', '.join(sorted(names))}.")
+    wanted = {
+        path: pathlib.Path(chapter if each else section, f"{chapter}.ipynb")
+        for path, (section, chapter) in known.items()
+        if not chapters or {section, path} & set(chapters)
+    }
+    assignments = sorted({place.parts[0] for place in wanted.values()})
+    if there := [name for name in assignments if (source / name).exists()]:
+        raise ValueError(
+            f"{source / there[0]} is there already, and an assignment that was handed in can't grow. Set further "
+            "chapters as assignments of their own, with --each."
+        )
+    numbers = {path: number for number, path in enumerate(wanted, start=1)}
+    made = sources(root, wanted, lambda path: told(f"{numbers[path]:>3}/{len(wanted)}  {path}"))
+    for path, notebook in made.items():
+        replace(source / wanted[path], as_text(notebook))
     return assignments

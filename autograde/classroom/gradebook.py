@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import logging
 import os
 import pathlib
+import sqlite3
 import sys
 import warnings
 from collections.abc import Iterator
@@ -32,12 +34,13 @@ class Busy(ValueError):
 
 
 def api_of(course: Course):
-    """nbgrader's API on a course folder, with this course's configuration."""
+    """nbgrader's API on a course folder, with this course's configuration. Raises Busy as `opened` does."""
     from nbgrader.apps import NbGraderAPI
     from traitlets.config import Config
 
     from autograde.nbgrader_config import configure
 
+    _look_at(course)
     programs = str(pathlib.Path(sys.executable).parent)  # nbgrader calls a bare `alembic`
     if programs not in os.environ.get("PATH", "").split(os.pathsep):
         os.environ["PATH"] = f"{programs}{os.pathsep}{os.environ.get('PATH', '')}"
@@ -50,18 +53,44 @@ def api_of(course: Course):
 
 @contextlib.contextmanager
 def opened(course: Course) -> Iterator:
-    """nbgrader's Gradebook. Raises Busy where the database is locked, damaged, or the disk is full."""
-    from nbgrader.api import Gradebook
+    """nbgrader's Gradebook. Raises Busy where the database is locked, old, damaged, read-only, or the disk is full."""
+    from nbgrader.api import Gradebook, InvalidEntry
     from sqlalchemy.exc import DatabaseError, SAWarning
 
     if not course.database.exists():
         raise Busy(f"{course.database} is missing: run `autograde release SECTION` first.")
+    _look_at(course)
     warnings.filterwarnings("ignore", category=SAWarning)  # nbgrader's own models cause some at every new submission
     try:
         with Gradebook(f"sqlite:///{course.database}?timeout={PATIENCE}", course_id="transformers") as gradebook:
             yield gradebook
     except DatabaseError as error:
         raise Busy(_in_words(str(error.orig), course)) from None
+    except InvalidEntry as error:  # what nbgrader makes of an error of the database
+        if "sqlite3." not in str(error):
+            raise
+        raise Busy(_in_words(str(error), course)) from None
+
+
+def _look_at(course: Course) -> None:
+    """Raises Busy for an older nbgrader's database, before nbgrader adds tables to it that its own upgrade makes."""
+    from nbgrader.api import Base, app_log
+
+    app_log.setLevel(logging.CRITICAL)  # what goes wrong with a database is our sentence, without nbgrader's traceback
+    if not course.database.is_file() or not course.database.stat().st_size:
+        return
+    with contextlib.suppress(sqlite3.Error), contextlib.closing(_read_only(course.database)) as database:
+        for name, table in Base.metadata.tables.items():
+            there = {row[1] for row in database.execute(f'pragma table_info("{name}")')}
+            if not {column.name for column in table.columns} <= there:
+                raise Busy(
+                    f"{course.database} is an older nbgrader's. Run `nbgrader db upgrade` in its folder, which keeps "
+                    "a copy of it, then the same command again: nothing is lost."
+                )
+
+
+def _read_only(path: pathlib.Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=PATIENCE)
 
 
 def _in_words(said: str, course: Course) -> str:
@@ -72,7 +101,7 @@ def _in_words(said: str, course: Course) -> str:
         )
     if "full" in said or "disk I/O" in said:
         return f"The disk of {course.database} is full. Make room and run the same command again: nothing is lost."
-    if "readonly" in said:
+    if "readonly" in said or "unable to open" in said:
         return f"{course.database} can't be written: check who owns it, then run the same command again."
     return f"{course.database} can't be used ({said}). Restore it from a copy."
 
@@ -136,7 +165,7 @@ class Book:
         before, self.points.changed[exercise] = everything[exercise].max_score, points
         found = [(s, e["report"]) for s, result in results.items() for e in exercises_of(result)]
         reports = {student: report for student, report in found if report["exercise"] == exercise}
-        kept = self.points.kept.setdefault(exercise, {}) if points == 0 else self.points.kept.pop(exercise, {})
+        kept = self.points.kept.setdefault(exercise, {})
         for submission in self.assignment.submissions:
             student = submission.student.id
             for grade in [g for n in submission.notebooks for g in n.grades if g.name == f"check_{exercise}"]:
@@ -147,12 +176,15 @@ class Book:
                 if points == 0 and (grade.manual_score is not None or grade.extra_credit):
                     kept[student] = [grade.manual_score, grade.extra_credit]
                     grade.manual_score = grade.extra_credit = None
-                elif points and student in kept:
+                elif points and not before and student in kept:
                     grade.manual_score, grade.extra_credit = kept[student]
             self.late.apply(submission)
         everything[exercise].max_score = points
         self.points.save()
         self.gradebook.db.commit()
+        if points:  # not before the gradebook has it again
+            del self.points.kept[exercise]
+            self.points.save()
 
     def again_points(self) -> None:
         """After a release, which entered the source's points: what a teacher has changed."""

@@ -18,6 +18,7 @@ from autograde import cli
 from autograde.authoring import build, lint
 from autograde.authoring.chapter import AuthoringError, stubbed
 from autograde.authoring.lint import exercises_of
+from autograde.classroom.course import make_course
 from autograde.repository import ROOT
 
 
@@ -385,3 +386,34 @@ def test_chapters_are_set_together_or_one_by_one(tmp_path, capsys):
     assert "To add chapters to it" in ran()[1].err
     assert (tmp_path / "class/secret").read_bytes() == secret
     assert len({chapter.path.rpartition("/")[2] for chapter in chapters()}) == len(chapters())
+
+
+def test_some_chapters_are_made_alone_as_they_are_among_all(tmp_path):
+    root = course(tmp_path, GOOD)
+    second = HEADER.replace("start_here", '""')
+    course(tmp_path, second + DEMO, "01_one/02_second")
+    whole = {path: build.as_text(notebook) for path, notebook in build.sources(root).items()}
+    course(tmp_path, second + "# %%\nunmarked = 1\n", "01_one/02_second")
+    with pytest.raises(AuthoringError, match="02_second"):
+        build.sources(root)
+    told = []
+    alone = build.sources(root, ["01_one/01_chapter"], told.append)
+    assert {path: build.as_text(notebook) for path, notebook in alone.items()} == {told[0]: whole[told[0]]}
+    (root / "solutions/01_one/01_chapter.py").write_text(GOOD.replace("check(softmax)", "pass"))
+    with pytest.raises(AuthoringError, match="never calls check"):
+        build.sources(root, ["01_one/01_chapter"])
+
+
+def test_a_course_of_one_chapter_reads_no_other_and_says_how_far_it_is(tmp_path):
+    root = course(tmp_path, GOOD)
+    course(tmp_path, "no chapter at all", "01_one/02_second")
+    told = []
+    made = make_course(tmp_path / "class", root, ["01_one/01_chapter"], told=told.append)
+    assert made == ["01_one"] and told == ["  1/1  01_one/01_chapter"]
+    assert [p.name for p in (tmp_path / "class/source").rglob("*.ipynb")] == ["01_chapter.ipynb"]
+    with pytest.raises(ValueError, match="no chapter '01_one/03_third'. There are 01_one, 01_one/01_chapter"):
+        make_course(tmp_path / "other", root, ["01_one/03_third"])
+    assert not (tmp_path / "other").exists()
+    with pytest.raises(AuthoringError, match="02_second"):
+        make_course(tmp_path / "other", root)
+    assert not (tmp_path / "other" / "source").exists()

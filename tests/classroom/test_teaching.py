@@ -79,7 +79,7 @@ def test_feedback_names_the_misconceptions_that_the_guide_promises(taught):
 def test_the_report_shows_who_resembles_whom(taught):
     page = (taught / "reports" / f"{SECTION}.html").read_text(encoding="utf-8")
     alike = page.split("resemble each other</h2>")[1].split("<h2>")[0]
-    assert "<td>bob</td><td>cleo</td>" in alike
+    assert "<td>bob · cleo</td>" in alike
 
 
 def test_the_guide_s_second_walk_changes_what_it_says(taught):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -90,6 +92,24 @@ def session():
     made = Session("bubblewrap", limits=PATIENT)
     yield made
     made.close()
+
+
+CHECKS = """
+import sys
+import torch
+from autograde.classroom.inside import frames, worker
+from autograde.exercise import Case, Exercise
+from autograde.judging.calls import run_once
+
+worker.import_ahead("import torch")
+before = set(sys.modules)
+exercise = Exercise("f", 1, tuple, forbid=("torch.softmax",))
+found = run_once(lambda x: 2 * x, exercise, Case((torch.ones(3),), {}, backward=((0,), (0,))))
+size, sent = frames._HEAD.size, frames.pack(worker._message(found))
+header = frames._HEAD.unpack(sent[:size])[1]
+said = frames.unpack(sent[size : size + header], sent[size + header :])
+print(said["failure"], len(set(sys.modules) - before), sorted(set(sys.modules) - before)[:9])
+"""
 
 
 def run(session: Session, source: str) -> str:
@@ -186,3 +206,11 @@ def test_a_solution_is_graded_in_a_turn(session):
     session.begin([*steps, Step("check", exercise.name, "")], {exercise.name: exercise})
     assert grade(exercise, None, 7, runner=session.runner).earned == exercise.points
     assert type(session.sandbox._started) is starting.Turn
+
+
+def test_what_libraries_import_late_is_imported_before_the_checks_part():
+    """Each check is a process of its own, and would import it anew."""
+    ran = subprocess.run([sys.executable, "-c", CHECKS], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    failure, count = ran.stdout.split()[:2]
+    assert failure == "None" and int(count) < 20, ran.stdout

@@ -1,13 +1,15 @@
 """Which submissions resemble each other: a list to look at, never a verdict.
 
 Names, comments and layout don't count: a notebook becomes the sequence of its token kinds (pygments), and two of them
-are compared by RapidFuzz. Short correct solutions resemble each other anyway, so a pair is listed by how far it
-stands above what is usual in this class for the same notebook.
+are compared by RapidFuzz. Short correct solutions resemble each other anyway, so two are alike only where they stand
+well above what is usual in this class for the same notebook. Who is alike by way of others is in one group with them:
+a solution that went round is one row, however many have it, and no row is left out.
 """
 
 from __future__ import annotations
 
 import keyword
+from collections import defaultdict
 from dataclasses import dataclass
 
 _LEAST_TOKENS = 60
@@ -15,28 +17,31 @@ _LEAST = 0.85
 
 
 @dataclass(frozen=True)
-class Pair:
-    """Two students' solutions of one notebook. `ratio` is 1 for the same tokens; `usual` is the class's median."""
+class Group:
+    """Students whose solutions of one notebook resemble each other: each one's at least one other's.
+
+    `least` and `most` are of the pairs that do, 1 for the same tokens; `usual` is the median of the class's pairs.
+    `same_text` holds those who have the very same text.
+    """
 
     notebook: str
-    one: str
-    other: str
-    ratio: float
+    students: tuple[str, ...]
+    least: float
+    most: float
     usual: float
-    same_text: bool
+    same_text: tuple[tuple[str, ...], ...] = ()
 
 
-def pairs(results: dict[str, dict], most: int = 30) -> list[Pair]:
-    """The pairs that resemble each other most, at most `most` of them."""
+def groups(results: dict[str, dict]) -> list[Group]:
+    """All groups of all notebooks, the most striking first."""
     found = []
     for name in sorted({n for r in results.values() for n in r["notebooks"]}):
-        found += _pairs_of(name, {s: _texts(r["notebooks"].get(name)) for s, r in results.items()})
-    found.sort(key=lambda p: (-p.same_text, -(p.ratio - p.usual), p.notebook, p.one, p.other))
-    return found[:most]
+        found += _groups_of(name, {s: _texts(r["notebooks"].get(name)) for s, r in results.items()})
+    return sorted(found, key=lambda g: (not g.same_text, g.usual - g.most, g.notebook, g.students))
 
 
-def _pairs_of(name: str, texts: dict[str, dict[str, str]]) -> list[Pair]:
-    """One notebook's pairs: the mean over the exercises that both have solved, each by its length."""
+def _groups_of(name: str, texts: dict[str, dict[str, str]]) -> list[Group]:
+    """A notebook's groups. Ratios are means over the exercises that both have solved, by their lengths."""
     import numpy as np
     from rapidfuzz import process
     from rapidfuzz.distance import Indel
@@ -49,17 +54,41 @@ def _pairs_of(name: str, texts: dict[str, dict[str, str]]) -> list[Pair]:
         lengths = np.array([len(text) for text in coded], dtype=np.float32)
         both = np.minimum(lengths[:, None], lengths[None])
         alike, weight = alike + both * ratios, weight + both
-    judged = np.triu(weight >= _LEAST_TOKENS, 1)
+    judged = weight >= _LEAST_TOKENS
+    np.fill_diagonal(judged, False)
     alike = alike / np.maximum(weight, 1)
     usual = float(np.median(alike[judged])) if judged.any() else 0.0
-    return [
-        Pair(name, students[i], students[j], float(alike[i, j]), usual, _same(texts[students[i]], texts[students[j]]))
-        for i, j in zip(*np.nonzero(judged & (alike >= _LEAST)), strict=True)
-    ]
+    near = judged & (alike >= max(_LEAST, (1 + usual) / 2) - 1e-6)
+    found = []
+    for members in _connected([row.nonzero()[0].tolist() for row in near]):
+        ratios = alike[np.ix_(members, members)][near[np.ix_(members, members)]]
+        names = tuple(students[i] for i in members)
+        same = _same_text({s: texts[s] for s in names})
+        found.append(Group(name, names, float(ratios.min()), float(ratios.max()), usual, same))
+    return found
 
 
-def _same(one: dict[str, str], other: dict[str, str]) -> bool:
-    return [text.split() for text in one.values()] == [text.split() for text in other.values()]
+def _connected(near: list[list[int]]) -> list[list[int]]:
+    """Who is near whom -> the sets that hang together, of two at least, sorted."""
+    found, left = [], {i for i, others in enumerate(near) if others}
+    while left:
+        members, waiting = set(), [min(left)]
+        while waiting:
+            one = waiting.pop()
+            if one not in members:
+                members.add(one)
+                waiting += near[one]
+        left -= members
+        found.append(sorted(members))
+    return found
+
+
+def _same_text(texts: dict[str, dict[str, str]]) -> tuple[tuple[str, ...], ...]:
+    """Those who have one text, layout aside."""
+    known = defaultdict(list)
+    for student, parts in texts.items():
+        known[tuple(tuple(text.split()) for text in parts.values())].append(student)
+    return tuple(tuple(students) for students in known.values() if len(students) > 1)
 
 
 def _texts(notebook: dict | None) -> dict[str, str]:

@@ -9,7 +9,7 @@ from collections import Counter
 
 from autograde.classroom.folder import Course
 from autograde.classroom.journal import NOTHING, exercises_of, summary_of
-from autograde.classroom.reports.alike import pairs
+from autograde.classroom.reports.alike import Group, groups
 from autograde.classroom.reports.pages import page, table
 from autograde.classroom.scores import Standing, standings
 from autograde.classroom.task import STAMP
@@ -119,15 +119,26 @@ def _misconceptions(results: dict[str, dict]) -> list[str]:
 
 
 def _alike(results: dict[str, dict]) -> list[str]:
-    found = pairs(results)
+    found = groups(results)
     if not found:
         return ["<p>No two submissions resemble each other more than short solutions do anyway.</p>"]
-    rows = [(p.notebook, p.one, p.other, f"{p.ratio:.0%}", f"{p.usual:.0%}", "same text" * p.same_text) for p in found]
+    rows = [(g.notebook, " · ".join(g.students), _span(g), f"{g.usual:.0%}", _same_text(g)) for g in found]
     told = (
         "Names, comments and layout are left out of the comparison. A high number is a reason to look, and no proof: "
-        "short functions have few shapes, and people learn together."
+        "short functions have few shapes, and people learn together. In a group each resembles at least one other."
     )
-    return [f"<p>{told}</p>", table(["notebook", "", "", "alike", "usual in this class", ""], rows)]
+    return [f"<p>{told}</p>", table(["notebook", "students", "alike", "usual in this class", "same text"], rows)]
+
+
+def _span(group: Group) -> str:
+    least, most = f"{group.least:.0%}", f"{group.most:.0%}"
+    return most if least == most else f"{least} to {most}"
+
+
+def _same_text(group: Group) -> str:
+    if group.same_text == (group.students,):
+        return "all"
+    return "; ".join(" · ".join(students) for students in group.same_text)
 
 
 def _picture(fig, alt: str) -> str:
