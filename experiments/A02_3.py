@@ -99,10 +99,11 @@ def started(model: nn.Module, engine: str):
     if engine == "torch":
         return model
     if engine == "compile":
-        import torch._inductor.config
+        from torch._inductor import config
 
         torch.compiler.reset()
-        torch._inductor.config.compile_threads = 1  # else the compiler is nobody's child, and its seconds are lost
+        config.force_disable_caches = True  # a cold start, also the second time
+        config.compile_threads = 1  # else the compiler is nobody's child, and its seconds are lost
         return torch.compile(model, dynamic=True)
     import onnxruntime
 

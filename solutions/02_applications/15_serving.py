@@ -12,7 +12,7 @@
 # Two people use the same model on the same machine. One pays ten times as much for a token as the other. Between them
 # stands the **serving engine**: it decides what is computed together, what is kept, and what is guessed.
 #
-# The interview question: **in which directions can the performance of a large model be optimised?** (大模型性能优化方向)
+# The interview question, 大模型性能优化方向: **in which directions can a large model's performance be optimised?**
 # The usual notes say: compress it, optimise its graph, compile it, buy newer hardware. Here you measure what a model
 # waits for, and then build the parts of an engine that follow from it: a paged cache, a scheduler, shared prefixes,
 # speculation.
@@ -36,7 +36,7 @@ import torch.nn.functional as F
 from transformers import DynamicCache
 
 from autograde import check
-from labkit import COLORS, evidence, figure, interval, own, shakespeare, show, smollm, verdict
+from labkit import COLORS, evidence, figure, own, shakespeare, show, smollm, verdict
 
 torch.set_num_threads(1)  # times of one core: they mean the same everywhere, whoever else uses the others
 
@@ -69,9 +69,9 @@ with torch.inference_mode():
 each = {n: 1000 * seconds / n for n, seconds in STEP.items()}
 fig, (left, right) = figure(1, 2, width=10, height=3.3)
 left.plot(COUNTS, [1000 * STEP[n] for n in COUNTS], "o-", color=COLORS[0])
-left.set(xlabel="tokens in one pass", ylabel="a pass, ms", xscale="log", yscale="log")
+left.set(xlabel="tokens in one pass", ylabel="a pass, ms", xscale="log", ylim=(0, None))
 right.plot(COUNTS, [each[n] for n in COUNTS], "o-", color=COLORS[1])
-right.set(xlabel="tokens in one pass", ylabel="a token, ms", xscale="log", yscale="log")
+right.set(xlabel="tokens in one pass", ylabel="a token, ms", xscale="log", ylim=(0, None))
 for ax in (left, right):
     ax.set_xticks(COUNTS, COUNTS)
     ax.minorticks_off()
@@ -130,25 +130,24 @@ check(roofline)
 
 # %% [markdown]
 # Now the roof of *this* machine. Its bandwidth: how fast is a long vector summed up? Its peak: how fast are two large
-# matrices multiplied? The dots are a layer of 2048 × 2048 float32 weights, eight different ones in turn, so that no
-# cache holds them. Your function draws the line.
+# matrices multiplied? The dots are a layer of 2048 × 2048 float32 weights, four different ones in turn, so that
+# no cache holds them. Your function draws the line. It is a limit: no layer can lie above it, and many lie below.
 
 # %% tags=["payoff"]
 with torch.inference_mode():
-    long, square = torch.ones(2**26), torch.randn(1024, 1024)
-    BANDWIDTH = long.nbytes / seconds_of(lambda: long.sum(), 5)
+    long, square = torch.ones(2**24), torch.randn(1024, 1024)
+    BANDWIDTH = long.nbytes / seconds_of(long.sum, 5)
     PEAK = 2 * 1024**3 / seconds_of(lambda: square @ square, 5)
-    del long
-    width, weights = 2048, [torch.randn(2048, 2048) for _ in range(8)]
+    width, weights = 2048, [torch.randn(2048, 2048) for _ in range(4)]
     counts, dots = [1, 2, 4, 8, 16, 32, 64, 128], {}
     for rows in counts:
         x = torch.randn(rows, width)
         dots[rows] = seconds_of(lambda x=x: [F.linear(x, w) for w in weights], 2 if rows < 64 else 1) / len(weights)
-    del weights
+    long = weights = None  # memory for what follows
 
 roofs = {rows: roofline(rows, width, width, PEAK, BANDWIDTH, number_bytes=4) for rows in counts}
 turn = next((rows for rows in counts if roofs[rows][2] == "compute"), counts[-1])
-fig, ax = figure(width=8.5, height=3.6)
+fig, ax = figure(width=9, height=3.6)
 ax.plot([float(roofs[n][0]) for n in counts], [2 * n * width**2 / float(roofs[n][1]) / 1e9 for n in counts],
         color=COLORS[0], label="your roofline")
 ax.plot([float(roofs[n][0]) for n in counts], [2 * n * width**2 / dots[n] / 1e9 for n in counts], "o", color=COLORS[1],
@@ -161,8 +160,8 @@ ax.legend(loc="lower right")
 reached = [2 * n * width**2 / dots[n] / 1e9 for n in (1, 128)]
 show(fig, f"Speed against arithmetic intensity, both logarithmic. The roof rises to {PEAK / 1e9:.0f} GFLOP/s; measured "
           f"are {reached[0]:.1f} with one token and {reached[1]:.0f} with 128.",
-     title=f"{BANDWIDTH / 1e9:.0f} GB/s and {PEAK / 1e9:.0f} GFLOP/s: from {turn} tokens on it is the arithmetic. "
-           f"One token reaches {100 * reached[0] / (PEAK / 1e9):.0f} % of the peak")
+     title=f"{BANDWIDTH / 1e9:.0f} GB/s and {PEAK / 1e9:.0f} GFLOP/s meet at {turn} tokens. One token reaches "
+           f"{100 * reached[0] / (PEAK / 1e9):.0f} % of the peak, 128 tokens {100 * reached[1] / (PEAK / 1e9):.0f} %")
 
 # %% [markdown]
 # The same function with the data sheet of an H100 (SXM: 989 · 10¹² bf16 operations and 3.35 · 10¹² bytes a second), for
@@ -185,19 +184,19 @@ for rows in (1, 16, 64, 256, 1024):
 # changed in three ways: 8-bit weights; half of its weights set to zero; half of its neurons taken out, as in a
 # distilled or structurally pruned model. Guess first: which of the three computes less?
 #
-# Fixed before the run: *correct* if in all three both the bytes and the multiply-adds fall, *wrong* if neither falls in
-# any, else *imprecise*. The controls: without half of the neurons it must be faster, measured against itself it must not.
+# Fixed before the run: *correct* if in all three both the bytes and the multiply-adds fall, *wrong* if neither falls
+# in any, else *imprecise*. The controls: without half of the neurons it must be faster, measured against itself it
+# must not.
 
 # %% claim="A02.1"
 lighter = evidence("A02.1")
 arms = [arm for arm in lighter.arms if arm != "the same again"]
 falls = {arm: [lighter.interval(arm, what).mean < 0.99 for what in ("bytes", "multiply_adds")] for arm in arms}
-if all(map(all, falls.values())):
-    word = "correct"
-else:
-    word = "imprecise" if any(map(any, falls.values())) else "wrong"
+word = "imprecise" if any(map(any, falls.values())) else "wrong"
+word = "correct" if all(map(all, falls.values())) else word
 fig, axes = figure(1, 4, width=10.5, height=2.9, sharey=True)
-columns = {"bytes": "bytes", "multiply_adds": "multiply-adds", "decode": "time, one token", "prefill": "time, 256 tokens"}
+columns = {"bytes": "bytes", "multiply_adds": "multiply-adds", "decode": "time, one token",
+           "prefill": "time, 256 tokens"}
 for ax, (what, label) in zip(axes, columns.items(), strict=True):
     for row, arm in enumerate(lighter.arms):
         of = lighter.interval(arm, what)
@@ -368,9 +367,9 @@ def new_weights(g, vocabulary=256):
         return torch.nn.Parameter(torch.randn(out, into, generator=g) * scale * into**-0.5)
 
     def layer():
-        attend = {"norm1": torch.nn.Parameter(torch.ones(D)), **{w: matrix(D, D) for w in "qkv"}, "o": matrix(D, D, 0.4)}
+        attend = {**{w: matrix(D, D) for w in "qkv"}, "o": matrix(D, D, 0.4)}
         feed = {"gate": matrix(HIDDEN, D), "up": matrix(HIDDEN, D), "down": matrix(D, HIDDEN, 0.4)}
-        return attend | {"norm2": torch.nn.Parameter(torch.ones(D))} | feed
+        return {norm: torch.nn.Parameter(torch.ones(D)) for norm in ("norm1", "norm2")} | attend | feed
 
     embed = torch.nn.Parameter(0.1 * torch.randn(vocabulary, D, generator=g))
     return {"embed": embed, "norm": torch.nn.Parameter(torch.ones(D)), "layers": [layer() for _ in range(DEPTH)]}
@@ -448,7 +447,8 @@ with torch.inference_mode():
     whole, _ = served(test[:4, :40], empty(4))
     first, cache = served(test[:4, :25], empty(4))
     second, _ = served(test[:4, 25:40], cache)
-print(f"read at once or in two parts: largest difference {float((torch.cat([first, second], 1) - whole).abs().max()):.0e}")
+apart = float((torch.cat([first, second], 1) - whole).abs().max())
+print(f"read at once or in two parts: largest difference {apart:.0e}")
 
 # %% [markdown]
 # The export follows one call symbolically (the `dynamo` exporter, torch's default by now). What may vary has to be
@@ -459,7 +459,7 @@ import onnx
 import onnxruntime
 
 folder = Path(tempfile.mkdtemp(prefix="serving-"))
-plain_file = folder / "gpt.onnx"
+raw_file, plain_file = folder / "gpt.raw.onnx", folder / "gpt.onnx"
 with torch.inference_mode():
     _, past = served(test[:2, :7], empty(2))
 rows_vary, step_varies, past_varies = (torch.export.Dim(name) for name in ("rows", "step", "past"))
@@ -467,10 +467,12 @@ start = time.process_time()
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     program = torch.onnx.export(
-        served, (test[:2, :5], past.clone()), dynamo=True, verbose=False,
+        served, (test[:2, :5], past.clone()), dynamo=True, verbose=False, optimize=False,
         dynamic_shapes=({0: rows_vary, 1: step_varies}, {2: rows_vary, 4: past_varies}),
         input_names=["ids", "past"], output_names=["logits", "cache"],
     )
+program.save(str(raw_file))  # as it was followed, for a comparison below
+program.optimize()  # what the exporter does unless told otherwise: constants, and what nobody needs
 program.save(str(plain_file))
 EXPORT = time.process_time() - start
 
@@ -516,36 +518,37 @@ numpy_engine = ReferenceEvaluator(str(plain_file))
 reference = torch.from_numpy(numpy_engine.run(None, {"ids": ids.numpy(), "past": past.numpy()})[0])
 agree = float((reference - asked(session, ids, past)[0]).abs().max())
 word = "wrong" if agree < 1e-3 else "unverifiable"
-verdict("T07.18", word, f"One file, two engines on one CPU: their logits differ by at most {agree:.0e}. ONNX is a format "
-        "for graphs; TensorRT, which was not run here, is a compiler and runtime. Both are software.")
+del numpy_engine
+verdict("T07.18", word, f"One file, two engines on one CPU: their logits differ by at most {agree:.0e}. ONNX is a "
+        "format for graphs; TensorRT, which was not run here, is a compiler and runtime. Both are software.")
 
 # %% [markdown]
 # ## What graph optimisation is
 #
 # "Computation-graph optimisation: **data parallelism and model parallelism**", say the notes. ONNX Runtime can save the
-# graph that it really runs. What did it do to yours?
+# graph that it really runs. What does it make of yours, as the exporter first wrote it down?
 #
-# Fixed before the run: *wrong* if on one device, with nothing split, the optimised graph has at least a tenth fewer nodes
-# and the same results to 1e-3, while splitting the batch in two (data parallelism) leaves each half's graph as it is.
-# *Correct* if nothing changes without a split; else *imprecise*.
+# Fixed before the run: *wrong* if on one device, with nothing split, the optimised graph has at least a tenth fewer
+# nodes and the same results to 1e-3, while splitting the batch in two (data parallelism) leaves each half's graph as
+# it is. *Correct* if nothing changes without a split; else *imprecise*.
 
 # %% claim="A02.2"
-before = session_of(plain_file, optimise=False)
-graphs = {name: Counter(node.op_type for node in onnx.load(plain_file.with_suffix(f".{name}.onnx")).graph.node)
+before, optimised = session_of(raw_file, optimise=False), session_of(raw_file)
+graphs = {name: Counter(node.op_type for node in onnx.load(raw_file.with_suffix(f".{name}.onnx")).graph.node)
           for name in ("before", "after")}
 total = {name: sum(kinds.values()) for name, kinds in graphs.items()}
 ids, past = test[:2, :48], empty(2)
-alike = float((asked(before, ids, past)[0] - asked(session, ids, past)[0]).abs().max())
-halves = torch.cat([asked(session, ids[:1], empty())[0], asked(session, ids[1:], empty())[0]])
-split = float((halves - asked(session, ids, past)[0]).abs().max())
+alike = float((asked(before, ids, past)[0] - asked(optimised, ids, past)[0]).abs().max())
+halves = torch.cat([asked(optimised, ids[:1], empty())[0], asked(optimised, ids[1:], empty())[0]])
+split = float((halves - asked(optimised, ids, past)[0]).abs().max())
 rewritten = total["after"] < 0.9 * total["before"] and alike < 1e-3
 word = "wrong" if rewritten and split < 1e-3 else "correct" if total["after"] == total["before"] else "imprecise"
 with torch.inference_mode():
     wait = {name: 1000 * seconds_of(lambda engine=engine: asked(engine, ids, past), 9)
-            for name, engine in (("before", before), ("after", session))}
+            for name, engine in (("before", before), ("after", optimised))}
 
-kinds = sorted(set(graphs["before"]) | set(graphs["after"]), key=lambda kind: -graphs["before"][kind] - graphs["after"][kind])
-kinds = [kind for kind in kinds if graphs["before"][kind] != graphs["after"][kind]][:16]
+kinds = [kind for kind, _ in (graphs["before"] + graphs["after"]).most_common()
+         if graphs["before"][kind] != graphs["after"][kind]][:16]
 fig, ax = figure(width=10, height=3.4)
 for at, (name, color) in enumerate((("before", COLORS[5]), ("after", COLORS[0]))):
     ax.bar([i + 0.4 * at - 0.2 for i in range(len(kinds))], [graphs[name][kind] for kind in kinds], 0.4, color=color,
@@ -558,8 +561,8 @@ show(fig, f"Bars: nodes by kind before and after the optimiser. In all {total['b
           f"kinds: {', '.join(new)}.",
      title=f"On one device: {total['before']} nodes become {total['after']}; new are {', '.join(sorted(new)[:4])}")
 verdict("A02.2", word, f"{total['before']} nodes become {total['after']}, {wait['before']:.2f} ms become "
-        f"{wait['after']:.2f} ms, and the logits move by at most {alike:.0e}; nothing was split. Halves of the batch run "
-        f"through the very same graph (difference {split:.0e}).")
+        f"{wait['after']:.2f} ms, and the logits move by at most {alike:.0e}; nothing was split. Halves of the batch "
+        f"run through the very same graph (difference {split:.0e}).")
 
 # %% [markdown]
 # ## Eight bits, and what stays in float
@@ -644,9 +647,11 @@ saved = engines.interval("torch.compile", "saved").mean
 told = f"{compiled / saved * 1e6:,.0f} tokens pay for it" if saved > 0 else "no number of tokens pays for it"
 show(fig, "Bars with a dot a run: " + "; ".join(
     f"{arm}: one token {engines.interval(arm, 'decode').mean:.1f} times, 128 tokens "
-    f"{engines.interval(arm, 'prefill').mean:.1f} times as fast, {engines.interval(arm, 'start').mean:.0f} s until it runs"
+    f"{engines.interval(arm, 'prefill').mean:.1f} times as fast, "
+    f"{engines.interval(arm, 'start').mean:.0f} s until it runs"
     for arm in engines.arms),
-     title=f"ONNX Runtime: {runs['decode'].mean:.1f} × for one token. torch.compile starts for {compiled:.0f} s: {told}")
+     title=f"ONNX Runtime: {runs['decode'].mean:.1f} × for one token. torch.compile starts for {compiled:.0f} s; "
+           + told)
 print(engines.again())
 verdict("A02.3", word, f"ONNX Runtime against torch on one CPU core: one token {runs['decode'].text('.1f')} times as "
         f"fast, 128 tokens {runs['prefill'].text('.1f')} times (95 % intervals); the outputs differ by at most "
@@ -655,10 +660,10 @@ verdict("A02.3", word, f"ONNX Runtime against torch on one CPU core: one token {
 # %% [markdown]
 # ## Paging
 #
-# Where does a text's cache lie? If each gets one piece of memory for the longest answer it might give, most of it stays
-# empty. Kwon et al. (2023, [arXiv:2309.06180](https://arxiv.org/abs/2309.06180)) did as operating systems do, and called
-# it **PagedAttention**: memory in small blocks, and for every text a **table** of the blocks that it has, in any order.
-# Token $p$ of a text lies in
+# Where does a text's cache lie? If each gets one piece of memory for the longest answer it might give, most of it
+# stays empty. Kwon et al. (2023, [arXiv:2309.06180](https://arxiv.org/abs/2309.06180)) did as operating systems do,
+# and called it **PagedAttention**: memory in small blocks, and for every text a **table** of the blocks that it has,
+# in any order. Token $p$ of a text lies in
 #
 # $$\text{slot}(p) = \text{table}[\lfloor p / B \rfloor] \cdot B + p \bmod B.$$
 #
@@ -751,8 +756,8 @@ show(fig, "Left: a row for each step, a square for each block, coloured by the t
 #
 # Many users share a batch, since a batch costs little more than one. But answers have different lengths. A **static**
 # batch waits for its longest; the others' places stay empty, and who comes meanwhile waits outside. Yu et al. (Orca,
-# [OSDI 2022](https://www.usenix.org/conference/osdi22/presentation/yu)) schedule anew before **every step**: who is done
-# leaves, who waits comes in. This is **continuous batching**.
+# [OSDI 2022](https://www.usenix.org/conference/osdi22/presentation/yu)) schedule anew before **every step**: who is
+# done leaves, who waits comes in. This is **continuous batching**.
 #
 # A step's time is the roofline once more: the weights are read once, in `read` seconds; each token of the step adds
 # `compute` seconds of arithmetic. The slower decides.
@@ -811,7 +816,7 @@ check(continuous_batching)
 # %% [markdown]
 # Now a trace: requests at random times, with prompts and answers of very different lengths, and the costs that you saw
 # in the first figure: a step with one token, and what each further token adds on this machine. Three servers get the
-# same requests, at rising load:
+# same requests, at rising load; three traces each (lines: the middle one; bands: all):
 #
 # * static batches of 8,
 # * your scheduler with 8 places, each a piece of memory for the longest text,
@@ -828,7 +833,8 @@ def trace(rate, n, seed):
     """Requests as they come: exponential pauses, log-normal lengths."""
     g = torch.Generator().manual_seed(seed)
     pauses = -torch.rand(n, generator=g).log() / rate
-    sizes = [(center * torch.exp(0.8 * torch.randn(n, generator=g))).clamp(1, LONGEST // 2).int() for center in (60, 40)]
+    spread = torch.exp(0.8 * torch.randn(2, n, generator=g))
+    sizes = (spread * torch.tensor([[60.0], [40.0]])).clamp(1, LONGEST // 2).int()
     return list(zip(pauses.cumsum(0).tolist(), *(of.tolist() for of in sizes), strict=True))
 
 
@@ -867,24 +873,24 @@ for load in loads:
             waits = torch.tensor([t - request[0] for t, request in zip(first, requests, strict=True)])
             each.append((sum(output for *_, output in requests) / (max(last) - requests[0][0]), float(waits.median()),
                          float(waits.quantile(0.99))))
-        found[name].append([interval(of) for of in zip(*each, strict=True)])
+        found[name].append([sorted(of) for of in zip(*each, strict=True)])  # least, middle, most of the three traces
 
-fig, axes = figure(1, 3, width=10.5, height=3.4)
-names = ["tokens a second", "time to first token, median, s", "time to first token, 99th percentile, s"]
+fig, axes = figure(1, 3, width=10.5, height=3.5)
+names = ["tokens a second", "seconds to the first token,\nmedian", "seconds to the first token,\n99th percentile"]
 for what, (ax, label) in enumerate(zip(axes, names, strict=True)):
     for (name, of), color, mark in zip(found.items(), COLORS, "os^", strict=False):
-        ax.plot([100 * load for load in loads], [point[what].mean for point in of], color=color, marker=mark, label=name)
-        ax.fill_between([100 * load for load in loads], [max(point[what].low, 1e-3) for point in of],
-                        [point[what].high for point in of], color=color, alpha=0.15)
+        percent = [100 * load for load in loads]
+        ax.plot(percent, [point[what][1] for point in of], color=color, marker=mark, label=name)
+        ax.fill_between(percent, [p[what][0] for p in of], [p[what][2] for p in of], color=color, alpha=0.15)
     ax.set(xlabel="load, % of the best possible", ylabel=label, yscale="log" if what else "linear")
 axes[0].legend(fontsize=9)
-full = {name: of[-1] for name, of in found.items()}
-gain = full[list(SERVERS)[2]][0].mean / full["static, 8"][0].mean
-show(fig, "Throughput, median and 99th percentile of the time to first token against the load, three servers. At "
-          f"{100 * loads[-1]:.0f} %: " + "; ".join(
-    f"{name}: {of[0].mean:.0f} tokens/s, {of[1].mean:.1f} s, {of[2].mean:.1f} s" for name, of in full.items()),
-     title=f"At {100 * loads[-1]:.0f} % load: paged and continuous {gain:.1f} × the throughput of static. 99th percentile: "
-           + ", ".join(f"{of[2].mean:.0f} s" for of in full.values()))
+full = {name: [middle for _, middle, _ in of[-1]] for name, of in found.items()}
+gain = full[list(SERVERS)[2]][0] / full["static, 8"][0]
+show(fig, "Throughput, median and 99th percentile of the time to first token against the load, three servers; bands "
+          f"from the least to the most of three traces. At {100 * loads[-1]:.0f} %: " + "; ".join(
+    f"{name}: {of[0]:.0f} tokens/s, {of[1]:.1f} s, {of[2]:.1f} s" for name, of in full.items()),
+     title=f"At {100 * loads[-1]:.0f} % load {gain:.1f} × the tokens of static batches; 99th percentiles "
+           + ", ".join(f"{of[2]:.0f} s" for of in full.values()))
 
 # %% [markdown]
 # The mean says little about a service: look at the 99th percentile. And note what continuous batching doesn't cure. In
@@ -894,10 +900,10 @@ show(fig, "Throughput, median and 99th percentile of the time to first token aga
 #
 # ## Shared prefixes
 #
-# Every request of an assistant begins with the same system prompt, and every turn of a chat with all earlier turns. Keys
-# and values of a token depend on the tokens *before* it and on nothing after. So they can be kept for the next who
-# begins alike. vLLM [names a block](https://docs.vllm.ai/en/latest/design/prefix_caching/) by its own tokens *and*
-# everything in front; only full blocks are shared.
+# Every request of an assistant begins with the same system prompt, and every turn of a chat with all earlier turns.
+# Keys and values of a token depend on the tokens *before* it and on nothing after. So they can be kept for the next
+# who begins alike. vLLM [names a block](https://docs.vllm.ai/en/latest/design/prefix_caching/) by its own tokens
+# *and* everything in front; only full blocks are shared.
 #
 # ### Exercise 6: what is in the cache?
 
@@ -959,7 +965,8 @@ with torch.inference_mode():
         moved, kept = max(moved, float((rest - whole).abs().max())), cold
 fig, ax = figure(width=9, height=2.9)
 for at, (name, color) in enumerate((("computed", COLORS[5]), ("with the cached prefix", COLORS[0]))):
-    ax.barh([row + 0.38 * at - 0.19 for row in range(4)], [1000 * wait[at] for wait in waits], 0.38, color=color, label=name)
+    ax.barh([row + 0.38 * at - 0.19 for row in range(4)], [1000 * wait[at] for wait in waits], 0.38, color=color,
+            label=name)
 ax.set_yticks(range(4), [f"{q}  ({n} of {len(p)})" for q, n, p in zip(questions, hits, prompts, strict=True)])
 ax.invert_yaxis()
 ax.set(xlabel="time to first token, ms (in brackets: tokens from the cache)")
@@ -967,8 +974,8 @@ ax.legend(loc="lower right", fontsize=9)
 faster = statistics.median(a / b for a, b in waits[1:])
 show(fig, "Bars: time to first token of four prompts, computed and with the cached prefix. " + "; ".join(
     f"{1000 * a:.0f} and {1000 * b:.0f} ms" for a, b in waits),
-     title=f"{sum(hits[1:]) / sum(map(len, prompts[1:])):.0%} of the later prompts' tokens come from the cache: {faster:.1f} "
-           f"× sooner, logits differ by {moved:.0e}")
+     title=f"{sum(hits[1:]) / sum(map(len, prompts[1:])):.0%} of the later prompts' tokens come from the cache: "
+           f"{faster:.1f} × sooner, logits differ by {moved:.0e}")
 
 # %% [markdown]
 # It is exact, but for rounding, and free where prompts begin alike. So put what changes (the date, the user's name) at
@@ -1023,8 +1030,8 @@ check(speculative_accept)
 #
 # The draft is cut out of the model itself: the same weights without layers 13 to 18. After "The king and the", each
 # model's twelve likeliest words form its law, and behind each of them stands another. Your function draws 6,000 *pairs*
-# of words. Are they distributed as the model's pairs? A χ² test says how surprising the counts are. Its control is a
-# common mistake: after a rejection, draw from $p$ itself.
+# of words. Are they distributed as the model's pairs? A χ² test says how surprising the counts are: a p-value below one
+# in a thousand means that they don't fit. Its control is a common mistake: after a rejection, draw from $p$ itself.
 
 # %% tags=["payoff"]
 from scipy.stats import chisquare
@@ -1105,14 +1112,14 @@ top = 1.15 * N * float(joint.max())
 for ax, (name, of), color in zip(axes, counts.items(), COLORS, strict=False):
     ax.plot([1, top], [1, top], color="black", linewidth=0.8)
     ax.plot(joint * N, of.flatten(), "o", color=color, markersize=4, alpha=0.7)
-    ax.set(xlabel="times expected under the model", title=f"{name}: p-value {chance[name]:.2g}", xscale="log", yscale="log",
-           xlim=(1, top), ylim=(1, top))
+    ax.set(xlabel="times expected under the model", title=f"{name}: p-value {chance[name]:.2g}", xscale="log",
+           yscale="log", xlim=(1, top), ylim=(1, top))
 axes[0].set_ylabel("times drawn")
-fits_law, caught = chance["yours"] > 0.01, chance["from p itself"] < 0.01
-show(fig, f"Counts of {N} pairs of words against the counts that the model's law expects, for your function and for the "
-          f"mistake. p-values {chance['yours']:.2g} and {chance['from p itself']:.2g}.",
-     title=f"χ² over {len(big) + 1} kinds of pairs: yours {'fits the law' if fits_law else 'does not fit the law'}, the "
-           f"mistake {'is caught' if caught else 'is not caught'}")
+fits_law, caught = chance["yours"] > 0.001, chance["from p itself"] < 0.001
+show(fig, f"Counts of {N} pairs of words against the counts that the model's law expects, for your function and for "
+          f"the mistake. p-values {chance['yours']:.2g} and {chance['from p itself']:.2g}.",
+     title=f"χ² over {len(big) + 1} kinds of pairs: yours {'fits the law' if fits_law else 'does not fit the law'}, "
+           f"the mistake {'is caught' if caught else 'is not caught'}")
 
 # %% [markdown]
 # ### When does it pay?
@@ -1124,7 +1131,7 @@ show(fig, f"Counts of {N} pairs of words against the counts that the model's law
 # first figure showed. So both: their formula, and the costs of this machine, for drafts cut out of the middle.
 
 # %% tags=["demo"]
-prose = plays[:, 1000:1064]
+prose = plays[:, 1000:1040]
 CUTS = [(14, 16), (13, 17), (12, 18), (10, 20), (8, 22)]
 
 
@@ -1182,13 +1189,13 @@ show(fig, "Expected speed-up against the number of drafted tokens, with equal co
 # agreement; that is why real drafts are small models of their own, or heads trained on the model's states (Medusa,
 # EAGLE, multi-token prediction). And it needs spare arithmetic: on a GPU with a full batch there is none, either.
 #
-# A draft can also cost nothing. **Prompt lookup** proposes what followed the last time that the same two tokens stood in
-# the text: good wherever an answer quotes its prompt. Greedy decoding, with your function deciding (a greedy law has a
-# one where its likeliest token is):
+# A draft can also cost nothing. **Prompt lookup** proposes what followed the last time that the same two tokens stood
+# in the text: good wherever an answer quotes its prompt. Greedy decoding, with your function deciding (a greedy law
+# has a one where its likeliest token is):
 
 # %% tags=["payoff"]
-passage = ("The harbour was built in 1204 by merchants from the north. It has three basins, two cranes and a lighthouse "
-           "of grey stone. Every spring the fishermen repair the wooden bridge between the basins.")
+passage = ("The harbour was built in 1204 by merchants from the north. It has three basins, two cranes and a "
+           "lighthouse of grey stone. Every spring the fishermen repair the wooden bridge between the basins.")
 request = f"Repeat the following text word for word.\n\n{passage}"
 asks = tokenizer.apply_chat_template([{"role": "user", "content": request}], add_generation_prompt=True,
                                      return_tensors="pt")["input_ids"]
@@ -1233,8 +1240,8 @@ print(repr(tokenizer.decode(fast_text)))
 # %% [markdown]
 # ## On a GPU
 #
-# What follows needs an NVIDIA GPU and has **not been run** by the authors of this page: no such device was at hand. It is
-# complete, and runs where a device is found; the line that it prints says which happened.
+# What follows needs an NVIDIA GPU and has **not been run** by the authors of this page: no such device was at hand.
+# It is complete, and runs where a device is found; the line that it prints says which happened.
 #
 # FP8 first: both matrices in 8 bits with one scale each, so that the largest number becomes 448, the largest of E4M3.
 
@@ -1264,7 +1271,8 @@ def fp8_against_bf16(size=8192):
 
 if torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 9):
     times, error = fp8_against_bf16()
-    print(f"{torch.cuda.get_device_name()}:", {name: f"{1e3 * t:.2f} ms" for name, t in times.items()}, f"error {error:.1%}")
+    told = ", ".join(f"{name} {1000 * seconds:.2f} ms" for name, seconds in times.items())
+    print(f"{torch.cuda.get_device_name()}: {told}, relative error {error:.1%}")
 else:
     print("Not run: FP8 products need a GPU of compute capability 8.9 (Ada) or above.")
 
@@ -1289,7 +1297,8 @@ def tensorrt_engine(file, out, layers, heads, head):
     for step, past in (((1, 64, 512), (0, 0, 0)), ((1, 1, 1), (1, 256, 1024))):  # prefill, decode: (least, usual, most)
         profile = builder.create_optimization_profile()
         profile.set_shape("ids", *[(rows, n) for rows, n in zip((1, 4, 16), step, strict=True)])
-        profile.set_shape("past", *[(layers, 2, rows, heads, n, head) for rows, n in zip((1, 4, 16), past, strict=True)])
+        kept = [(layers, 2, rows, heads, n, head) for rows, n in zip((1, 4, 16), past, strict=True)]
+        profile.set_shape("past", *kept)
         config.add_optimization_profile(profile)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
@@ -1304,7 +1313,8 @@ except ImportError:
     tensorrt = None
 if tensorrt and torch.cuda.is_available():
     engine = tensorrt_engine(plain_file, folder / "gpt.plan", DEPTH, HEADS, D // HEADS)
-    print(f"engine with {engine.num_optimization_profiles} profiles, {(folder / 'gpt.plan').stat().st_size / 1e6:.1f} MB")
+    size = (folder / "gpt.plan").stat().st_size / 1e6
+    print(f"engine with {engine.num_optimization_profiles} profiles, {size:.1f} MB")
 else:
     print("Not run: TensorRT and an NVIDIA GPU are not both here.")
 
@@ -1312,9 +1322,10 @@ else:
 # ## In 2026
 #
 # * **Engines.** For LLMs: vLLM, SGLang, TensorRT-LLM, llama.cpp. All page the cache, batch continuously and share
-#   prefixes by default. ONNX Runtime serves encoders, vision, speech and small language models, also on phones and NPUs.
-# * **Smaller caches.** GQA, MLA (one low-rank vector a token), sliding windows in most layers, linear-attention layers in
-#   between: the model is designed for decoding. FP8 caches are common.
+#   prefixes by default. ONNX Runtime serves encoders, vision, speech and small language models, also on phones and
+#   NPUs.
+# * **Smaller caches.** GQA, MLA (one low-rank vector a token), sliding windows in most layers, linear-attention
+#   layers in between: the model is designed for decoding. FP8 caches are common.
 # * **Two phases, two pools.** Prefill and decode on separate machines, the cache sent between them; the targets are
 #   stated for time to first token and time per output token.
 # * **Speculation** by the model's own multi-token heads (DeepSeek-V3's MTP, EAGLE-3); its gain falls with the batch.
@@ -1322,11 +1333,11 @@ else:
 #
 # ## What to remember
 #
-# * Decode reads every weight for one token a user: memory-bound. Prefill uses each weight for many: compute-bound. Ask of
-#   each technique which of the two it relieves.
+# * Decode reads every weight for one token a user: memory-bound. Prefill uses each weight for many: compute-bound.
+#   Ask of each technique which of the two it relieves.
 # * Bytes, multiply-adds and seconds are three measures; quantisation changes the first.
-# * Graph optimisation rewrites the graph of one device: constant folding, fusion. Splitting work over devices is another
-#   matter.
+# * Graph optimisation rewrites the graph of one device: constant folding, fusion. Splitting work over devices is
+#   another matter.
 # * A cache in blocks, a scheduler at each step, prefixes named by everything before them: that is an engine.
 # * Speculation keeps the law if rejected tokens are replaced from $\max(p - q, 0)$. It pays if the draft is cheap,
 #   agrees, and arithmetic is idle.

@@ -17,11 +17,11 @@ exercise = Draft(
     no_gradient="blocks and slots are whole numbers",
     hints=[
         "For each text: how many blocks will it need in all, and how many does it have? Are so many free?",
-        "It needs ⌈(length + new) / block⌉ blocks. If those that it lacks are free, take them from the front. The token at "
-        "position p lies in block table[p // block], at place p % block.",
-        "lacking = -(-(length + n) // block) - len(table). If lacking > len(free), the slots are None. Else table, free = "
-        "table + free[:lacking], free[lacking:], and slots = [table[p // block] * block + p % block for p in "
-        "range(length, length + n)].",
+        "It needs ⌈(length + new) / block⌉ blocks. If those that it lacks are free, take them from the front. The token "
+        "at position p lies in block table[p // block], at place p % block.",
+        "lacking = -(-(length + n) // block) - len(table). If lacking > len(free), the slots are None. Else table, "
+        "free = table + free[:lacking], free[lacking:], and slots = [table[p // block] * block + p % block for p "
+        "in range(length, length + n)].",
     ],
 )
 

@@ -17,10 +17,10 @@ exercise = Draft(
     no_gradient="tokens are whole numbers",
     hints=[
         "May a block be taken from the cache if a token before it differs? What do its keys and values depend on?",
-        "Keep a set of whole beginnings: a full block's key is everything from the start to its end. Go on from block to "
-        "block while the key is there, and stop before the block with the last token of the prompt.",
-        "With seen = set(): n = 0; while n + block < len(prompt) and tuple(prompt[: n + block]) in seen: n += block. Then "
-        "add tuple(prompt[:end]) for every end = block, 2 · block, … ≤ len(prompt).",
+        "Keep a set of whole beginnings: a full block's key is everything from the start to its end. Go on from block "
+        "to block while the key is there, and stop before the block with the last token of the prompt.",
+        "With seen = set(): n = 0; while n + block < len(prompt) and tuple(prompt[: n + block]) in seen: n += block. "
+        "Then add tuple(prompt[:end]) for every end = block, 2 · block, … ≤ len(prompt).",
     ],
 )
 
@@ -42,9 +42,13 @@ def chats(g):
     yield case([text[:8], text[:8], text[:8] + [5]], 4, label="the same prompt again: its last token is computed")
     yield case([text[:9], text[:9]], 4, label="the same prompt again, a token after its last full block")
     a, b, c, d, e = ([other(100 * i + t) for t in _tokens(g, 4)] for i in range(5))
-    yield case([[*a, *b, *c, 1], [*a, *d, *c, 1], [*a, *d, *e, 1], [*a, *d, *b, 1]], 4, label="another block in between")
+    yield case(
+        [[*a, *b, *c, 1], [*a, *d, *c, 1], [*a, *d, *e, 1], [*a, *d, *b, 1]], 4, label="another block in between"
+    )
     yield case([[*a, *b, *c, 1], [*d, *b, *e, 1], [*d, *b, *c, 1]], 4, label="two blocks with another beginning")
-    yield case([[*a, *b, *e, 1], [*a, *d, *c, 1], [*a, *b, *c, 1]], 4, label="a third block that followed another second")
+    yield case(
+        [[*a, *b, *e, 1], [*a, *d, *c, 1], [*a, *b, *c, 1]], 4, label="a third block that followed another second"
+    )
     yield case([[*a, *b, *c, 1], [*b, *a, *c, 1], [*a, *c, *b, 1]], 4, label="the same blocks in another order")
     yield case([[*a, *a, *a], [*a, *a, *a, *a, 7]], 4, label="the same block several times")
     first = _tokens(g, 9)
@@ -188,7 +192,8 @@ def _longest(prompts, block, limit=1, of=lambda earlier: earlier, cut=lambda n, 
 
 
 exercise.mistake(
-    "tokens are counted, though the cache keeps full blocks", hint="Round down to whole blocks: a begun one isn't shared."
+    "tokens are counted, though the cache keeps full blocks",
+    hint="Round down to whole blocks: a begun one isn't shared.",
 )(_longest)
 
 exercise.mistake("begun blocks are rounded up", hint="Only full blocks are shared: round down.")(

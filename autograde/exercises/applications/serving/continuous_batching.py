@@ -19,9 +19,9 @@ exercise = Draft(
     atol=1e-9,
     no_gradient="a schedule is no function to train through",
     hints=[
-        "Keep the clock, the requests that run (with the tokens they still need), and the index of the next one to come.",
-        "Before each step: is nobody there? Then the clock goes to the next arrival. Admit who has arrived, while there is "
-        "room. The step's tokens are the prompts of the admitted and one for each of the others.",
+        "Keep the clock, the requests that run (with the tokens they still need), and who is the next one to come.",
+        "Before each step: is nobody there? Then the clock goes to the next arrival. Admit who has arrived, while there "
+        "is room. The step's tokens are the prompts of the admitted and one for each of the others.",
         "clock += max(read, compute * tokens). Then every running request has one token more: note `first` for those "
         "just admitted, and for those that need no more note `last` and drop them.",
     ],

@@ -17,9 +17,9 @@ exercise = Draft(
     forbid=["torch.nn.utils.fusion", "torch.nn.utils.fuse_linear_bn_weights", "torch.nn.utils.fuse_conv_bn_weights"],
     fresh=True,
     hints=[
-        "Write both formulas after one another: BatchNorm of W x + b. What stands before x? What doesn't depend on x?",
-        "With s = gain / sqrt(var + eps), one number for each output: the weights become s · W, the bias s · (b - mean) "
-        "+ shift.",
+        "Write both formulas after one another: BatchNorm of W x + b. What stands before x, what stands alone?",
+        "With s = gain / sqrt(var + eps), one number for each output: the weights become s · W, the bias s · (b - "
+        "mean) + shift.",
         "scale = gain * (var + eps).rsqrt(); the new weight is weight * scale.reshape(-1, *[1] * (weight.dim() - 1)), "
         "the new bias (bias - mean) * scale + shift, with 0 in the place of a bias that is None.",
     ],

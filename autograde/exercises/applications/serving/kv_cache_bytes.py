@@ -133,9 +133,7 @@ exercise.mistake("the size of a block has no influence", hint="Memory is given o
 
 exercise.mistake("every text takes what the longest takes", hint="No padding here: each text has its own blocks.")(
     _by(
-        tokens=lambda lengths, block, window: (
-            len(lengths) * -(-max(_kept(lengths, window), default=0) // block) * block
-        )
+        tokens=lambda lengths, block, window: len(lengths) * -(-max(_kept(lengths, window), default=0) // block) * block
     )
 )
 
@@ -147,7 +145,9 @@ exercise.mistake(
     "every text takes the whole window, also a shorter one", hint="A text of 7 tokens keeps 7, whatever the window."
 )(
     _by(
-        tokens=lambda lengths, block, window: sum(-(-(n if window is None else window) // block) * block for n in lengths)
+        tokens=lambda lengths, block, window: sum(
+            -(-(n if window is None else window) // block) * block for n in lengths
+        )
     )
 )
 

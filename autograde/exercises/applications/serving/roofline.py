@@ -128,13 +128,13 @@ exercise.mistake("weight_bytes is not looked at", hint="With weight_bytes given,
     _wrong(moved=lambda rows, d_in, d_out, number, weight: (rows * d_in + d_in * d_out + rows * d_out) * number)
 )
 
-exercise.mistake(
-    "x and y shrink with the weights", hint="weight_bytes is the size of the weights' numbers alone."
-)(_wrong(moved=lambda rows, d_in, d_out, number, weight: (rows * d_in + d_in * d_out + rows * d_out) * weight))
+exercise.mistake("x and y shrink with the weights", hint="weight_bytes is the size of the weights' numbers alone.")(
+    _wrong(moved=lambda rows, d_in, d_out, number, weight: (rows * d_in + d_in * d_out + rows * d_out) * weight)
+)
 
-exercise.mistake(
-    "the two times are added", hint="Arithmetic and transfers overlap: the longer one is the time."
-)(_wrong(seconds=lambda compute, memory: compute + memory))
+exercise.mistake("the two times are added", hint="Arithmetic and transfers overlap: the longer one is the time.")(
+    _wrong(seconds=lambda compute, memory: compute + memory)
+)
 
 exercise.mistake("the shorter of the two times is taken", hint="The slower of the two decides.")(_wrong(seconds=min))
 

@@ -21,10 +21,10 @@ exercise = Draft(
     hints=[
         "How much more likely than the draft does the target find each drafted token? What does a token that the draft "
         "gives too often deserve?",
-        "Token x stands with probability min(1, p(x) / q(x)): when u < p(x) / q(x). At the first that falls, what the draft "
-        "gave too little of is left over: max(p - q, 0), made to sum to 1.",
-        "stands = uniforms < p_x / q_x; n = int(stands.int().cumprod(0).sum()). If n == len(tokens): the law is target[n]; "
-        "else left = (target[n] - draft[n]).clamp(min=0), and the law left / left.sum().",
+        "Token x stands with probability min(1, p(x) / q(x)): when u < p(x) / q(x). At the first that falls, what the "
+        "draft gave too little of is left over: max(p - q, 0), made to sum to 1.",
+        "stands = uniforms < p_x / q_x; n = int(stands.int().cumprod(0).sum()). If n == len(tokens): the law is "
+        "target[n]; else left = (target[n] - draft[n]).clamp(min=0), and the law left / left.sum().",
     ],
 )
 
@@ -124,7 +124,8 @@ def _exact_in_law(out, one, call):
             made = torch.cat([target[:1], after]), draft[:1], torch.tensor([x]), torch.tensor([u], dtype=target.dtype)
             n, law = call(*made)
             if int(n) != (u < threshold):
-                return f"token {x} with p / q = {float(p[x] / q[x]):.3g} {'falls' if u < threshold else 'stands'} at {u:.3g}"
+                told = "falls" if u < threshold else "stands"
+                return f"token {x} with p / q = {float(p[x] / q[x]):.3g} {told} at {u:.3g}"
             if u >= threshold:
                 total += q[x] * (1 - threshold) * torch.as_tensor(law).double()
     return same(total, p, rtol=1e-3, atol=1e-3)
@@ -177,9 +178,9 @@ exercise.mistake("the next token is drawn from the draft's law", hint="From what
     _deciding(law=lambda p, q, n, target, tokens: q)
 )
 
-exercise.mistake(
-    "what is left is |p - q|", hint="Where the draft gave too much, nothing is left: max(p - q, 0)."
-)(_deciding(law=lambda p, q, n, target, tokens: (p - q).abs()))
+exercise.mistake("what is left is |p - q|", hint="Where the draft gave too much, nothing is left: max(p - q, 0).")(
+    _deciding(law=lambda p, q, n, target, tokens: (p - q).abs())
+)
 
 exercise.mistake("what is left is max(q - p, 0)", hint="What the draft gave too little of: p - q.")(
     _deciding(law=lambda p, q, n, target, tokens: (q - p).clamp(min=0))
@@ -187,9 +188,7 @@ exercise.mistake("what is left is max(q - p, 0)", hint="What the draft gave too 
 
 exercise.mistake(
     "the fallen token alone is taken out of the target's law", hint="Subtract the whole of q, not one token."
-)(
-    _deciding(law=lambda p, q, n, target, tokens: p.clone().index_fill(0, tokens[n], 0.0))
-)
+)(_deciding(law=lambda p, q, n, target, tokens: p.clone().index_fill(0, tokens[n], 0.0)))
 
 exercise.mistake(
     "all tokens that would stand are counted, also behind one that fell",
