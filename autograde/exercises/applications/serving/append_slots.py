@@ -17,8 +17,8 @@ exercise = Draft(
     no_gradient="blocks and slots are whole numbers",
     hints=[
         "For each text: how many blocks will it need in all, and how many does it have? Are so many free?",
-        "It needs ⌈(length + new) / block⌉ blocks. If those that it lacks are free, take them from the front. The token "
-        "at position p lies in block table[p // block], at place p % block.",
+        "It needs ⌈(length + new) / block⌉ blocks. If those that it lacks are free, take them from the front. The "
+        "token at position p lies in block table[p // block], at place p % block.",
         "lacking = -(-(length + n) // block) - len(table). If lacking > len(free), the slots are None. Else table, "
         "free = table + free[:lacking], free[lacking:], and slots = [table[p // block] * block + p % block for p "
         "in range(length, length + n)].",
@@ -209,6 +209,57 @@ def first_slots(tables, lengths, new, free, block):
     slots, after, left = _paging()(tables, lengths, new, free, block)
     return [some[:1] if some else some for some in slots], after, left
 
+
+@exercise.mistake("the free blocks are sorted first", hint="From the front of `free`, in the order that it has.")
+def sorted_first(tables, lengths, new, free, block):
+    return _paging()(tables, lengths, new, sorted(free), block)
+
+
+@exercise.mistake("the texts with fewer new tokens are served first", hint="In the order in which they are given.")
+def small_first(tables, lengths, new, free, block):
+    slots, after, free = [None] * len(new), [list(table) for table in tables], list(free)
+    for i in sorted(range(len(new)), key=lambda i: new[i]):
+        (slots[i],), (after[i],), free = _paging()([after[i]], [lengths[i]], [new[i]], free, block)
+    return slots, after, free
+
+
+def _told(change):
+    """The right tables with other slots: `change(slots, table, length, n, block)` for a text that is served."""
+
+    def append_slots(tables, lengths, new, free, block):
+        slots, after, left = _paging()(tables, lengths, new, free, block)
+        each = zip(slots, after, lengths, new, strict=True)
+        return [change(some, table, length, n, block) for some, table, length, n in each], after, left
+
+    return append_slots
+
+
+exercise.mistake(
+    "a text that gets no token has None", hint="None is for a text that can't get its blocks, [] for no token."
+)(_told(lambda slots, table, length, n, block: slots or None))
+
+exercise.mistake("-1 stands for a text without room", hint="None, as the docstring says.")(
+    _told(lambda slots, table, length, n, block: -1 if slots is None else slots)
+)
+
+exercise.mistake("the slots of all tokens are given, also of the old ones", hint="Only of the tokens that are new.")(
+    _told(
+        lambda slots, table, length, n, block: (
+            slots and [table[p // block] * block + p % block for p in range(length + n)]
+        )
+    )
+)
+
+exercise.mistake(
+    "positions are counted from 1", hint="The first new token of a text with 5 has position 5, for they begin at 0."
+)(
+    _told(
+        lambda slots, table, length, n, block: (
+            slots
+            and [table[min(p // block, len(table) - 1)] * block + p % block for p in range(length + 1, length + n + 1)]
+        )
+    )
+)
 
 exercise.alternative(_paging())
 

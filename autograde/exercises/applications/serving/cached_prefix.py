@@ -51,6 +51,9 @@ def chats(g):
     )
     yield case([[*a, *b, *c, 1], [*b, *a, *c, 1], [*a, *c, *b, 1]], 4, label="the same blocks in another order")
     yield case([[*a, *a, *a], [*a, *a, *a, *a, 7]], 4, label="the same block several times")
+    yield case(
+        [[*a, *b, *c, *d, 1], [*e, *b, *c, *a, 1], [*e, *b, *c, *d, 1]], 4, label="three blocks with another beginning"
+    )
     first = _tokens(g, 9)
     yield case([[*first, 3], [other(first[0]), *first[1:], 3], [*first, 4]], 4, label="another first token")
     yield case([[*first], [*_tokens(g, 9)], [*first, 8, 8, 8, 8]], 4, label="not the prompt just before")
@@ -58,6 +61,8 @@ def chats(g):
     yield case([text[:5], [*text[:3], other(text[3]), 7], text[:3]], 1, label="blocks of one token")
     yield case([[1, 23, 4, 5, 6], [12, 3, 4, 5, 6], [1, 2, 34, 5, 6]], 2, label="12 3 is not 1 23")
     yield case([[7, 3, 2, 2], [6, 4, 2, 2], [3, 7, 2, 2, 1]], 2, label="other tokens with the same sum")
+    yield case([[3, 1, 9], [1, 2, 9], [3, 1, 8]], 2, label="other tokens with the same sum of place times token")
+    yield case([[3, 3, 5, 9], [3, 5, 5, 9], [3, 3, 5, 8]], 3, label="another token twice")
     yield case([[5]], 4, label="one token")
     yield case([], 4, label="no prompt")
     shared = [_tokens(g, 64) for _ in range(3)]
@@ -206,6 +211,51 @@ exercise.mistake("begun blocks are rounded up", hint="Only full blocks are share
 exercise.mistake(
     "only the first prompt is remembered", hint="Every prompt leaves its blocks in the cache, not the first alone."
 )(lambda prompts, block: _longest(prompts, block, of=lambda earlier: earlier[:1], cut=lambda n, b: n // b * b))
+
+exercise.mistake("what is left to compute is returned", hint="The tokens that are taken from the cache.")(
+    lambda prompts, block: [len(prompt) - n for prompt, n in zip(prompts, _caching()(prompts, block), strict=True)]
+)
+
+exercise.mistake("at most one block is taken", hint="Go on as long as the next block is there, too.")(
+    lambda prompts, block: [min(n, block) for n in _caching()(prompts, block)]
+)
+
+exercise.mistake("a block is known by the set of tokens up to its end", hint="Order and repetitions count.")(
+    _caching(key=lambda prompt, start, end: (end, frozenset(prompt[:end])))
+)
+
+exercise.mistake(
+    "a block that ends with the prompt is not kept",
+    hint="It is full, so it is kept; only for its own prompt it is computed.",
+)(lambda prompts, block: _without_last(prompts, block))
+
+
+def _without_last(prompts, block):
+    seen, found = set(), []
+    for prompt in prompts:
+        n = 0
+        while n + block < len(prompt) and tuple(prompt[: n + block]) in seen:
+            n += block
+        found.append(n)
+        seen |= {tuple(prompt[:end]) for end in range(block, len(prompt), block)}
+    return found
+
+
+exercise.mistake(
+    "a wholly cached prompt keeps all but its last token",
+    hint="Whole blocks alone are taken: the last one is computed.",
+)(
+    lambda prompts, block: [
+        min(n, len(prompt) - 1) for n, prompt in zip(_caching(keep_last=False)(prompts, block), prompts, strict=True)
+    ]
+)
+
+exercise.mistake("also the prompts that come later are looked at", hint="Only what was served before is in the cache.")(
+    lambda prompts, block: [
+        max((_caching()([other, prompt], block)[1] for j, other in enumerate(prompts) if j != i), default=0)
+        for i, prompt in enumerate(prompts)
+    ]
+)
 
 exercise.alternative(_caching())
 

@@ -20,8 +20,8 @@ exercise = Draft(
     no_gradient="a schedule is no function to train through",
     hints=[
         "Keep the clock, the requests that run (with the tokens they still need), and who is the next one to come.",
-        "Before each step: is nobody there? Then the clock goes to the next arrival. Admit who has arrived, while there "
-        "is room. The step's tokens are the prompts of the admitted and one for each of the others.",
+        "Before each step: is nobody there? Then the clock goes to the next arrival. Admit who has arrived, while "
+        "there is room. The step's tokens are the prompts of the admitted and one for each of the others.",
         "clock += max(read, compute * tokens). Then every running request has one token more: note `first` for those "
         "just admitted, and for those that need no more note `last` and drop them.",
     ],
@@ -210,6 +210,49 @@ exercise.mistake(
 exercise.mistake("all requests are taken to be there from the start", hint="Nobody enters before it has arrived.")(
     lambda requests, *rest: _scheduler()([(0.0, *request[1:]) for request in requests], *rest)
 )
+
+exercise.mistake(
+    "the last token's time is counted from the first token",
+    hint="Both are times of the clock; their difference is how long the answer ran.",
+)(_scheduler(times=lambda found, requests: (found[0], [b - a for a, b in zip(*found, strict=True)])))
+
+exercise.mistake("a pair for each request is returned", hint="Two lists, one of the first times and one of the last.")(
+    _scheduler(times=lambda found, requests: list(zip(*found, strict=True)))
+)
+
+exercise.mistake("one more runs than max_batch", hint="Fewer than max_batch run: only then may another enter.")(
+    _scheduler(admit=lambda running, room: room + 1 - running)
+)
+
+exercise.mistake(
+    "a prompt's last token is not counted", hint="The prompt's tokens are all computed; the new one comes for free."
+)(_scheduler(tokens=lambda prompts, old: sum(max(1, n - 1) for n in prompts) + old))
+
+exercise.mistake(
+    "the step with the prompt computes the first token on top", hint="The prompt's tokens are all that is computed."
+)(_scheduler(tokens=lambda prompts, old: sum(prompts) + len(prompts) + old))
+
+
+@exercise.mistake("prompt and output are taken for each other", hint="(arrival, prompt, output), in this order.")
+def lengths_swapped(requests, *rest):
+    return _scheduler()([(arrival, output, prompt) for arrival, prompt, output in requests], *rest)
+
+
+@exercise.mistake("max_batch has no influence", hint="At most max_batch requests run at once.")
+def no_limit(requests, max_batch, read, compute):
+    return _scheduler()(requests, len(requests) + 1, read, compute)
+
+
+@exercise.mistake("requests are served one after the other", hint="Up to max_batch requests share each step.")
+def one_at_a_time(requests, max_batch, read, compute):
+    return _scheduler()(requests, 1, read, compute)
+
+
+@exercise.mistake("the clock begins with the first arrival", hint="It begins at 0, and goes on to the first arrival.")
+def from_the_first(requests, *rest):
+    begin = requests[0][0] if requests else 0.0
+    return _scheduler()([(arrival - begin, *more) for arrival, *more in requests], *rest)
+
 
 exercise.mistake("first and last are swapped", hint="Two lists: of the first tokens, then of the last.")(
     _scheduler(times=lambda found, requests: found[::-1])

@@ -172,6 +172,22 @@ exercise.mistake(
 right = _fold()
 
 
+@exercise.mistake("None is given back where there was no bias", hint="A layer without a bias needs one afterwards.")
+def no_bias_stays(weight, bias, mean, var, gain, shift, eps=1e-5):
+    new = right(weight, bias, mean, var, gain, shift, eps)
+    return new[0], None if bias is None else new[1]
+
+
+@exercise.mistake("the results are float32, whatever weight is", hint="The docstring asks for weight's dtype.")
+def always_float32(weight, bias, mean, var, gain, shift, eps=1e-5):
+    return tuple(x.float() for x in right(weight, bias, mean, var, gain, shift, eps))
+
+
+exercise.mistake("eps is the least variance, not added to it", hint="sqrt(var + eps), not sqrt(max(var, eps)).")(
+    _fold(lambda gain, var, eps: gain * var.clamp(min=eps).rsqrt())
+)
+
+
 @exercise.alternative
 def in_float64(weight, bias, mean, var, gain, shift, eps=1e-5):
     scale = gain.double() / torch.sqrt(var.double() + eps)

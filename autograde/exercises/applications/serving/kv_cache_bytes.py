@@ -127,6 +127,41 @@ exercise.mistake(
     "a text that fills its last block gets one more", hint="16 tokens fit into one block of 16: ceil, not n // 16 + 1."
 )(_by(tokens=lambda lengths, block, window: sum((n // block + 1) * block for n in _kept(lengths, window))))
 
+exercise.mistake("tokens are rounded to the nearest block", hint="A block that is begun is taken: round up.")(
+    _by(tokens=lambda lengths, block, window: sum(round(n / block) * block for n in _kept(lengths, window)))
+)
+
+exercise.mistake("a text without a token takes a block, too", hint="A text of 0 tokens takes none.")(
+    _by(tokens=lambda lengths, block, window: sum(max(1, -(-n // block)) * block for n in _kept(lengths, window)))
+)
+
+exercise.mistake("blocks are counted as if each held one token", hint="A block has room for `block` tokens.")(
+    _by(tokens=lambda lengths, block, window: sum(-(-n // block) for n in _kept(lengths, window)))
+)
+
+exercise.mistake("the window is that of all texts together", hint="Each text keeps up to `window` tokens of its own.")(
+    _by(
+        tokens=lambda lengths, block, window: min(
+            sum(-(-n // block) * block for n in lengths), math.inf if window is None else window
+        )
+    )
+)
+
+exercise.mistake(
+    "the window is cut to whole blocks first",
+    hint="A text keeps `window` tokens, and the block that ends inside is whole.",
+)(
+    _by(
+        tokens=lambda lengths, block, window: sum(
+            -(-n // block) * block for n in _kept(lengths, None if window is None else window // block * block)
+        )
+    )
+)
+
+exercise.mistake("only the first text is counted", hint="All running texts have their keys and values in memory.")(
+    _by(tokens=lambda lengths, block, window: sum(-(-n // block) * block for n in _kept(lengths[:1], window)))
+)
+
 exercise.mistake("the size of a block has no influence", hint="Memory is given out in whole blocks.")(
     _by(tokens=lambda lengths, block, window: sum(_kept(lengths, window)))
 )

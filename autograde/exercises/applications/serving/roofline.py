@@ -111,6 +111,23 @@ exercise.mistake("the result is not counted as moved", hint="y has to be written
     _wrong(moved=lambda rows, d_in, d_out, number, weight: rows * d_in * number + d_in * d_out * weight)
 )
 
+exercise.mistake("x is not counted as moved", hint="x has to be read from memory, like the weights.")(
+    _wrong(moved=lambda rows, d_in, d_out, number, weight: rows * d_out * number + d_in * d_out * weight)
+)
+
+exercise.mistake("the intensity is cut to a whole number", hint="The intensity is a fraction: /, not //.")(
+    _wrong(results=lambda found: (float(found[0] // 1), *found[1:]))
+)
+
+exercise.mistake("a fraction of a byte counts as nothing", hint="weight_bytes may be 0.5: keep it as it is.")(
+    _wrong(moved=lambda rows, d_in, d_out, number, weight: rows * (d_in + d_out) * number + d_in * d_out * int(weight))
+)
+
+exercise.mistake(
+    "the weights are read again for every token, x and y once",
+    hint="One pass over W serves all rows: that is why a batch pays.",
+)(_wrong(moved=lambda rows, d_in, d_out, number, weight: rows * d_in * d_out * weight + (d_in + d_out) * number))
+
 exercise.mistake(
     "the weights are read again for every token",
     hint="One pass over W serves all rows: that is why a batch pays.",

@@ -73,6 +73,11 @@ def drafts(g):
     target, draft = _laws(g, 3, 4), _laws(g, 2, 4)
     draft[0], target[0] = torch.tensor([0.5, 0.25, 0.125, 0.125]), torch.tensor([0.25, 0.5, 0.25, 0.0])
     yield case(target, draft, torch.tensor([0, 1]), torch.tensor([0.75, 0.5]), label="half of what the draft asks for")
+    target = torch.tensor([[0.4, 0.3, 0.2, 0.1], [0.3, 0.4, 0.1, 0.2], [0.1, 0.2, 0.3, 0.4]])
+    draft = torch.tensor([[0.5, 0.2, 0.2, 0.1], [0.6, 0.2, 0.1, 0.1]])
+    order = torch.randperm(4, generator=g)
+    tokens = order.argsort()[:1].expand(2).clone()
+    yield case(target[:, order], draft[:, order], tokens, torch.tensor([0.6, 0.1]), label="the likeliest, and another")
 
 
 class _Told:
@@ -185,6 +190,58 @@ exercise.mistake("what is left is |p - q|", hint="Where the draft gave too much,
 exercise.mistake("what is left is max(q - p, 0)", hint="What the draft gave too little of: p - q.")(
     _deciding(law=lambda p, q, n, target, tokens: (q - p).clamp(min=0))
 )
+
+exercise.mistake(
+    "what is left is the softmax of p - q", hint="Negative differences are 0, and the rest is divided by its sum."
+)(_deciding(law=lambda p, q, n, target, tokens: (p - q).softmax(-1)))
+
+exercise.mistake(
+    "what is left is min(p, q)", hint="That is what both give. Left over is what q gave too little of: p - q."
+)(_deciding(law=lambda p, q, n, target, tokens: torch.minimum(p, q)))
+
+exercise.mistake("p is kept whole where it exceeds q", hint="Only the difference p - q is left over there.")(
+    _deciding(law=lambda p, q, n, target, tokens: p * (p > q))
+)
+
+exercise.mistake("a token stands with probability p / (p + q)", hint="With probability min(1, p / q).")(
+    _deciding(stands=lambda p, q, u, *_: u < p / (p + q))
+)
+
+
+def _other_row(place):
+    """The law after a rejection, from another row than that of the fallen token."""
+
+    def speculative_accept(target, draft, tokens, uniforms):
+        n, law = _deciding()(target, draft, tokens, uniforms)
+        if n == len(tokens):
+            return n, law
+        i, j = place(n, len(tokens))
+        left = (target[i] - draft[j]).clamp(min=0)
+        return n, left / left.sum()
+
+    return speculative_accept
+
+
+exercise.mistake("what is left is always that of the first place", hint="Of the place whose token fell, n.")(
+    _other_row(lambda n, gamma: (0, 0))
+)
+
+exercise.mistake("what is left is that of the place behind the fallen token", hint="Of the place whose token fell, n.")(
+    _other_row(lambda n, gamma: (min(n + 1, gamma - 1),) * 2)
+)
+
+exercise.mistake(
+    "the last row of target is used after a rejection, too", hint="Row n of both: that of the fallen token."
+)(_other_row(lambda n, gamma: (gamma, n)))
+
+
+@exercise.mistake(
+    "the likeliest token of the law gets everything", hint="Return the law itself: a token is drawn later."
+)
+def likeliest(target, draft, tokens, uniforms):
+    n, law = _deciding()(target, draft, tokens, uniforms)
+    return n, torch.zeros_like(law).index_fill(0, law.argmax(), 1.0)
+
 
 exercise.mistake(
     "the fallen token alone is taken out of the target's law", hint="Subtract the whole of q, not one token."
