@@ -3,7 +3,7 @@
 #   course:
 #     title: "Serving: what an engine waits for"
 #     exercises: applications.serving
-#     questions: [A02]
+#     questions: [A02, T07]
 # ---
 
 # %% [markdown]
@@ -217,6 +217,8 @@ verdict("A02.1", word, "Of what it was: " + "; ".join(
     f"{100 * lighter.interval(arm, 'multiply_adds').mean:.0f} %" for arm in arms) + ".")
 
 # %% [markdown]
+# Bytes, operations and seconds are separate measures: ask which of them is meant.
+#
 # ## The KV cache
 #
 # Decoding needs the keys and values of all earlier tokens. Computing them again would make token $n$ cost $n$ tokens;
@@ -359,7 +361,7 @@ PARTS = SimpleNamespace(
     attention=lambda q, k, v, mask: F.scaled_dot_product_attention(q, k, v, attn_mask=mask),
     mlp=lambda x, gate, up, down: F.linear(F.silu(F.linear(x, gate)) * F.linear(x, up), down),
 )
-D, HIDDEN, DEPTH, HEADS = 128, 344, 3, 4
+D, INNER, DEPTH, HEADS = 128, 344, 3, 4
 
 
 def new_weights(g, vocabulary=256):
@@ -368,7 +370,7 @@ def new_weights(g, vocabulary=256):
 
     def layer():
         attend = {**{w: matrix(D, D) for w in "qkv"}, "o": matrix(D, D, 0.4)}
-        feed = {"gate": matrix(HIDDEN, D), "up": matrix(HIDDEN, D), "down": matrix(D, HIDDEN, 0.4)}
+        feed = {"gate": matrix(INNER, D), "up": matrix(INNER, D), "down": matrix(D, INNER, 0.4)}
         return {norm: torch.nn.Parameter(torch.ones(D)) for norm in ("norm1", "norm2")} | attend | feed
 
     embed = torch.nn.Parameter(0.1 * torch.randn(vocabulary, D, generator=g))
@@ -523,6 +525,8 @@ verdict("T07.18", word, f"One file, two engines on one CPU: their logits differ 
         "format for graphs; TensorRT, which was not run here, is a compiler and runtime. Both are software.")
 
 # %% [markdown]
+# A file needs an engine, and an engine needs hardware: keep the three apart.
+#
 # ## What graph optimisation is
 #
 # "Computation-graph optimisation: **data parallelism and model parallelism**", say the notes. ONNX Runtime can save the
@@ -565,6 +569,8 @@ verdict("A02.2", word, f"{total['before']} nodes become {total['after']}, {wait[
         f"run through the very same graph (difference {split:.0e}).")
 
 # %% [markdown]
+# Each device of a parallel job runs a graph, and that graph is optimised in the same way.
+#
 # ## Eight bits, and what stays in float
 #
 # **Dynamic quantisation** stores the weights as int8, measures the range of each activation at run time, and multiplies
@@ -658,6 +664,8 @@ verdict("A02.3", word, f"ONNX Runtime against torch on one CPU core: one token {
         f"{max(engines.each('ONNX Runtime', 'apart')):.0e}. No GPU was measured.")
 
 # %% [markdown]
+# A start is paid at each deployment: count it beside the gain.
+#
 # ## Paging
 #
 # Where does a text's cache lie? If each gets one piece of memory for the longest answer it might give, most of it
