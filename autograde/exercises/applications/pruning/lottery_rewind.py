@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.utils import prune
 
-from autograde.exercise import Draft, case, same
+from autograde.exercise import Draft, case
 from autograde.exercises.applications.pruning.shared import distinct, smallest
 from autograde.exercises.shared import pick, randn
 
@@ -90,7 +90,9 @@ def dead_stays(out, one, call):
     parts, masks = _parts(out), one.args[2]
     if parts is None or len(parts[1]) != len(masks):
         return False
-    return all(new.shape == old.shape and not bool((new.bool() & ~old).any()) for new, old in zip(parts[1], masks, strict=True))
+    return all(
+        new.shape == old.shape and not bool((new.bool() & ~old).any()) for new, old in zip(parts[1], masks, strict=True)
+    )
 
 
 @exercise.law("What lives has its initial value again, and the rest is zero")
@@ -150,7 +152,8 @@ def ticket(
 right = ticket()
 
 exercise.mistake(
-    "the weights stay trained, nothing is rewound", hint="The ticket is the mask *and* the initial values: initial * mask."
+    "the weights stay trained, nothing is rewound",
+    hint="The ticket is the mask *and* the initial values: initial * mask.",
 )(ticket(start=lambda i, t, m: t * m))
 
 exercise.mistake("initial values decide what goes", hint="What training left small goes: trained.abs().")(

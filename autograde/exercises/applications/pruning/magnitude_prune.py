@@ -134,9 +134,9 @@ def pruned(sizes=torch.abs, count=round, by_row=lambda per_row: per_row, last=Fa
 
 right = pruned()
 
-exercise.mistake("rows are pruned as one matrix, whatever is asked", hint="per_row=True: each row loses its own share.")(
-    pruned(by_row=lambda per_row: False)
-)
+exercise.mistake(
+    "rows are pruned as one matrix, whatever is asked", hint="per_row=True: each row loses its own share."
+)(pruned(by_row=lambda per_row: False))
 
 exercise.mistake(
     "each row loses its share, whatever is asked", hint="per_row=False: one order for all weights of the matrix."
@@ -202,7 +202,8 @@ def share_of_largest(weight, amount, per_row=False):
 
 
 @exercise.mistake(
-    "amount counts from the weights that aren't zero yet", hint="A share of all weights. Zeros are the smallest of them."
+    "amount counts from the weights that aren't zero yet",
+    hint="A share of all weights. Zeros are the smallest of them.",
 )
 def of_nonzero(weight, amount, per_row=False):
     flat = weight if per_row else weight.reshape(1, -1)

@@ -55,7 +55,9 @@ def layers(g):
     rows = rows[torch.randperm(4, generator=g)]
     yield case(rows, randn(g, 4), randn(g, 2, 4), 1, label="norms that disagree")
     heads = torch.tensor([[0.01], [9.0], [4.0], [4.1], [5.0], [5.1]])
-    yield case(heads * randn(g, 1, 3).sign(), randn(g, 6), randn(g, 2, 6), 1, size=2, label="a weak unit, a strong head")
+    yield case(
+        heads * randn(g, 1, 3).sign(), randn(g, 6), randn(g, 2, 6), 1, size=2, label="a weak unit, a strong head"
+    )
     yield case(*_layers(g, 5, 1, 3, 2), 0, label="nothing goes")
     yield case(*_layers(g, 3, 2, 3, 4), 2, size=2, label="one head is left")
     yield case(*_layers(g, 3, 1, 1, 1), 1, label="one input, one output")
@@ -141,9 +143,7 @@ def zeroed(first, bias, second, n, size=1):
 exercise.mistake(
     "rows of the second layer go instead of columns",
     hint="What the hidden units feed are the *inputs* of the second layer: its columns. In a square layer both fit.",
-)(
-    cut(make=lambda first, bias, second, u: (first[u], None if bias is None else bias[u], second[u[u < len(second)]]))
-)
+)(cut(make=lambda first, bias, second, u: (first[u], None if bias is None else bias[u], second[u[u < len(second)]])))
 
 exercise.mistake("the bias keeps its length", hint="Every hidden unit has its number in the bias: bias[units].")(
     cut(make=lambda first, bias, second, u: (first[u], None if bias is None else bias.clone(), second[:, u]))
@@ -207,7 +207,9 @@ exercise.mistake(
 )(
     cut(
         scores=lambda first, bias, second, size: first.reshape(size, -1, first.shape[1]).norm(dim=(0, 2)),
-        units=lambda stay, size, hidden: (stay + torch.arange(size)[:, None] * (hidden // size)).flatten().sort().values,
+        units=lambda stay, size, hidden: (
+            (stay + torch.arange(size)[:, None] * (hidden // size)).flatten().sort().values
+        ),
     )
 )
 

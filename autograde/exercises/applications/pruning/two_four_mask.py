@@ -17,9 +17,9 @@ exercise = Draft(
     no_gradient="a mask of truth values is chosen, not trained",
     hints=[
         "Cut each row into groups of four. What would you ask of one group?",
-        "weight.abs().reshape(*weight.shape[:-1], -1, 4): topk(2) on the last dimension gives places, not truth values.",
-        "places = groups.topk(2).indices; torch.zeros_like(groups, dtype=torch.bool).scatter(-1, places, True), reshaped "
-        "like weight.",
+        "weight.abs().reshape(*weight.shape[:-1], -1, 4): topk(2) of the last dimension gives places, no truth values.",
+        "places = groups.topk(2).indices; torch.zeros_like(groups, dtype=torch.bool).scatter(-1, places, True), in the "
+        "shape of weight.",
     ],
 )
 
@@ -133,7 +133,9 @@ exercise.mistake("one of every two stays", hint="Both of the two larger ones may
 )
 
 exercise.mistake("four of every eight stay", hint="Groups of four.")(
-    lambda weight: by_groups(lambda groups: best(groups, 4), size=8)(weight) if weight.shape[-1] % 8 == 0 else right(weight)
+    lambda weight: (
+        by_groups(lambda groups: best(groups, 4), size=8)(weight) if weight.shape[-1] % 8 == 0 else right(weight)
+    )
 )
 
 exercise.mistake("one of four stays", hint="2:4 means two of four.")(by_groups(lambda groups: best(groups, 1)))

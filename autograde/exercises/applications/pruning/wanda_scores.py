@@ -1,4 +1,7 @@
-"""`wanda_scores(weight, x, mask=None)`: How much a layer's output misses each weight: its size times its input's norm."""
+"""`wanda_scores(weight, x, mask=None)`
+
+How much a layer's output misses each weight: the weight's size times the norm of its input.
+"""
 
 from __future__ import annotations
 
@@ -90,11 +93,14 @@ def wanda(norm=lambda tokens: tokens.norm(dim=0), size=torch.abs, kept=None, wid
 
 
 exercise.mistake(
-    "one norm serves all inputs, so that only the weights rank", hint="A norm for each input feature: dim=0 of [tokens, inputs]."
+    "one norm serves all inputs, so that only the weights rank",
+    hint="A norm for each input feature: dim=0 of [tokens, inputs].",
 )(wanda(norm=lambda tokens: tokens.norm()))
 
 
-@exercise.mistake("a norm is taken of each token, not of each input", hint="Weight [i, j] meets feature j of all tokens.")
+@exercise.mistake(
+    "a norm is taken of each token, not of each input", hint="Weight [i, j] meets feature j of all tokens."
+)
 def of_tokens(weight, x, mask=None):
     norms = x.float().reshape(-1, x.shape[-1]).norm(dim=-1)
     norms = norms if len(norms) == weight.shape[1] else norms.mean()
@@ -188,7 +194,9 @@ def by_running_sum(weight, x, mask=None):
     """Token by token, as one does who can't hold all of them."""
     squares = torch.zeros(x.shape[-1], dtype=torch.float64)
     tokens = x.reshape(-1, x.shape[-1])
-    for token, counts in zip(tokens, mask.reshape(-1).tolist() if mask is not None else [True] * len(tokens), strict=True):
+    for token, counts in zip(
+        tokens, mask.reshape(-1).tolist() if mask is not None else [True] * len(tokens), strict=True
+    ):
         if counts:
             squares += token.double() ** 2
     return (weight.double() ** 2 * squares).sqrt().to(weight.dtype)
