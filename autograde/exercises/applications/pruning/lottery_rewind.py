@@ -5,6 +5,8 @@ One round of the search for a winning ticket: prune what training left small, an
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import nn
 from torch.nn.utils import prune
@@ -52,8 +54,8 @@ def nets(g):
     initial, trained, masks = _net(g, (6, 5), (4, 6), alive=0.6)
     yield case(initial, [t * m for t, m in zip(trained, masks, strict=True)], masks, 0.5, label="second round")
     yield case(*_net(g, (6, 5), (4, 6), alive=0.6), 0.5, label="training has moved what was dead")
-    # Matrices of unlike scales: sizes of the second are 16 times those of the first, of the third a quarter.
-    yield case(*_net(g, (4, 4), (5, 3), (3, 7), scale=[1, 16, 0.25]), 0.5, label="layers of unlike sizes")
+    # Matrices of unlike scales. No product is a whole number or another product: no two sizes are equal.
+    yield case(*_net(g, (4, 4), (5, 3), (3, 7), scale=[1, 16.01, 0.2503]), 0.5, label="layers of unlike sizes")
     initial, trained, masks = _net(g, (4, 5), (5,), (3, 4))
     trained[1] = trained[1] * 1e-3
     yield case(initial, trained, masks, 0.3, label="tiny biases")
@@ -211,6 +213,36 @@ def biases_stay(initial, trained, masks, amount):
 exercise.mistake("the initial values come back whole", hint="initial * mask: what is dead is zero.")(
     ticket(start=lambda i, t, m: i.clone())
 )
+
+
+exercise.mistake("the initial values are masked by the old masks", hint="The weights go with the *new* masks.")(
+    lambda initial, trained, masks, amount: (
+        [i * m for i, m in zip(initial, masks, strict=True)],
+        right(initial, trained, masks, amount)[1],
+    )
+)
+
+
+@exercise.mistake("vectors come back as zeros", hint="Biases aren't pruned: their initial values, whole.")
+def vectors_die(initial, trained, masks, amount):
+    weights, new = right(initial, trained, masks, amount)
+    return [w * 0 if w.dim() == 1 else w for w in weights], new
+
+
+exercise.mistake(
+    "only tensors of exactly two dimensions are pruned", hint="Convolutions have more: whatever has two or more."
+)(ticket(prunable=lambda t: t.dim() == 2))
+
+exercise.mistake("one too few goes", hint="What is as small as the last one that goes is that one: it goes, too.")(
+    ticket(count=lambda n: round(n) - 1)
+)
+
+exercise.mistake("the count is rounded up", hint="round(amount * alive), not ceil.")(ticket(count=math.ceil))
+
+exercise.mistake(
+    "dead weights stand in line as zeros, which are the smallest",
+    hint="Only living weights are counted, and only they can go: trained.abs()[mask].",
+)(ticket(size=lambda i, t, m: (t * m).abs(), alive=torch.ones_like, new=lambda old, gone: ~gone))
 
 
 @exercise.mistake("the masks show what went in this round", hint="True marks what is alive.")

@@ -231,6 +231,38 @@ exercise.mistake("with amount 0 the weights themselves come back", hint="A new t
 )
 
 
+@exercise.mistake(
+    "the threshold is a quantile, which lies between two weights or on several",
+    hint="A quantile interpolates and knows no ties. Count the weights that go.",
+)
+def by_quantile(weight, amount, per_row=False):
+    flat = weight.abs() if per_row else weight.abs().reshape(1, -1)
+    bound = torch.quantile(flat.detach().double(), float(amount), dim=1, keepdim=True)
+    return weight * (flat > bound).reshape(weight.shape)
+
+
+exercise.mistake("at least one weight goes", hint="round(amount * n) may be 0.")(
+    pruned(count=lambda n: max(round(n), 1))
+)
+
+exercise.mistake("one more goes than asked", hint="The first `count` places of the order: order[:count].")(
+    pruned(count=lambda n: round(n) + 1)
+)
+
+exercise.mistake("one fewer goes than asked", hint="The first `count` places of the order: order[:count].")(
+    pruned(count=lambda n: round(n) - 1)
+)
+
+
+@exercise.mistake(
+    "argsort is taken for ranks",
+    hint="argsort says where the smallest stands, not how small each is. Scatter along it.",
+)
+def places_as_ranks(weight, amount, per_row=False):
+    flat = weight.abs() if per_row else weight.abs().reshape(1, -1)
+    return weight * (flat.argsort(-1) >= round(amount * flat.shape[-1])).reshape(weight.shape)
+
+
 @exercise.mistake("whole rows go, the smallest first", hint="Single weights go here, wherever they stand.")
 def whole_rows(weight, amount, per_row=False):
     gone = smallest(weight.norm(dim=1)[None], round(amount * len(weight)))

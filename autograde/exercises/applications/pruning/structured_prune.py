@@ -54,7 +54,7 @@ def layers(g):
     rows = torch.tensor([[4.0, 4.0, 2.0, -1.0], [7.0, -0.1, 0.1, 0.1], [3.5, 3.5, 3.5, -3.5], [9.0, -9.0, -9.0, 8.5]])
     rows = rows[torch.randperm(4, generator=g)]
     yield case(rows, randn(g, 4), randn(g, 2, 4), 1, label="norms that disagree")
-    heads = torch.tensor([[0.01], [9.0], [4.0], [4.1], [5.0], [5.1]])
+    heads = torch.tensor([[9.5], [0.01], [4.0], [4.1], [6.0], [1.5]])
     yield case(
         heads * randn(g, 1, 3).sign(), randn(g, 6), randn(g, 2, 6), 1, size=2, label="a weak unit, a strong head"
     )
@@ -228,6 +228,28 @@ exercise.mistake("n units go, whatever `size` says", hint="n counts heads: n * s
 exercise.mistake("a head is as weak as its weakest unit", hint="One norm over all size * d weights of a head.")(
     cut(scores=lambda first, bias, second, size: first.norm(dim=1).reshape(-1, size).amin(1))
 )
+
+exercise.mistake(
+    "the norms of a head's units are added",
+    hint="One norm over all size * d weights of a head: add squares, not norms.",
+)(cut(scores=lambda first, bias, second, size: first.norm(dim=1).reshape(-1, size).sum(1)))
+
+exercise.mistake("a head is as weak as its first unit", hint="One norm over all size * d weights of a head.")(
+    cut(scores=lambda first, bias, second, size: first.norm(dim=1)[::size])
+)
+
+exercise.mistake("the columns of the second layer decide", hint="The rows of `first` are measured.")(
+    cut(scores=lambda first, bias, second, size: second.T.reshape(-1, size * len(second)).norm(dim=1))
+)
+
+exercise.mistake("the last heads go, whatever they are", hint="The smallest norms go.")(
+    cut(scores=lambda first, bias, second, size: -torch.arange(len(first) // size))
+)
+
+exercise.mistake(
+    "numbers of heads are taken for numbers of units",
+    hint="Head 2 is units 2 * size to 3 * size - 1: all of them stay.",
+)(cut(units=lambda stay, size, hidden: stay))
 
 exercise.mistake("where nothing goes, the inputs themselves come back", hint="New tensors, always.")(
     lambda first, bias, second, n, size=1: right(first, bias, second, n, size) if n else (first, bias, second)

@@ -160,6 +160,25 @@ exercise.mistake("the first two of each group stay, whatever they are", hint="Th
     by_groups(lambda groups: torch.tensor([True, True, False, False]).expand(len(groups), 4))
 )
 
+
+@exercise.mistake("argsort is taken for ranks", hint="argsort says where the smallest stands. Scatter along it.")
+def places_as_ranks(weight):
+    return (weight.abs().reshape(-1, 4).argsort(stable=True) >= 2).reshape(weight.shape)
+
+
+@exercise.mistake("the largest and the most negative one stay", hint="The two of the largest absolute value.")
+def both_ends(weight):
+    groups = weight.reshape(-1, 4)
+    ends = torch.stack([groups.argmax(-1), 3 - groups.flip(-1).argmin(-1)], -1)
+    return torch.zeros_like(groups, dtype=torch.bool).scatter(-1, ends, True).reshape(weight.shape)
+
+
+@exercise.mistake("every row gets the mask of the first", hint="Each row has its own groups.")
+def first_for_all(weight):
+    rows = weight.reshape(-1, weight.shape[-1])
+    return right(rows[:1]).expand(rows.shape).reshape(weight.shape)
+
+
 exercise.mistake("the weights come back, with zeros", hint="The mask alone, of truth values.")(
     lambda weight: weight * right(weight)
 )

@@ -139,6 +139,14 @@ exercise.mistake("the mean input counts", hint="Plus and minus cancel in a mean:
     wanda(norm=lambda tokens: tokens.mean(0).abs().nan_to_num())
 )
 
+
+@exercise.mistake("the norm of the output counts", hint="Each weight has an *input*: feature j of x.")
+def of_outputs(weight, x, mask=None):
+    tokens = x.float().reshape(-1, x.shape[-1])
+    tokens = tokens if mask is None else tokens[mask.reshape(-1)]
+    return (weight.float().abs() * (tokens @ weight.float().T).norm(dim=0)[:, None]).to(weight.dtype)
+
+
 exercise.mistake("scores keep the sign of the weight", hint="A weight of -2 is as important as one of 2.")(
     wanda(size=torch.clone)
 )
