@@ -24,7 +24,6 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from autograde import check
 from labkit import COLORS, evidence, figure, interval, show, smollm, verdict
@@ -38,7 +37,8 @@ from labkit import COLORS, evidence, figure, interval, show, smollm, verdict
 
 # %% tags=["demo"]
 model, tokenizer = smollm()
-weight = model.model.layers[10].mlp.down_proj.weight.detach()  # [576 outputs, 1536 inputs]
+LAYER = 10  # of 30, counted from 0
+weight = model.model.layers[LAYER].mlp.down_proj.weight.detach()  # [576 outputs, 1536 inputs]
 sizes = weight.abs().flatten().sort().values
 half = sizes[len(sizes) // 2]
 held = sizes.square().cumsum(0) / sizes.square().sum()
@@ -46,7 +46,7 @@ held = sizes.square().cumsum(0) / sizes.square().sum()
 fig, (left, right) = figure(1, 2, width=10, height=3.4)
 left.hist(weight.flatten(), bins=120, range=(-0.25, 0.25), color=COLORS[0])
 left.axvspan(-half, half, color=COLORS[1], alpha=0.25, label="the smaller half")
-left.set(xlabel="weight", ylabel="how many", title="One matrix, layer 10")
+left.set(xlabel="weight", ylabel="how many", title=f"One matrix, layer {LAYER}")
 left.legend()
 shares = torch.linspace(0, 1, len(sizes))
 right.plot(shares[::500] * 100, held[::500] * 100, color=COLORS[0])
@@ -110,7 +110,8 @@ check(magnitude_prune)
 from experiments.pruned import linears, nats, passages, pruned
 
 text = passages("validation", 4)
-three = {id(layer.weight) for name, layer in linears(model).items() if name.startswith(("layers.9.", "layers.10.", "layers.11."))}
+THREE = ("layers.9.", "layers.10.", "layers.11.")
+three = {id(layer.weight) for name, layer in linears(model).items() if name.startswith(THREE)}
 
 
 def in_three_layers(prune):
@@ -122,7 +123,7 @@ before = nats(model, text).mean()
 for amount in (0.3, 0.6):
     with pruned(in_three_layers(lambda weight, _, amount=amount: magnitude_prune(weight, amount))) as net:
         after = nats(net, text).mean()
-    print(f"{amount:.0%} of three layers gone: {before:.2f} → {after:.2f} nats, perplexity × {(after - before).exp():.2f}")
+    print(f"{amount:.0%} of three layers: {before:.2f} → {after:.2f} nats, perplexity × {(after - before).exp():.2f}")
 
 # %% [markdown]
 # ## A small weight may have a large input
@@ -133,7 +134,7 @@ for amount in (0.3, 0.6):
 # %% tags=["demo"]
 from experiments.pruned import passages
 
-reads = model.model.layers[10].mlp.gate_proj
+reads = model.model.layers[LAYER].mlp.gate_proj
 seen = []
 watch = reads.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
 with torch.inference_mode():
@@ -150,9 +151,9 @@ ax.set(xlabel=f"the {len(norms)} input features, largest first", ylabel=f"norm o
 ax.legend()
 show(
     fig,
-    alt=f"Bars of the norms of {len(norms)} input features, from {norms.max():.0f} down to {norms.min():.1f}; the median "
-    f"is {norms.median():.1f}.",
-    title=f"Inputs of layer 10's feed-forward part: the largest feature has {ratio:.0f} times the median's norm",
+    alt=f"Bars of the norms of {len(norms)} input features, from {norms.max():.0f} down to {norms.min():.1f}; the "
+    f"median is {norms.median():.1f}.",
+    title=f"Inputs of layer {LAYER}'s feed-forward part: the largest feature has {ratio:.0f} times the median's norm",
 )
 
 # %% [markdown]
@@ -240,7 +241,7 @@ show(fig, alt=f"Error of one layer's output against the share of zeros, three wa
 # if not even a tenth can.
 
 # %% claim="A05.31"
-from experiments.A05_31 import COSTS, SHARES, WHOLE, factor, free, rise
+from experiments.A05_31 import COSTS, SHARES, factor, free, rise
 
 shares_found = evidence("A05.31")
 print(shares_found.again())
@@ -353,12 +354,12 @@ check(two_four_mask)
 from torch.sparse import _semi_structured_conversions as packing
 from torch.sparse import to_sparse_semi_structured
 
-block = full[:64].half()
+block = reads.weight[:64].detach().half()
 two_of_four = block * two_four_mask(block)
 values, places = packing.sparse_semi_structured_from_dense_cutlass(two_of_four)
 back = packing.sparse_semi_structured_to_dense_cutlass(values, places)
 print(f"{block.nbytes:,} bytes → {values.nbytes:,} of values + {places.nbytes:,} of places: "
-      f"{(values.nbytes + places.nbytes) / block.nbytes:.1%}; unpacked again the same: {torch.equal(back, two_of_four)}")
+      f"{(values.nbytes + places.nbytes) / block.nbytes:.1%}; unpacked, the same: {torch.equal(back, two_of_four)}")
 try:
     print(to_sparse_semi_structured(two_of_four))
 except RuntimeError as error:
@@ -411,7 +412,7 @@ check(structured_prune)
 # Side by side they are one row, and your function fits.
 
 # %% tags=["payoff"]
-mlp = model.model.layers[10].mlp
+mlp = model.model.layers[LAYER].mlp
 rows = torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight], 1).detach()
 smaller, _, down = structured_prune(rows, None, mlp.down_proj.weight.detach(), n=len(rows) // 2)
 gate, up = smaller.chunk(2, 1)
@@ -462,21 +463,17 @@ told = ", ".join(f"{kind} {took[kind].mean:.2f}" for kind in (ZEROS, SPARSE, NEU
 show(fig, alt=f"Left: ratios of time for {len(kinds)} kinds of pruning, a prompt and a token. Right: ratios of bytes. "
      f"A prompt takes: {', '.join(f'{kind} {each.mean:.2f}' for kind, each in took.items())}.",
      title=f"A prompt takes, times the whole model's time: {told}")
-gone_saves = took[NEURONS].below(SAVES) or took[HALF].below(SAVES)
-if took[ZEROS].below(SAVES):
-    word = "correct"
-else:
-    word = "imprecise" if took[ZEROS].above(SAVES) and gone_saves else "wrong"
+otherwise = took[ZEROS].above(SAVES) and (took[NEURONS].below(SAVES) or took[HALF].below(SAVES))
 verdict(
     "A05.5",
-    word,
+    "correct" if took[ZEROS].below(SAVES) else "imprecise" if otherwise else "wrong",
     f"A prompt takes, of the whole model's time: {percent(took[ZEROS])} with half the weights zero, "
     f"{percent(took[SPARSE])} with them as CSR, {percent(took[NEURONS])} with half the neurons gone, "
     f"{percent(took[HEADS])} with a third of the heads gone, {percent(took[HALF])} with half the layers gone.",
 )
 
 # %% [markdown]
-# CSR pays where almost all is zero, which a language model doesn't survive. On a disk zeros do compress.
+# CSR is made for matrices that are zero all but everywhere, which no language model can be.
 #
 # ## Which layers?
 #
@@ -497,8 +494,7 @@ order = [of.argsort().argsort().double() for of in (guess, factors[: len(guess)]
 agreement = float(torch.corrcoef(torch.stack(order))[0, 1])
 
 fig, (left, right) = figure(1, 2, width=10.5, height=3.6, width_ratios=[1.3, 1])
-left.bar(range(len(factors)), factors, color=[COLORS[1] if i in least(turns, 6) else COLORS[0] for i in range(len(factors))],
-         bottom=0)
+left.bar(range(len(factors)), factors, color=[COLORS[int(i in least(turns, 6))] for i in range(len(factors))])
 left.axhline(1, color="#444444", linestyle=":")
 left.set(yscale="log", xlabel="layer that is left out (orange: the six of least influence)",
          ylabel="perplexity, times\nthe whole model's", ylim=(0.9, 1.3 * float(factors.max())))
@@ -517,8 +513,8 @@ show(
 )
 
 # %% [markdown]
-# The first layers are a world of their own. Among the others the guess is worth what the correlation says: cosine can be
-# near one where a layer matters (Hinostroza et al. 2026 show how badly it may fail). If you can afford it, measure.
+# The guess is worth what the correlation says. A cosine can be near one where a layer matters; Hinostroza et al. (2026)
+# show how badly it may fail. If you can afford it, measure.
 #
 # ## "It works poorly"
 #
@@ -571,14 +567,14 @@ else:
 verdict(
     "A05.4",
     word,
-    f"The cut costs × {math.exp(over[CUT].low):.2f} to {math.exp(over[CUT].high):.2f} of perplexity; training gives back "
-    f"{100 * gained.low:.0f} to {100 * gained.high:.0f} % of the nats (95 % intervals over {gained.n} seeds).",
+    f"The cut costs × {math.exp(over[CUT].low):.2f} to {math.exp(over[CUT].high):.2f} of perplexity; training gives "
+    f"back {100 * gained.low:.0f} to {100 * gained.high:.0f} % of the nats (95 % intervals over {gained.n} seeds).",
 )
 
 # %% [markdown]
-# And "rarely used"? That isn't measured but looked up. Zeros without a structure: yes, rarely; and in 2026 vLLM, a large
-# inference engine, took its 2:4 kernels out again because hardly anybody used them. Cutting structures out and
-# distilling: no. That is how a family of models gets its small members.
+# And "rarely used"? That isn't measured but looked up. Zeros without a structure are rare in what people download, and
+# vLLM, a large inference engine, has taken out its kernels for two zeros of four. Structures that are cut out, and a
+# rest that is distilled, are not rare: that is how a family of models gets its small members.
 #
 # ## Tickets
 #
@@ -674,7 +670,7 @@ for seed in range(SEEDS):
         others = [m.flatten()[torch.randperm(m.numel(), generator=dice)].reshape(m.shape) for m in masks]
         ended, reached = trained(weights, masks, mixed)
         told["rewound"].append(reached)
-        told["same mask, new weights"].append(trained([w * m for w, m in zip(start(dice), masks, strict=True)], masks, mixed)[1])
+        told["same mask, new weights"].append(trained(start(dice), masks, mixed)[1])
         told["other places"].append(trained(initial, others, mixed)[1])
         left.append(sum(int(m.sum()) for m in masks[::2]) / sum(m.numel() for m in masks[::2]))
         weights, masks = lottery_rewind(initial, ended, masks, 0.5)

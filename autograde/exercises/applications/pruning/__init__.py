@@ -1,3 +1,3 @@
-"""Exercises of 02_applications/14_pruning: single weights, units and heads, 2:4, what inputs say, a ticket rewound."""
+"""Exercises of 02_applications/14_pruning: small weights, loud inputs, two of four, whole units, tickets."""
 
-ORDER = ["magnitude_prune", "structured_prune", "wanda_scores", "two_four_mask", "lottery_rewind"]
+ORDER = ["magnitude_prune", "wanda_scores", "two_four_mask", "structured_prune", "lottery_rewind"]

@@ -54,10 +54,9 @@ def layers(g):
     rows = torch.tensor([[4.0, 4.0, 2.0, -1.0], [7.0, -0.1, 0.1, 0.1], [3.5, 3.5, 3.5, -3.5], [9.0, -9.0, -9.0, 8.5]])
     rows = rows[torch.randperm(4, generator=g)]
     yield case(rows, randn(g, 4), randn(g, 2, 4), 1, label="norms that disagree")
-    heads = torch.tensor([[9.5], [0.01], [4.0], [4.1], [6.0], [1.5]])
-    yield case(
-        heads * randn(g, 1, 3).sign(), randn(g, 6), randn(g, 2, 6), 1, size=2, label="a weak unit, a strong head"
-    )
+    # The smallest norm, sum of norms, weakest unit and first unit are each another head's.
+    heads = torch.tensor([9.5, 0.01, 4.0, 4.1, 6.0, 1.5, 3.0, 8.0])[:, None]
+    yield case(heads * randn(g, 1, 3).sign(), randn(g, 8), randn(g, 2, 8), 1, size=2, label="weak units, strong heads")
     yield case(*_layers(g, 5, 1, 3, 2), 0, label="nothing goes")
     yield case(*_layers(g, 3, 2, 3, 4), 2, size=2, label="one head is left")
     yield case(*_layers(g, 3, 1, 1, 1), 1, label="one input, one output")
