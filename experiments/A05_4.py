@@ -11,7 +11,7 @@ from labkit import smollm
 from labkit.experiment import Experiment, interval
 
 COSTS = math.log(1.1)  # nats a token: ten percent of perplexity
-GONE, STEPS, BATCH, WARM_UP = 6, 16, 4, 3
+GONE, STEPS, BATCH, WARM_UP = 6, 12, 4, 3
 RATES = (3e-4, 1e-3)
 WHOLE, CUT, FRESH = "the whole model", "the cut model", "the same shape, fresh"
 HEALED = {rate: f"the cut model, healed at {rate:g}" for rate in RATES}

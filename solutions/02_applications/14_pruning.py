@@ -520,8 +520,8 @@ show(
 #
 # Six of thirty layers go, those of least influence. That costs. Then what today's recipes do: **prune, then distil**.
 # The cut model learns from the whole one, on plays that no test passage comes from, to predict each next token as the
-# whole model does, by their KL divergence; only layers behind the first cut are trained. 16 steps of four passages,
-# about a minute on one core.
+# whole model does, by their KL divergence; only layers behind the first cut are trained. 12 steps of four passages,
+# less than a minute on one core.
 #
 # The rate is chosen on validation passages, the result is of test passages. Three seeds: other texts to learn from,
 # and other texts to be tested on. For comparison a model of the same shape whose layers start afresh, with the same
