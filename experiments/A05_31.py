@@ -9,7 +9,7 @@ from labkit import smollm
 from labkit.experiment import Experiment, interval
 
 COSTS = math.log(1.1)  # nats a token: ten percent of perplexity
-SHARES = {"at random": (10, 30, 50), "by size": (10, 20, 30, 40, 50, 60), "by Wanda": (10, 20, 30, 40, 50, 60)}
+SHARES = {"at random": (5, 10), "by size": (10, 20, 30, 40, 50, 60), "by Wanda": (10, 20, 30, 40, 50, 60)}
 WHOLE, ONE_BY_ONE = "the whole model", "a layer less, one after the other"
 
 experiment = Experiment(
@@ -24,7 +24,7 @@ experiment = Experiment(
         ONE_BY_ONE: {"layers": True},
     },
     seeds=(0,),
-    shows="at random, 50 %",
+    shows="at random, 10 %",
     shows_not="by Wanda, 10 %",
     live=("by size, 30 %", 0),
     within={"nats": 0.05},
@@ -86,7 +86,7 @@ def free(found, how):
 def conclude(found):
     most = max(free(found, "by size"), free(found, "by Wanda"))
     told = {"wanda_30": "by Wanda, 30 %", "wanda_50": "by Wanda, 50 %", "size_30": "by size, 30 %"}
-    told |= {"size_50": "by size, 50 %", "random_10": "at random, 10 %", "wanda_24": "by Wanda, 2:4"}
+    told |= {"size_50": "by size, 50 %", "random_5": "at random, 5 %", "wanda_24": "by Wanda, 2:4"}
     return {
         "verdict": "correct" if most >= 50 else "imprecise" if most else "wrong",
         "controls": {

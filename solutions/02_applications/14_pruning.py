@@ -257,8 +257,8 @@ for how, color, mark, aside in (("by size, 2:4", COLORS[1], "s", 51), ("by Wanda
     ax.annotate("2:4", (50, special), (aside + 0.6, special), va="center", color=color)
 ax.axhline(math.exp(COSTS), color="#444444", linestyle=":", label="10 % more")
 ax.set(yscale="log", xlabel="weights of the linear layers set to zero, %", ylabel="perplexity, times the whole model's")
-ax.set_ylim(0.95, 60)
-ax.set_yticks([1, 2, 5, 10, 20, 50], ["1", "2", "5", "10", "20", "50"])
+ticks = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000]
+ax.set_yticks(ticks, [f"{tick:,}" for tick in ticks])
 ax.minorticks_off()
 ax.legend(loc="upper left")
 most = {how: free(shares_found, how) for how in ("by size", "by Wanda")}
