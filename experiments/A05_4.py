@@ -1,4 +1,4 @@
-"""What does a real model lose with six of its thirty layers, and what does a minute of healing give back?"""
+"""What does a real model lose with six of its thirty layers, and what do eight steps of healing give back?"""
 
 import copy
 import math
@@ -11,14 +11,14 @@ from labkit import smollm
 from labkit.experiment import Experiment, interval
 
 COSTS = math.log(1.1)  # nats a token: ten percent of perplexity
-GONE, STEPS, BATCH, WARM_UP = 6, 12, 4, 3
+GONE, STEPS, BATCH, WARM_UP = 6, 8, 4, 2
 RATES = (3e-4, 1e-3)
 WHOLE, CUT, FRESH = "the whole model", "the cut model", "the same shape, fresh"
 HEALED = {rate: f"the cut model, healed at {rate:g}" for rate in RATES}
 
 experiment = Experiment(
     claim="A05.4",
-    question="How much of what six of thirty layers cost does a minute of distillation give back?",
+    question="How much of what six of thirty layers cost do eight steps of distillation give back?",
     arms={
         WHOLE: {},
         CUT: {"gone": GONE},
