@@ -153,8 +153,8 @@ ax.minorticks_off()
 ax.legend()
 show(
     fig,
-    alt=f"A falling curve of the norms of {len(norms)} input features, from {norms.max():.0f} down to {norms.min():.1f}; the "
-    f"median is {norms.median():.1f}.",
+    alt=f"A falling curve of the norms of {len(norms)} input features, from {norms.max():.0f} down to "
+    f"{norms.min():.1f}; the median is {norms.median():.1f}.",
     title=f"Inputs of layer {LAYER}'s feed-forward part: the largest feature has {ratio:.0f} times the median's norm",
 )
 
@@ -214,9 +214,9 @@ def error(kept):
 
 
 ways = {
-    "by size, whole matrix": [error(magnitude_prune(full, a)) for a in amounts],
-    "by size, row by row": [error(magnitude_prune(full, a, per_row=True)) for a in amounts],
-    "by Wanda, row by row": [error(full * (magnitude_prune(scores, a, per_row=True) != 0)) for a in amounts],
+    "by size (matrix)": [error(magnitude_prune(full, a)) for a in amounts],
+    "by size (rows)": [error(magnitude_prune(full, a, per_row=True)) for a in amounts],
+    "by Wanda (rows)": [error(full * (magnitude_prune(scores, a, per_row=True) != 0)) for a in amounts],
 }
 fig, ax = figure(width=8.5, height=3.4)
 for (name, errors), color, mark in zip(ways.items(), (COLORS[1], COLORS[3], COLORS[0]), "s^o", strict=True):
@@ -226,7 +226,7 @@ ax.legend()
 middle = amounts.index(0.5)
 told = "; ".join(f"{name} {errors[middle]:.0%}" for name, errors in ways.items())
 show(fig, alt=f"Error of one layer's output against the share of zeros, three ways. At half: {told}.",
-     title=f"One layer, half of its weights gone: {told}")
+     title=f"Half of a layer gone: {told}")
 
 # %% [markdown]
 # ## "It removes the unimportant weights"
@@ -521,12 +521,12 @@ show(
 #
 # Six of thirty layers go, those of least influence. That costs. Then what today's recipes do: **prune, then distil**.
 # The cut model learns from the whole one, on plays that no test passage comes from, to predict each next token as the
-# whole model does, by their KL divergence; only layers behind the first cut are trained. 12 steps of four passages,
-# less than a minute on one core.
+# whole model does, by their KL divergence; only layers behind the first cut are trained. Eight steps of four passages,
+# half a minute on one core.
 #
 # The rate is chosen on validation passages, the result is of test passages. Three seeds: other texts to learn from,
 # and other texts to be tested on. For comparison a model of the same shape whose layers start afresh, with the same
-# minute (and its own, larger rate).
+# texts and steps (and its own, larger rate).
 #
 # **Before the run:** the sentence is *wrong* if the cut alone surely costs less than ten percent of perplexity. It is
 # *correct* if it costs more, and training surely gives back less than half of what the cut took. It is *outdated* if
@@ -692,8 +692,8 @@ ends = {name: 100 * torch.tensor(each)[:, -1] for name, each in accuracy.items()
 by = interval((ends["rewound"] - ends["same mask, new weights"]).tolist())
 show(fig, alt=f"Accuracy against the share of living weights, three ways. With {left[-1]:.1%} alive: "
      + ", ".join(f"{name} {float(of.mean()):.0f} %" for name, of in ends.items()) + f". Bands span {SEEDS} seeds.",
-     title=f"With {left[-1]:.1%} alive the rewound ticket is {by.mean:+.0f} points from the same mask with new weights "
-           f"(95 %: {by.text('+.0f')})".replace("-", "−"))
+     title=f"At {left[-1]:.1%} alive: " + ", ".join(f"{name} {float(of.mean()):.0f} %" for name, of in ends.items()))
+print(f"Rewound against the same mask with new weights: {by.mean:+.0f} points, 95 % interval {by.text('+.0f')}.")
 
 # %% [markdown]
 # Finding a ticket takes many whole trainings, so it saves none. And in large networks one has to rewind not to the
