@@ -13,7 +13,7 @@ from labkit.experiment import Experiment, interval
 COSTS = math.log(1.1)  # nats a token: ten percent of perplexity
 GONE, STEPS, BATCH, WARM_UP = 6, 8, 4, 2
 RATES = (3e-4, 1e-3)
-WHOLE, CUT, FRESH = "the whole model", "the cut model", "the same shape, fresh"
+WHOLE, CUT, FRESH = "the whole model", "the cut model", "the same, new layers behind the cut"
 HEALED = {rate: f"the cut model, healed at {rate:g}" for rate in RATES}
 
 experiment = Experiment(
@@ -38,13 +38,13 @@ def measure(seed, gone=0, rate=None, fresh=False):
     """Nats a token of test passages, which each seed draws anew, and of those by which the rate is chosen."""
     model, _ = smollm()
     less = least(influence(), gone)
-    test, validation = passages("test", 16, seed), passages("validation", 8)
+    test, validation = passages("test", 12, seed), passages("validation", 6)
     if rate is None:
         with without(less) as net:
             return {"nats": nats(net, test).mean(), "validation": nats(net, validation).mean()}
     with without(less) as cut:
         net = copy.deepcopy(cut)
-    layers = net.model.layers if fresh else net.model.layers[less[0] :]
+    layers = net.model.layers[less[0] :]
     if fresh:
         layers.apply(_anew)
     heal(net, model, layers, rate, passages("healing", STEPS * BATCH, seed))

@@ -339,8 +339,8 @@ def two_four_mask(weight):
     """
     ### BEGIN SOLUTION
     groups = weight.abs().reshape(-1, 4)
-    places = groups.topk(2).indices
-    return torch.zeros_like(groups, dtype=torch.bool).scatter(-1, places, True).reshape(weight.shape)
+    stays = torch.zeros_like(groups, dtype=torch.bool).scatter(-1, groups.topk(2).indices, True)
+    return stays.reshape(weight.shape)
     ### END SOLUTION
 
 
@@ -517,6 +517,9 @@ show(
 # The guess is worth what the correlation says. A cosine can be near one where a layer matters; Hinostroza et al. (2026)
 # show how badly it may fail. If you can afford it, measure.
 #
+# (To *write* with a cut model, number its layers anew: `layer.self_attn.layer_idx` says which place of the cache is a
+# layer's own. Reading needs no cache, so perplexity won't tell you.)
+#
 # ## "It works poorly"
 #
 # Six of thirty layers go, those of least influence. That costs. Then what today's recipes do: **prune, then distil**.
@@ -525,8 +528,8 @@ show(
 # half a minute on one core.
 #
 # The rate is chosen on validation passages, the result is of test passages. Three seeds: other texts to learn from,
-# and other texts to be tested on. For comparison a model of the same shape whose layers start afresh, with the same
-# texts and steps (and its own, larger rate).
+# and other texts to be tested on. For comparison the same, where the layers behind the first cut start from
+# new random weights, with the same texts and steps (and a larger rate).
 #
 # **Before the run:** the sentence is *wrong* if the cut alone surely costs less than ten percent of perplexity. It is
 # *correct* if it costs more, and training surely gives back less than half of what the cut took. It is *outdated* if
@@ -558,7 +561,7 @@ gained = regained(healing, best(healing))
 show(fig, alt=f"A row for each of {len(arms)} models, a dot a seed. Perplexity, times the whole model's: "
      + ", ".join(f"{arm} {mean:.2f}" for arm, mean in means.items()) + ".",
      title=f"A fifth of the layers gone: perplexity × {means[CUT]:.2f}. After healing × {means[best(healing)]:.2f}, "
-           f"from afresh × {means[FRESH]:.0f}")
+           f"from new weights × {means[FRESH]:.0f}")
 if over[CUT].below(COSTS):
     word = "wrong"
 elif gained.below(0.5):
