@@ -63,7 +63,7 @@ def nets(g):
     yield case(*_net(g, (3, 3), (2, 2), (2,), alive=0.7), 1.0, label="amount 1")
     yield case(*_net(g, (3, 5)), 0.5, label="7.5 weights: 8")
     yield case(*_net(g, (1, 5)), 0.5, label="2.5 weights: 2")
-    yield case(*_net(g, (4,), (3, 4)), 0.25, label="a vector first")
+    yield case(*_net(g, (4,), (3, 4)), 0.27, label="a vector first, 3.24 weights: 3")
     yield case(*_net(g, (2, 3, 3, 3), (5, 8), alive=0.8), 0.35, label="a convolution and a matrix")
     yield case(*_net(g, (60, 40), (40,), (10, 60), alive=0.5), 0.2, label="a larger net, fifth round or so")
 
