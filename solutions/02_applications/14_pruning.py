@@ -45,9 +45,8 @@ held = sizes.square().cumsum(0) / sizes.square().sum()
 
 fig, (left, right) = figure(1, 2, width=10, height=3.4)
 left.hist(weight.flatten(), bins=120, range=(-0.5, 0.5), color=COLORS[0])
-left.axvspan(-half, half, color=COLORS[1], alpha=0.25, label="the smaller half")
-left.set(xlabel="weight", ylabel="how many", title=f"One matrix, layer {LAYER}")
-left.legend(loc="upper left")
+left.axvspan(-half, half, color=COLORS[1], alpha=0.25)
+left.set(xlabel="weight", ylabel="how many", title=f"Layer {LAYER}; orange: the smaller half")
 shares = torch.linspace(0, 1, len(sizes))
 right.plot(shares[::500] * 100, held[::500] * 100, color=COLORS[0])
 right.axvline(50, color=COLORS[1], linestyle=":")
@@ -500,7 +499,8 @@ left.axhline(1, color="#444444", linestyle=":")
 left.set(yscale="log", xlabel="layer that is left out (orange: the six of least influence)",
          ylabel="perplexity, times\nthe whole model's", ylim=(0.9, 1.3 * float(factors.max())))
 right.scatter(guess, factors[: len(guess)], color=COLORS[0], s=22)
-for i in (0, 1, int(guess[2:].argmax()) + 2):
+quiet = int(torch.where(guess < 0.1, factors[: len(guess)], 0).argmax())
+for i in (0, 1, quiet):
     right.annotate(f"layer {i}", (float(guess[i]), float(factors[i])), (-4, 6), textcoords="offset points", ha="right",
                    fontsize=9)
 right.set(xscale="log", yscale="log", xlabel="block influence, 1 − cosine", ylabel="perplexity, times")
