@@ -572,8 +572,8 @@ verdict(
     "A05.4",
     word,
     f"The cut costs × {math.exp(over[CUT].low):.2f} to {math.exp(over[CUT].high):.2f} of perplexity; training gives "
-    f"back {100 * gained.low:.0f} to {100 * gained.high:.0f} % of the nats (95 % intervals over {gained.n} seeds; of two "
-    f"rates {healing.numbers['rate']} was the better one).",
+    f"back {100 * gained.low:.0f} to {100 * gained.high:.0f} % of the nats (95 % intervals over {gained.n} seeds; of "
+    f"two rates {healing.numbers['rate']} was the better one).",
 )
 
 # %% [markdown]

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn.utils import prune
 
-from autograde.exercise import Draft, case, keeps_dtype, same
+from autograde.exercise import Draft, case, same
 from autograde.exercises.applications.pruning.shared import distinct, smallest, unlike_rows
 from autograde.exercises.shared import pick, randn
 from autograde.judging.comparing import compare
@@ -86,7 +86,10 @@ def up_to_ties(expected, got, one):
     return mismatch.message
 
 
-exercise.law("The result has the dtype of weight")(keeps_dtype)
+@exercise.law("The result is a tensor of the dtype of weight")
+def own_dtype(out, one, call):
+    weight = one.args[0]
+    return out.dtype == weight.dtype or f"{weight.dtype} went in, {out.dtype} came out"
 
 
 @exercise.law("As many go as the docstring says, no more and no fewer")
@@ -221,6 +224,10 @@ exercise.mistake("the mask comes back, not the weights", hint="Multiply the weig
 exercise.mistake(
     "what stays is made larger, as dropout does", hint="Nothing is scaled: weights that stay are as they were."
 )(lambda weight, amount, per_row=False: right(weight, amount, per_row) / (1 - amount if amount < 1 else 1))
+
+exercise.mistake("the result is float32, whatever came in", hint="The result has the dtype of weight.")(
+    lambda weight, amount, per_row=False: right(weight, amount, per_row).float()
+)
 
 exercise.mistake("the weights are changed in place", hint="A new tensor: weight * mask.")(
     lambda weight, amount, per_row=False: weight.copy_(right(weight, amount, per_row))
