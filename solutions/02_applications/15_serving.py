@@ -761,7 +761,7 @@ right.invert_yaxis()
 right.set(xlabel="tokens' room taken")
 show(fig, "Left: a row for each step, a square for each block, coloured by the text that has it; grey is free. Right: "
           f"room for {reserved} tokens with a piece for each, {taken} in blocks, {sum(lengths)} needed.",
-     title=f"{sum(lengths)} tokens take {taken} places in blocks. Attention through the tables differs by {apart:.0e}")
+     title=f"{sum(lengths)} tokens take {taken} places in blocks. Attention through the tables differs by {apart:.1g}")
 
 # %% [markdown]
 # ## Continuous batching
@@ -982,7 +982,7 @@ for at, (name, color) in enumerate((("computed", COLORS[5]), ("with the cached p
 ax.set_yticks(range(4), [f"{q}  ({n} of {len(p)})" for q, n, p in zip(questions, hits, prompts, strict=True)])
 ax.invert_yaxis()
 ax.set(xlabel="time to first token, ms (in brackets: tokens from the cache)",
-       xlim=(0, 1350 * max(map(max, waits))))
+       xlim=(0, 1600 * max(map(max, waits))))
 ax.legend(loc="center right", fontsize=9)
 faster = statistics.median(a / b for a, b in waits[1:])
 show(fig, "Bars: time to first token of four prompts, computed and with the cached prefix. " + "; ".join(
