@@ -138,12 +138,13 @@ with torch.inference_mode():
     long, square = torch.ones(2**24), torch.randn(1024, 1024)
     BANDWIDTH = long.nbytes / seconds_of(long.sum, 5)
     PEAK = 2 * 1024**3 / seconds_of(lambda: square @ square, 5)
+    del long
     width, weights = 2048, [torch.randn(2048, 2048) for _ in range(4)]
     counts, dots = [1, 2, 4, 8, 16, 32, 64, 128], {}
     for rows in counts:
         x = torch.randn(rows, width)
         dots[rows] = seconds_of(lambda x=x: [F.linear(x, w) for w in weights], 2 if rows < 64 else 1) / len(weights)
-    long = weights = None  # memory for what follows
+    weights = None  # memory for what follows
 
 roofs = {rows: roofline(rows, width, width, PEAK, BANDWIDTH, number_bytes=4) for rows in counts}
 turn = next((rows for rows in counts if roofs[rows][2] == "compute"), counts[-1])
@@ -156,6 +157,7 @@ for n in counts:
     ax.annotate(str(n), (float(roofs[n][0]), 2 * n * width**2 / dots[n] / 1e9), textcoords="offset points",
                 xytext=(6, -12), fontsize=9, color=COLORS[1])
 ax.set(xlabel="operations a byte (at each dot: tokens)", ylabel="GFLOP/s", xscale="log", yscale="log")
+ax.set_ylim(0.6 * min(2 * n * width**2 / dots[n] / 1e9 for n in counts), None)
 ax.legend(loc="lower right")
 reached = [2 * n * width**2 / dots[n] / 1e9 for n in (1, 128)]
 show(fig, f"Speed against arithmetic intensity, both logarithmic. The roof rises to {PEAK / 1e9:.0f} GFLOP/s; measured "
@@ -387,13 +389,13 @@ example = torch.randint(256, (2, 5), generator=g), tiny, HEADS, PARTS
 gpt_forward = own("gpt_forward", "01_transformer/09_pretrain_gpt", fallback=course_gpt, example=example)
 
 # %% tags=["demo"]
-letters = torch.tensor(list(shakespeare().encode()[:2_000_000]))
+letters = torch.frombuffer(bytearray(shakespeare().encode()[:2_000_000]), dtype=torch.uint8)
 told, unseen = letters[:1_800_000], letters[1_800_000:]
 
 
 def batch_of(data, rows, n=64):
     starts = torch.randint(len(data) - n - 1, (rows,), generator=g)
-    return torch.stack([data[start : start + n + 1] for start in starts.tolist()])
+    return torch.stack([data[start : start + n + 1] for start in starts.tolist()]).long()
 
 
 optimizer = torch.optim.AdamW(flat(tiny), 3e-3, fused=True)
@@ -476,6 +478,7 @@ with warnings.catch_warnings():
 program.save(str(raw_file))  # as it was followed, for a comparison below
 program.optimize()  # what the exporter does unless told otherwise: constants, and what nobody needs
 program.save(str(plain_file))
+del program
 EXPORT = time.process_time() - start
 
 
@@ -483,6 +486,7 @@ def session_of(file, optimise=True):
     """ONNX Runtime on one thread, as torch is timed below."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 3
+    options.enable_cpu_mem_arena = False  # memory goes back after each call: several engines live here
     levels = onnxruntime.GraphOptimizationLevel
     options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimise else levels.ORT_DISABLE_ALL
     options.optimized_model_filepath = str(Path(file).with_suffix(f".{'after' if optimise else 'before'}.onnx"))
@@ -650,7 +654,7 @@ axes[0].set_yticks(range(len(engines.arms)), engines.arms)
 axes[0].invert_yaxis()
 compiled = engines.interval("torch.compile", "start").mean
 saved = engines.interval("torch.compile", "saved").mean
-told = f"{compiled / saved * 1e6:,.0f} tokens pay for it" if saved > 0 else "no number of tokens pays for it"
+told = f"about {float(f'{compiled / saved * 1e6:.1g}'):,.0f} tokens pay for it" if saved > 0 else "nothing pays for it"
 show(fig, "Bars with a dot a run: " + "; ".join(
     f"{arm}: one token {engines.interval(arm, 'decode').mean:.1f} times, 128 tokens "
     f"{engines.interval(arm, 'prefill').mean:.1f} times as fast, "
@@ -751,13 +755,13 @@ from matplotlib.colors import ListedColormap
 
 fig, (left, right) = figure(1, 2, width=10.5, height=3.1, width_ratios=[2, 1])
 left.imshow(torch.stack(pictures), cmap=ListedColormap([*COLORS[:3], "#eeeeee"]), aspect="auto", vmin=0, vmax=3)
-left.set(xlabel="block of the cache", ylabel="step")
+left.set(xlabel="block of the cache", ylabel="step", xticks=range(0, BLOCKS, 2), yticks=range(0, 12, 2))
 right.barh(["a piece for each", "blocks", "tokens"], [reserved, taken, sum(lengths)], color=["#777777", *COLORS[:2]])
 right.invert_yaxis()
 right.set(xlabel="tokens' room taken")
 show(fig, "Left: a row for each step, a square for each block, coloured by the text that has it; grey is free. Right: "
           f"room for {reserved} tokens with a piece for each, {taken} in blocks, {sum(lengths)} needed.",
-     title=f"{sum(lengths)} tokens take {taken} places in blocks. Attention through the tables differs by {apart:.0e}")
+     title=f"{sum(lengths)} tokens take {taken} places in blocks. Attention through the tables differs by {apart:.1g}")
 
 # %% [markdown]
 # ## Continuous batching
@@ -977,8 +981,9 @@ for at, (name, color) in enumerate((("computed", COLORS[5]), ("with the cached p
             label=name)
 ax.set_yticks(range(4), [f"{q}  ({n} of {len(p)})" for q, n, p in zip(questions, hits, prompts, strict=True)])
 ax.invert_yaxis()
-ax.set(xlabel="time to first token, ms (in brackets: tokens from the cache)")
-ax.legend(loc="lower right", fontsize=9)
+ax.set(xlabel="time to first token, ms (in brackets: tokens from the cache)",
+       xlim=(0, 1600 * max(map(max, waits))))
+ax.legend(loc="center right", fontsize=9)
 faster = statistics.median(a / b for a, b in waits[1:])
 show(fig, "Bars: time to first token of four prompts, computed and with the cached prefix. " + "; ".join(
     f"{1000 * a:.0f} and {1000 * b:.0f} ms" for a, b in waits),
