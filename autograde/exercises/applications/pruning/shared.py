@@ -14,8 +14,8 @@ def distinct(g, *shape, scale=1 / 64):
 
 
 def unlike_rows(g, *shape):
-    """`distinct`, and each row of another size: the first the smallest, by factors of 8."""
-    return distinct(g, *shape) * 8.0 ** torch.arange(shape[0])[:, None]
+    """`distinct`, and each row of another size: the first the smallest, by factors which make no two of them equal."""
+    return distinct(g, *shape) * 8.01 ** torch.arange(shape[0])[:, None]
 
 
 def smallest(sizes, count):

@@ -213,6 +213,11 @@ exercise.mistake(
 )
 
 
+exercise.mistake("the second layer comes back transposed", hint="[d_out, hidden]: columns are taken, rows stay.")(
+    cut(make=lambda first, bias, second, u: (first[u], None if bias is None else bias[u], second[:, u].T.clone()))
+)
+
+
 @exercise.mistake(
     "single units go where whole heads should", hint="A head goes as a whole: one score for its `size` units."
 )

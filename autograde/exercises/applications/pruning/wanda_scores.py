@@ -147,6 +147,10 @@ def of_outputs(weight, x, mask=None):
     return (weight.float().abs() * (tokens @ weight.float().T).norm(dim=0)[:, None]).to(weight.dtype)
 
 
+exercise.mistake("the score is squared", hint="|weight| times the norm, both to the first power.")(
+    wanda(size=torch.square, norm=lambda tokens: tokens.square().sum(0))
+)
+
 exercise.mistake("scores keep the sign of the weight", hint="A weight of -2 is as important as one of 2.")(
     wanda(size=torch.clone)
 )
