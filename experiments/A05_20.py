@@ -72,6 +72,12 @@ def _best_rate(part, by, steps, rates):
 def conclude(found):
     """Correct if a long run surely comes within LEFT of the teacher; imprecise if it only comes nearer; else wrong."""
     first, last = (interval(_left(found, arm)) for arm in _RUNS)
+
+    def saved(start, *opponents):
+        """Seed by seed, against the best of some opponents: who has compute need not use it all."""
+        others = [min(each) for each in zip(*(found.each(start + arm, "loss") for arm in opponents), strict=True)]
+        return interval([a - b for a, b in zip(others, found.each(start + "with teacher", "loss"), strict=True)])
+
     nearer = found.interval(_RUNS[0], "loss", minus=_RUNS[1])
     if last.below(LEFT):
         word = "correct"
@@ -80,12 +86,10 @@ def conclude(found):
     else:
         word = "wrong" if last.above(LEFT) else "unverifiable"
     gain = {
-        "same_text": found.interval("alone", "loss", minus="with teacher"),
-        "same_compute": found.interval("alone, same compute", "loss", minus="with teacher"),
-        "little_same_text": found.interval("little text: alone", "loss", minus="little text: with teacher"),
-        "little_same_compute": found.interval(
-            "little text: alone, same compute", "loss", minus="little text: with teacher"
-        ),
+        "same_text": saved("", "alone"),
+        "same_compute": saved("", "alone", "alone, same compute"),
+        "little_same_text": saved("little text: ", "alone"),
+        "little_same_compute": saved("little text: ", "alone", "alone, same compute"),
     }
     nobody = found.interval("alone", "loss", minus="with an untrained teacher")
     return {

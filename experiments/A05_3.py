@@ -24,9 +24,9 @@ from experiments.distilling import (
 )
 from labkit.experiment import Experiment
 
-FIRST, STEPS, PROMPT = 300, 200, 8
+FIRST, STEPS, PROMPT = 300, 150, 8
 FIRST_RATE, RATES = 2e-2, (3e-3, 1e-2, 3e-2)
-BANK = 1600  # texts that the teacher writes for its students
+BANK = 1200  # texts that the teacher writes for its students
 WRITTEN = 256  # texts on which a student is judged
 
 experiment = Experiment(

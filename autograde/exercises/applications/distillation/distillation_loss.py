@@ -202,6 +202,12 @@ exercise.mistake("padding counts in both parts", hint="Leave out tokens whose la
 exercise.mistake("padding adds nothing but is counted", hint="Divide by the number of tokens that are kept.")(
     _loss(means=(counted_all, counted_all))
 )
+exercise.mistake(
+    "padding adds nothing to the soft part but is counted there", hint="Divide by the number of tokens that are kept."
+)(_loss(means=(counted_all, kept_mean)))
+exercise.mistake(
+    "padding adds nothing to the hard part but is counted there", hint="Divide by the number of tokens that are kept."
+)(_loss(means=(kept_mean, counted_all)))
 exercise.mistake("losses are summed, not averaged", hint="The mean over the tokens that are kept.")(
     _loss(means=(summed, summed))
 )
@@ -213,6 +219,9 @@ exercise.mistake("alpha and 1 - alpha are swapped", hint="alpha is the weight of
 )
 exercise.mistake("the hard part isn't weighed with 1 - alpha", hint="alpha * soft + (1 - alpha) * hard.")(
     _loss(mix=lambda soft, hard, a: a * soft + hard)
+)
+exercise.mistake("both parts are weighed with alpha", hint="alpha * soft + (1 - alpha) * hard.")(
+    _loss(mix=lambda soft, hard, a: a * (soft + hard))
 )
 exercise.mistake("the labels aren't used", hint="The hard part: cross-entropy with the labels, weight 1 - alpha.")(
     _loss(mix=lambda soft, hard, a: a * soft)

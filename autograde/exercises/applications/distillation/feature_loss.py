@@ -147,6 +147,12 @@ exercise.mistake("the squared cosine is taken", hint="1 - cosine, without a squa
 exercise.mistake("half of 1 - cosine is taken", hint="1 - cosine, from 0 to 2.")(
     _loss(each=lambda s, t: (1 - _cosine(s, t)) / 2)
 )
+exercise.mistake("the angle is taken, not its cosine", hint="1 - cosine; no arccos.")(
+    _loss(each=lambda s, t: _cosine(s, t).clamp(-0.999, 0.999).arccos())
+)
+exercise.mistake("the loss of each token is squared", hint="1 - cosine, without a square.")(
+    _loss(each=lambda s, t: (1 - _cosine(s, t)).square())
+)
 exercise.mistake("padding is averaged, too", hint="The mask says which tokens count.")(_loss(mean=over_all))
 exercise.mistake("padding adds nothing but is counted", hint="Divide by the number of tokens that are kept.")(
     _loss(mean=counted_all)

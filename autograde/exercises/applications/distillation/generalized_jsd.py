@@ -163,6 +163,22 @@ exercise.mistake("beta and 1 - beta are swapped before the two divergences", hin
 exercise.mistake("the divergences run from the mixture", hint="KL(teacher || m): m is the second one.")(
     _jsd(between=lambda s, t, m, b: b * _kl(m, t) + (1 - b) * _kl(m, s))
 )
+exercise.mistake("every divergence is turned round", hint="F.kl_div(b, a) is KL(a || b): the second one weighs.")(
+    _jsd(
+        forward=lambda s, t: _kl(s, t),
+        reverse=lambda s, t: _kl(t, s),
+        between=lambda s, t, m, b: b * _kl(m, t) + (1 - b) * _kl(m, s),
+    )
+)
+exercise.mistake(
+    "the two divergences are added with the same weight", hint="beta before one, 1 - beta before the other."
+)(_jsd(between=lambda s, t, m, b: (_kl(t, m) + _kl(s, m)) / 2))
+exercise.mistake("the two divergences are added without weights", hint="beta before one, 1 - beta before the other.")(
+    _jsd(between=lambda s, t, m, b: _kl(t, m) + _kl(s, m))
+)
+exercise.mistake("the mixture is always half and half", hint="m = beta * teacher + (1 - beta) * student.")(
+    _jsd(mixture=lambda s, t, b: _mixed(s, t, 0.5))
+)
 exercise.mistake("beta is always a half", hint="beta is a parameter: use it.")(_jsd(always=0.5))
 exercise.mistake(
     "forward and reverse KL are mixed, without a mixture of the distributions",

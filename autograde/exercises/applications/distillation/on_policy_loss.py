@@ -131,7 +131,7 @@ exercise.mistake(
     hint="The advantage is log teacher - log student: without the second, the student's entropy doesn't count.",
 )(_loss(each=lambda s, t: -(t.detach() * s)))
 exercise.mistake(
-    "the difference of the log-probabilities itself is the loss",
+    "its value is the difference of the log-probabilities, without the last factor",
     hint="Its gradient forgets which tokens were drawn: on average it is 0. Advantage times log-probability.",
 )(_loss(each=lambda s, t: s - t.detach()))
 exercise.mistake("it is the plain likelihood of the student's own words", hint="Weighed with the advantage.")(
@@ -143,6 +143,15 @@ exercise.mistake("the advantage is a ratio of probabilities", hint="A difference
 exercise.mistake("the advantage is multiplied with the probability", hint="With the log-probability of the student.")(
     _loss(each=lambda s, t: -((t - s).detach() * s.exp()))
 )
+
+
+@exercise.mistake("the mean advantage is taken off first", hint="The advantage as it is: no baseline, no scaling.")
+def with_baseline(student, teacher, tokens, mask):
+    log_s, log_t = (_said(x.log_softmax(-1), tokens) for x in (student, teacher))
+    advantage = (log_t - log_s).detach()
+    return -((advantage - advantage[mask].mean()) * log_s)[mask].mean()
+
+
 exercise.mistake("negative advantages are cut off", hint="A token that the teacher likes less has to become rarer.")(
     _loss(each=lambda s, t: -((t - s).detach().clamp(min=0) * s))
 )

@@ -41,6 +41,7 @@ def teachers(g):
     yield case(apart(g, 2, 3, 6, scale=300.0) + 500, 8.0, label="huge logits")
     yield case(apart(g, 2, 2, 3, 5) - 40, 1.5, 3, label="logits far below zero, three dimensions before the classes")
     yield case(apart(g, 1), 2.0, 1, label="a single class")
+    yield case(apart(g, 6), 1.5, 2, label="one token, two of six")
     yield case(apart(g, 300, 40), 5.0, 20, label="300 tokens, 20 of 40 classes")
     yield case(apart(g, 6, 4).mT, 1.7, 2, label="not contiguous")
 
