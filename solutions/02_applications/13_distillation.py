@@ -10,7 +10,7 @@
 # # Distillation: a small model learns from a large one
 #
 # A book tells a pupil what comes next. A teacher can also tell what *might* have come next, and how likely it was. That
-# is the whole idea of **knowledge distillation** (知识蒸馏), and it is how most small models of today were made.
+# is the whole idea of **knowledge distillation** (知识蒸馏), and it is how many small models of today were made.
 #
 # The interview question behind this notebook: **what is distillation, and what does it buy?** The usual notes say:
 # collect questions, let the large model answer, train the small one on the answers with a hard and a soft loss; it
@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 
 from autograde import check
-from labkit import COLORS, SEQUENTIAL, evidence, figure, interval, shakespeare, show, smollm, verdict
+from labkit import COLORS, SEQUENTIAL, evidence, figure, interval, knobs, shakespeare, show, smollm, verdict
 
 # %% [markdown]
 # ## What a teacher knows
@@ -102,7 +102,8 @@ def soft_targets(logits, temperature=1.0, k=None):
 check(soft_targets)
 
 # %% [markdown]
-# What does the knob do, and what is lost with $k$? Your function on the first sentence:
+# What does the temperature do, and what is lost with $k$? Your function on the first sentence. (In a live notebook
+# there are sliders below the figure.)
 
 # %% tags=["payoff"]
 fig, (left, right) = figure(1, 2, width=10.5, height=3.4)
@@ -118,6 +119,20 @@ held = {T: float(soft_targets(teachers[0], T).topk(64).values.sum()) for T in (1
 show(fig, "Left: probability against rank for three temperatures. Right: what the k likeliest hold; 64 tokens hold "
           f"{held[1]:.0%} at T = 1 and {held[2]:.0%} at T = 2.",
      title=f"64 tokens of {teachers.shape[1]:,} hold {held[1]:.0%} of the probability at T = 1, {held[2]:.0%} at T = 2")
+
+
+def softened(sentence, T, k):
+    """The ten likeliest tokens of a sentence at temperature T, when k share the probability."""
+    at = [text for text, _ in TEXTS].index(sentence)
+    best = soft_targets(teachers[at], T, k).topk(min(k, 10))
+    fig, ax = figure(width=7, height=3.2)
+    ax.barh([tokenizer.decode([int(i)]).replace(" ", "␣") for i in best.indices], best.values * 100, color=COLORS[0])
+    ax.invert_yaxis()
+    ax.set(xlabel="probability, %", title=f"“{sentence} …” at T = {T:g}, k = {k}")
+    show(fig, f"The likeliest tokens at T = {T:g} when {k} share the probability: the first has {best.values[0]:.0%}.")
+
+
+knobs(softened, sentence=[text for text, _ in TEXTS], T=(0.5, 5.0, 0.25), k=(1, 256))
 
 # %% [markdown]
 # ## The example of the notes, worked out
@@ -455,8 +470,8 @@ verdict("A05.16", word, f"The student has {size['student']:.0f} thousand weights
 # worse. Both: *correct*. One: *imprecise*. None: *wrong*.
 
 # %% claim="A05.21"
-counts = torch.bincount(whole, minlength=len(alphabet)).float() + 1
-guess = float(F.cross_entropy(counts.log().expand(len(unseen), -1), unseen))
+often, unseen_often = (torch.bincount(part, minlength=len(alphabet)) + 1.0 for part in (whole, unseen))
+guess = float(F.cross_entropy(often.log(), unseen_often / unseen_often.sum()))
 pairs = list(zip(found.each("with teacher", "loss"), found.each("teacher", "loss"), strict=True))
 kept = interval([(guess - student) / (guess - wise_one) for student, wise_one in pairs])
 behind = found.interval("with teacher", "loss", minus="teacher")
