@@ -511,6 +511,8 @@ show(fig, "Dots of three seeds for three students, in two panels. With a teacher
     f"{name} {each.mean:+.2f} nats" for name, each in worth.items()) + ".",
      title=f"Nats that a teacher saves: same text {told(worth['same'])}, same compute {told(worth['compute'])}; "
            f"with a booklet {told(worth['little'])} and {told(worth['little compute'])}")
+edge = [arm for arm in found.arms if arm not in ("teacher", "cut short") and 0.04 in found.each(arm, "rate")]
+print(f"The largest of the three learning rates, 0.04, was the best for: {', '.join(edge) or 'none'}.")
 verdict("A05.21", word, f"With a teacher the student has {kept.text('.0%')} of what the teacher knows beyond the "
         f"frequencies of letters, and is {behind.text()} nats a letter behind it. Against itself alone: same text "
         f"{worth['same'].text('+.2f')} nats, same compute {worth['compute'].text('+.2f')}; with little text "
