@@ -86,7 +86,7 @@ def _bank(temperature, part, seed):
     """Texts of the teacher, each begun by people: int64 [BANK, LENGTH + 1]."""
     torch.manual_seed(70 + seed)
     prompts = draw(part, BANK, torch.Generator().manual_seed(70 + seed))[:, :PROMPT]
-    return write(teacher_of(), prompts, LENGTH + 1 - PROMPT, temperature)
+    return write(teacher_of(TEACHER_STEPS), prompts, LENGTH + 1 - PROMPT, temperature)
 
 
 def _lesson(net, teacher, by, temperature, part, seed, rows):
@@ -123,7 +123,7 @@ def _best_rate(by, temperature, rates):
         net = _learn(10, by, temperature, rate)
         with torch.no_grad():
             torch.manual_seed(9)
-            found[rate] = _lesson(net, teacher_of(), by, temperature, "validation", 10, WRITTEN)().item()
+            found[rate] = _lesson(net, teacher_of(TEACHER_STEPS), by, temperature, "validation", 10, WRITTEN)().item()
     return min(found, key=found.get)
 
 
@@ -155,12 +155,12 @@ def conclude(found):
         word = "imprecise"
     else:
         word = "correct" if like["teacher's texts"].above(0) else "unverifiable"
-    cooler = found.interval("teacher", "distinct", minus="teacher, T = 0.5")
-    people = found.interval("teacher", "distinct", minus="people")
+    cooler = found.interval("teacher", "entropy", minus="teacher, T = 0.5")
+    people = found.interval("people", "entropy", minus="teacher")
     arms = [arm for arm in found.arms if arm != "cut short"]
     return {
         "verdict": word,
-        "controls": {"shows": cooler.above(0.05), "shows_not": people.below(0.05)},
+        "controls": {"shows": cooler.above(0.2), "shows_not": people.within(-0.2, 0.2)},
         "numbers": {
             f"{name}_{_name(arm)}": f"{found.interval(arm, name).mean:{form}}"
             for name, form in (("disliked", ".2f"), ("entropy", ".2f"), ("distinct", ".0%"))

@@ -923,7 +923,8 @@ show(fig, f"Left: seven bells over the two humps. Right: the width against beta,
 #
 # Now all of them beside each other: the same beginner, then as many tokens of each kind, three seeds. Who writes well,
 # and who still has something to say? *Well*: the teacher itself reads 256 texts of the student (nats a letter; less is
-# better). *Variety*: the student's own entropy a letter, and on the right the loss on people's texts.
+# better). *Variety*: the student's own entropy a letter. On the right the loss on people's texts, and the key to the
+# colours; the stars are the teacher itself.
 #
 # The sentence to test: "distillation is done on the data side, by the output of the strongest model". Fixed before the
 # run: *imprecise* if a student that reads the same letters as before, with the teacher's logits in place of the labels,
@@ -963,6 +964,8 @@ show(fig, "Left: dislike against entropy, three dots a kind. Right: loss on peop
     f"{mean_of['loss'][arm]:.2f}" for arm in ARMS) + ".",
      title=f"Least varied: “{least}” ({mean_of['entropy'][least]:.2f} nats a letter); most: “{most}” "
            f"({mean_of['entropy'][most]:.2f})")
+edge = [arm for arm in ARMS if 0.03 in kinds.each(arm, "rate")]
+print(f"The largest of the three learning rates, 0.03, was the best for: {', '.join(edge) or 'none'}.")
 print(kinds.again())
 verdict("A05.3", word, f"Same letters, logits for labels: {logits_help.text('+.2f')} nats a letter better on "
         f"people's texts. The teacher's texts: its dislike falls by {texts_help.text('+.2f')} nats. Liked best: "
