@@ -12,7 +12,7 @@
 # Cut a tree back, and it grows. Cut a network back, and for decades people have been astonished how much of it can go.
 # And yet hardly any model that you download has a hole in it. Both are true, and this chapter measures why.
 #
-# The interview question: **what are quantisation, distillation and pruning?** Here it is about the third. The usual
+# The interview question: **what are quantization, distillation and pruning?** Here it is about the third. The usual
 # notes spend one sentence on it: pruning works poorly and is rarely used; it removes the unimportant weights, and
 # makes a model smaller and faster. You will build five ways to prune, cut up a real model, hold a stopwatch to it, and
 # put the sentence to three tests.

@@ -182,7 +182,7 @@ for rows in (1, 16, 64, 256, 1024):
 #
 # ## What compression saves
 #
-# "Quantisation, distillation and pruning reduce the size of the model **and the computation**", say the notes. An MLP,
+# "Quantization, distillation and pruning reduce the size of the model **and the computation**", say the notes. An MLP,
 # changed in three ways: 8-bit weights; half of its weights set to zero; half of its neurons taken out, as in a
 # distilled or structurally pruned model. Guess first: which of the three computes less?
 #
@@ -577,7 +577,7 @@ verdict("A02.2", word, f"{total['before']} nodes become {total['after']}, {wait[
 #
 # ## Eight bits, and what stays in float
 #
-# **Dynamic quantisation** stores the weights as int8, measures the range of each activation at run time, and multiplies
+# **Dynamic quantization** stores the weights as int8, measures the range of each activation at run time, and multiplies
 # in integers. One call does it. But look into the graph: which products stayed in float?
 
 # %% tags=["demo"]
@@ -624,7 +624,7 @@ for name, (file, engine) in files.items():
 # The products between activations, $QK^\top$ and the sum over values, have no weights: they stay. And so does one with
 # a weight. The embedding is **tied**: one matrix is read by rows at the input (`Gather`) and multiplied at the output.
 # The tool stores it once, as bytes for `Gather`, and gives it back as floats for the product. A copy of the matrix for
-# the head, made before the export, would be quantised.
+# the head, made before the export, would be quantized.
 #
 # ## Does an engine pay?
 #
@@ -1348,7 +1348,7 @@ else:
 #
 # * Decode reads every weight for one token a user: memory-bound. Prefill uses each weight for many: compute-bound.
 #   Ask of each technique which of the two it relieves.
-# * Bytes, multiply-adds and seconds are three measures; quantisation changes the first.
+# * Bytes, multiply-adds and seconds are three measures; quantization changes the first.
 # * Graph optimisation rewrites the graph of one device: constant folding, fusion. Splitting work over devices is
 #   another matter.
 # * A cache in blocks, a scheduler at each step, prefixes named by everything before them: that is an engine.
