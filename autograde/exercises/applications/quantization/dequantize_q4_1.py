@@ -160,6 +160,10 @@ def first_head(blocks):
     return q4_1()(rows.reshape(blocks.shape))
 
 
+exercise.mistake("the head of the very first block serves all blocks", hint="Each 20 bytes have a head.")(
+    q4_1(head=lambda rows: rows[:1, :4].expand(len(rows), 4))
+)
+
 exercise.alternative(q4_1())
 
 

@@ -52,13 +52,13 @@ def fake_cases(g):
 
 
 @exercise.probe
-def value_and_gradient(fake_quantize, x, scale, bits=8):
+def value_and_gradient(fake_quantize, x, *args, **kwargs):
     """The result, and what reaches x if its numbers are pulled at with 1 … 2; None where it is cut off."""
     import torch
 
     with torch.enable_grad():
         x = x.detach().clone().requires_grad_()
-        y = fake_quantize(x, scale, bits)
+        y = fake_quantize(x, *args, **kwargs)
         # A sum, not grad_outputs: with these torch first imports sympy, which may take longer than a call's limit.
         total = (y * torch.linspace(1, 2, y.numel(), dtype=y.dtype).reshape(y.shape)).sum()
         reaches = torch.autograd.grad(total, x, allow_unused=True)[0] if y.requires_grad else None
@@ -69,9 +69,7 @@ def value_and_gradient(fake_quantize, x, scale, bits=8):
 def torch_fake_quantize(x, scale, bits=8):
     """torch's own: a straight-through gradient inside the codes, 0 outside."""
     half = 2 ** (bits - 1)
-    return value_and_gradient(
-        lambda x, *_: torch.fake_quantize_per_tensor_affine(x, scale, 0, -half, half - 1), x, scale
-    )
+    return value_and_gradient(torch.fake_quantize_per_tensor_affine, x, scale, 0, -half, half - 1)
 
 
 exercise.law("The result has the dtype of x")(keeps_dtype)
@@ -188,6 +186,11 @@ exercise.mistake("the codes are rounded down", hint="To the nearest: .round(), n
 
 exercise.mistake("the codes themselves are returned", hint="Fake: back to the size of x, codes times scale.")(
     fake(back=lambda codes, scale: codes * 1.0)
+)
+
+
+exercise.mistake("4 bits are taken if nobody says otherwise", hint="The default is 8.")(
+    lambda x, scale, bits=4: fake()(x, scale, bits)
 )
 
 

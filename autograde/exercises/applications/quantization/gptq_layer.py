@@ -194,6 +194,10 @@ exercise.mistake("nothing is added to the diagonal", hint="`damp` times the mean
     )
 )
 
+exercise.mistake("`damp` times the sum of the diagonal is added to it", hint="Times its mean, not its sum.")(
+    gptq(dampen=lambda h, damp: damped(h, damp * len(h)))
+)
+
 exercise.mistake("`damp` itself is added to the diagonal", hint="Times the mean of the diagonal.")(
     gptq(
         dampen=lambda h, damp: h + damp * torch.eye(len(h), dtype=h.dtype),
