@@ -232,9 +232,9 @@ def without_influence(
 
 
 def no_influence(ignored: Sequence[str]) -> Diagnosis:
-    """What to say of arguments that a result does not follow."""
-    told = " and ".join(f"`{name}`" for name in ignored)
-    return Diagnosis(f"{told} {'has' if len(ignored) == 1 else 'have'} no influence on your result.")
+    """What to say of arguments that a result does not follow: only what was seen, for rounding may hide an influence."""
+    told = " or ".join(f"`{name}`" for name in ignored)
+    return Diagnosis(f"Where {told} alone changed, your result stayed the same; the right one doesn't.")
 
 
 def _follows(exercise, name, tried, expected, running, answer) -> list[bool]:

@@ -187,7 +187,7 @@ PATTERNS = {
     "one place too late along dimension -1": lambda x, by: scaled(x, by).roll(1, -1),
     "one place too early along dimension -2": lambda x, by: scaled(x, by).roll(-1, -2),
     "the right numbers in another order": lambda x, by: scaled(x, by).flip(-1, -2),
-    "`by` has no influence on your result": lambda x, by: x * 3.7 - x.mean(-1, keepdim=True),
+    "Where `by` alone changed, your result stayed the same": lambda x, by: x * 3.7 - x.mean(-1, keepdim=True),
 }
 
 
