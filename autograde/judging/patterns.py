@@ -232,7 +232,7 @@ def without_influence(
 
 
 def no_influence(ignored: Sequence[str]) -> Diagnosis:
-    """What to say of arguments that a result does not follow: only what was seen, for rounding may hide an influence."""
+    """What to say of arguments that a result does not follow: what was seen, for rounding may hide an influence."""
     told = " or ".join(f"`{name}`" for name in ignored)
     return Diagnosis(f"Where {told} alone changed, your result stayed the same; the right one doesn't.")
 
