@@ -1,4 +1,4 @@
-"""A02.1: quantisation, distillation and pruning reduce the size *and the computation*. A layer's bytes, multiply-adds
+"""A02.1: quantization, distillation and pruning reduce the size *and the computation*. A layer's bytes, multiply-adds
 and seconds, each against the same layer as it was, for one token (decoding) and for 256 (reading a prompt).
 """
 

@@ -55,6 +55,8 @@ def traces(g):
 @exercise.oracle
 def by_events(requests, max_batch, read, compute):
     """A heap of (when it is free again, place): steps counted, so that a request's end is known when it enters."""
+    if max_batch < 1 or any(output < 1 for *_, output in requests):
+        raise ValueError("nobody would ever be served")  # a diagnosis may ask what other arguments would give
     first, last = [0.0] * len(requests), [0.0] * len(requests)
     clock, step, coming, leaving = 0.0, 0, 0, []
     while coming < len(requests) or leaving:
@@ -117,6 +119,8 @@ def _scheduler(
     """A wrong scheduler: the right one with a part replaced. `admit(running, room)` says how many may enter."""
 
     def continuous_batching(requests, max_batch, read, compute):
+        if max_batch < 1:
+            raise ValueError("nobody may run")
         first, last = [0.0] * len(requests), [0.0] * len(requests)
         waiting, running, clock = list(enumerate(requests)), {}, 0.0
         while waiting or running:
@@ -236,6 +240,16 @@ exercise.mistake(
 @exercise.mistake("prompt and output are taken for each other", hint="(arrival, prompt, output), in this order.")
 def lengths_swapped(requests, *rest):
     return _scheduler()([(arrival, output, prompt) for arrival, prompt, output in requests], *rest)
+
+
+@exercise.mistake(
+    "of those that come together the one with the shortest prompt enters first",
+    hint="First come, first served: in the order of the list.",
+)
+def shortest_first(requests, *rest):
+    order = sorted(range(len(requests)), key=lambda i: requests[i][:2])
+    times = _scheduler()([requests[i] for i in order], *rest)
+    return tuple([of[order.index(i)] for i in range(len(requests))] for of in times)
 
 
 @exercise.mistake("max_batch has no influence", hint="At most max_batch requests run at once.")

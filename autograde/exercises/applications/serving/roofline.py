@@ -168,6 +168,10 @@ exercise.mistake(
     hint="Compare the intensity with the machine's own balance, flops_per_second / bytes_per_second.",
 )(_wrong(bound=lambda compute, memory, intensity: "compute" if intensity >= 1 else "memory"))
 
+exercise.mistake("the time is given in milliseconds", hint="Seconds are asked for.")(
+    _wrong(results=lambda found: (found[0], 1000 * found[1], found[2]))
+)
+
 exercise.mistake("the intensity is upside down", hint="Operations a byte, not bytes an operation.")(
     _wrong(results=lambda found: (1 / found[0], *found[1:]))
 )
