@@ -18,7 +18,7 @@ from autograde.judging.conditioning import within_rounding
 from autograde.judging.diagnosing import Diagnosis, Tried, disagreement, match
 from autograde.judging.gradients import FLOWS
 from autograde.judging.instead import instead
-from autograde.judging.limits import budget, granted, left
+from autograde.judging.limits import TimeLimit, budget, granted, left, time_limit
 from autograde.judging.locating import elsewhere, located
 from autograde.judging.patterns import (
     CUT_OFF,
@@ -38,6 +38,7 @@ from autograde.report import Line, Report
 
 _SMALL = 100_000  # numbers: so many may be in any result
 _LARGER = 4  # times what is in the right answer
+_ASKING = 1.0  # seconds for an oracle, where it is asked about arguments that nobody drew
 FURTHER = 3  # draws that a misconception has to explain as well before it is named
 UNFINISHED = "Not implemented yet: it comes to `raise NotImplementedError`, which still stands there."
 NEEDS = "It calls another function, which isn't implemented yet: solve that first."
@@ -142,6 +143,14 @@ class Judgement:
             return [outcome.value for outcome in got]
         return [self._answer(self.exercise, one) for one in cases]
 
+    def _asked(self, exercise: Exercise, one: Case) -> Any:
+        """The oracle's answer for arguments that nobody drew. Raises ValueError where that takes too long."""
+        try:
+            with time_limit(_ASKING):
+                return self._answer(exercise, one)
+        except TimeLimit:
+            raise ValueError("no answer for such arguments") from None
+
     @cached_property
     def notes(self) -> list[str]:
         """For each case what is wrong with its outcome, or an empty text."""
@@ -230,11 +239,11 @@ class Judgement:
         exercise, tried = self.exercise, self.tried
         yield generic(exercise, tried, self.expected)
         yield _observed(scaled(exercise, tried, self.expected))
-        yield _observed(instead(exercise, tried, lambda: self._further, self._answer))
+        yield _observed(instead(exercise, tried, lambda: self._further, self._asked))
         wrong = comparable(exercise, tried, self.expected)
         yield _observed(related(exercise, wrong))
         yield wrong_kind(exercise, wrong)
-        yield without_influence(exercise, tried, self.expected, self.running, self._answer)
+        yield without_influence(exercise, tried, self.expected, self.running, self._asked)
         laws = [law.name for law in exercise.laws if law.name != FLOWS and self.broken(law)]
         yield _observed(located(exercise, tried, laws))
         yield _observed(leaning(exercise, wrong))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from autograde.exercise import Draft, Exercise, case
-from autograde.judging import instead
+from autograde.judging import grading, instead
 from autograde.judging.diagnosing import Diagnosis
 from autograde.judging.grading import OBSERVED, grade
 from autograde.judging.relations import leaning, related
@@ -217,6 +217,20 @@ def test_a_relation_that_one_result_contradicts_is_none():
     wrong = [(2 * e, e) for e in right] + [(3 * right[0], right[0])]
     assert related(SHARES, wrong) == Diagnosis("In each call your numbers are off by one and the same factor.")
     assert related(SHARES, wrong[:3]) == Diagnosis("Every number is the right one times 2.")
+
+
+def test_an_oracle_that_would_never_end_for_other_arguments_is_cut_off(monkeypatch):
+    def counted(x, step=2):
+        total, i = 0.0, 0
+        while i < len(x):
+            total, i = total + float(x[i]), i + step
+        return total
+
+    monkeypatch.setattr(grading, "_ASKING", 0.05)
+    exercise = toy(
+        counted, lambda g: (case(torch.rand(n, generator=g), step) for n, step in ((9, 2), (11, 3), (14, 4)))
+    )
+    assert told(exercise, lambda x, step=2: counted(x, step) + x.max().exp().item())
 
 
 def test_other_questions_are_asked_for_a_short_time_only(monkeypatch):
