@@ -25,7 +25,7 @@ from experiments.distilling import (
 from labkit.experiment import Experiment
 
 FIRST, STEPS, PROMPT = 300, 150, 8
-FIRST_RATE, RATES = 2e-2, (3e-3, 1e-2, 3e-2)
+FIRST_RATE, RATES = 2e-2, (1e-2, 3e-2, 6e-2)
 BANK = 1200  # texts that the teacher writes for its students
 WRITTEN = 256  # texts on which a student is judged
 
@@ -37,6 +37,7 @@ experiment = Experiment(
         "teacher": {"by": "teacher"},
         "teacher, T = 0.5": {"by": "teacher", "temperature": 0.5},
         "text alone": {"by": "text"},
+        "text alone, T = 0.8": {"by": "text", "write_at": 0.8},
         "word by word": {"by": "forward"},
         "word by word, reversed": {"by": "reverse"},
         "teacher's texts": {"by": "sequence"},
@@ -54,14 +55,19 @@ experiment = Experiment(
 
 
 @experiment.measure
-def measure(seed, by, temperature=1.0, steps=STEPS, first=FIRST, teacher_steps=TEACHER_STEPS, rates=RATES):
-    """A student learns from the text alone first; then every kind gets as many tokens. Judged by what it writes."""
+def measure(
+    seed, by, temperature=1.0, write_at=1.0, steps=STEPS, first=FIRST, teacher_steps=TEACHER_STEPS, rates=RATES
+):
+    """A student learns from the text alone first; then every kind gets as many tokens. Judged by what it writes.
+
+    temperature: at which the teacher writes. write_at: at which the student does, where it is judged.
+    """
     teacher = teacher_of(teacher_steps)
     if by in ("people", "teacher"):
         return _habits(teacher, seed, by, temperature, teacher_steps)
     rate = rates[0] if len(rates) == 1 else _best_rate(by, temperature, rates)
     net = _learn(seed, by, temperature, rate, steps, first, teacher_steps)
-    found = _habits(net, seed, "student", 1.0, teacher_steps)
+    found = _habits(net, seed, "student", write_at, teacher_steps)
     return found | {"loss": judged(net, "test", teacher_steps)["loss"], "rate": rate}
 
 

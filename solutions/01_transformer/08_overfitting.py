@@ -24,7 +24,6 @@ import torch
 from torch import nn
 
 from autograde import check
-from experiments.overfit import EVERY, GPT, RATE, STEPS, batch, encoded, loss_on, pages, train
 from labkit import COLORS, evidence, figure, interval, minilm, show, verdict
 
 # %% [markdown]
@@ -38,6 +37,8 @@ from labkit import COLORS, evidence, figure, interval, minilm, show, verdict
 # seconds.
 
 # %% tags=["demo"]
+from experiments.overfit import EVERY, GPT, RATE, STEPS, batch, encoded, loss_on, pages, train
+
 plain = train()
 NAMES = {"known": "the text it reads", "validation": "validation text", "test": "test text"}
 fig, ax = figure(width=8.5, height=4)

@@ -927,7 +927,8 @@ show(fig, f"Left: seven bells over the two humps. Right: the width against beta,
 # Now all of them beside each other: the same beginner, then as many tokens of each kind, three seeds. Who writes well,
 # and who still has something to say? *Well*: the teacher itself reads 256 texts of the student (nats a letter; less is
 # better). *Variety*: the student's own entropy a letter. On the right the loss on people's texts, and the key to the
-# colours; the stars are the teacher itself.
+# colours; the stars are the teacher itself. The open squares are a control: the student of the text alone, which only
+# writes at temperature 0.8. Whoever wants less variety can have it without any teacher; what does a teacher add?
 #
 # The sentence to test: "distillation is done on the data side, by the output of the strongest model". Fixed before the
 # run: *imprecise* if a student that reads the same letters as before, with the teacher's logits in place of the labels,
@@ -936,27 +937,30 @@ show(fig, f"Left: seven bells over the two humps. Right: the width against beta,
 
 # %% claim="A05.3"
 kinds = evidence("A05.3")
-ARMS = {"text alone": ("text alone", "s"), "word by word": ("word by word", "o"),
-        "word by word, reversed": ("word by word,\nreversed", "o"), "teacher's texts": ("teacher's texts", "^"),
-        "teacher's texts, T = 0.5": ("teacher's texts,\nT = 0.5", "^"),
-        "own texts, forward KL": ("own texts,\nforward KL", "D"),
-        "own texts, reverse KL": ("own texts,\nreverse KL", "D")}
+KEYS = {"text alone": ("text alone", "s", 0), "word by word": ("word by word", "o", 1),
+        "word by word, reversed": ("word by word,\nreversed", "o", 2), "teacher's texts": ("teacher's texts", "^", 3),
+        "teacher's texts, T = 0.5": ("teacher's texts,\nT = 0.5", "^", 4),
+        "own texts, forward KL": ("own texts,\nforward KL", "D", 5),
+        "own texts, reverse KL": ("own texts,\nreverse KL", "D", 6)}
+ARMS, COOL = list(KEYS), "text alone, T = 0.8"
 logits_help = kinds.interval("text alone", "loss", minus="word by word")
 texts_help = kinds.interval("text alone", "disliked", minus="teacher's texts")
 word = "imprecise" if logits_help.above(0) else "correct" if texts_help.above(0) else "unverifiable"
 
 fig, (left, right) = figure(1, 2, width=10.5, height=4.4, width_ratios=[1.6, 1])
-for i, (arm, (_, mark)) in enumerate(ARMS.items()):
+for arm, (_, mark, i) in KEYS.items():
     left.plot(kinds.each(arm, "entropy"), kinds.each(arm, "disliked"), mark, color=COLORS[i], markersize=7, alpha=0.75)
+cool = kinds.each(COOL, "entropy"), kinds.each(COOL, "disliked")
+left.plot(*cool, "s", color=COLORS[0], markersize=7, fillstyle="none")
 for arm, color in (("teacher", "#888888"), ("teacher, T = 0.5", "#bbbbbb")):
     left.plot(kinds.each(arm, "entropy"), kinds.each(arm, "disliked"), "*", color=color, markersize=10)
     left.annotate(f"{arm}", (kinds.interval(arm, "entropy").mean, kinds.interval(arm, "disliked").mean),
                   xytext=(6, -11), textcoords="offset points", fontsize=9, color="#555555")
 left.set(xlabel="variety: entropy of the writer, nats a letter", ylabel="how the teacher dislikes it,\nnats a letter")
-for i, (arm, (_, mark)) in enumerate(ARMS.items()):
+for arm, (_, mark, i) in KEYS.items():
     losses = kinds.each(arm, "loss")
     right.plot(losses, [i] * len(losses), mark, color=COLORS[i], markersize=7, alpha=0.75)
-right.set_yticks(range(len(ARMS)), [name for name, _ in ARMS.values()], fontsize=9)
+right.set_yticks(range(len(ARMS)), [name for name, _, _ in KEYS.values()], fontsize=9)
 right.set(xlabel="loss on people's texts, nats a letter", ylim=(len(ARMS) - 0.5, -0.5))
 NUMBERS = ("entropy", "disliked", "loss")
 mean_of = {number: {arm: kinds.interval(arm, number).mean for arm in ARMS} for number in NUMBERS}
@@ -969,12 +973,13 @@ show(fig, "Left: dislike against entropy, three dots a kind. Right: loss on peop
     f"{mean_of['loss'][arm]:.2f}" for arm in ARMS) + ".",
      title=f"{'The less varied, the better liked' if alike > 0.8 else 'Variety and liking go their own ways'} "
            f"(rank correlation {alike:.2f}): from “{least}” to “{most}”")
-edge = [arm for arm in ARMS if 0.03 in kinds.each(arm, "rate")]
-print(f"The largest of the three learning rates, 0.03, was the best for: {', '.join(edge) or 'none'}.")
+edge = [arm for arm in ARMS if 0.06 in kinds.each(arm, "rate")]
+print(f"The largest of the three learning rates, 0.06, was the best for: {', '.join(edge) or 'none'}.")
 print(kinds.again())
 verdict("A05.3", word, f"Same letters, logits for labels: {logits_help.text('+.2f')} nats a letter better on "
         f"people's texts. The teacher's texts: its dislike falls by {texts_help.text('+.2f')} nats. Liked best: "
-        f"“{liked}”.")
+        f"“{liked}”. The student of the text alone, sampled at T = 0.8: entropy "
+        f"{kinds.interval(COOL, 'entropy').mean:.2f}, dislike {kinds.interval(COOL, 'disliked').mean:.2f}.")
 
 # %% [markdown]
 # Each kind of distillation is a place in this plane.
@@ -984,8 +989,6 @@ verdict("A05.3", word, f"Same letters, logits for labels: {logits_help.text('+.2
 # For a chat model, or for mathematics, one good answer may be all you want. For writing, for search, or where the
 # student will later be trained by rewards and has to *explore*, variety that was given up will be missed. A table that
 # shows the quality of one answer for each question can't see it.
-#
-# A question for you: would the student that went on alone, sampled at a lower temperature, land on the same line?
 #
 # ## One token is enough
 #
