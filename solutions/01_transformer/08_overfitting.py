@@ -24,7 +24,6 @@ import torch
 from torch import nn
 
 from autograde import check
-from labkit import COLORS, evidence, figure, interval, minilm, show, verdict
 
 # %% [markdown]
 # ## A model that learns by heart
@@ -35,9 +34,9 @@ from labkit import COLORS, evidence, figure, interval, minilm, show, verdict
 #
 # The model is a GPT with two pre-norm layers of 64 features (`experiments/overfit.py`), small enough to be trained in
 # seconds.
-
 # %% tags=["demo"]
 from experiments.overfit import EVERY, GPT, RATE, STEPS, batch, encoded, loss_on, pages, train
+from labkit import COLORS, evidence, figure, interval, minilm, show, verdict
 
 plain = train()
 NAMES = {"known": "the text it reads", "validation": "validation text", "test": "test text"}
