@@ -7,6 +7,7 @@ In a process that has imported a lot, such a name is there. So this runs in a fr
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import multiprocessing
 import sys
@@ -24,7 +25,8 @@ def missing(source: str) -> list[str]:
     names: dict[str, object] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import) or (isinstance(node, ast.ImportFrom) and node.module == "torch"):
-            exec(compile(ast.Module([node], []), "import", "exec"), names)
+            with contextlib.suppress(ImportError):  # such as TensorRT's, behind a look for a device
+                exec(compile(ast.Module([node], []), "import", "exec"), names)
     return sorted({gone for chain in chains if (gone := _first_missing(chain, names))})
 
 

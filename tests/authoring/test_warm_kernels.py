@@ -32,10 +32,14 @@ with warm_kernels.started(["ipykernel.kernelapp"]) as os.environ["JUPYTER_PATH"]
 """
 
 
-@pytest.fixture(autouse=True)
-def only_where_they_are(warm):
-    if not warm:
-        pytest.skip("no warm kernels on this system")
+@pytest.fixture(scope="module", autouse=True)
+def warm():
+    """A server of this module's own: that of the session may have begun with a kernel of another environment."""
+    with warm_kernels.started() as folder, pytest.MonkeyPatch.context() as patch:
+        if folder is None:
+            pytest.skip("no warm kernels on this system")
+        patch.setenv("JUPYTER_PATH", folder, prepend=os.pathsep)
+        yield
 
 
 class Kernel:
