@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -236,18 +237,25 @@ class Judgement:
 
     def _observations(self) -> Iterator[Diagnosis | None]:
         """What can be said without knowing the exercise, what helps most first."""
-        exercise, tried = self.exercise, self.tried
-        yield generic(exercise, tried, self.expected)
-        yield _observed(scaled(exercise, tried, self.expected))
-        yield _observed(instead(exercise, tried, lambda: self._further, self._asked))
-        wrong = comparable(exercise, tried, self.expected)
-        yield _observed(related(exercise, wrong))
-        yield wrong_kind(exercise, wrong)
-        yield without_influence(exercise, tried, self.expected, self.running, self._asked)
-        laws = [law.name for law in exercise.laws if law.name != FLOWS and self.broken(law)]
-        yield _observed(located(exercise, tried, laws))
-        yield _observed(leaning(exercise, wrong))
-        yield _observed(elsewhere(tried))
+        exercise, tried, expected = self.exercise, self.tried, self.expected
+        wrong = comparable(exercise, tried, expected)
+        looks: list[Callable[[], Diagnosis | None]] = [
+            lambda: generic(exercise, tried, expected),
+            lambda: _observed(scaled(exercise, tried, expected)),
+            lambda: _observed(instead(exercise, tried, lambda: self._further, self._asked)),
+            lambda: _observed(related(exercise, wrong)),
+            lambda: wrong_kind(exercise, wrong),
+            lambda: without_influence(exercise, tried, expected, self.running, self._asked),
+            lambda: _observed(located(exercise, tried, [law.name for law in exercise.laws if self._crosses(law)])),
+            lambda: _observed(leaning(exercise, wrong)),
+            lambda: _observed(elsewhere(tried)),
+        ]
+        for look in looks:
+            with contextlib.suppress(Exception):  # whatever a solution gave: no observation is worth a crash
+                yield look()
+
+    def _crosses(self, law: Law) -> bool:
+        return law.name != FLOWS and bool(self.broken(law))
 
     @property
     def _only_laws(self) -> Diagnosis | None:
