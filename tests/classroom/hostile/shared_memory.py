@@ -2,6 +2,7 @@
 # says: memory|ended
 import mmap
 import os
+import time
 
 told = []
 try:
@@ -12,6 +13,7 @@ except OSError as error:
 shared = mmap.mmap(-1, 1_700 * 2**20)
 for page in range(0, len(shared), 4096):
     shared[page] = 1
+time.sleep(20)  # it keeps them: who watches looks now and then
 raise Exception(" ".join(told))
 
 
