@@ -15,12 +15,12 @@ from autograde.exercises.data_parallel.all_reduce.shared import (
     keeps_dtype,
     on_own_part,
     only_neighbours,
-    place,
     shares,
     swap,
     swap_both_send_first,
     swap_in_turns,
 )
+from autograde.exercises.data_parallel.shared import place
 from autograde.exercises.shared import pick
 
 exercise = Draft(

@@ -16,13 +16,13 @@ from autograde.exercises.data_parallel.all_reduce.shared import (
     keeps_dtype,
     on_own_part,
     only_neighbours,
-    place,
     scatter_chunks,
     sent_by,
     sum_at_rank_0,
     swap,
     swap_in_turns,
 )
+from autograde.exercises.data_parallel.shared import place
 from autograde.exercises.shared import pick
 
 exercise = Draft(

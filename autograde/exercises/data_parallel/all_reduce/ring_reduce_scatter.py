@@ -12,7 +12,6 @@ from autograde.exercises.data_parallel.all_reduce.shared import (
     keeps_dtype,
     on_own_part,
     only_neighbours,
-    place,
     scatter_chunks,
     shares,
     sum_at_rank_0,
@@ -20,6 +19,7 @@ from autograde.exercises.data_parallel.all_reduce.shared import (
     swap_both_send_first,
     swap_in_turns,
 )
+from autograde.exercises.data_parallel.shared import place
 from autograde.exercises.shared import pick
 
 exercise = Draft(

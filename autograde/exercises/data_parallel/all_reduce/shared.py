@@ -8,12 +8,8 @@ import torch
 import torch.distributed as dist
 
 from autograde.exercise import PerRank
+from autograde.exercises.data_parallel.shared import place
 from autograde.judging.comparing import compare, tensors
-
-
-def place():
-    """(rank, number of ranks)."""
-    return dist.get_rank(), dist.get_world_size()
 
 
 def swap(out, size, to=None, source=None):

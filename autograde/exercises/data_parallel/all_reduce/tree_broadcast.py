@@ -6,7 +6,8 @@ import torch
 import torch.distributed as dist
 
 from autograde.exercise import Draft, case
-from autograde.exercises.data_parallel.all_reduce.shared import by_hand, judged, on_own_part, place
+from autograde.exercises.data_parallel.all_reduce.shared import by_hand, judged, on_own_part
+from autograde.exercises.data_parallel.shared import place
 from autograde.exercises.shared import pick
 from labkit.timeline import timeline
 

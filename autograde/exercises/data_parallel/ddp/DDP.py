@@ -9,13 +9,8 @@ import torch.distributed as dist
 from torch import nn
 
 from autograde.exercise import Draft, case
-from autograde.exercises.data_parallel.ddp.shared import (
-    agree_first_on,
-    buckets_in_a_loop,
-    bytes_of,
-    grad_or_zeros,
-    trainable,
-)
+from autograde.exercises.data_parallel.ddp.shared import buckets_in_a_loop, grad_or_zeros, trainable
+from autograde.exercises.data_parallel.shared import agree_first_on, bytes_of
 from autograde.exercises.shared import pick, randn
 
 exercise = Draft(

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import nn
 
 from autograde.exercise import Draft, case
-from autograde.exercises.data_parallel.ddp.shared import agree_first_on
+from autograde.exercises.data_parallel.shared import agree_first_on
 from autograde.exercises.shared import pick, randn
 from autograde.judging.comparing import compare
 

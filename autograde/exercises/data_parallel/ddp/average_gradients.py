@@ -9,7 +9,8 @@ import torch
 import torch.distributed as dist
 
 from autograde.exercise import Draft, case
-from autograde.exercises.data_parallel.ddp.shared import agree, bytes_of, grad_or_zeros, trainable
+from autograde.exercises.data_parallel.ddp.shared import grad_or_zeros, trainable
+from autograde.exercises.data_parallel.shared import agree, bytes_of
 from autograde.exercises.shared import pick, randn
 from autograde.judging.comparing import compare
 
