@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import yaml
 
 from autograde.authoring.chapter import Cell, Chapter
+from labkit.verdict import VERDICTS
 
 _TOLD = frozenset({"alt", "title", "suptitle"})
 _COMPARES = re.compile(
@@ -31,6 +32,8 @@ _SOURCE = re.compile(
     \ [A-Z]?\d+(?:\.\d+)*""",
     re.VERBOSE | re.IGNORECASE,
 )
+_RULE = re.compile(r"\*\*Before the run:\*\*.*?(?:\n\s*\n|\Z)", re.DOTALL)  # a rule is no finding
+_SPOKEN = re.compile(r"\*(" + "|".join(VERDICTS) + r")\*", re.IGNORECASE)
 _SENTENCE = re.compile(r"[^\s].*?[.!?](?<!\bal\.)(?=[\s)\"*]|$)")
 
 
@@ -42,12 +45,43 @@ def findings(chapter: Chapter) -> list[tuple[Cell, str]]:
             found += [(cell, text) for text in _texts(cell.source) if _COMPARES.search(text)]
             under = cell.kind == "claim"
         elif cell.kind == "markdown":
-            body = cell.source.split("\n#")[0] if under else ""
+            body = _RULE.sub("", cell.source.split("\n#")[0]) if under else ""
             found += [(cell, text) for text in _sentences(body) if _COMPARES.search(_SOURCE.sub("…", text))]
             under = False
         else:
             under = False
     return found
+
+
+def unruled(chapter: Chapter) -> list[str]:
+    """The claims whose verdict is not computed, or whose rule the text above doesn't give, one line each.
+
+    A rule names each verdict that the cell can choose, as in "*correct* if …, else *wrong*", between the claim or
+    exercise before and the run.
+    """
+    found, above = [], ""
+    for cell in chapter.cells:
+        if cell.kind == "markdown":
+            above += cell.source
+        elif cell.kind == "claim":
+            said = {word.lower() for word in _SPOKEN.findall(above)}
+            missing = _words(cell.source) - said
+            if not _computes(cell.source):
+                found.append(f"{chapter.at(cell)}: it calls no verdict()")
+            elif missing or not said:
+                found.append(f"{chapter.at(cell)}: no rule for {', '.join(sorted(missing)) or 'its verdict'}")
+        if cell.kind not in ("markdown", "demo", "payoff"):
+            above = ""
+    return found
+
+
+def _words(source: str) -> set[str]:
+    return {node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant)} & set(VERDICTS)
+
+
+def _computes(source: str) -> bool:
+    calls = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call))
+    return any(isinstance(call.func, ast.Name) and call.func.id == "verdict" for call in calls)
 
 
 def reasons(root: pathlib.Path) -> dict[str, str]:

@@ -154,6 +154,9 @@ show(
 # "Restrict attention to a few nearby tokens, to reduce the amount of computation." Do masks do that? We count the
 # multiplications of three ways: no mask; a mask of window 128; and the text cut into blocks of 128, where each block
 # only ever meets itself and the one before. The last two give the same numbers.
+#
+# **Before the run:** a way *saves* if it does under half of the multiplications of all pairs. *Correct* if the blocks
+# save, *wrong* if they don't. What the mask does is shown beside them.
 
 # %% claim="T07.1"
 from torch.utils.flop_counter import FlopCounterMode
@@ -596,6 +599,9 @@ show(
 #
 # Reformer (Kitaev et al. 2020, arXiv:2001.04451) throws tokens into buckets by a random rotation: the bucket is the
 # direction that a vector points to most. Only those in one bucket meet.
+#
+# **Before the run:** a method is local if the tokens that meet in it are on average less than half as far apart as any
+# two. *Correct* if both are local, *imprecise* if one is, *wrong* if neither is.
 
 # %% claim="T07.2"
 TOKENS, TOPICS = 96, 4
@@ -733,6 +739,9 @@ show(
 # that is left out? We write Performer's attention out as a map, which it never does itself, and ask two things: how
 # many entries are zero, and what rank has it? (The features here are the paper's second kind, with $e^{w\cdot x}$ and
 # $e^{-w\cdot x}$ side by side.)
+#
+# **Before the run:** *wrong* if no entry is zero and the rank is the softmax map's own; *imprecise* if something is
+# left out. (*Correct* would also need a pattern that is learned, and nobody trains the random vectors.)
 
 # %% claim="T07.4"
 def map_of(features, q, k):
@@ -782,6 +791,9 @@ verdict(
 # "Share attention weights between layers, to reduce the model's complexity." *Weights* has two meanings. ALBERT (Lan
 # et al. 2019, arXiv:1909.11942) shares the **parameters**. Others (Xiao et al. 2019, arXiv:1906.11024) share the
 # **attention maps**: compute them in one layer, reuse them in the next. Six layers, three ways:
+#
+# **Before the run:** one layer used six times, against six layers. *Correct* if parameters *and* work fall by over a
+# tenth, *imprecise* if one of them does, *wrong* if neither.
 
 # %% claim="T07.5"
 DEPTH, D, HEADS, ROW = 6, 64, 4, 128

@@ -212,6 +212,9 @@ check(adam_with_decay)
 # %% [markdown]
 # Is the difference large enough to matter? A hundred weights start at 1. Their gradients are pure noise of different
 # sizes, so there is nothing to learn and only the decay should act. What is left of each weight?
+#
+# **Before the run:** a decay is *even* if what it leaves of the weights differs by less than a factor of 1.5. *Correct*
+# if L2 under Adam is even, *imprecise* if only the decoupled form is, *wrong* if neither is.
 
 # %% claim="T09.3"
 sizes = torch.logspace(-2, 2, 100)
@@ -256,8 +259,7 @@ verdict(
 
 # %% [markdown]
 # "L2 regularisation" prevents overfitting, says the list. With SGD it does what it promises. Under Adam the busiest
-# weights get away. Say *decoupled weight decay* in the interview. (The verdict was fixed before: *correct* if L2 under
-# Adam shrinks all weights alike, to a factor of 1.5; *imprecise* if only the decoupled form does.)
+# weights get away. Say *decoupled weight decay* in the interview.
 #
 # ## The cures side by side
 #
@@ -269,7 +271,7 @@ verdict(
 # validation text **chooses**? A cure for those who can't stop isn't yet one for those who can.
 #
 # **Before the run:** dropout is a cure (*correct*) if at the end it is surely lower than without by 0.05 nats a letter,
-# 95 % interval over the seeds; *wrong* if surely not.
+# 95 % interval over the seeds; *wrong* if surely not, else *unverifiable*.
 
 # %% claim="T09.2"
 from experiments.T09_2 import COUNTS, MORE, ORDER, PLAIN, at_known, gain, runs, stopped
@@ -369,6 +371,9 @@ verdict(
 #
 # **BatchNorm** is another matter by design. What it gives for one example depends on who else is in the batch: noise in
 # training, which is gone in evaluation.
+#
+# **Before the run:** *wrong* if one example's answer doesn't vary at least twice as much as with LayerNorm. Else
+# *correct* if the noise surely helps against LayerNorm at equal training loss, and *imprecise* if not.
 
 # %% claim="T09.5"
 batches = torch.randn(500, 16, 32, generator=torch.Generator().manual_seed(2))
@@ -400,8 +405,7 @@ verdict(
 )
 
 # %% [markdown]
-# (*Wrong* would be a norm without noise; *correct* one whose noise surely helps against LayerNorm at equal training
-# loss.) Transformers don't use it, for the reasons of the chapter on normalization. In a list of what *Transformers* do
+# Transformers don't use it, for the reasons of the chapter on normalization. In a list of what *Transformers* do
 # against overfitting it has no place.
 #
 # ## Early stopping
@@ -452,6 +456,10 @@ check(EarlyStopping)
 # %% [markdown]
 # Which loss should it watch? The experiment: the same rule (patience 3), on the training loss and on the validation
 # loss of the run at the top.
+#
+# **Before the run:** *wrong* if the rule on the validation loss fails to stop one of the five runs. *Imprecise* if it
+# stops all of them, but none of them on the training loss: then the sentence has to say which loss. *Correct* if it
+# stops on the training loss, too.
 
 
 # %% claim="T09.6"

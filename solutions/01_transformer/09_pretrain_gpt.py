@@ -703,6 +703,9 @@ show(
 # The notes say that pretraining and then fine-tuning speeds up convergence considerably. The new task here: 40 kB of
 # descriptions of data sets that come with scikit-learn, dry modern English. One model has read Shakespeare first, the
 # other begins with random weights. To stay apart from your exercises, both are the library's own LLaMA, on bytes.
+#
+# **Before the run:** *correct* if all three pretrained runs reach in half of the steps what the runs from scratch reach
+# at their end; *imprecise* if they need longer, *wrong* if one of them doesn't get there.
 
 # %% claim="T08.4"
 import pathlib

@@ -134,6 +134,9 @@ show(
 # see itself. Does it matter? We take the real model, read a page of Shakespeare, and hide one thing at a time in every
 # layer: from each token itself, its neighbour, the one before that, and so on. If the sentence were exact, hiding a
 # token from itself would change nothing.
+#
+# **Before the run:** *wrong* if a token of GPT-2 looks ahead; *imprecise* if none does, but tokens see themselves;
+# *correct* if neither.
 
 # %% claim="A11.3"
 model, tokenizer = smollm()
@@ -558,6 +561,9 @@ show(fig, "Bars: the share of tokens with a loss for BERT's, T5's and GPT's task
 # steps, each with a learning-rate schedule of its own: how short may it be and still end as low? A third run is an
 # encoder with BERT's task, asked for the hidden bytes of the same unseen text. That is another question, and an easier
 # one: it sees both sides.
+#
+# **Before the run:** a model *learns* if its loss falls by over half a nat. *Correct* if the decoder learns from
+# unlabelled text and the encoder doesn't, *imprecise* if both do: then it is no advantage over an encoder.
 
 # %% claim="A11.8"
 import numpy as np
@@ -735,6 +741,9 @@ show(fig, "Stacked bars of parameters by part for BERT and GPT with two layers, 
 #
 # So let transformers' own `generate`, with its cache, write 32 tokens after 32, and 8 after 56, and 56 after 8, and
 # count every multiplication and addition. The weights are random: what is counted doesn't depend on them.
+#
+# **Before the run:** at equal size, *correct* if T5 does more work than the decoder-only model in all three splits,
+# *imprecise* if in some, *wrong* if in none.
 
 # %% claim="A11.7"
 from torch.utils.flop_counter import FlopCounterMode
@@ -848,6 +857,9 @@ print(f"decoder-only is ahead after {f'turn {cheaper[0] + 1}' if cheaper else 'n
 # "Autoregressive models efficiently generate fluent, coherent long text." To read, a decoder takes all tokens at once.
 # To write, it takes one, waits for the choice, and takes the next. We measure one token's share of the work and of the
 # time on the real model: reading 160 tokens; writing the next one with a cache; writing it without.
+#
+# **Before the run:** *correct* if a written token needs under twice a read token's operations without any device,
+# *imprecise* if only with a cache, *wrong* if not even then.
 
 # %% claim="A11.6"
 CONTEXT = 160
@@ -915,8 +927,7 @@ verdict(
 # %% [markdown]
 # Why does time part from operations? To write one token all weights are fetched from memory and each is used once; to
 # read 160 tokens they are fetched once and used 160 times. Writing is limited by memory, and every token waits for the
-# one before. "Efficient" is what the cache, batching and much engineering have made of it. (Fixed before: *correct* if
-# writing needs under twice a read token's operations without any device, *imprecise* if only with a cache.)
+# one before. "Efficient" is what the cache, batching and much engineering have made of it.
 #
 # ## Exercise 5: write with a cache
 #

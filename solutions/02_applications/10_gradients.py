@@ -205,6 +205,8 @@ show(
 # So the notes say. Let us fix what "suits" means before looking: **between 1/100 and 100 of the gradient arrives after
 # 30 layers, in each of five random networks.** Softsign, $x / (1 + |x|)$, is the third activation of the 2010 paper.
 # On the right we are kind to the sigmoid, and look for *any* size of the weights that suits it.
+#
+# **Before the run:** *correct* if Xavier suits both, *imprecise* if it suits tanh alone, *wrong* if not even tanh.
 
 # %% claim="A08.3"
 DEPTHS, SEEDS = [2, 5, 10, 20, 30], range(5)
@@ -277,6 +279,8 @@ verdict(
 #
 # The same band, for ReLU, and 50 layers. Xavier beside it: what is a factor of two in the variance worth? On the left
 # the size of the signal that comes out at the end, since forward and backward are different things.
+#
+# **Before the run:** *correct* if He suits and Xavier doesn't, *imprecise* if both suit, *wrong* if He doesn't.
 
 # %% claim="A08.4"
 schemes = {"Xavier": XAVIER, "He": HE}
@@ -432,6 +436,9 @@ show(
 # images? Beside ReLU we train a leaky ReLU, which keeps a slope of 0.1 on the negative side.
 #
 # `learn` trains many small networks at once, one beside the other: a weight is `[runs, in, out]`.
+#
+# **Before the run:** *imprecise* if ReLU starts with more flat activations than sigmoid and tanh, or if at the highest
+# rate more of its units die than of the leaky ReLU's in every run; else *correct*.
 
 # %% claim="A08.2"
 from sklearn.datasets import load_digits

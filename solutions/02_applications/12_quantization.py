@@ -732,7 +732,8 @@ show(
 #
 # **Before the run:** a setting *distorts* if perplexity rises by over 10 %, and *spares* if by less, both with the
 # whole 95 % interval over passages. Seven ways to round to 4 bits, with either model, and GPTQ and AWQ with two sizes
-# of groups. *Correct* if all distort, *wrong* if all spare, *imprecise* if some distort and some spare.
+# of groups. *Correct* if all distort, *wrong* if all spare, *imprecise* if some distort and some spare, else
+# *unverifiable*.
 
 # %% claim="A05.12"
 encoder = {arm: more(found, ENCODER + arm, ENCODER + "fp32") for arm in FOUR}
@@ -807,7 +808,7 @@ verdict(
 # ## "A 6B model in float16 is about 12 GB"
 #
 # **Before the run:** the file with all weights in fp16 says how many bytes a number takes. *Correct* if 6 billion
-# numbers then take 12 GB, give or take 2 %.
+# numbers then take 12 GB, give or take 2 %, else *wrong*.
 
 # %% claim="A05.6"
 each = found.each("fp16", "bytes")[0] / numbers

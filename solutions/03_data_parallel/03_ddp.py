@@ -204,6 +204,9 @@ check(shard_indices)
 #
 # The division is easy. But where do you write the 64? We write it where most people do, into a `DataLoader` with a
 # `DistributedSampler`, and count what arrives.
+#
+# **Before the run:** *correct* if 16 written for each of four ranks gives every rank 16 rows and the step 64, else
+# *wrong*.
 
 # %% claim="D02.3"
 from torch.utils.data import DataLoader
@@ -233,6 +236,8 @@ verdict("D02.3", "correct" if of_64 else "wrong", f"A global batch of 64 gives t
 # The next claim makes three promises in one sentence. We put each to torch's own DDP. Each rank starts with *other*
 # weights, hands *64 rows* to the wrapped model, and runs a backward pass. How many rows does the model see? Which
 # weights does it start from? Are the gradients equal afterwards? Have the weights moved?
+#
+# **Before the run:** *correct* if all three promises are kept, else *wrong*.
 
 # %% claim="D02.6"
 def what_ddp_does():
@@ -389,6 +394,9 @@ check(average_gradients)
 #
 # As for "then sent": the ranks at the top already showed one single message, the all-reduce. When it returns, every
 # rank has the result. Nothing is sent afterwards.
+#
+# **Before the run:** a way is *exact* if no entry of its first gradient is over 1e-4 off the whole batch's. *Correct*
+# if all four are exact, *imprecise* if some, *wrong* if none.
 
 # %% claim="D02.5"
 g = torch.Generator().manual_seed(0)
@@ -843,6 +851,9 @@ draw_trace(launch(traced_backward, my_ddp, ranks=2)[0], "Your DDP")
 # ### Does accumulation save messages?
 #
 # torch's DDP, four micro-batches, one optimizer step. We count what is sent.
+#
+# **Before the run:** *correct* if fewer than four messages leave without further ado, *imprecise* if only under
+# `no_sync()`, *wrong* if not even then.
 
 # %% claim="D02.13"
 def messages_in_a_step(quiet):
@@ -917,6 +928,9 @@ check(accumulate)
 # What do gradient clipping and mixed precision do to the bytes? torch's DDP again, one step each: plain; with
 # `clip_grad_norm_`; with the forward pass under bfloat16 autocast; with the model itself in bfloat16; and with a
 # **communication hook** that casts each bucket to bfloat16 for the trip.
+#
+# **Before the run:** *correct* if clipping and autocast both send fewer bytes than plain training, *imprecise* if one
+# of them does, *wrong* if neither.
 
 # %% claim="D02.12"
 def bytes_in_a_step(kind):
@@ -969,6 +983,9 @@ verdict("D02.12", ("wrong", "imprecise", "correct")[len(named)],
 #
 # Communication we have just seen. Memory has two parts: the tensors that the forward pass keeps for the backward
 # pass, and the model's own states. We weigh both.
+#
+# **Before the run:** three things may shrink under autocast by over a tenth: what is kept for the backward pass, the
+# model's states, the messages. *Correct* if all do, *imprecise* if some, *wrong* if none.
 
 # %% claim="D02.16"
 def memory(autocast):
