@@ -23,7 +23,7 @@
 import torch
 
 from autograde import check
-from labkit import COLORS, SEQUENTIAL, figure, knobs, shakespeare, show, smollm
+from labkit import COLORS, SEQUENTIAL, figure, knobs, shakespeare, show, smollm, verdict
 
 # %% [markdown]
 # ## What a model really gives you
@@ -360,6 +360,9 @@ check(top_p_filter)
 # The sentence below can be read in two ways: the words *up to* $p$ (their sum stays below), or the smallest set that
 # *reaches* $p$. Which one do engines mean? We ask transformers, on four toy tokens, on the real model, and on 500
 # random distributions, and count for each reading how often it predicts the number of kept tokens.
+#
+# **Before the run:** a reading is right if it predicts at least 99 % of the 500. *Correct* if both readings are right,
+# for then the words do no harm; *imprecise* if one is, *wrong* if neither.
 
 # %% claim="A06.3"
 def two_readings(probs, p):
@@ -392,15 +395,16 @@ for ax, (name, scores) in zip(axes, [("four tokens: 50, 30, 15, 5 %", toy.log())
     ax.set(title=name, xlabel="p, %")
 axes[0].set_ylabel("probability of the kept tokens, %")
 axes[0].legend(loc="upper left")
-verdict = ("The crossing token stays: the kept tokens hold at least p" if reaching > up_to
-           else "The crossing token goes: the kept tokens hold at most p")
 show(fig, "Probability held by the kept tokens against p. What transformers keeps is a staircase on one side of the "
-          "diagonal, the reading 'up to p' one on the other side.", title=verdict)
-print(f"On 500 random distributions 'up to p' gives the number of kept tokens {up_to:.1%} of the time, "
-      f"'the smallest set that reaches p' {reaching:.1%}.")
+          "diagonal, the reading 'up to p' one on the other side.",
+     title="The crossing token stays: the kept tokens hold at least p" if reaching > up_to
+     else "The crossing token goes: the kept tokens hold at most p")
+verdict("A06.3", ("wrong", "imprecise", "correct")[(up_to >= 0.99) + (reaching >= 0.99)],
+        f"On 500 random distributions 'up to p' gives the number of kept tokens {up_to:.1%} of the time, "
+        f"'the smallest set that reaches p' {reaching:.1%}.")
 
 # %% [markdown]
-# So the sentence is **imprecise**: right if "reach" is taken at its word, wrong if it is read as "up to".
+# "Reach", taken at its word, is the definition; read as "up to", it is another one.
 # For "The capital of France is" the difference is everything: at $p = 0.5$ the words *up to* $p$ are no words at
 # all. The kept tokens hold *at least* $p$, often much more, and are then renormalised.
 #
@@ -475,6 +479,10 @@ check(min_p_filter)
 #
 # If the order did not matter, all three would end at the same distribution. The right panel measures how far they
 # are apart: the share of probability that sits on other tokens than in transformers (the total variation distance).
+#
+# **Before the run:** a combination is more flexible than its parts only if each part still does something in it. Leave
+# temperature, top-k or top-p out of the three, in transformers' order. *Correct* if at some temperature each of them
+# moves over 1 % of the probability, *imprecise* if one or two do, *wrong* if none.
 
 # %% claim="A06.7"
 def distribution(order, scores, temperature):
@@ -497,19 +505,27 @@ for (name, all_), color, mark in zip(ends.items(), COLORS, "os^", strict=False):
 axes[0].set(xlabel="temperature", ylabel="tokens that can be drawn", ylim=(0, None), title="How many survive")
 axes[1].set(xlabel="temperature", ylabel="probability elsewhere\nthan in transformers, %", title="How far they differ")
 axes[0].legend(loc="upper left")
+missed = {name: max(50 * float((distribution("Tkp", logits["unsure"], t) - distribution(rest, logits["unsure"], t))
+                               .abs().sum()) for t in heats)
+          for name, rest in {"temperature": "kp", "top-k": "Tp", "top-p": "Tk"}.items()}
 furthest = max(max(values) for values in apart.values())
-at_one = apart["order of llama.cpp"][heats.index(1.0)]
+at_one = {name: values[heats.index(1.0)] for name, values in apart.items() if name != "transformers"}
 show(fig, f"Survivors and distance from transformers against temperature, for three orders. The largest distance is "
           f"{furthest:.0f} %.",
      title=(f"The same settings, another order: up to {furthest:.0f} % of the probability moves" if furthest > 1
             else "The same settings, another order: no difference"))
-print(f"At temperature 1, where its place can't matter, the order of llama.cpp still differs by {at_one:.1f} %.")
+print("At temperature 1, where its place can't matter, there are still apart: "
+      + ", ".join(f"the {name} by {value:.1f} %" for name, value in at_one.items()) + ".")
+matter = sum(moved > 1 for moved in missed.values())
+verdict("A06.7", "correct" if matter == len(missed) else "imprecise" if matter else "wrong",
+        "Left out of the three, a knob moves at most this much of the probability: "
+        + ", ".join(f"{name} {moved:.0f} %" for name, moved in missed.items()) + ".")
 
 # %% [markdown]
-# So the sentence holds, with a warning: **settings don't carry over** from one engine to another. Where temperature
+# Flexible, then, with a warning: **settings don't carry over** from one engine to another. Where temperature
 # comes first, heat widens what top-p and min-p let through; where it comes last, it only shares out the probability
-# among tokens that are chosen already. At temperature 1 that difference vanishes; that min-p cuts before top-p sums
-# still shows.
+# among tokens that are chosen already. At temperature 1 that difference vanishes; what is left, in the line under the
+# figure, comes from the order of the filters (min-p before top-p, or after it).
 #
 # ## The draw
 #
@@ -691,6 +707,9 @@ for t, p in [(0.0, 1.0), (0.7, 0.9), (1.0, 0.9), (1.5, 1.0)]:
 # as our texts. A text counts as **rich** if its distinct-2 is no lower than that of all but the poorest 5 % of the
 # passages, and as **reasonable** if the model finds it no stranger than all but the strangest 5 % of them. That is
 # generous: the model, a child of the web, finds Shakespeare strange. Now see where the texts with top_p = 0.9 lie.
+#
+# **Before the run:** of the passages at most a tenth can fail. *Correct* if at every temperature at most a tenth of the
+# texts fails, too; *wrong* if at some temperature over half of them do; *imprecise* in between.
 
 # %% claim="A06.5"
 plays = shakespeare()
@@ -722,6 +741,10 @@ ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), title="top_p = 0.9")
 show(fig, f"Distinct-2 against perplexity of {count} texts written with top_p = 0.9 and of 24 passages of Shakespeare. "
           f"{total} of {count} texts lie in the corner that is both rich and reasonable.")
 print(f"reasonable: perplexity up to {strangest:.0f}; rich: distinct-2 from {poorest:.0f} %")
+failing = {t: 1 - inside[t] / len(x) for t, x in at_p.items()}
+verdict("A06.5", "correct" if max(failing.values()) <= 0.1 else "wrong" if max(failing.values()) > 0.5 else "imprecise",
+        f"With top_p = 0.9 {count - total} of {count} texts are not both rich and reasonable; by temperature "
+        + ", ".join(f"{len(x) - inside[t]} of {len(x)} ({t})" for t, x in at_p.items()) + ".")
 
 # %% [markdown]
 # Read the legend, too: it says for how many texts the claim held at each temperature (with five each, a text more or

@@ -30,7 +30,7 @@ from typing import Literal
 import torch
 
 from autograde import check
-from labkit import COLORS, figure, show, smollm
+from labkit import COLORS, figure, show, smollm, verdict
 
 DEFAULT_SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
 
@@ -250,6 +250,10 @@ check(few_shot_prompt)
 # Now vary the prompt in two ways. *Clarity*: no instruction at all, a question, or a careful explanation. *Order*:
 # the same four examples, two of each kind, in the six orders that their labels can have. And for the question, four
 # templates which say the same. If clarity is what counts, the careful explanation wins, and the rest hardly matters.
+#
+# **Before the run:** clarity *helps* if the explanation's mean over the orders lies above that of no instruction; it
+# *decides* if another wording changes the share by at least twice as much as another order does. *Correct* if it helps
+# and decides, *imprecise* if it does one of the two, *wrong* if neither.
 
 # %% claim="A01.2"
 import itertools
@@ -347,6 +351,11 @@ show(fig, f"Left: share of reviews judged rightly for three instructions and six
      title=f"Another wording changes the share by {by_clarity:.0f} points on average, another order by {by_order:.0f}")
 for name, values in right.items():
     print(f"instruction: {name:15} mean {mean[name]:3.0f} %, from {min(values):.0f} to {max(values):.0f} %")
+helps, decides = mean["an explanation"] > mean["none"], by_clarity >= 2 * by_order
+verdict("A01.2", ("wrong", "imprecise", "correct")[helps + decides],
+        f"With no instruction {mean['none']:.0f} % are judged rightly, with an explanation "
+        f"{mean['an explanation']:.0f} %. Another wording changes the share by {by_clarity:.0f} points, another order "
+        f"of the same examples by {by_order:.0f}.")
 
 # %% [markdown]
 # Compare the two numbers in the title: the mean difference between two wordings of the instruction (in the same order),
@@ -357,8 +366,8 @@ for name, values in right.items():
 # It is no quirk of small models. Lu et al. (2022, [arXiv:2104.08786](https://arxiv.org/abs/2104.08786)) found orders
 # that make the difference between near the state of the art and guessing, at every size they tried. Sclar et al. (2024,
 # [arXiv:2310.11324](https://arxiv.org/abs/2310.11324)) changed nothing but the formatting, and measured up to 76 points
-# of difference with LLaMA-2-13B. So **imprecise**: clarity is where to begin. Then comes a labelled set, several
-# formats and orders, and a report with the range.
+# of difference with LLaMA-2-13B. So clarity is where to begin. Then comes a labelled set, several formats and orders,
+# and a report with the range.
 #
 # How many examples does it take? Your `few_shot_prompt` builds the prompts.
 
@@ -851,6 +860,9 @@ for request, answer in list(zip(REQUESTS, forced_calls, strict=True))[1::3]:
 # Who does? Three conversations for each of the eight cities. The question alone. Then the question with a request that
 # the model could have written, but nobody carries it out. Then the same, and *our program* runs the function and writes
 # the result into the text. The log counts how often the tool runs, and we look for the station's number in the answer.
+#
+# **Before the run:** *correct* if the tool runs as soon as a request stands in the text; *imprecise* if it runs only
+# where our program carries the request out; *wrong* if then the station's number is in no answer, either.
 
 # %% claim="A01.3"
 QUESTION = "How many degrees is it in {city} right now?"
@@ -895,12 +907,16 @@ show(fig, f"Bars: how often the tool ran ({', '.join(map(str, ran.values()))}) a
           f"({', '.join(map(str, numbers))}) with the question alone, with a request, and with its result.",
      title=f"A request alone: {ran['a request']} runs, {found['a request']} answers right; carried out by our program: "
            f"{numbers[2]} of 8")
+by_request, carried_out = ran["a request"], found["a request, and its result"]
+verdict("A01.3", "correct" if by_request else "imprecise" if carried_out else "wrong",
+        f"The tool ran {by_request} times for 8 requests, and {ran['a request, and its result']} times when our "
+        f"program carried them out; then {carried_out} of 8 answers hold its number, before {found['a request']}.")
 
 # %% [markdown]
 # Writing a request makes nothing happen: it is text. The program around the model decides whether to run anything,
 # runs it, and writes the result back; and then the model still has to *use* what it reads: the last bar says how
-# often this small one does. "Calls external APIs" is **imprecise** in the way that matters most in practice:
-# validation, permissions, time-outs and secrets belong to your program, and no prompt can do their job.
+# often this small one does. Who it is that calls matters most in practice: validation, permissions, time-outs and
+# secrets belong to your program, and no prompt can do their job.
 #
 # ## Carry it out
 #

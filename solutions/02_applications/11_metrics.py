@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 
 from autograde import check
-from labkit import COLORS, SEQUENTIAL, figure, minilm, shakespeare, show, smollm
+from labkit import COLORS, SEQUENTIAL, figure, minilm, shakespeare, show, smollm, verdict
 
 # %% [markdown]
 # ## Accuracy, and how to be right by saying nothing
@@ -37,6 +37,10 @@ from labkit import COLORS, SEQUENTIAL, figure, minilm, shakespeare, show, smollm
 #
 # "Accuracy suits tasks whose classes are about equally frequent." What happens elsewhere? For each share we give the
 # detector the threshold with the *highest accuracy*, and then look how many eights it still finds.
+#
+# **Before the run:** accuracy *suits* a share of eights if the threshold that it likes best still finds half of them.
+# *Correct* if it suits 50 % and not 1 %, *imprecise* if it suits both, *wrong* if it doesn't even suit 50 %.
+
 # %% claim="A09.2"
 SHARES = [0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005]
 from sklearn import metrics as judge
@@ -80,9 +84,16 @@ show(
     title=f"From 50 % to 1 % eights: accuracy {accuracy[0]:.0%} to {accuracy[5]:.1%}, "
     f"eights found {found[0]:.0%} to {found[5]:.0%}",
 )
+suits = {share: hits >= 0.5 for share, hits in zip(SHARES, found, strict=True)}
+verdict(
+    "A09.2",
+    "wrong" if not suits[0.5] else "imprecise" if suits[0.01] else "correct",
+    f"At the most accurate threshold the detector finds {found[0]:.0%} of the eights where they are half of all, and "
+    f"{found[5]:.0%} where they are 1 %; the accuracy is {accuracy[0]:.1%} and {accuracy[5]:.1%}.",
+)
 
 # %% [markdown]
-# **Correct**: use accuracy where classes are about balanced. Elsewhere a model that always says "no" looks excellent,
+# So use accuracy where classes are about balanced. Elsewhere a model that always says "no" looks excellent,
 # and the threshold that accuracy likes best is one that hardly ever says "yes".
 #
 # The cure is to look at *which* errors happen. The **confusion matrix** counts, for every true class, what it was
@@ -269,6 +280,9 @@ check(roc_auc)
 # sure of half the positives and blind to the rest. Then positives become rare, and we ask what a user sees: of the
 # first hundred alarms, how many are real? **Average precision**, the area under the precision-recall curve, is the
 # usual metric for that.
+#
+# **Before the run:** *correct* if the detector with the larger AUC is never behind among the first hundred, whatever
+# the share of positives; *wrong* if it is behind at every share, *imprecise* at some.
 
 # %% claim="A09.4"
 dice = np.random.default_rng(0)
@@ -309,9 +323,16 @@ show(
     title=f"At 0.5 % positives: AUC {steady[0]:.2f} (steady) and {keen[0]:.2f} (keen); real among the first 100: "
     f"{steady[2]:.0%} and {keen[2]:.0%}",
 )
+behind = [share for share, a, b in zip(shares, *rows.values(), strict=True) if (a[0] - b[0]) * (a[2] - b[2]) < 0]
+verdict(
+    "A09.4",
+    "correct" if not behind else "wrong" if behind == shares else "imprecise",
+    "Of the first hundred the detector with the larger AUC has fewer real ones at a share of positives of "
+    f"{', '.join(f'{share:.1%}' for share in behind) or 'none of those tried'}.",
+)
 
 # %% [markdown]
-# **Imprecise.** A larger AUC means better ranking over *all* pairs. It does not change when positives get rare, which
+# A larger AUC means better ranking over *all* pairs. It does not change when positives get rare, which
 # is both its virtue and its blindness: the share of false alarms does change. If you only ever act on the top of the
 # list, report average precision or precision at that depth (Saito and Rehmsmeier 2015, PLOS ONE 10(3)).
 #
@@ -364,6 +385,10 @@ check(regression_metrics)
 # measurements each, and how far the disease had come a year later. A straight line is fitted to 40 of them. We compute
 # three numbers that go by the name of R², for the patients it was fitted to and for all others; and for
 # predictions that are plainly bad.
+#
+# **Before the run:** *correct* if the ratio equals R², as scikit-learn has it, to 0.01 in all five situations;
+# *imprecise* if at least where the line is used, on the unseen; else *wrong*: what holds only where the line was fitted
+# is no definition.
 
 # %% claim="A09.7"
 measured, progress = load_diabetes(return_X_y=True)
@@ -401,9 +426,18 @@ show(
     title=f"The ratio of the variances is R² for the fitted line, and something else in {sum(apart)} of "
     f"{len(apart)} situations" if not apart[0] else "The ratio of the variances isn't even R² for the fitted line",
 )
+verdict(
+    "A09.7",
+    "correct" if not any(apart) else "wrong" if apart[1] else "imprecise",
+    "R² and the ratio of the variances: "
+    + "; ".join(
+        f"{name}, {a:.2f} and {b:.2f}" for name, a, b in zip(situations, *list(table.values())[:2], strict=True)
+    )
+    + ".",
+)
 
 # %% [markdown]
-# **Wrong**, as a definition. The three agree in one place: a least-squares fit with an intercept, on the very data it
+# The three agree in one place: a least-squares fit with an intercept, on the very data it
 # was fitted to. That is where the sentence comes from. A model can vary as much as the truth and have nothing to do
 # with it; the ratio would call it perfect.
 #
@@ -497,6 +531,10 @@ check(bleu)
 # says the **same** with other words. A metric of meaning would prefer the second. We ask BLEU; the overlap of words in
 # order that ROUGE-L measures (next section, here by a library's routine); and an encoder of sentences, by the cosine of
 # its vectors.
+#
+# **Before the run:** the sentence says what BLEU counts, and that this judges a text. *Correct* if it prefers the
+# paraphrase to the opposite in at least nine of the twelve. *Imprecise* if in fewer, while each near copy still scores
+# above a sentence about something else: then it measures overlap, and no more. *Wrong* if not even that.
 
 # %% claim="A09.8"
 from rapidfuzz.distance import LCSseq
@@ -556,9 +594,19 @@ show(
     "paraphrase, for BLEU, ROUGE-L and the cosine of an encoder. Dots above the diagonal mean that the opposite wins.",
     title=f"How often the opposite beats the paraphrase, of {len(TRIPLES)} sentences",
 )
+preferred = len(TRIPLES) - misled["BLEU"]
+others = [library_bleu(TRIPLES[i - 1][1], first).score for i, (first, *_) in enumerate(TRIPLES)]
+overlaps = sum(near > other for (near, _), other in zip(opinions["BLEU"], others, strict=True))
+verdict(
+    "A09.8",
+    "correct" if preferred >= 9 else "imprecise" if overlaps == len(TRIPLES) else "wrong",
+    f"Of {len(TRIPLES)} sentences BLEU prefers the paraphrase to the opposite {preferred} times, ROUGE-L "
+    f"{len(TRIPLES) - misled['ROUGE-L']} times, the encoder {len(TRIPLES) - misled['cosine of an encoder']} times. "
+    f"A sentence about something else stays below the opposite {overlaps} times.",
+)
 
 # %% [markdown]
-# **Imprecise**: "overlap of n-grams" is the idea, but clipped, a precision, a geometric mean, with a penalty, and over
+# "Overlap of n-grams" is the idea, but clipped, a precision, a geometric mean, with a penalty, and over
 # a corpus; and overlap is all it is. Our sentences were made to mislead it, and ordinary ones do so less often. But to
 # be blind to a negation is a bias, and biases don't average out: neural metrics agree better with people, also on whole
 # systems (Mathur et al. 2020, [arXiv:2006.06264](https://arxiv.org/abs/2006.06264); Freitag et al. 2022, WMT). The
@@ -627,6 +675,10 @@ check(rouge_l)
 #
 # If recall is what counts, then say more. A system that has no idea what matters just copies the beginning of the
 # article, longer and longer. Here is an article, a summary by a person, and what copying earns.
+#
+# **Before the run:** *correct* if by its recall a copy as long as the summary is at least as good as the whole article,
+# *imprecise* if the whole article wins: then recall says something only at a fixed length. *Wrong* if neither F1
+# prefers the shorter copy.
 
 # %% claim="A09.9"
 ARTICLE = re.findall(r"\w+", """
@@ -667,9 +719,16 @@ show(
     f"and ends at {recall[-1]:.0%}; "
     f"F1 is best at {best} words",
 )
+short = min(range(len(lengths)), key=lambda i: abs(lengths[i] - len(SUMMARY)))
+verdict(
+    "A09.9",
+    "correct" if recall[short] >= recall[-1] else "imprecise" if f1[short] > f1[-1] else "wrong",
+    f"The first {lengths[short]} words: recall {recall[short]:.0%}, F1 {f1[short]:.0%}. All {lengths[-1]}: recall "
+    f"{recall[-1]:.0%}, F1 {f1[-1]:.0%}.",
+)
 
 # %% [markdown]
-# **Imprecise.** ROUGE began as recall, with a fixed length for all systems, where that is fair (Lin 2004). Without such
+# ROUGE began as recall, with a fixed length for all systems, where that is fair (Lin 2004). Without such
 # a limit one reports F1, and the copied beginning of a news article remains a strong opponent: journalists put the news
 # first.
 #
@@ -736,6 +795,9 @@ print(f"yours: {float(perplexity(told.logits, batch)):.2f}   transformers: {floa
 # generated: the model *reads* a given text. And "the" confusion depends on what one averages over. We take the six
 # passages and average in four ways that are all seen in training code. Then we take the longest alone, and share its
 # total surprise out over its tokens, its words, its letters: a model with another tokenizer has other tokens.
+#
+# **Before the run:** *correct* if the four averages agree to 5 %, for then it needs no second look what a perplexity is
+# of. *Imprecise* if they don't.
 
 # %% claim="A09.10"
 model, tokenizer = smollm(torch.bfloat16)
@@ -782,9 +844,15 @@ show(
     title=f"One model, one set of texts: {low:,.0f} or {high:,.0f}. One text: {shared['tokens']:,.0f} a token, "
     f"{shared['words']:,.0f} a word, {shared['letters']:.1f} a letter",
 )
+verdict(
+    "A09.10",
+    "correct" if high < 1.05 * low else "imprecise",
+    f"The same surprises of the same texts make a perplexity of {low:,.0f} or of {high:,.0f}, depending on the "
+    "average; and nothing was generated.",
+)
 
 # %% [markdown]
-# **Imprecise.** Perplexity belongs to a *text* under a model, with one weight for each predicted token. It can be
+# Perplexity belongs to a *text* under a model, with one weight for each predicted token. It can be
 # compared only between models with the same tokenizer, on the same text, with the same context. Otherwise divide by
 # letters or bytes, which everybody counts alike. (Why do the short texts ruin the means? Each begins somewhere in a
 # speech, and the first words of a text without context are the hardest.)
@@ -794,6 +862,9 @@ show(
 # As a verdict on a *model* that reads a fixed, human text: yes. As a verdict on a *text*? We let the model read four: a
 # page by a person; the same words shuffled; one sentence of it over and over; and what the model writes when it takes
 # the likeliest token each time.
+#
+# **Before the run:** *correct* if of the four texts the person's has the lowest perplexity; *imprecise* if a text that
+# says nothing new is below it; *wrong* if even the shuffled words are.
 
 # %% claim="A09.11"
 from sklearn.datasets import load_iris
@@ -834,9 +905,15 @@ show(
     title=f"Lowest perplexity: {lowest} ({measured_texts[lowest][0]:.1f}); by a person: "
     f"{measured_texts['by a person'][0]:.1f}",
 )
+below = [name for name, (x, _) in measured_texts.items() if x < measured_texts["by a person"][0]]
+verdict(
+    "A09.11",
+    "correct" if not below else "wrong" if "its words, shuffled" in below else "imprecise",
+    "Perplexity of the texts: " + ", ".join(f"{name} {x:,.1f}" for name, (x, _) in measured_texts.items()) + ".",
+)
 
 # %% [markdown]
-# **Imprecise**: better for the model, not for the text. High perplexity does spot nonsense. But very low perplexity
+# Lower is better for the model, not for the text. High perplexity does spot nonsense. But very low perplexity
 # spots something else: text that says nothing new. What people write lies between (Holtzman et al. 2020,
 # [arXiv:1904.09751](https://arxiv.org/abs/1904.09751)).
 #
@@ -902,6 +979,9 @@ check(top_k_accuracy)
 # MiniLM (384 numbers) and the mean of SmolLM's token embeddings (576 numbers, cut to 384). A line of
 # Shakespeare in one space has to find itself among 100 lines in the other. Then a linear map from one
 # space into the other is fitted on 300 *other* lines, and we ask again. That, in small, is what CLIP is trained for.
+#
+# **Before the run:** by chance one line in ten is among the first ten. *Correct* if in the shared space both measures
+# find over half of them there, *imprecise* if one does, *wrong* if neither.
 
 # %% claim="A09.12"
 lines = [line.strip() for line in shakespeare().split("\n") if 35 < len(line.strip()) < 60]
@@ -950,9 +1030,17 @@ show(
 unit = F.normalize(queries["after a fitted map"], dim=-1), F.normalize(targets_space[tested], dim=-1)
 agree = float((ranks(*unit, "cosine") == ranks(*unit, "Euclidean")).float().mean())
 print(f"With all vectors scaled to length 1, cosine and Euclid give the same place for {agree:.0%} of the lines.")
+good = [metric for metric in ("cosine", "Euclidean") if at_ten["after a fitted map", metric] > 0.5]
+verdict(
+    "A09.12",
+    ("wrong", "imprecise", "correct")[len(good)],
+    "The right line is among the first ten of a hundred: "
+    + ", ".join(f"{name}, {metric}, {share:.0%}" for (name, metric), share in at_ten.items())
+    + ".",
+)
 
 # %% [markdown]
-# **Correct, in a shared space**, and only there. A cosine between vectors that were never trained together is
+# In a shared space, and only there. A cosine between vectors that were never trained together is
 # noise, even if their sizes happen to fit. CLIP's two encoders are trained until image and caption point the same way
 # (Radford et al. 2021, [arXiv:2103.00020](https://arxiv.org/abs/2103.00020)). On vectors of length 1 the two measures
 # rank alike, since $\lVert a - b \rVert^2 = 2 - 2 \cos(a, b)$; on others they need not.
@@ -1062,6 +1150,10 @@ show(
 # The third tool is another model that says which of two answers is better. It is cheap, and it has habits. Does the
 # list lack something that matters? If a judge were just a metric like the others, its verdict would depend on
 # the answers. So we ask SmolLM eight easy questions, each with a right and a wrong answer, and then **swap** the two.
+#
+# **Before the run:** a metric's verdict depends on the answers. *Correct* if at least three of four verdicts of the
+# judge survive the swap, for then it would be one more metric for the list; else *outdated*: the list lacks a way to
+# compare models that is used everywhere today, and says nothing of its errors.
 
 # %% claim="A09.1"
 QUESTIONS = [
@@ -1109,13 +1201,18 @@ show(
     title=f"The judge names A in {named_a:.0%} of its verdicts; {consistent.sum()} of {len(QUESTIONS)} survive a swap",
 )
 print(f"Averaged over both orders it leans to the right answer {(knows > 0).sum()} times of {len(QUESTIONS)}.")
+verdict(
+    "A09.1",
+    "correct" if consistent.mean() >= 0.75 else "outdated",
+    f"{consistent.sum()} of {len(QUESTIONS)} verdicts of this small judge survive a swap of the two answers; it names "
+    f"A in {named_a:.0%} of all.",
+)
 
 # %% [markdown]
-# One very small judge on eight questions is an example, no verdict. The heading of the list is **outdated** for another
-# reason: it has no place for judges, though models are compared by them today. Large ones are far better; but the bias
-# towards a place is well known there, too, and so is one for length (Zheng et al. 2023,
-# [arXiv:2306.05685](https://arxiv.org/abs/2306.05685)). The remedy costs a factor of two: ask in both orders, and count
-# only verdicts that agree.
+# One very small judge on eight questions is an example, and the list has no place for judges, though models are
+# compared by them today. Large ones are far better; but the bias towards a place is well known there, too, and so is
+# one for length (Zheng et al. 2023, [arXiv:2306.05685](https://arxiv.org/abs/2306.05685)). The remedy costs a factor of
+# two: ask in both orders, and count only verdicts that agree.
 #
 # What else belongs on a list of today: exact match and multiple choice (MMLU-Pro, GPQA), tasks in a real environment
 # (SWE-bench), pairwise votes turned into ratings (Bradley-Terry, "Elo"), calibration, faithfulness to sources, and

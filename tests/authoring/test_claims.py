@@ -30,9 +30,6 @@ UNRULED = {
     "01_transformer/03_position_encodings",
     "01_transformer/04_rope",
     "01_transformer/07_training_recipe",
-    "02_applications/02_sampling",
-    "02_applications/04_prompts_and_tools",
-    "02_applications/11_metrics",
 }
 CLAIMS = experiments()
 
