@@ -128,7 +128,7 @@ def test_after_a_killed_rank_the_losses_go_on(
     kept = ["--steps", "8", "--checkpoint", str(path)]
     dropout = ["--dropout", "0.2"] if "--dropout" in split else []
     whole = losses(capsys, program, text, "--steps", "8", *split.split(), ranks=ranks)
-    with pytest.raises(RankError, match="Rank 1 died"):
+    with pytest.raises(RankError, match="Rank 1 was killed by SIGKILL"):
         launch(die_at, program, ["--text", text, *SMALL, *kept, *split.split()], 6, ranks=ranks)
     first = seen(capsys.readouterr().out)
     assert set(first) == {1, 2, 3, 4, 5}
