@@ -20,7 +20,7 @@ import torch.distributed as dist
 from labkit import RankError, cluster, launch, train_ddp, training
 
 PROGRAMS = ["train_ddp", "train_fsdp", "train_tp", "train_pp"]
-SMALL = ["--context", "8", "--width", "16", "--layers", "4", "--every", "1"]
+SMALL = ["--context", "8", "--width", "16", "--layers", "2", "--every", "1"]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
 
 
@@ -51,6 +51,26 @@ def die_at(program, options, step):
     run(program, options)
 
 
+def at_first_step(program, options, look):
+    """What `look(model, optimizer)` gives on this rank where the first step would be taken; none is."""
+    module, found = importlib.import_module(f"labkit.{program}"), []
+
+    def step_once(model, optimizer, *_):
+        found.append(look(model, optimizer))
+        return torch.zeros(()), True
+
+    module.step_once = step_once
+    run(program, options)
+    return found[0]
+
+
+def as_on_a_gpu(program, options):
+    """As `run`, with what a GPU brings along: bfloat16, and optimizers that step lists of parameters at once."""
+    module, plain = importlib.import_module(f"labkit.{program}"), torch.optim.AdamW
+    torch.optim.AdamW = lambda parameters, lr: plain(parameters, lr=lr, foreach=True)
+    module.train(module.arguments(options), cluster.Place(torch.device("cpu"), bf16=True))
+
+
 def seen(printed):
     """What a program has printed, as {step: loss}."""
     return {int(step): float(loss) for step, loss in re.findall(r"step +(\d+) +loss ([\d.]+)", printed)}
@@ -61,9 +81,9 @@ def losses(capsys, program, text, *options, ranks=2):
     return seen(capsys.readouterr().out)
 
 
-def reference(text, steps, rows):
+def reference(text, steps, rows, *more):
     """The losses of plain training in one process: same seed, same rows, nothing of torch.distributed."""
-    options = train_ddp.arguments(["--text", text, *SMALL])
+    options = train_ddp.arguments(["--text", text, *SMALL, *more])
     data, model = training.prepare(options)
     optimizer = torch.optim.AdamW(model.parameters(), lr=options.lr)
     orders = [torch.randperm(len(data), generator=torch.Generator().manual_seed(epoch)) for epoch in range(9)]
@@ -90,7 +110,7 @@ SPLITS = [
     ("train_tp", 4, 12, 1),
     ("train_tp --tensor-parallel 2", 4, 3, 2),
     ("train_pp", 2, 3, 4),
-    ("train_pp", 4, 3, 4),
+    ("train_pp --layers 4", 4, 3, 4),
     ("train_pp --schedule gpipe", 2, 6, 2),
 ]
 
@@ -99,8 +119,44 @@ SPLITS = [
 def test_the_losses_are_those_of_one_process_however_the_batch_is_split(capsys, text, command, ranks, size, accumulate):
     program, *more = command.split()
     more += ["--steps", "6", "--batch-size", str(size), "--accumulate", str(accumulate)]
-    expected = reference(text, steps=6, rows=12)  # an epoch and a half
+    deep = ["--layers", "4"] if "--layers 4" in command else []
+    expected = reference(text, 6, 12, *deep)  # an epoch and a half
     assert losses(capsys, program, text, *more, ranks=ranks) == pytest.approx(expected, abs=2e-4)
+
+
+HELD = [("train_ddp", 2), ("train_fsdp", 2), ("train_fsdp", 4), ("train_tp", 2), ("train_tp --tensor-parallel 2", 4)]
+
+
+@pytest.mark.parametrize(("command", "ranks"), [*HELD, ("train_pp", 2)])
+def test_each_rank_holds_its_part_of_the_model_and_no_more(text, command, ranks):
+    def held(model, optimizer):
+        parts = [p.to_local() if hasattr(p, "to_local") else p for p in model.parameters()]
+        assert sum(len(group["params"]) for group in optimizer.param_groups) == len(parts)
+        return sum(part.numel() for part in parts)
+
+    program, *more = command.split()
+    options = ["--text", text, *SMALL, "--steps", "1", "--batch-size", "2", *more]
+    _, model = training.prepare(train_ddp.arguments(["--text", text, *SMALL]))
+    whole = sum(p.numel() for p in model.parameters())
+    found = launch(at_first_step, program, options, held, ranks=ranks)
+    if program == "train_ddp":
+        assert found == [whole] * ranks
+    elif program == "train_tp":
+        assert max(found) < 1.3 * whole / ranks  # norms and positions are cut only where there is a grid
+    else:
+        assert sum(found) == whole and max(found) < 0.65 * whole
+
+
+@pytest.mark.parametrize(("command", "ranks"), [*HELD[1::2], ("train_ddp", 2), ("train_pp", 2)])
+def test_bfloat16_is_a_little_off_and_not_much(capsys, text, command, ranks):
+    program, *more = command.split()
+    rows = {"train_tp": 6, "train_pp": 3}.get(program, 12 // ranks)
+    options = ["--text", text, *SMALL, "--steps", "3", "--batch-size", str(rows), *more]
+    launch(as_on_a_gpu, program, options, ranks=ranks)
+    printed = capsys.readouterr().out
+    assert "(gloo, bfloat16)" in printed
+    expected = reference(text, 3, {"train_tp": 6}.get(program, 12))
+    assert seen(printed) == pytest.approx(expected, abs=0.02) and seen(printed) != pytest.approx(expected, abs=1e-4)
 
 
 def test_the_loss_falls(capsys, text):
@@ -115,7 +171,7 @@ DEATHS = [
     ("train_fsdp", "--batch-size 6", 2, "--batch-size 3", 4),
     ("train_tp", "--batch-size 6 --tensor-parallel 2", 4, "--batch-size 12", 2),
     ("train_pp", "--dropout 0.2 --batch-size 3", 2, "--batch-size 3", 2),
-    ("train_pp", "--batch-size 3", 2, "--batch-size 3", 4),
+    ("train_pp", "--batch-size 3 --layers 4", 2, "--batch-size 3 --layers 4", 4),
 ]
 
 
@@ -125,18 +181,18 @@ def test_after_a_killed_rank_the_losses_go_on(
     capsys, text, tmp_path, program, split, ranks, afterwards, ranks_afterwards
 ):
     path = tmp_path / "run"
-    kept = ["--steps", "8", "--checkpoint", str(path)]
+    kept = ["--steps", "6", "--checkpoint", str(path)]
     dropout = ["--dropout", "0.2"] if "--dropout" in split else []
-    whole = losses(capsys, program, text, "--steps", "8", *split.split(), ranks=ranks)
+    whole = losses(capsys, program, text, "--steps", "6", *split.split(), ranks=ranks)
     with pytest.raises(RankError, match="Rank 1 was killed by SIGKILL"):
-        launch(die_at, program, ["--text", text, *SMALL, *kept, *split.split()], 6, ranks=ranks)
+        launch(die_at, program, ["--text", text, *SMALL, *kept, *split.split()], 5, ranks=ranks)
     first = seen(capsys.readouterr().out)
-    assert set(first) == {1, 2, 3, 4, 5}
+    assert set(first) == {1, 2, 3, 4}
     rest = losses(capsys, program, text, *kept, *afterwards.split(), *dropout, ranks=ranks_afterwards)
-    assert set(rest) == {6, 7, 8}
+    assert set(rest) == {5, 6}
     assert first | rest == (whole if ranks == ranks_afterwards else pytest.approx(whole, abs=2e-4))
     left = os.listdir(tmp_path) + (os.listdir(path) if path.is_dir() else [])
-    assert left == (["run"] if program == "train_ddp" else ["run", "step-00000008"])
+    assert left == (["run"] if program == "train_ddp" else ["run", "step-00000006"])
 
 
 @pytest.mark.slow
@@ -210,23 +266,12 @@ def test_on_resuming_another_setting_is_honoured_or_refused(capsys, text, tmp_pa
     told = capsys.readouterr().out
     assert "changed since the checkpoint: lr was 0.003 and is 1e-09, accumulate was 1 and is 2" in told
     another = ["--text", text, *SMALL, "--steps", "9", *kept, "--lr", "0.5"]
-    assert launch(learning_rate, program, another, ranks=1) == [0.5]
+    assert launch(at_first_step, program, another, lambda _, optimizer: optimizer.param_groups[0]["lr"], ranks=1) == [
+        0.5
+    ]
     capsys.readouterr()
     launch(run, program, ["--text", text, *SMALL, "--steps", "1", *kept], ranks=1)
-    assert "nothing to do after step 2" in capsys.readouterr().out
-
-
-def learning_rate(program, options):
-    """The one that the first step after resuming is taken with."""
-    module, used = importlib.import_module(f"labkit.{program}"), []
-
-    def step_once(model, optimizer, *_):
-        used.append(optimizer.param_groups[0]["lr"])
-        return torch.zeros(()), True
-
-    module.step_once = step_once
-    run(program, options)
-    return used[0]
+    assert "nothing to do after step 9" in capsys.readouterr().out
 
 
 def test_what_is_no_checkpoint_is_refused(capsys, text, tmp_path):
@@ -237,23 +282,14 @@ def test_what_is_no_checkpoint_is_refused(capsys, text, tmp_path):
         losses(capsys, "train_fsdp", text, "--checkpoint", str(tmp_path / "run"), ranks=1)
 
 
-def first_numbers(given):
-    """What a rank draws in its first step, which dropout would get."""
-    drawn = []
-
-    def step_once(*_):
-        drawn.append(torch.rand(3))
-        return torch.zeros(()), True
-
-    train_ddp.step_once = step_once
-    run("train_ddp", given)
-    return drawn[0]
-
-
 def test_dropout_differs_between_ranks_and_seeds(text):
     options = ["--text", text, *SMALL, "--steps", "1", "--batch-size", "2"]
-    one, two = launch(first_numbers, options, ranks=2)
-    again, other = (launch(first_numbers, [*options, "--seed", seed], ranks=2)[0] for seed in ("0", "1"))
+
+    def drawn(*more):
+        return launch(at_first_step, "train_ddp", [*options, *more], lambda *_: torch.rand(3), ranks=2)
+
+    one, two = drawn()
+    (again, _), (other, _) = drawn("--seed", "0"), drawn("--seed", "1")
     assert torch.equal(one, again)
     assert not torch.equal(one, two) and not torch.equal(one, other)
 
@@ -281,7 +317,7 @@ def test_a_gradient_that_is_not_finite_takes_no_step():
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_steps_that_are_not_finite_are_skipped_and_end_the_run(capsys, text, program):
     with pytest.raises(RankError, match="inf or NaN in 5 steps in a row, up to step 6: try a lower --lr"):
-        losses(capsys, program, text, "--steps", "9", "--batch-size", "4", "--lr", "1e38")
+        losses(capsys, program, text, "--steps", "9", "--batch-size", "4", "--lr", "1e30")
     assert len(re.findall(r"step +[2-5]   skipped", capsys.readouterr().out)) == 4
 
 
