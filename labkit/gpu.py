@@ -73,7 +73,7 @@ def measure(checks: dict, device, told=print) -> dict[str, dict]:
     found = {}
     for name, check in checks.items():
         try:
-            figures = {what: float(f"{number:.4g}") for what, number in check(device).items()}
+            figures = {what: float(f"{number:.6g}") for what, number in check(device).items()}
             found[name] = {"outcome": "passed", "told": "", "figures": figures}
         except Skipped as why:
             found[name] = {"outcome": "skipped", "told": str(why), "figures": {}}

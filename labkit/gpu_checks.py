@@ -31,9 +31,8 @@ class Skipped(Exception):
 def needs(device: torch.device, capability: tuple[int, int], what: str) -> None:
     """Skip where the card is older than that."""
     if device.type == "cuda" and (has := torch.cuda.get_device_capability(device)) < capability:
-        raise Skipped(
-            f"{what} takes compute capability {capability[0]}.{capability[1]}, this card has {has[0]}.{has[1]}"
-        )
+        least, this = (".".join(map(str, version)) for version in (capability, has))
+        raise Skipped(f"{what} takes compute capability {least}, and this card has {this}")
 
 
 def seconds(work: Callable, device: torch.device, times: int = 20) -> float:

@@ -75,12 +75,12 @@ def test_one_check_that_fails_does_not_keep_the_next_from_running():
         raise gpu_checks.Skipped("it takes a newer card")
 
     told = []
-    found = gpu.measure({"a": broken, "b": too_old, "c": lambda device: {"ratio": 1.23456}}, CPU, told.append)
+    found = gpu.measure({"a": broken, "b": too_old, "c": lambda device: {"ratio": 1.2345600001}}, CPU, told.append)
     assert told == ["a: failed, RuntimeError: no kernel image.", "b: skipped, it takes a newer card.", "c: ratio 1.23."]
     assert found == {
         "a": {"outcome": "failed", "told": "RuntimeError: no kernel image", "figures": {}},
         "b": {"outcome": "skipped", "told": "it takes a newer card", "figures": {}},
-        "c": {"outcome": "passed", "told": "", "figures": {"ratio": 1.235}},
+        "c": {"outcome": "passed", "told": "", "figures": {"ratio": 1.23456}},
     }
 
 
