@@ -13,7 +13,9 @@ import os
 import platform
 import shutil
 import sys
+import time
 import traceback
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,11 +105,8 @@ def join(options: argparse.Namespace) -> Place:
     usable = torch.cuda.is_available() and dist.is_nccl_available() and not options.cpu
     gpus = torch.cuda.device_count() if usable else 0
     bf16 = local < gpus and not options.fp32 and torch.cuda.get_device_capability(local) >= BF16
-    store.set(f"labkit/{rank}", json.dumps({"host": platform.node(), "ranks": here, "gpus": gpus, "bf16": bf16}))
-    if rank == 0:
-        told = [json.loads(store.get(f"labkit/{each}")) for each in range(world)]
-        store.set("labkit/agreed", json.dumps(agree(told)))
-    agreed = json.loads(store.get("labkit/agreed"))
+    mine = {"host": platform.node(), "ranks": here, "gpus": gpus, "bf16": bf16}
+    store, agreed = meet(store, rank, world, mine, options.timeout)
     if "refused" in agreed:
         sys.exit(agreed["refused"] if rank == 0 else 1)
     device = torch.device("cuda", local) if agreed["gpu"] else torch.device("cpu")
@@ -122,6 +121,31 @@ def join(options: argparse.Namespace) -> Place:
         device_id=device if agreed["gpu"] else None,
     )
     return Place(device, agreed["bf16"])
+
+
+def meet(store: dist.Store, rank: int, world: int, mine: dict, limit: float) -> tuple[dist.Store, dict[str, Any]]:
+    """Hear what every rank says of its machine; give a store of this start alone, and what was agreed on (see `agree`).
+
+    When torchrun starts the ranks again, its store still holds what those before wrote, and whoever reads that connects
+    to the dead (pytorch/pytorch#135712, #167288). So each rank says a new word, until rank 0 has repeated it.
+    """
+    word, end = uuid.uuid4().hex, time.monotonic() + limit
+    store.set(f"labkit/{rank}", json.dumps(mine | {"word": word}))
+    while time.monotonic() < end:
+        if rank == 0:
+            told = [json.loads(store.get(f"labkit/{each}")) for each in range(world)]
+            store.set("labkit/heard", json.dumps([each["word"] for each in told]))
+        heard = json.loads(store.get("labkit/heard"))
+        if len(heard) == world and heard[rank] == word:
+            fresh = dist.PrefixStore(heard[0], store)
+            fresh.set(f"here/{rank}", "")
+            if rank > 0:
+                return fresh, json.loads(fresh.get("agreed"))
+            if fresh.check([f"here/{each}" for each in range(world)]):
+                fresh.set("agreed", json.dumps(agree(told)))
+                return fresh, agree(told)
+        time.sleep(0.02)
+    sys.exit(f"Rank {rank} has waited {limit:g} s for the others: are all {world} ranks started?")
 
 
 def agree(told: list[dict]) -> dict[str, Any]:
