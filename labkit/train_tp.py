@@ -33,7 +33,7 @@ class Attention(nn.Module):
         self.head, self.out = width // whole.num_heads, whole.out_proj
         parts = zip(whole.in_proj_weight.detach().chunk(3), whole.in_proj_bias.detach().chunk(3), strict=True)
         for name, (weight, bias) in zip("qkv", parts, strict=True):
-            linear = nn.Linear(width, width)
+            linear = nn.Linear(width, width, device=weight.device)
             linear.load_state_dict({"weight": weight, "bias": bias})
             setattr(self, name, linear)
 
