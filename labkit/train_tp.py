@@ -108,6 +108,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     """The options, from the command line if none are given."""
     parser = options_of("train_tp", __doc__.splitlines()[0])
     add = parser.add_argument
+    # No --dropout: a row would have to draw the same numbers where activations are whole, others where they are cut.
     add("--tensor-parallel", type=int, metavar="N", help="ranks that share one batch (default: those of a machine)")
     options = parsed(parser, given)
     if options.tensor_parallel is not None and options.tensor_parallel < 1:

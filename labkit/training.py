@@ -207,7 +207,7 @@ def fit(
     rows = options.batch_size * options.accumulate * share[1]
     run = resume(options, place, data, model, optimizer, checkpoint)
     start = run["step"]
-    set_dropout(options.seed, run, share[0])
+    set_dropout(options.seed, run)
     if rank == 0:
         print(opening(options, place, start, share[1]), flush=True)
     stream = batches(data, options.batch_size, options.seed, share, run["rows"], place.device)
@@ -279,7 +279,7 @@ def differences(old: dict, new: dict) -> str:
     return ", ".join(f"{name.replace('_', '-')} was {old.get(name)} and is {new[name]}" for name in changed)
 
 
-def set_dropout(seed: int, run: dict, part: int) -> None:
+def set_dropout(seed: int, run: dict) -> None:
     """Random numbers that go on where they were, if as many ranks go on; else new ones, other ones on every rank."""
     rank, kept = dist.get_rank(), run["rng"]
     if len(kept) == dist.get_world_size():
@@ -287,7 +287,7 @@ def set_dropout(seed: int, run: dict, part: int) -> None:
         if "cuda" in kept[rank] and torch.cuda.is_initialized():
             torch.cuda.set_rng_state(kept[rank]["cuda"])
     else:
-        mixed = np.random.SeedSequence([seed, run["rows"], part]).generate_state(1, np.uint64)
+        mixed = np.random.SeedSequence([seed, run["rows"], rank]).generate_state(1, np.uint64)
         torch.manual_seed(int(mixed[0]))
 
 

@@ -284,11 +284,12 @@ def test_what_is_no_checkpoint_is_refused(capsys, text, tmp_path):
         losses(capsys, "train_fsdp", text, "--checkpoint", str(tmp_path / "run"), ranks=1)
 
 
-def test_dropout_differs_between_ranks_and_seeds(text):
+@pytest.mark.parametrize("program", ["train_ddp", "train_fsdp", "train_pp"])
+def test_dropout_differs_between_ranks_and_seeds(text, program):
     options = ["--text", text, *SMALL, "--steps", "1", "--batch-size", "2"]
 
     def drawn(*more):
-        return launch(at_first_step, "train_ddp", [*options, *more], lambda *_: torch.rand(3), ranks=2)
+        return launch(at_first_step, program, [*options, *more], lambda *_: torch.rand(3), ranks=2)
 
     one, two = drawn()
     (again, _), (other, _) = drawn("--seed", "0"), drawn("--seed", "1")
