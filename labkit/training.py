@@ -165,9 +165,10 @@ def parsed(parser: argparse.ArgumentParser, given: list[str] | None) -> argparse
 
 def prepare(options: argparse.Namespace) -> tuple[Windows, CharGPT]:
     """The text, and the model with the same first weights on every rank."""
-    data = Windows(read_text(options.text), options.context)
-    if not len(data):
+    text = read_text(options.text)
+    if len(text) <= options.context:
         refuse(f"The text is too short for one row of --context {options.context} characters.")
+    data = Windows(text, options.context)
     torch.manual_seed(options.seed)
     dropout = getattr(options, "dropout", 0.0)
     return data, CharGPT(len(data.alphabet), options.context, options.width, options.layers, options.heads, dropout)
@@ -205,6 +206,8 @@ def fit(
     """
     rank, world = dist.get_rank(), dist.get_world_size()
     rows = options.batch_size * options.accumulate * share[1]
+    if rows > len(data):
+        refuse(f"The text has {len(data)} rows of {options.context} characters: too few for one step of {rows}.")
     run = resume(options, place, data, model, optimizer, checkpoint)
     start = run["step"]
     set_dropout(options.seed, run)
@@ -280,11 +283,14 @@ def differences(old: dict, new: dict) -> str:
 
 
 def set_dropout(seed: int, run: dict) -> None:
-    """Random numbers that go on where they were, if as many ranks go on; else new ones, other ones on every rank."""
+    """Random numbers that go on where they were, if as many ranks go on, on what they were on; else new ones.
+
+    They differ from rank to rank. As the seed alone has it, all ranks would drop out the same units.
+    """
     rank, kept = dist.get_rank(), run["rng"]
-    if len(kept) == dist.get_world_size():
+    if len(kept) == dist.get_world_size() and kept[rank].keys() == rng_state().keys():
         torch.set_rng_state(kept[rank]["cpu"])
-        if "cuda" in kept[rank] and torch.cuda.is_initialized():
+        if "cuda" in kept[rank]:
             torch.cuda.set_rng_state(kept[rank]["cuda"])
     else:
         mixed = np.random.SeedSequence([seed, run["rows"], rank]).generate_state(1, np.uint64)
@@ -292,6 +298,7 @@ def set_dropout(seed: int, run: dict) -> None:
 
 
 def rng_state() -> dict[str, torch.Tensor]:
+    """Of this rank's generators: "cpu", and "cuda" where a GPU is in use."""
     gpu = {"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_initialized() else {}
     return {"cpu": torch.get_rng_state()} | gpu
 

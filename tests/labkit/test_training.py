@@ -434,6 +434,7 @@ def test_so_is_one_of_a_single_program(program, wrong, sentence, capsys):
         ("train_pp", "--layers 1", "--layers 1 are too few for 2 ranks"),
         ("train_pp", "--accumulate 1", "give --accumulate 2 or more, or --schedule gpipe"),
         ("train_ddp", "--context 1000", "too short for one row of --context 1000"),
+        ("train_ddp", "--batch-size 100", "rows of 8 characters: too few for one step of 200"),
     ],
 )
 def test_and_what_does_not_go_with_the_ranks(capsys, text, program, wrong, sentence):
