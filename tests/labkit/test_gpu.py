@@ -146,6 +146,5 @@ def test_fp8_products_keep_the_size_of_their_inputs():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("program", ["train_ddp", "train_fsdp"])
-def test_the_training_programs_are_held_against_one_process(program):
-    assert gpu_checks.nccl(CPU, program, ranks=2)["nats from one process on a CPU"] < 1e-3
+def test_a_training_program_is_held_against_one_process():
+    assert gpu_checks.nccl(CPU, "train_fsdp", ranks=2)["nats from one process on a CPU"] < 1e-3
