@@ -48,9 +48,12 @@ class Place:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
 
-def refuse(sentence: str) -> NoReturn:
+def refuse(sentence: str, rank: int | None = None) -> NoReturn:
     """End every rank. All come to the same conclusion; one says why."""
-    sys.exit(sentence if dist.get_rank() == 0 else 1)
+    if (dist.get_rank() if rank is None else rank) == 0:
+        sys.exit(sentence)
+    time.sleep(1.0)  # torchrun ends all as soon as one has ended: that should be the one that speaks
+    sys.exit(1)
 
 
 def main(program: str, arguments: Callable, train: Callable[[argparse.Namespace, Place], None]) -> None:
@@ -108,7 +111,7 @@ def join(options: argparse.Namespace) -> Place:
     mine = {"host": platform.node(), "ranks": here, "gpus": gpus, "bf16": bf16}
     store, agreed = meet(store, rank, world, mine, options.timeout)
     if "refused" in agreed:
-        sys.exit(agreed["refused"] if rank == 0 else 1)
+        refuse(agreed["refused"], rank)
     device = torch.device("cuda", local) if agreed["gpu"] else torch.device("cpu")
     if agreed["gpu"]:
         torch.cuda.set_device(device)
