@@ -1254,8 +1254,8 @@ print(repr(tokenizer.decode(fast_text)))
 # ## On a GPU
 #
 # What follows needs an NVIDIA GPU. It is complete, and runs where a device is found; the line that it prints says which
-# happened. `python course.py test gpu` runs all such paths of the course and keeps what came out; if nobody has done so,
-# **it has not been run** by the authors of this page either.
+# happened. `python course.py test gpu` runs all such paths of the course and keeps what came out. If nobody has, this
+# has **not been run** by the authors of this page either.
 #
 # FP8 first: both matrices in 8 bits with one scale each, so that the largest number becomes 448, the largest of E4M3.
 
