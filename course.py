@@ -23,7 +23,7 @@ from course_setup import AGAIN, BIN, PYTHON, ROOT, Stop, say  # noqa: E402
 HELP = """usage: python course.py COMMAND [options]
 
   lab         open the course in JupyterLab       (--no-browser, --port 8890, and all else JupyterLab takes)
-  test        run every check and every test      (options go to pytest: test -k rope)
+  test        run every check and every test      (options go to pytest: test -k rope; test gpu: what needs a GPU)
   build       make notebooks/ from solutions/     (--check: only say whether notebooks/ is up to date)
   bench       time and memory of every notebook   (--json FILE, parts of chapters' names; bench tests, bench seeds)
   experiment  measure what a claim hangs on       (--list, --check, or claims such as T06.2)
@@ -66,7 +66,9 @@ def lab(options):
 
 
 def test(options):
-    """Style and freshness first, so that pytest has the last word. With options, only pytest."""
+    """Style and freshness first, so that pytest has the last word. With options, only pytest; `gpu`: GPU paths only."""
+    if options[:1] == ["gpu"]:
+        return run([PYTHON, "-m", "labkit.gpu"] + options[1:])
     checks = [
         ("ruff check", [PYTHON, "-m", "ruff", "check", "."]),
         ("autograde build --check", [os.path.join(BIN, "autograde"), "build", "--check"]),

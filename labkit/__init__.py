@@ -30,6 +30,7 @@ _HOME = {
     "interval": "experiment",
     "NoEvidence": "experiment",
     "verdict": "verdict",
+    "gpu_report": "gpu",
     "record_memory": "memory",
     "record_traffic": "traffic",
     "Message": "traffic",

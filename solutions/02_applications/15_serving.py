@@ -1253,41 +1253,24 @@ print(repr(tokenizer.decode(fast_text)))
 # %% [markdown]
 # ## On a GPU
 #
-# What follows needs an NVIDIA GPU and has **not been run** by the authors of this page: no such device was at hand.
-# It is complete, and runs where a device is found; the line that it prints says which happened.
+# What follows needs an NVIDIA GPU. It is complete, and runs where a device is found; the line that it prints says which
+# happened. `python course.py test gpu` runs all such paths of the course and keeps what came out. If nobody has, this
+# has **not been run** by the authors of this page either.
 #
 # FP8 first: both matrices in 8 bits with one scale each, so that the largest number becomes 448, the largest of E4M3.
 
 # %% tags=["demo"]
-def fp8_matmul(a, b):
-    """a [m, k] @ b.T for b [n, k] in FP8 on tensor cores, bf16 out. m, k and n are multiples of 16."""
-    scales = [x.abs().max().float().clamp(min=1e-12) / 448 for x in (a, b)]
-    small = [(x / scale).to(torch.float8_e4m3fn) for x, scale in zip((a, b), scales, strict=True)]
-    return torch._scaled_mm(small[0], small[1].t(), scale_a=scales[0], scale_b=scales[1], out_dtype=torch.bfloat16)
+import inspect
 
+from labkit import gpu_checks, gpu_report
 
-def fp8_against_bf16(size=8192):
-    """Time and error of one product."""
-    a, b = (torch.randn(size, size, device="cuda", dtype=torch.bfloat16) for _ in range(2))
-    times = {}
-    for name, work in (("bf16", lambda: a @ b.t()), ("fp8, scaling included", lambda: fp8_matmul(a, b))):
-        work()
-        torch.cuda.synchronize()
-        start = time.perf_counter()
-        for _ in range(20):
-            work()
-        torch.cuda.synchronize()
-        times[name] = (time.perf_counter() - start) / 20
-    error = float((fp8_matmul(a, b) - a @ b.t()).float().norm() / (a @ b.t()).float().norm())
-    return times, error
-
-
-if torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 9):
-    times, error = fp8_against_bf16()
-    told = ", ".join(f"{name} {1000 * seconds:.2f} ms" for name, seconds in times.items())
-    print(f"{torch.cuda.get_device_name()}: {told}, relative error {error:.1%}")
+print(inspect.getsource(gpu_checks.fp8_matmul))
+print("What is kept:", gpu_report().line("FP8 matmul"))
+if torch.cuda.is_available() and torch.cuda.get_device_capability() >= gpu_checks.FP8:
+    found = gpu_checks.fp8(torch.device("cuda"))
+    print(f"Here, {torch.cuda.get_device_name()}:", ", ".join(f"{what} {value:.3g}" for what, value in found.items()))
 else:
-    print("Not run: FP8 products need a GPU of compute capability 8.9 (Ada) or above.")
+    print("Here: not run, FP8 products need a GPU of compute capability 8.9 (Ada) or above.")
 
 # %% [markdown]
 # TensorRT takes the very file that you exported and builds an **engine** for one GPU: it tries kernels and keeps the

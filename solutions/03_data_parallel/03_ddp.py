@@ -1083,10 +1083,10 @@ show(fig, "Upper panel: two loss curves that lie on each other. Lower panel: the
 # # A script for the cluster
 #
 # Outside a notebook the ranks come from `torchrun`. It starts one process a GPU (or as many CPU processes as you
-# like), and tells each its number through environment variables. `labkit/train_ddp.py` is a complete script of that
-# kind, with torch's own DDP: sampler with `set_epoch`, accumulation under `no_sync`, clipping after the average,
-# bfloat16 on GPUs, a checkpoint that rank 0 writes atomically and from which a run resumes, and a process group
-# that is always torn down. Here is its heart.
+# like), and tells each its number through environment variables. `labkit/train_ddp.py` is a complete program of that
+# kind, with torch's own DDP: accumulation under `no_sync`, clipping after the average, a step left out when the
+# gradient is inf or NaN, bfloat16 on GPUs that can multiply in it, random numbers of its own on every rank (else all
+# would drop out the same units). Here is its heart.
 
 # %% tags=["demo"]
 import inspect
@@ -1096,8 +1096,13 @@ from labkit import train_ddp
 print(inspect.getsource(train_ddp.step_once))
 
 # %% [markdown]
-# And here it runs, on two CPU ranks under torchrun. The same command takes GPUs, if every rank has one; on several
-# machines add `--nnodes` and `--rdzv-endpoint`.
+# Around it: a checkpoint that rank 0 writes beside the old one and then renames, so that there is always a whole one.
+# A run goes on from it with the rows that come next, on as many ranks as you give it; another text or seed is refused.
+# Before any collective the ranks agree whether *all* have a GPU: one that falls back to CPU alone would hang the rest.
+# And when a rank fails, it says why and dies at once. To tear the process group down would be polite, and a collective:
+# the others, in the middle of another one, may never join.
+#
+# Here it runs, on two ranks under torchrun. With two GPUs they take NCCL.
 
 # %% tags=["demo"]
 import subprocess
@@ -1105,6 +1110,8 @@ import sys
 
 command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
            "-m", "labkit.train_ddp", "--steps", "60", "--every", "20", "--accumulate", "2", "--batch-size", "8"]
+if torch.cuda.device_count() < 2:
+    command.append("--cpu")
 done = subprocess.run(command, capture_output=True, text=True)
 print("$ torchrun", *command[3:])
 print(done.stdout if done.returncode == 0 else done.stderr[-2000:])
@@ -1112,6 +1119,9 @@ if not torch.cuda.is_available():
     print("There is no GPU here, so this ran on CPUs with gloo. With a GPU for every rank it takes NCCL.")
 
 # %% [markdown]
+# The commands for several machines and for SLURM, what to check first when they don't find each other, and three
+# programs of the same kind for what DDP can't hold (`train_fsdp`, `train_tp`, `train_pp`) are in `docs/cluster.md`.
+#
 # # Horovod and DeepSpeed: the same step
 #
 # The three libraries that the interview question names do the same thing. What changes is who owns the loop.

@@ -352,6 +352,12 @@ def test_help_needs_no_environment(home, arguments):
     assert not calls(home) and not (home / ".venv").exists()
 
 
+def test_test_gpu_runs_the_gpu_paths_and_not_pytest(home):
+    (home / "labkit/gpu.py").write_text("import sys; print('gpu paths', sys.argv[1:]); sys.exit(3)")
+    done = course(home, "test", "gpu", "--dry")
+    assert "gpu paths ['--dry']" in done.stdout and done.returncode == 3
+
+
 # -- which PyTorch ----------------------------------------------------------------------------------------------------
 
 
