@@ -45,7 +45,7 @@ def findings(chapter: Chapter) -> list[tuple[Cell, str]]:
             found += [(cell, text) for text in _texts(cell.source) if _COMPARES.search(text)]
             under = cell.kind == "claim"
         elif cell.kind == "markdown":
-            body = _RULE.sub("", cell.source.split("\n#")[0]) if under else ""
+            body = _RULE.sub("", f"\n{cell.source}".split("\n#")[0]) if under else ""  # another heading, another matter
             found += [(cell, text) for text in _sentences(body) if _COMPARES.search(_SOURCE.sub("…", text))]
             under = False
         else:

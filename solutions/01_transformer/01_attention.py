@@ -27,14 +27,15 @@ import torch
 import torch.nn.functional as F
 
 from autograde import check
-from labkit import COLORS, SEQUENTIAL, figure, knobs, show, smollm
+from labkit import COLORS, SEQUENTIAL, figure, knobs, show, smollm, verdict
 
 # %% [markdown]
 # ## One word, two sentences
 #
 # The model has 30 layers with 9 attention heads each, and each of these 270 heads looks back in its own way. For both
-# sentences we record the weights with which the last word, *mouse*, reads the words before it. Then we search for the
-# head that looks most at the word that settles the meaning.
+# sentences we record the weights with which the last word, *mouse*, reads the words before it. Which head to show? The
+# one that looks most at the word that settles the meaning, in *other* sentences: what is chosen on a sentence proves
+# nothing there.
 
 # %% tags=["demo"]
 model, tokenizer = smollm()
@@ -42,6 +43,12 @@ model.set_attn_implementation("eager")  # the one that can hand out its weights
 SENTENCES = {
     "The computer has a keyboard and a mouse": " keyboard",
     "The cat ate the little mouse": " cat",
+}
+CHOSEN_BY = {
+    "She cleaned the screen and then the mouse": " screen",
+    "The owl caught a small mouse": " owl",
+    "He bought a laptop and a mouse": " laptop",
+    "The hawk flew away with the mouse": " hawk",
 }
 
 
@@ -53,12 +60,17 @@ def look(sentence):
     return [tokenizer.decode(i) for i in encoded.input_ids[0]], torch.cat(attentions)
 
 
+def on_the_clue(sentence, clue):
+    """The weight with which the last word reads the clue: [layers, heads]."""
+    words, weights = look(sentence)
+    return weights[:, :, -1, words.index(clue)]
+
+
+chosen = torch.stack([on_the_clue(*pair) for pair in CHOSEN_BY.items()]).mean(0)
+LAYER, HEAD = divmod(int(chosen.argmax()), model.config.num_attention_heads)
 looks = {sentence: look(sentence) for sentence in SENTENCES}
-on_the_clue = torch.stack(
-    [weights[:, :, -1, words.index(SENTENCES[s])] for s, (words, weights) in looks.items()]
-)
-best = int(on_the_clue.amin(0).argmax())
-LAYER, HEAD = divmod(best, model.config.num_attention_heads)
+shown = {clue.strip(): float(on_the_clue(s, clue)[LAYER, HEAD]) for s, clue in SENTENCES.items()}
+others = {clue.strip(): float(on_the_clue(s, clue).median()) for s, clue in SENTENCES.items()}
 
 fig, axes = figure(1, 2, width=9, height=3.6, sharex=True)
 for ax, (sentence, (words, weights)) in zip(axes, looks.items(), strict=True):
@@ -71,14 +83,17 @@ for ax, (sentence, (words, weights)) in zip(axes, looks.items(), strict=True):
     ax.set(xlabel="attention weight of “mouse” (sums to 1)", xlim=(0, 1.05))
 show(
     fig,
-    alt="Two bar charts: how much the word mouse attends to each word of its sentence. In the first the longest bar is "
-    "at keyboard, in the second at cat.",
-    title=f"Layer {LAYER + 1}, head {HEAD + 1}: the same word looks at what tells its meaning",
+    alt="Two bar charts: how much the word mouse attends to each word of its sentence. To "
+    + ", to ".join(f"{clue} {weight:.0%}" for clue, weight in shown.items()) + ".",
+    title=f"Layer {LAYER + 1}, head {HEAD + 1}: “mouse” reads "
+    + " and ".join(f"“{clue}” with {weight:.0%}" for clue, weight in shown.items()),
 )
+print("the median of all heads: " + ", ".join(f"{clue} {weight:.0%}" for clue, weight in others.items()))
 
 # %% [markdown]
-# Nobody told the model to do this, and we did search: most of the other heads look at the first word, at the
-# neighbour, or at themselves. But the mechanism is one and the same in all of them, and it fits into one line:
+# Nobody told the model to do this, and we did search: in the median of all heads the clue gets what stands under the
+# figure, and many look at the first word, at the neighbour, or at themselves. But the mechanism is one and the same in
+# all of them, and it fits into one line:
 #
 # $$\text{Attention}(Q, K, V) = \text{softmax}\!\left(\frac{QK^\top}{\sqrt{d}}\right) V .$$
 #
@@ -116,7 +131,8 @@ def draw_lookup(angle=35, lengths=(0.5, 2.0, 8.0)):
     show(
         fig,
         alt="Left: five arrows (keys) and a thick one (the query) in the plane. Right: the weights of the keys for "
-        "queries of three lengths. They are nearly equal for the short query, and go to one key for the long one.",
+        "queries of several lengths. The greatest: "
+        + ", ".join(f"{float((KEYS @ (x * direction)).softmax(-1).max()):.0%} at length {x:g}" for x in lengths) + ".",
         title="The direction of the query says which key, its length says how decidedly",
     )
 
@@ -161,8 +177,10 @@ for ax in (left, right):
 left.legend(title="scores")
 show(
     fig,
-    alt="Left: greatest of 16 weights against width. Without scaling it rises towards 1, with scaling it stays. Right: "
-    "the slope of the weights falls towards 0 without scaling and stays with it.",
+    alt=f"Greatest of 16 weights, and slope of the weights, from width {WIDTHS[0]} to {WIDTHS[-1]}: " + "; ".join(
+        f"{name} {top[scaled][0]:.2f} to {top[scaled][-1]:.2f}, and {slope[scaled][0]:.2f} to {slope[scaled][-1]:.2f}"
+        for scaled, name in {True: "scaled", False: "as they are"}.items()
+    ) + ".",
     title=f"At width 1,024 unscaled scores give one key {top[False][-1]:.0%}, and leave "
     f"{slope[False][-1] / slope[True][-1]:.0%} of the slope",
 )
@@ -302,8 +320,9 @@ ax.set(xlabel="training step", ylabel="loss (nats a digit)", ylim=(0, 3))
 ax.legend()
 show(
     fig,
-    alt="Loss against training step for random digits. With a causal mask the loss stays at ln 10. Without a mask it "
-    "falls far below, since the model copies the next digit.",
+    alt="Loss against training step for random digits, from the first step to the last: " + "; ".join(
+        f"{name} {losses[0]:.2f} to {losses[-1]:.2f}" for name, losses in curves.items()
+    ) + f"; a dotted line at ln 10 = {math.log(DIGITS):.2f}.",
     title=f"Without a mask the model “predicts” chance: {curves['no mask'][-1]:.2f} nats, where 2.30 is honest",
 )
 
@@ -520,8 +539,8 @@ axes[0].set_ylabel("query: place in the answer")
 fig.colorbar(picture, ax=axes, label="weight", shrink=0.8)
 show(
     fig,
-    alt="The mean attention of four heads over 200 rows of digits. Together the bright places form the line from upper "
-    "right to lower left.",
+    alt="The mean attention of four heads over 200 rows of digits. On the line from upper right to lower left lies, in "
+    "each head, a share of " + ", ".join(f"{float(m.flip(-1).diagonal().mean()):.0%}" for m in maps) + ".",
     title=f"{right:.1%} of the digits reversed, by looking from the other end",
 )
 assert right > 0.9, "The layer hasn't learned to reverse: solve exercises 1 and 4 first."
@@ -533,7 +552,11 @@ assert right > 0.9, "The layer hasn't learned to reverse: solve exercises 1 and 
 # weights from its context". The mouse has shown the yes. But the reason is looser than it looks, and a good interviewer
 # will push. Let us measure what the weights really depend on.
 #
-# First the yes, over all heads: the same pair of words, *the cat*, after two different beginnings of equal length.
+# First the yes, over all heads: the same pair of words, *the cat*, after two different beginnings of equal length. The
+# control: the same beginning, read twice.
+#
+# **Before the run:** *correct* if in over half of the heads a weight of *cat* moves by more than 0.05, *wrong* if in
+# none, *imprecise* in between. The control must move none.
 
 # %% claim="T10.1"
 (first_words, first), (second_words, second) = (
@@ -541,6 +564,8 @@ assert right > 0.9, "The layer hasn't learned to reverse: solve exercises 1 and 
 )
 assert len(first_words) == len(second_words), "the two beginnings should have as many tokens"
 changed = (first[:, :, -1] - second[:, :, -1]).abs().amax(-1)  # [layers, heads]
+again = (look("The sun came up and then the cat")[1] - first).abs().max()
+moved = float((changed > 0.05).float().mean())
 fig, ax = figure(width=8.4, height=3.6)
 for head in range(changed.shape[1]):
     ax.scatter(range(1, len(changed) + 1), changed[:, head], color=COLORS[0], s=18, alpha=0.6)
@@ -551,14 +576,17 @@ ax.legend()
 show(
     fig,
     alt="For each of 30 layers nine dots: how much a weight of the word cat changes when the beginning of the sentence "
-    "changes. Many change by more than a tenth.",
+    f"changes. {float((changed > 0.1).float().mean()):.0%} of the dots lie above 0.1.",
     title=f"Same word, same place, other beginning: weights move by up to {changed.max():.2f}",
 )
-print(f"heads in which a weight moved by more than 0.05: {(changed > 0.05).float().mean():.0%}")
+verdict(
+    "T10.1",
+    "correct" if moved > 0.5 else "imprecise" if moved else "wrong",
+    f"After another beginning a weight of “cat” moves by more than 0.05 in {moved:.0%} of the heads; read twice after "
+    f"the same one by {again:.0e} at most.",
+)
 
 # %% [markdown]
-# So: **correct**, the same word can have different weights.
-#
 # ## What the weights belong to
 #
 # A weight doesn't belong to a word. It belongs to a query, a key, a head and a layer. Three experiments, any of which
@@ -568,6 +596,10 @@ print(f"heads in which a weight moved by more than 0.05: {(changed > 0.05).float
 #    every word, are their weights different?
 # 2. One word in one place: do the nine heads of a layer agree?
 # 3. A word's *query*, which asks for the weights: from which layer on does it know the context at all?
+#
+# **Before the run:** the reason is *correct* if the context does it all: the copies have different weights (by over
+# 0.01), the heads agree (to 0.05), and the query of layer 1 differs between the sentences (by over 1 %). *Imprecise* if
+# one or two of the three hold or none does, while the queries differ at least in a later layer; else *wrong*.
 
 # %% claim="T10.2"
 layer = model.model.layers[0].self_attn
@@ -622,26 +654,36 @@ ax.plot(range(1, len(change) + 1), change, color=COLORS[0], marker="o")
 ax.set(xlabel="layer", ylabel="difference of the two queries\n(of their length)", ylim=(-0.02, None))
 show(
     fig,
-    alt="Difference between the queries of the word mouse in the two sentences, relative to their length, by layer. It "
-    "is zero in the first layer, small in the second and then grows to about half.",
+    alt="Difference between the queries of the word mouse in the two sentences, relative to their length, by layer: "
+    f"{change[0]:.0%} in the first, {change[1]:.0%} in the second, {change.max():.0%} in layer "
+    f"{int(change.argmax()) + 1}.",
     title=f"3. The query of “mouse” differs by {change[0]:.0%} in layer 1, by {change[1]:.1%} in layer 2, "
     f"by {change.max():.0%} at most",
 )
+context_does_it = apart[False] > 0.01 and heads_apart < 0.05 and float(change[0]) > 0.01
+verdict(
+    "T10.2",
+    "correct" if context_does_it else "imprecise" if float(change.max()) > 0.01 else "wrong",
+    f"Two copies in one context differ by {apart[False]:.0e} without positions and by {apart[True]:.2f} with them; the "
+    f"heads of a layer are {heads_apart:.2f} apart; the queries differ by {change[0]:.0%} in layer 1 and by "
+    f"{change.max():.0%} at most.",
+)
 
 # %% [markdown]
-# 1. Without positions the two copies have the same weights, to the last digit that float32 has: a full context alone
-#    makes no difference between them. In this model it is the position that does.
-# 2. Heads disagree about the same word in the same place, since each has its own $W_Q$ and $W_K$.
-# 3. In layer 1 a query knows its word and nothing else. The weights differ there because the *keys* around it differ.
-#    From layer 2 on the query has read the context, too.
+# Why so? Without positions two copies of a word are the same vector before the same keys. Each head has its own $W_Q$
+# and $W_K$. And in the first layer a query is made of its word and of nothing else: there the weights can differ only
+# because the *keys* around it do. What a query knows of the context came in through the layers below.
 #
-# So the bank's reason is **imprecise**: weights are computed from query *and* keys, in each head and layer anew, and
-# with positions. "Rather than uniformly" is no contrast either: uniform is simply what a query of length 0 gives.
+# So say it with all its parts: weights are computed from query *and* keys, in each head and layer anew, and with
+# positions. "Rather than uniformly" is no contrast either: uniform is simply what a query of length 0 gives.
 #
 # ## Is it still an encoder and a decoder?
 #
 # "The Transformer consists of an encoder and a decoder", says the bank, and that is the model of 2017. Every
 # architecture that the installed transformers library can build is in its registers. We count.
+#
+# **Before the run:** the sentence is about the paper's model, so we take that apart as torch builds it. *Correct* if
+# its parts are an encoder and a decoder, *wrong* if not. For today the count speaks.
 
 # %% claim="T01.1"
 import transformers
@@ -663,17 +705,25 @@ ax.set_xlabel(f"architectures registered in transformers {transformers.__version
 ax.set_xlim(0, 1.12 * max(counts.values()))
 show(
     fig,
-    alt="Bar chart of the architectures in the library: most can be causal language models without an encoder; fewer "
-    "are encoder-decoder models or masked language models.",
-    title=f"For one model with both halves there are {max(counts.values()) / len(both):.0f} of the commonest kind",
+    alt="Bar chart of the architectures in the library: " + ", ".join(
+        f"{name.replace(chr(10), ' ')} {count}" for name, count in counts.items()
+    ) + ".",
+    title=f"For one model with both halves there are {max(counts.values()) / len(both):.1f} of the commonest kind",
+)
+parts = [name for name, _ in torch.nn.Transformer(32, 4, batch_first=True).named_children()]
+share = len(both) / sum(counts.values())
+verdict(
+    "T01.1",
+    "correct" if parts == ["encoder", "decoder"] else "wrong",
+    f"The paper's model as torch builds it has these parts: {', '.join(parts)}. Of the registered architectures of "
+    f"transformers {share:.0%} have both halves.",
 )
 
 # %% [markdown]
 # An architecture with both halves counts only there; one that is registered as a causal and as a masked model counts
-# twice (BERT has a causal variant in the library, for instance), so read the picture as a sketch. The sentence is
-# **correct** for the paper, and out of fashion as a description of today's models. The next chapter builds both halves
-# anyway, because cross-attention is worth knowing, and because both are still built where the input is given in full:
-# speech recognition (Whisper), small translators, T5Gemma.
+# twice (BERT has a causal variant in the library, for instance), so read the picture as a sketch. The next chapter
+# builds both halves anyway, because cross-attention is worth knowing, and because both are still built where the input
+# is given in full: speech recognition (Whisper), small translators, T5Gemma.
 #
 # ## What you have now
 #
