@@ -30,7 +30,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from autograde import check
-from labkit import COLORS, SEQUENTIAL, figure, show
+from labkit import COLORS, SEQUENTIAL, figure, show, verdict
 
 # %% [markdown]
 # ## The plan of the house
@@ -98,7 +98,9 @@ draw_plan()
 #
 # "Both parts contain positional encoding, multi-head attention and a feed-forward network", say the notes. True as
 # far as it goes. Let's open torch's own layers and count.
-
+#
+# **Before the run:** *correct* if both layers hold attention and a feed-forward network and nothing else, *imprecise*
+# if one of them holds more, *wrong* if one of the two is missing somewhere.
 
 # %% claim="T01.3"
 def parts(layer):
@@ -134,10 +136,20 @@ fig.legend(loc="outside lower center", ncols=4)
 sublayers = {name: sum(size > 0 for part, size in count.items() if part != "norms") for name, count in inside.items()}
 show(
     fig,
-    alt="Parameters of an encoder and a decoder layer by part. The decoder layer has everything that the encoder layer "
-    "has, and a cross-attention.",
+    alt="Parameters by part. " + "; ".join(
+        f"{layer}: " + ", ".join(f"{part} {size:,}" for part, size in count.items()) for layer, count in inside.items()
+    ) + ".",
     title=f"An encoder layer has {sublayers['encoder layer']} sub-layers, a decoder layer "
-    f"{sublayers['decoder layer']}: the notes forget one",
+    f"{sublayers['decoder layer']}",
+)
+holds = {layer: {part for part, size in count.items() if size and part != "norms"} for layer, count in inside.items()}
+named = {"self-attention", "feed-forward"}
+more = {layer: sorted(found - named) for layer, found in holds.items()}
+verdict(
+    "T01.3",
+    ("imprecise" if any(more.values()) else "correct") if all(named <= found for found in holds.values()) else "wrong",
+    "Beside those that the notes name there are: "
+    + "; ".join(f"in the {layer} {', '.join(found) or 'none'}" for layer, found in more.items()) + ".",
 )
 
 # %% [markdown]
@@ -233,7 +245,11 @@ check(feed_forward)
 #
 # The notes say that both devices are used. Is each of them needed? We build stacks of twelve untrained layers, with and
 # without, send a gradient down and tokens up, and see what arrives.
-
+#
+# **Before the run:** a device is *needed* if without it something is lost. The residual: without it the tokens at the
+# top differ by less than a tenth of what they do in the paper's stack. The norm: without it, too, less than a hundredth
+# of the gradient arrives that arrives with norms alone. *Correct* if both are needed, *imprecise* if one is, *wrong* if
+# neither.
 
 # %% claim="T01.4"
 class Block(nn.Module):
@@ -291,16 +307,26 @@ fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", nco
 spread = {kind: float(measured[1][-1]) for kind, measured in passing.items()}
 show(
     fig,
-    alt="Two panels over twelve layers. Gradients vanish towards the first layer only where both devices are missing. "
-    "Tokens become alike wherever the residual is missing, with norms or without.",
+    alt="Two panels over twelve layers. Gradient that arrives at the first, and distance of the tokens at the top: "
+    + "; ".join(f"{kind} {float(down[0]):.1e} and {float(up[-1]):.1e}" for kind, (down, up) in passing.items()) + ".",
     title=f"At the top, tokens differ by {spread['pre-norm']:.2f} (pre-norm), {spread['post-norm']:.2f} (post-norm), "
     f"{spread['no residual']:.0e} without residuals",
 )
+arrives = {kind: float(measured[0][0]) for kind, measured in passing.items()}
+residual = spread["no residual"] < 0.1 * spread["post-norm"]
+norm = arrives["neither"] < 0.01 * arrives["no residual"]
+verdict(
+    "T01.4",
+    ("wrong", "imprecise", "correct")[residual + norm],
+    f"Without residuals the tokens at the top differ by {spread['no residual']:.0e} instead of "
+    f"{spread['post-norm']:.2f}. Of the gradient {arrives['no residual']:.1e} arrives with norms alone, "
+    f"{arrives['neither']:.0e} with neither.",
+)
 
 # %% [markdown]
-# The two have different jobs. The norm keeps *sizes* in order: even without residuals the gradient arrives at its full
-# strength. The residual keeps the *tokens apart*. Attention is an average, and averages of averages become all the
-# same, unless what each token brought is added again (Dong et al. 2021, arXiv:2103.03404).
+# The two have different jobs. The norm keeps *sizes* in order, on the way up and on the way down. The residual keeps
+# the *tokens apart*. Attention is an average, and averages of averages become all the same, unless what each token
+# brought is added again (Dong et al. 2021, arXiv:2103.03404).
 #
 # Pre-norm leaves the residual road entirely free, post-norm puts a norm on it at every step. Whether that is *why*
 # post-norm stacks are trained with a warm-up is disputed (Xiong et al. 2020, arXiv:2002.04745, against Liu et al. 2020,
@@ -377,6 +403,9 @@ check(encoder_layer)
 #
 # "The decoder uses masked attention", say the notes. It has *two* attentions. We ask torch's decoder layer for the
 # gradient of each output with respect to every target and every source token: where it is exactly 0, nothing was read.
+#
+# **Before the run:** *correct* if from the output of each place no later token can be reached through either of the
+# two, *imprecise* if one of them is masked so and the other isn't, *wrong* if neither.
 
 # %% claim="T01.5"
 torch.manual_seed(0)
@@ -397,10 +426,17 @@ fig.colorbar(picture, ax=axes, label="log10 of the gradient", shrink=0.85)
 zeros = [int((read == 0).sum()) for read in reads]
 show(
     fig,
-    alt="Two maps of gradients. For target tokens everything above the diagonal is exactly zero. For source tokens "
-    "nothing is.",
+    alt="Two maps of gradients, for target tokens and for source tokens. Exactly zero are "
+    + " and ".join(f"{zero} of {read.numel()}" for zero, read in zip(zeros, reads, strict=True)) + ".",
     title=f"Self-attention: {zeros[0]} of {reads[0].numel()} gradients are exactly 0. "
     f"Cross-attention: {zeros[1]} of {reads[1].numel()}",
+)
+masked = [bool((read.triu(1) == 0).all()) for read in reads]
+verdict(
+    "T01.5",
+    ("wrong", "imprecise", "correct")[sum(masked)],
+    f"Self-attention {'looks at no later token' if masked[0] else 'looks ahead'}; cross-attention "
+    f"{'is masked as well' if masked[1] else f'reads all {reads[1].shape[1]} source tokens from the first output on'}.",
 )
 
 # %% [markdown]
@@ -510,6 +546,9 @@ print(f"{len(KNOWN):,} days to learn from, {len(HELD_OUT):,} that the model neve
 
 # %% [markdown]
 # "Both parts contain a *target* embedding layer", say the notes. We can try that: give the encoder the target's table.
+#
+# **Before the run:** *correct* if the encoder can read the source through the target's table, *wrong* if it can't,
+# while through the source's own table it can. *Imprecise* if both fail.
 
 # %% claim="T01.2"
 target_table = nn.Embedding(len(TARGET) + 3, 64)
@@ -524,6 +563,12 @@ rowless = [c for c, i in SOURCE.items() if i >= target_table.num_embeddings]
 for name, what in outcome.items():
     print(f"encoder with the {name}: {what}")
 print(f"{len(rowless)} of {len(SOURCE)} source characters have no row in the target's table: {''.join(rowless)}")
+reads_source = {name: not what.startswith("IndexError") for name, what in outcome.items()}
+verdict(
+    "T01.2",
+    "correct" if reads_source["target table"] else "wrong" if reads_source["source table"] else "imprecise",
+    f"Through the target's table: {outcome['target table']}. Through the source's: {outcome['source table']}.",
+)
 
 # %% [markdown]
 # The encoder needs the *source's* embedding. (A model may share one table if both sides share one vocabulary, as the
@@ -606,7 +651,8 @@ axes[1].plot(steps, matches, color=COLORS[1])
 axes[1].set(xlabel="training step", ylabel="share of held-out dates\nthat are right in full", ylim=(-0.03, 1.05))
 show(
     fig,
-    alt="Loss falls by some orders of magnitude; the share of held-out dates that are right in full rises to nearly 1.",
+    alt=f"Loss from {losses[0]:.1f} to {losses[-1]:.4f} nats; the share of held-out dates that are right in full from "
+    f"{matches[0]:.0%} to {matches[-1]:.0%}.",
     title=f"{matches[-1]:.1%} of {len(HELD_OUT):,} unseen dates are right, "
     f"after {seconds:.0f} s with {sum(p.numel() for p in model.parameters()):,} parameters",
 )
@@ -775,6 +821,10 @@ print(f"torch's layers, all places at once:   {exact_match(model, HELD_SOURCE, H
 #
 # We take an LSTM cell and a causal Transformer layer, and let both *read* a text that is given, as in training, and
 # *write* one, where every output is the next input.
+#
+# **Before the run:** a chain *grows* if it is over one and a half times as long for 64 tokens as for 4. *Correct* if a
+# Transformer's grows neither in reading nor in writing, *imprecise* if in writing alone, *wrong* if even in reading.
+# The control: an LSTM's has to grow.
 
 # %% claim="T02.1"
 WIDTH = 32
@@ -849,17 +899,25 @@ ax.legend()
 growth = {name: chain[-1] / chain[0] for name, chain in chains.items()}
 show(
     fig,
-    alt="Longest chain of dependent operations against length. Flat for a Transformer that reads; proportional to "
-    "the length for an LSTM, and for a Transformer that writes.",
+    alt=f"Longest chain of dependent operations, from {LENGTHS[0]} to {LENGTHS[-1]} tokens: "
+    + ", ".join(f"{name} {chain[0]} to {chain[-1]}" for name, chain in chains.items()) + ".",
     title=f"From {LENGTHS[0]} to {LENGTHS[-1]} tokens the chain grows × {growth['Transformer reads']:.0f} for a "
     f"Transformer that reads, × {growth['Transformer writes']:.0f} for one that writes",
 )
+grows = {name: times > 1.5 for name, times in growth.items()}
+assert grows["LSTM reads"], "The control failed: this measure doesn't see a chain that must grow."
+verdict(
+    "T02.1",
+    "wrong" if grows["Transformer reads"] else "imprecise" if grows["Transformer writes"] else "correct",
+    f"From {LENGTHS[0]} to {LENGTHS[-1]} tokens the longest chain becomes "
+    + ", ".join(f"{times:.1f} × as long ({name})" for name, times in growth.items()) + ".",
+)
 
 # %% [markdown]
-# In training the chain doesn't grow at all: the paper's "O(1) sequential operations" (table 1). In writing it grows
-# with every token, as an LSTM's does. Each step of the Transformer is even longer.
+# In training that is the paper's "O(1) sequential operations" (table 1). In writing each token waits for the one
+# before, in whatever network.
 #
-# What a shorter chain is worth depends on the machine. Here it is in milliseconds on yours: a step of training, and
+# And what is a chain worth? That depends on the machine. Here it is in milliseconds on yours: a step of training, and
 # the next token after n tokens. For the latter the Transformer either reads everything anew, or keeps keys and values
 # in a cache.
 
@@ -935,8 +993,11 @@ for ax, measured, title in zip(
 ratio = {n: a / b for n, a, b in zip(SIZES, clock["LSTM"], clock["Transformer"], strict=True)}
 show(
     fig,
-    alt="Times on this machine. Left: a training step of an LSTM and a Transformer layer against length. Right: the "
-    "next token, constant for the LSTM, growing for a Transformer without cache, slowly with one.",
+    alt=f"Milliseconds on this machine, from {SIZES[0]} to {SIZES[-1]} tokens. A training step: " + "; ".join(
+        f"{name} {1e3 * times[0]:.2g} to {1e3 * times[-1]:.2g}" for name, times in clock.items()
+    ) + ". The next token: " + "; ".join(
+        f"{name} {1e3 * times[0]:.2g} to {1e3 * times[-1]:.2g}" for name, times in following.items()
+    ) + ".",
     title=f"Training: the LSTM takes {ratio[SIZES[0]]:.1f} × the Transformer's time at {SIZES[0]} tokens, "
     f"{ratio[SIZES[-1]]:.1f} × at {SIZES[-1]:,}",
 )
@@ -953,17 +1014,24 @@ show(
 #
 # The second advantage in the notes: any two positions interact directly, whatever their distance. Two questions hide
 # in that. Does a signal *survive* the distance? And what does it *cost*?
-
+#
+# **Before the run:** two things to ask of "whatever their distance". The signal *survives* if over 255 tokens a
+# hundredth of the nearest one's gradient is left. The length is *free* if the multiplications grow no faster than the
+# text. *Correct* if both hold, *imprecise* if one, *wrong* if neither. A third number says how much of the output is
+# any one token's share.
 
 # %% claim="T02.2"
-def reach(module, n=256):
-    """Size of the gradient of the last output with respect to each input, relative to the last input's: [n]."""
+from torch.utils.flop_counter import FlopCounterMode
+
+
+def reach(module, n=256, absolute=False):
+    """Size of the gradient of the last output with respect to each input: [n], relative to the last input's or not."""
     module = module.double()
     x = torch.randn(1, n, SIZE, dtype=torch.float64, requires_grad=True)
     result = module(x)
     result = result[0] if isinstance(result, tuple) else result
     size = torch.autograd.grad(result[0, -1] @ torch.randn(SIZE, dtype=torch.float64), x)[0][0].norm(dim=-1)
-    return size / size[-1]
+    return size if absolute else size / size[-1]
 
 
 class PlainAttention(nn.Module):
@@ -1014,24 +1082,48 @@ axes[1].legend()
 times = {name: t[-1] / t[0] for name, t in costs.items()}
 show(
     fig,
-    alt="Left: gradients against distance; those of RNN and LSTM fall exponentially, that of attention stays level. "
-    "Right: time against length; attention's rises much more steeply than the LSTM's, and its scores fill 64 MB at "
-    "2,048 tokens.",
-    title=f"The signal survives. The price: {LONG[-1] // LONG[0]} × the length takes attention "
-    f"{times['attention']:.0f} × the time, an LSTM {times['LSTM']:.0f} ×",
+    alt="Left: gradients against distance; over 255 tokens there are left "
+    + ", ".join(f"{name} {float(size[0]):.0e}" for name, size in reaches.items())
+    + f". Right: time from {LONG[0]} to {LONG[-1]:,} tokens, attention × {times['attention']:.0f}, LSTM × "
+    f"{times['LSTM']:.0f}; the scores take {memory[0]:.0f} to {memory[-1]:.0f} MB.",
+    title=f"Left after 255 tokens: attention {float(reaches['attention'][0]):.2f}, "
+    f"LSTM {float(reaches['LSTM'][0]):.0e}. "
+    f"{LONG[-1] // LONG[0]} × the length: {times['attention']:.0f} and {times['LSTM']:.0f} × the time",
+)
+far = {name: float(size[0]) for name, size in reaches.items()}
+share = {n: float(reach(PlainAttention(), n, absolute=True).median()) for n in (64, 1_024)}
+work = {}
+for n in (LONG[0], LONG[-1]):
+    q = torch.randn(4, n, 32)
+    with FlopCounterMode(display=False) as counter:
+        attention_by_the_book(q, q, q)
+    work[n] = counter.get_total_flops()
+survives, free = far["attention"] > 0.01, work[LONG[-1]] / work[LONG[0]] <= LONG[-1] / LONG[0]
+verdict(
+    "T02.2",
+    ("wrong", "imprecise", "correct")[survives + free],
+    "Over 255 tokens this much of the gradient is left: "
+    + ", ".join(f"{name} {left:.0e}" for name, left in far.items())
+    + f". {LONG[-1] // LONG[0]} × the length takes attention {work[LONG[-1]] / work[LONG[0]]:.0f} × the "
+    f"multiplications. And it dilutes: from 64 to 1,024 tokens the gradient of a middling one falls to "
+    f"{share[1_024] / share[64]:.2f} of what it was.",
 )
 
 # %% [markdown]
-# Both answers belong together. The path between two tokens is one step, however far apart they are, and the untrained
-# recurrent layers lose what is far. (A trained LSTM can learn to keep more.) But every pair of tokens is compared: the
-# scores of *one* layer with four heads take four times the memory for each doubling. And a path isn't yet a skill: a
-# model trained on short texts fails on long ones, as the chapter on rotary embedding shows.
+# The answers belong together. The path between two tokens is one step, however far apart they are; recurrent layers
+# have a step for every token between, and these here are untrained (an LSTM can learn to keep much more). But every
+# pair of tokens is compared, and a softmax shares out one unit of attention among all. And a path isn't yet a skill: a
+# model trained on short texts may fail on long ones, as the chapter on rotary embedding shows.
 #
 # ## One architecture for many things
 #
 # The third advantage: it does well in vision and in language. The trick is to make *tokens* of anything. Cut a picture
 # into patches, and each is a "word" (Dosovitskiy et al. 2020, arXiv:2010.11929). We try it on scikit-learn's 8 × 8
 # digits, in 16 patches of 2 × 2 pixels, against a linear classifier that sees the pixels.
+#
+# **Before the run:** *correct* if the same encoder, with nothing changed but what a token is, recognizes at least nine
+# of ten unseen digits, *imprecise* if over half, *wrong* if less. One seed: the linear classifier beside it says how
+# much that is worth.
 
 # %% claim="T02.3"
 from sklearn.datasets import load_digits
@@ -1091,16 +1183,22 @@ axes[1].set(xlabel="share of test digits recognised", xlim=(0, 1.15))
 axes[1].invert_yaxis()
 show(
     fig,
-    alt="Left: a digit cut into 16 patches. Right: accuracy of guessing, of a linear classifier and of the Transformer "
-    "on patches.",
+    alt="Left: a digit cut into 16 patches. Right, bars of accuracy: "
+    + ", ".join(f"{name} {value:.1%}" for name, value in accuracy.items()) + ".",
     title=f"The same encoder reads pictures: {accuracy['Transformer on patches']:.1%} of "
     f"{len(test)} digits, a linear classifier {linear:.1%}",
 )
+seen = accuracy["Transformer on patches"]
+verdict(
+    "T02.3",
+    "correct" if seen >= 0.9 else "imprecise" if seen > 0.5 else "wrong",
+    f"Of {len(test)} unseen digits the encoder on patches recognizes {seen:.1%}, a linear classifier {linear:.1%}.",
+)
 
 # %% [markdown]
-# On a thousand tiny pictures an encoder isn't ahead of a linear classifier by much, if at all: attention has to learn
-# even that neighbouring patches belong together. The paper says the same of itself: its strength shows after
-# pre-training on very many pictures. What the run shows is that nothing in the encoder had to be changed.
+# Compare the two bars: attention has to learn even that neighbouring patches belong together. The paper says of itself
+# that its strength shows after pre-training on very many pictures. What the run shows is that nothing in the encoder
+# had to be changed.
 #
 # ## Three families, one block
 #
