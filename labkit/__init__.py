@@ -31,6 +31,7 @@ _HOME = {
     "NoEvidence": "experiment",
     "verdict": "verdict",
     "record_memory": "memory",
+    "give_back": "memory",
     "record_traffic": "traffic",
     "Message": "traffic",
 }
