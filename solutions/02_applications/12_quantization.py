@@ -1177,9 +1177,9 @@ verdict(
 )
 
 # %% [markdown]
-# Compare the two panels: what a method gains on the text that it was calibrated for need not be what it gains elsewhere.
-# **Calibration text is training data.** Who quantizes a model for code should show it code, and judge it on what it was
-# not shown.
+# Compare the two panels: what a method gains on the text that it was calibrated for need not be what it
+# gains elsewhere. **Calibration text is training data.** Who quantizes a model for code should show it code, and judge
+# it on what it was not shown.
 #
 # ## When the inputs are narrow, too
 #

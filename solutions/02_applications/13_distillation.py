@@ -695,9 +695,9 @@ verdict("A05.22", word, f"Parameters {million[1]:.1f} M of {million[0]:.1f} M: {
 #
 # ### How to say it in an interview
 #
-# It was *size* in the paper: the sentence's "memory" is true of the weights only. "Faster" means work done in a given
-# time: the time itself doesn't fall by that share. And a ratio of accuracies flatters: guessing is right half of the time
-# where an answer is yes or no, as in RTE, so compare what lies *above* guessing.
+# In the paper it was *size*: the sentence's "memory" is true of the weights only. "Faster" means work done in a given
+# time: the time itself doesn't fall by that share. And a ratio of accuracies flatters: guessing is right half of the
+# time where an answer is yes or no, as in RTE, so compare what lies *above* guessing.
 #
 # ## When there are no logits: the teacher's own texts
 #
@@ -850,10 +850,10 @@ show(fig, f"A grey curve with two humps. Fitted by forward KL a bell of width {w
      title=f"One bell for two humps: forward KL makes it {widths[0]:.1f} wide, reverse KL {widths[1]:.1f}")
 
 # %% [markdown]
-# **Forward** KL punishes the student wherever the teacher speaks and it doesn't: it covers everything, also the gap in
-# which the teacher says nothing. **Reverse** KL punishes it wherever it speaks and the teacher wouldn't: it picks one
-# hump, and keeps silent about the other. A language model of the first kind would also say what its teacher never
-# says, one of the second kind say few things, and those well. What really happens is measured below.
+# **Forward** KL punishes the student wherever the teacher speaks and it doesn't: it covers everything,
+# also the gap in which the teacher says nothing. **Reverse** KL punishes it wherever it speaks and the teacher
+# wouldn't: it picks one hump, and keeps silent about the other. A language model of the first kind would also say what
+# its teacher never says, one of the second kind say few things, and those well. What really happens is measured below.
 #
 # Between the two, generalised knowledge distillation (GKD; Agarwal et al. 2024,
 # [arXiv:2306.13649](https://arxiv.org/abs/2306.13649)) puts a whole family. With $m = \beta\, p + (1-\beta)\, q$,

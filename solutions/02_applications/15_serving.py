@@ -180,7 +180,8 @@ H100 = 989e12, 3.35e12
 lines = ["tokens   bf16 weights             4-bit weights"]
 for rows in (1, 16, 64, 256, 1024):
     both = [roofline(rows, 4096, 14336, *H100, weight_bytes=size) for size in (2, 0.5)]
-    lines.append(f"{rows:6}   " + "   ".join(f"{1e6 * float(seconds):6.1f} µs, {bound:8}" for _, seconds, bound in both))
+    shown = [f"{1e6 * float(seconds):6.1f} µs, {bound:8}" for _, seconds, bound in both]
+    lines.append(f"{rows:6}   " + "   ".join(shown))
 print("\n".join(lines))
 
 # %% [markdown]
@@ -414,7 +415,8 @@ for step in range(120):
     loss.backward()
     optimizer.step()
 test = batch_of(unseen, 32)
-print(f"{sum(w.numel() for w in flat(tiny)):,} weights; loss {float(loss.detach()):.2f} nats a byte after {step + 1} steps")
+loss = float(loss.detach())
+print(f"{sum(w.numel() for w in flat(tiny)):,} weights; loss {loss:.2f} nats a byte after {step + 1} steps")
 
 # %% [markdown]
 # An engine keeps the KV cache outside of the model: it goes in as a tensor and comes out longer. Your function knows
@@ -788,9 +790,8 @@ show(fig, "Left: a row for each step, a square for each block, coloured by the t
 #
 # Many users share a batch, since one pass over eight tokens costs less than eight passes. But answers have different
 # lengths. A **static** batch waits for its longest; the others' places stay empty, and who comes meanwhile waits
-# outside. Yu et al. (Orca,
-# [OSDI 2022](https://www.usenix.org/conference/osdi22/presentation/yu)) schedule anew before **every step**: who is
-# done leaves, who waits comes in. This is **continuous batching**.
+# outside. Yu et al. (Orca, [OSDI 2022](https://www.usenix.org/conference/osdi22/presentation/yu)) schedule anew before
+# **every step**: who is done leaves, who waits comes in. This is **continuous batching**.
 #
 # A step's time is the roofline once more: the weights are read once, in `read` seconds; each token of the step adds
 # `compute` seconds of arithmetic. The slower decides.
@@ -928,10 +929,11 @@ show(fig, "Throughput, median and 99th percentile of the time to first token aga
            + ", ".join(f"{of[2]:.1f} s" for of in full.values()))
 
 # %% [markdown]
-# A median hides who waits longest, so services are judged by the 99th percentile. And note what continuous batching
-# doesn't cure: in the step in which a long prompt enters, everybody else waits for it. **Chunked prefill** (Agrawal et al. 2024,
-# [arXiv:2403.02310](https://arxiv.org/abs/2403.02310)) reads prompts in pieces beside the decoding; **disaggregation**
-# gives the two phases to different machines (Zhong et al. 2024, [arXiv:2401.09670](https://arxiv.org/abs/2401.09670)).
+# A median hides who waits longest, so services are judged by the 99th percentile. And note what
+# continuous batching doesn't cure: in the step in which a long prompt enters, everybody else waits for it. **Chunked
+# prefill** (Agrawal et al. 2024, [arXiv:2403.02310](https://arxiv.org/abs/2403.02310)) reads prompts in pieces beside
+# the decoding; **disaggregation** gives the two phases to different machines (Zhong et al. 2024,
+# [arXiv:2401.09670](https://arxiv.org/abs/2401.09670)).
 #
 # ## Shared prefixes
 #
