@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 
 from autograde import check
-from labkit import COLORS, SEQUENTIAL, evidence, figure, interval, knobs, shakespeare, show, smollm, verdict
+from labkit import COLORS, SEQUENTIAL, evidence, figure, give_back, interval, knobs, shakespeare, show, smollm, verdict
 
 # %% [markdown]
 # ## What a teacher knows
@@ -216,6 +216,8 @@ def pulls(s, t, labels):
 
 
 few, many = pulls(pupil, ten, truth), pulls(early, wise, passage[0, 1:])
+out = wise = None
+give_back()  # memory for what follows
 word = "imprecise" if max(few[8] / few[1], many[8] / many[1]) < 1 / 4 else "correct"
 fig, axes = figure(1, 2, width=10.5, height=3.4, sharey=True)
 for ax, found, name in ((axes[0], few, "10 classes"), (axes[1], many, f"{early.shape[-1]:,} tokens")):
@@ -358,6 +360,7 @@ alone = learn(llama(32, 2), booklet, 200, from_labels)
 for name, net, curve in (("teacher", teacher, lessons), ("student, alone with its booklet", llama(32, 2), alone)):
     print(f"{name}: {sum(w.numel() for w in net.parameters()):,} weights, {curve[-1]:.2f} nats a letter on unseen text")
 print(f"{time.process_time() - began:.0f} s of the processor")
+give_back()
 
 # %% [markdown]
 # Now with your loss. The text stays the booklet; the teacher only says what it thinks of it. $T = 1$, since for the
@@ -723,6 +726,7 @@ for question in QUESTIONS:
     asked.append(prompt[0].tolist())
     answers.append(said[:, prompt.shape[1] :].tolist())
     print(question, *(repr(tokenizer.decode(one, skip_special_tokens=True)) for one in answers[-1]), sep="\n    ")
+give_back()
 
 # %% [markdown]
 # * **The student answers, it doesn't ask.** Labels are −100 at the prompt: nothing is learnt there.
