@@ -239,7 +239,7 @@ verdict("A05.18", word, f"Without T² the soft loss pulls {few[1]:.2f} times as 
         "it needs the teacher's logits, which a data set of questions and answers doesn't hold.")
 
 # %% [markdown]
-# Look at the right panel, too: how far up does $T^2$ hold the gradient there?
+# Look at the right panel as well: what becomes of $T^2$ there?
 #
 # ### Which temperature?
 #
@@ -585,8 +585,8 @@ verdict("A05.20", word, f"Left of the distance to the teacher: {first.text('.0%'
         f"{int(found.each(RUNS[1], 'steps')[0]):,} (95 % intervals).")
 
 # %% [markdown]
-# What more steps can't take away is a matter of **capacity**: a model that can't hold the teacher's function won't,
-# however often it is told.
+# What is left then may be a matter of **capacity**: a model that can't hold the teacher's function won't, however often
+# it is told.
 #
 # ### A teacher too far ahead
 #
