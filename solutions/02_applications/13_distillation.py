@@ -239,7 +239,7 @@ verdict("A05.18", word, f"Without T² the soft loss pulls {few[1]:.2f} times as 
         "it needs the teacher's logits, which a data set of questions and answers doesn't hold.")
 
 # %% [markdown]
-# Look at the right panel as well: what becomes of $T^2$ there?
+# Look at the right panel as well: what becomes of the factor there?
 #
 # ### Which temperature?
 #
