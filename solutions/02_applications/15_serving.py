@@ -417,6 +417,7 @@ for step in range(120):
 test = batch_of(unseen, 32)
 loss = float(loss.detach())
 print(f"{sum(w.numel() for w in flat(tiny)):,} weights; loss {loss:.2f} nats a byte after {step + 1} steps")
+give_back()  # memory for what follows
 
 # %% [markdown]
 # An engine keeps the KV cache outside of the model: it goes in as a tensor and comes out longer. Your function knows
@@ -576,6 +577,8 @@ word = "wrong" if rewritten and split < 1e-3 else "correct" if total["after"] ==
 with torch.inference_mode():
     wait = {name: 1000 * seconds_of(lambda engine=engine: asked(engine, ids, past), 9)
             for name, engine in (("before", before), ("after", optimised))}
+before = optimised = None
+give_back()  # memory for what follows
 
 kinds = [kind for kind, _ in (graphs["before"] + graphs["after"]).most_common()
          if graphs["before"][kind] != graphs["after"][kind]][:16]
@@ -638,6 +641,8 @@ for name, (file, engine) in files.items():
     integers, weighed, mixed = products(file)
     print(f"{name:8} {file.stat().st_size / 1e6:.2f} MB, {nats(engine):.4f} nats a byte; products: {integers} in int8, "
           f"{weighed} with a weight in float, {mixed} between activations")
+small = files = engine = None
+give_back()  # memory for what follows
 
 # %% [markdown]
 # The products between activations, $QK^\top$ and the sum over values, have no weights: they stay. And so does one with
