@@ -211,8 +211,11 @@ def pulls(s, t, labels):
     step = s.softmax(-1)
     step[torch.arange(len(s)), labels] -= 1
     hard = step.norm() / len(s) ** 0.5
-    soft = {T: ((s / T).softmax(-1) - (t / T).softmax(-1)).norm() / T / len(s) ** 0.5 for T in TEMPERATURES}
-    return {T: float(each / hard) for T, each in soft.items()}
+    squares = dict.fromkeys(TEMPERATURES, 0.0)
+    for mine, its in zip(s.split(16), t.split(16), strict=True):  # a few tokens at a time: less memory
+        for T in TEMPERATURES:
+            squares[T] += ((mine / T).softmax(-1) - (its / T).softmax(-1)).square().sum() / T**2
+    return {T: float((each / len(s)) ** 0.5 / hard) for T, each in squares.items()}
 
 
 few, many = pulls(pupil, ten, truth), pulls(early, wise, passage[0, 1:])
