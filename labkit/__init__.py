@@ -32,6 +32,7 @@ _HOME = {
     "verdict": "verdict",
     "gpu_report": "gpu",
     "record_memory": "memory",
+    "give_back": "memory",
     "record_traffic": "traffic",
     "Message": "traffic",
 }

@@ -168,9 +168,12 @@ class Evidence:
 
     def again(self) -> str:
         """Run the experiment's live slice here and now, and say in a sentence whether it agrees with what is kept."""
+        from labkit.memory import give_back
+
         experiment = find_experiment(self.claim)
         arm, seed = experiment.live
         here = experiment.run(arm, seed)
+        give_back()  # a slice may be larger than all else in its chapter
         (kept,) = [run["found"] for run in self.runs if (run["arm"], run["seed"]) == (arm, seed)]
         apart = [name for name in kept if not self._near(experiment, arm, name, kept[name], here[name])]
         first = next(iter(kept))

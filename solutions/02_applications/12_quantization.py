@@ -9,8 +9,8 @@
 # %% [markdown]
 # # Quantization: what a weight may cost
 #
-# To write one token, a model reads all of its weights. So their bytes decide how much memory it needs and how fast it
-# writes. **Quantization** stores each weight in 8, 4 or fewer bits, and the art is to do it so that nobody notices.
+# To write one token, a model reads all of its weights. So their bytes decide how much memory it needs, and how fast it
+# writes for a single reader. **Quantization** stores each weight in 8, 4 or fewer bits; the question is what it costs.
 #
 # The interview question: **which precisions are there, what does each cost, and how do GPTQ, AWQ and GGUF work?** You
 # will round with a scale, decode a real 4-bit file byte by byte, build GPTQ and AWQ, and see what each format does to a
@@ -452,11 +452,11 @@ seconds = {"yours": 0.0, "gguf": 0.0}
 different = total = 0
 for tensor in matrices:
     stored = torch.tensor(tensor.data)
-    start = time.perf_counter()
+    start = time.process_time()
     mine = dequantize_q4_1(stored)
-    between = time.perf_counter()
+    between = time.process_time()
     theirs = quants.dequantize(stored.numpy(), GGMLQuantizationType.Q4_1)
-    seconds["gguf"] += time.perf_counter() - between
+    seconds["gguf"] += time.process_time() - between
     seconds["yours"] += between - start
     different += int((mine.view(torch.int32) != torch.from_numpy(theirs).view(torch.int32)).sum())
     total += mine.numel()
@@ -780,8 +780,8 @@ for ax, title in zip(axes, ("The chat model (its file is 4-bit)", "The encoder (
     ax.set(xlabel="perplexity above fp32's, %", title=title)
     ax.set_xscale("symlog", linthresh=20)
     ax.set_xticks(
-        [0, 10, 100, 1000, 10_000, 100_000] if ax is axes[0] else [-10, 0, 10, 100],
-        ["0", "10", "100", "1,000", "10⁴", "10⁵"] if ax is axes[0] else ["−10", "0", "10", "100"],
+        [0, 10, 100, 1000, 10**5, 10**7] if ax is axes[0] else [-10, 0, 10, 100],
+        ["0", "10", "100", "1,000", "10⁵", "10⁷"] if ax is axes[0] else ["−10", "0", "10", "100"],
     )
 axes[0].set_xlim(-10, None)
 show(
@@ -1177,8 +1177,9 @@ verdict(
 )
 
 # %% [markdown]
-# The lesson is in the right panel: **calibration text is training data.** Who quantizes a model for code should show it
-# code, and judge it on what it was not shown.
+# Compare the two panels: what a method gains on the text that it was calibrated for need not be what it
+# gains elsewhere. **Calibration text is training data.** Who quantizes a model for code should show it code, and judge
+# it on what it was not shown.
 #
 # ## When the inputs are narrow, too
 #
@@ -1270,7 +1271,7 @@ verdict(
 )
 
 # %% [markdown]
-# Patience with outliers is what a floating-point format has to offer.
+# With one scale for all, a floating-point format bears outliers that ruin an evenly spaced one.
 #
 # ## "FP8 combines the stability of FP16 with the speed of INT8"
 #
@@ -1360,7 +1361,7 @@ verdict(
 # * A scale costs bits: groups of 32 with a float16 scale make 4.5, Q4_1 makes 5.
 # * Weight-only quantization saves bytes, not operations. It is fast where memory is the limit.
 # * GPTQ minimises the output's error, not the weights'; AWQ makes important columns finer. Both learn from calibration
-#   text, and only for it.
+#   text.
 # * Judge on text, with the spread over passages, and say what "fp32" was.
 #
 # **Sources.** Jacob et al. 2018, [arXiv:1712.05877](https://arxiv.org/abs/1712.05877) (scale and zero point); Bengio et

@@ -235,7 +235,7 @@ show(fig, alt=f"Error of one layer's output against the share of zeros, three wa
 # was calibrated, each compared with itself in the whole model. A **band** is the 95 % interval of their mean.
 #
 # Three ways: at random; by size, in each matrix; by Wanda, in each row. The two lone marks are a special pattern of
-# half zeros, of which more below. (Random cuts end early: they also hit the few weights that hold up everything.)
+# half zeros, of which more below. (Random cuts were tried up to a smaller share only.)
 #
 # **Before the run:** the sentence is *correct* if by the better of size and Wanda half of the weights can go for
 # surely less than ten percent of perplexity. It is *imprecise* if only a smaller share that we try can. It is *wrong*
@@ -423,7 +423,7 @@ print(f"{parameters:,} → {gate.numel() + up.numel() + down.numel():,} paramete
       f"{(whole_out - small_out).norm() / whole_out.norm():.0%} of its size")
 
 # %% [markdown]
-# Far smaller, and far off: whole units are a blunt knife.
+# A whole unit goes with all of its weights, the large ones among them.
 #
 # ## "It reduces size and compute"
 #
@@ -473,7 +473,7 @@ verdict(
 )
 
 # %% [markdown]
-# CSR is made for matrices that are zero all but everywhere, which no language model can be.
+# CSR is made for matrices that are zero all but everywhere, far emptier than the ones above.
 #
 # ## Which layers?
 #

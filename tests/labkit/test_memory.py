@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import platform
+import weakref
+
+import psutil
+import pytest
 import torch
 
-from labkit import record_memory
+from labkit import give_back, record_memory
 
 KB = torch.zeros(256)  # 1,024 bytes
 
@@ -52,3 +58,29 @@ def test_softmax_attention_holds_the_scores():
     with record_memory() as memory:
         (q @ q.mT).softmax(-1) @ q
     assert memory.peak >= 2 * 64 * 64 * 4
+
+
+def test_what_nobody_holds_is_let_go_of():
+    class Ring:
+        pass
+
+    gc.disable()
+    try:
+        ring = Ring()
+        ring.self, gone = ring, weakref.ref(ring)
+        del ring
+        assert gone() is not None
+        give_back()
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only this C library can be asked to return memory")
+def test_the_room_of_small_pieces_goes_back_to_the_system():
+    held = [torch.ones(16_000) for _ in range(1_000)]  # 64 MB in pieces that the library keeps
+    held = held[::2]
+    before = psutil.Process().memory_info().rss
+    give_back()
+    assert before - psutil.Process().memory_info().rss > 16e6
+    assert len(held) == 500

@@ -139,6 +139,9 @@ exercise.mistake("one class too few is kept", hint="The k likeliest, the k-th in
 exercise.mistake("classes that are cut get a logit of 0", hint="exp(0) is 1: cut with -inf, which becomes 0.")(
     _soft(cut=lambda z, k: _cut(z, k).masked_fill(_cut(z, k).isinf(), 0.0))
 )
+exercise.mistake("only the k likeliest classes come back", hint="All classes, those that are cut with 0: scatter.")(
+    lambda logits, temperature=1.0, k=None: right(logits if k is None else logits.topk(k, -1).values, temperature)
+)
 exercise.mistake("the k classes of the first row are kept in all rows", hint="Each row has its own k likeliest.")(
     _soft(cut=lambda z, k: z.masked_fill(_cut(z.reshape(-1, z.shape[-1])[0], k).isinf(), -torch.inf))
 )

@@ -240,6 +240,11 @@ exercise.mistake("one too few goes", hint="What is as small as the last one that
 exercise.mistake("the count is rounded up", hint="round(amount * alive), not ceil.")(ticket(count=math.ceil))
 
 exercise.mistake(
+    "dead weights are counted and go first, so that fewer living ones go",
+    hint="Only living weights are counted, and only they can go: trained.abs()[mask].",
+)(ticket(size=lambda i, t, m: (t * m).abs(), alive=torch.ones_like))
+
+exercise.mistake(
     "dead weights stand in line as zeros, which are the smallest",
     hint="Only living weights are counted, and only they can go: trained.abs()[mask].",
 )(ticket(size=lambda i, t, m: (t * m).abs(), alive=torch.ones_like, new=lambda old, gone: ~gone))

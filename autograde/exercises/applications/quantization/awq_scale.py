@@ -49,6 +49,8 @@ def awq_cases(g):
     w, x = layer(g, 5, 9, 12, loud=1.5)
     w[2] = 0
     yield case(w, x, [0.3, 0.7], label="a row of zeros")
+    w, x = layer(g, 3, 6, 8, loud=1.5)
+    yield case(0 * w, x, [0.6, 0.3, 0.9], label="nothing but zeros: all losses are 0")
     yield case(*layer(g, 4, 1, 6), [0.5, 1.0], label="one channel")
     yield case(*layer(g, 3, 11, 1, loud=1.0), [0.2, 0.8], label="one token")
     yield case(*layer(g, 30, 40, 120, loud=1.5), GRID, 3, label="30 rows of 40")
@@ -185,6 +187,10 @@ exercise.mistake("the worst exponent is kept", hint="The smallest loss is the be
     awq(better=lambda new, old: new > old)
 )
 
+exercise.mistake("of equal losses the last is kept", hint="The first, if several have it: <, not <=.")(
+    awq(better=lambda new, old: new <= old)
+)
+
 exercise.mistake("the last exponent is kept", hint="Compare the losses.")(awq(better=lambda new, old: True))
 
 exercise.mistake("the first exponent is kept", hint="Compare the losses.")(awq(better=lambda new, old: False))
@@ -203,6 +209,14 @@ exercise.mistake("only the smallest loss comes back", hint="A loss for each expo
 
 exercise.mistake("the squared errors are summed, not averaged", hint="The mean over tokens and outputs.")(
     awq(loss=lambda x, wrong: (x @ wrong.T).square().sum())
+)
+
+exercise.mistake("errors are averaged without a square", hint="The squared error: .square().mean().")(
+    awq(loss=lambda x, wrong: (x @ wrong.T).abs().mean())
+)
+
+exercise.mistake("the mean size is clamped, not its power", hint="To the power first, then at least 1e-4.")(
+    awq(importance=lambda x, w: x.abs().mean(0).clamp(min=1e-4), floor=0.0)
 )
 
 exercise.mistake("the losses are float32", hint="float64, as w and x.")(

@@ -90,7 +90,8 @@ def q4_1(
 
     def dequantize_q4_1(blocks):
         rows = blocks.reshape(-1, 20)
-        two = head(rows).contiguous().view(torch.float16).to(wide)
+        two = head(rows).contiguous()
+        two = (two if two.is_floating_point() else two.view(torch.float16)).to(wide)
         d, m = two[:, order[0], None], two[:, order[1], None]
         return join(d, m, numbers(body(rows))).reshape(*blocks.shape[:-1], -1)
 
@@ -142,7 +143,7 @@ exercise.mistake("the result is float64", hint="float32, as in the docstring.")(
 
 exercise.mistake(
     "the head is read as bfloat16", hint="GGUF writes float16 here: one sign, five exponent bits, ten others."
-)(q4_1(head=lambda rows: rows[:, :4].contiguous().view(torch.bfloat16).half()))
+)(q4_1(head=lambda rows: rows[:, :4].contiguous().view(torch.bfloat16)))
 
 exercise.mistake(
     "the bytes of the head are read in the wrong order", hint="Little-endian: .view(torch.float16) reads it as it is."
@@ -158,6 +159,13 @@ def first_head(blocks):
     rows = blocks.reshape(-1, blocks.shape[-1] // 20, 20).clone()
     rows[:, :, :4] = rows[:, :1, :4]
     return q4_1()(rows.reshape(blocks.shape))
+
+
+@exercise.mistake("a row's heads are taken to stand in front of all its codes", hint="Each 20 bytes are a block.")
+def heads_first(blocks):
+    rows, b = blocks.reshape(-1, blocks.shape[-1]), blocks.shape[-1] // 20
+    heads, bodies = rows[:, : 4 * b].reshape(-1, b, 4), rows[:, 4 * b :].reshape(-1, b, 16)
+    return q4_1()(torch.cat([heads, bodies], -1).reshape(blocks.shape))
 
 
 exercise.mistake("the head of the very first block serves all blocks", hint="Each 20 bytes have a head.")(

@@ -137,6 +137,7 @@ def gptq(
     spread=lambda error, u, j: error[:, None] / u[j, j] * u[j, j + 1 :],
     rounding=torch.round,
     most=lambda bits: 2 ** (bits - 1) - 1,
+    least=lambda most: -most,
     order=range,
     steps=lambda scale: scale,
     dtype=torch.int8,
@@ -148,7 +149,7 @@ def gptq(
         bits, w, step = bits_of(bits), w.clone(), steps(scale).squeeze(1)
         u, codes = factor(dampen(hessian, damp)), torch.zeros_like(w)
         for j in order(w.shape[1]):
-            codes[:, j] = rounding(w[:, j] / step).clamp(-most(bits), most(bits))
+            codes[:, j] = rounding(w[:, j] / step).clamp(least(most(bits)), most(bits))
             error = w[:, j] - codes[:, j] * step
             w[:, j + 1 :] -= spread(error, u, j)
         return codes.to(dtype)
@@ -187,6 +188,10 @@ exercise.mistake("the error has the wrong sign", hint="error = w - code * scale,
     gptq(spread=lambda error, u, j: -error[:, None] / u[j, j] * u[j, j + 1 :])
 )
 
+exercise.mistake(
+    "only the next column makes the error good", hint="Every later column k is lessened, each by its own share."
+)(gptq(spread=lambda error, u, j: error[:, None] / u[j, j] * u[j, j + 1 :] * (torch.arange(len(u) - j - 1) == 0)))
+
 exercise.mistake("nothing is added to the diagonal", hint="`damp` times the mean of the diagonal is added to it.")(
     gptq(
         dampen=lambda h, damp: h,
@@ -215,9 +220,13 @@ exercise.mistake("the damping is 0.01, whatever is asked", hint="Is `damp` used?
 
 exercise.mistake("4 bits are taken, whatever is asked", hint="Is `bits` used?")(gptq(bits_of=lambda bits: 4))
 
+exercise.mistake("the codes go down to -2 ** (bits - 1)", hint="Symmetric: from -(2 ** (bits - 1) - 1) on.")(
+    gptq(least=lambda most: -most - 1)
+)
+
 exercise.mistake(
-    "the codes go down to -2 ** (bits - 1)", hint="Symmetric: from -(2 ** (bits - 1) - 1) to 2 ** (bits - 1) - 1."
-)(gptq(rounding=lambda x: x.round(), most=lambda bits: 2 ** (bits - 1)))
+    "the codes go to 2 ** (bits - 1) on both sides", hint="From -(2 ** (bits - 1) - 1) to 2 ** (bits - 1) - 1."
+)(gptq(most=lambda bits: 2 ** (bits - 1)))
 
 exercise.mistake("the codes are cut off instead of rounded", hint="To the nearest: .round().")(
     gptq(rounding=torch.trunc)

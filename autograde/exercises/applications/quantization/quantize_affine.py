@@ -113,6 +113,14 @@ def zero_is_exact(out, one, call):
     return bool(whole[-1] == zero)
 
 
+@exercise.law("Numbers that reach as far up as down stay near themselves")
+def no_wrap(out, one, call):
+    """Both ends lie half-way between two codes: rounded up, both, they are one code too many, which must be clamped."""
+    x, bits = torch.tensor([-127.5, 127.5, 5.2, -9.1], dtype=one.args[0].dtype), 8
+    whole, scale, zero = _parts(call(x, bits))
+    return whole.shape == x.shape and bool((((whole - zero) * scale - x).abs() <= 1.0001 * scale).all())
+
+
 def affine(
     most=lambda bits: 2**bits - 1,
     low=lambda x: x.amin().clamp(max=0),
@@ -121,6 +129,7 @@ def affine(
     whole=lambda x, scale, zero, low: (x / scale).round() + zero,
     dtypes=(torch.uint8, None, torch.int64),
     empty=1.0,
+    clamped=True,
 ):
     """`quantize_affine` from its parts."""
 
@@ -129,7 +138,8 @@ def affine(
         scale = (top - bottom) / most(bits)
         scale = torch.where(scale == 0, empty, scale)
         point = zero(bottom, scale, most(bits))
-        found = whole(x, scale, point, bottom).nan_to_num(0).clamp(0, 2**bits - 1)
+        found = whole(x, scale, point, bottom).nan_to_num(0)
+        found = found.clamp(0, 2**bits - 1) if clamped else found.long()
         return found.to(dtypes[0]), scale.to(dtypes[1] or x.dtype), point.nan_to_num(0).to(dtypes[2])
 
     return quantize_affine
@@ -182,6 +192,11 @@ exercise.mistake("the codes are cut off instead of rounded", hint="To the neares
 exercise.mistake(
     "the range is symmetric around zero", hint="From the smallest to the largest number, and zero: no |x| here."
 )(affine(low=lambda x: -x.abs().amax(), high=lambda x: x.abs().amax()))
+
+exercise.mistake(
+    "the codes are not clamped, and one beyond the last wraps around to 0",
+    hint="Where both ends are rounded up there is one code too many: clamp before the cast.",
+)(affine(clamped=False))
 
 exercise.mistake("zeros alone have a scale of zero", hint="The docstring says what x of zeros gives.")(
     affine(empty=0.0)

@@ -154,6 +154,19 @@ exercise.mistake(
     )
 )
 
+
+@exercise.mistake(
+    "new tokens begin in a fresh block, though the last one has room",
+    hint="The first new token has position `length`: it lies behind the last one, in the same block if there is room.",
+)
+def fresh_start(tables, lengths, new, free, block):
+    return _paging()(tables, [len(table) * block for table in tables], new, free, block)
+
+
+exercise.mistake(
+    "a block's number isn't multiplied by its size", hint="Block 3 of 4 tokens begins at slot 12: number times block."
+)(_paging(slot=lambda table, p, block: table[p // block] + p % block))
+
 exercise.mistake("the blocks are taken from the end of the free ones", hint="From the front: the docstring says so.")(
     _paging(take=lambda free, n: (free[len(free) - n :][::-1], free[: len(free) - n]))
 )

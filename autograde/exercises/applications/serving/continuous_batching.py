@@ -110,9 +110,10 @@ def _one_by_one(out, one, call):
 def _scheduler(
     admit=None,
     tokens=lambda prompts, old: sum(prompts) + old,
-    seconds=lambda read, compute, n: max(read, compute * n),
+    seconds=lambda read, compute, n, rows: max(read, compute * n),
     start=lambda clock, arrival: max(clock, arrival),
     after_prompt=1,
+    late=False,
     pick_next=0,
     times=lambda found, requests: found,
 ):
@@ -137,8 +138,9 @@ def _scheduler(
             if not fresh and not running:  # nobody has come yet
                 clock += read or 1.0
                 continue
-            clock += seconds(read, compute, tokens([request[1] for _, request in fresh], old))
+            clock += seconds(read, compute, tokens([request[1] for _, request in fresh], old), old + len(fresh))
             for i in list(running):
+                first[i] = clock if late and running[i] == requests[i][2] else first[i]
                 running[i] -= 1
             for i, request in fresh:
                 running[i], first[i] = request[2] - after_prompt, clock
@@ -171,6 +173,10 @@ exercise.mistake(
     "a prompt is taken to give no token", hint="The step that reads the prompt gives the first token of the answer."
 )(_scheduler(after_prompt=0))
 
+exercise.mistake(
+    "the first token comes a step after the prompt's", hint="The step that reads the prompt gives the first token."
+)(_scheduler(after_prompt=0, late=True))
+
 exercise.mistake("a prompt costs as much as one token", hint="All its tokens are computed in that step.")(
     _scheduler(tokens=lambda prompts, old: len(prompts) + old)
 )
@@ -185,14 +191,18 @@ exercise.mistake(
 
 exercise.mistake(
     "reading the weights and computing are added", hint="They overlap: the longer of the two is the step's time."
-)(_scheduler(seconds=lambda read, compute, n: read + compute * n))
+)(_scheduler(seconds=lambda read, compute, n, rows: read + compute * n))
 
 exercise.mistake(
     "the weights are read for every token", hint="Once a step, whatever the batch: that is why batching pays."
-)(_scheduler(seconds=lambda read, compute, n: n * max(read, compute)))
+)(_scheduler(seconds=lambda read, compute, n, rows: n * max(read, compute)))
+
+exercise.mistake(
+    "the weights are read for every request", hint="Once a step, whoever runs in it: that is why batching pays."
+)(_scheduler(seconds=lambda read, compute, n, rows: max(read * rows, compute * n)))
 
 exercise.mistake("every step takes as long as reading the weights", hint="Many tokens take compute seconds each.")(
-    _scheduler(seconds=lambda read, compute, n: read)
+    _scheduler(seconds=lambda read, compute, n, rows: read)
 )
 
 exercise.mistake(

@@ -140,6 +140,14 @@ exercise.mistake("eps is added after the root", hint="sqrt(var + eps), not sqrt(
     _fold(lambda gain, var, eps: gain / (var.sqrt() + eps))
 )
 
+exercise.mistake("eps is 1e-5, whatever is asked", hint="Is `eps` used?")(
+    _fold(scale=lambda gain, var, eps: gain * (var + 1e-5).rsqrt())
+)
+
+exercise.mistake("it is multiplied by the root", hint="BatchNorm divides by sqrt(var + eps).")(
+    _fold(scale=lambda gain, var, eps: gain * (var + eps).sqrt())
+)
+
 exercise.mistake("eps is left out", hint="The docstring has an eps under the root: a variance may be 0.")(
     _fold(lambda gain, var, eps: gain / var.sqrt())
 )

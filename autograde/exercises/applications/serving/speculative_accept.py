@@ -67,6 +67,10 @@ def drafts(g):
     yield some(2, 9, "laws with zeros", falls=1, sparse=True)
     for i in range(3):
         yield some(4, 6, f"drawn by chance, {i + 1}", spread=0.8)
+    target, draft, never = _laws(g, 3, 5), _laws(g, 2, 5), pick(g, 0, 4)
+    target[0, never] = 0
+    target[0] /= target[0].sum()
+    yield case(target, draft, torch.tensor([never, 1]), torch.zeros(2), label="u = 0, and the target never says it")
     law = _laws(g, 3, 6)
     yield case(law, law[:2].clone(), torch.tensor([4, 1]), torch.tensor([0.999, 0.99]), label="the draft is the target")
     yield some(8, 2000, "a large vocabulary", falls=5, spread=3.0)
@@ -90,7 +94,8 @@ class _Told:
         return getattr(torch, name)
 
     def rand_like(self, ratios):
-        return self.uniforms.reshape(ratios.shape)
+        above = torch.nextafter(self.uniforms, torch.ones_like(self.uniforms))  # there u <= ratio, here u < ratio
+        return above.reshape(ratios.shape)
 
     def multinomial(self, law, num_samples):
         self.law = law[0]
@@ -156,6 +161,10 @@ exercise.mistake(
     "a token falls only if the target would not draw it at all: u < p, not u < p / q",
     hint="The draft has drawn it already, with probability q: it stands with probability p / q.",
 )(_deciding(stands=lambda p, q, u, *_: u < p))
+
+exercise.mistake(
+    "a token stands also where u equals p / q", hint="u < p / q: with u = 0 a token of probability 0 would stand."
+)(_deciding(stands=lambda p, q, u, *_: u <= p / q))
 
 exercise.mistake("the ratio is upside down", hint="What the target likes more than the draft always stands: p / q.")(
     _deciding(stands=lambda p, q, u, *_: u < q / p)
