@@ -18,7 +18,7 @@
 # You will build each of them, and put a price on it: loss against bytes sent.
 #
 # The ranks are processes on your CPU. Two cores show no speed-up, so bytes are counted, losses measured, and seconds
-# come from a model, with one exception: a rank that *sleeps* needs no core, and how long the others wait for it is real.
+# come from a model. One exception: a rank that *sleeps* needs no core, and how long the others wait for it is real.
 
 # %% tags=["setup"]
 import time
@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from autograde import check
-from labkit import COLORS, evidence, figure, launch, record_traffic, shakespeare, show, verdict
+from labkit import COLORS, evidence, figure, interval, launch, record_traffic, shakespeare, show, verdict
 
 # %% [markdown]
 # ## Is everything in it equally important?
@@ -39,11 +39,12 @@ from labkit import COLORS, evidence, figure, launch, record_traffic, shakespeare
 # singular values?
 
 # %% tags=["demo"]
+rows = torch.Generator().manual_seed(0)
+
 from experiments.D02_17 import CONTEXT, losses, network
 from experiments.normed_lm import draw
 
 params = network(seed=0)  # four replicas, side by side
-rows = torch.Generator().manual_seed(0)
 for _ in range(60):
     loss = losses(params, draw("train", 4 * 48, CONTEXT, rows).view(4, 48, -1)).sum()
     gradients = torch.autograd.grad(loss, params)
@@ -68,8 +69,8 @@ left.set_xticks([0.1, 1, 10, 100], ["0.1", "1", "10", "100"])
 right.bar(range(1, 21), (100 * spectrum / spectrum.sum())[:20], color=[COLORS[1]] * 2 + [COLORS[0]] * 18)
 right.set(xlabel="singular value", ylabel="of the squared length, %", xticks=[1, 5, 10, 15, 20],
           title=f"Its {matrix.shape[0]} × {matrix.shape[1]} matrix: two hold {of_two:.0%}")
-show(fig, alt=f"Left: share of a gradient's squared length against the share of its largest entries; 1 % hold {at_1:.0%}. "
-     f"Right: bars of the first 20 singular values' shares; the first two hold {of_two:.0%}.",
+show(fig, alt="Left: share of a gradient's squared length against the share of its largest entries; "
+     f"1 % hold {at_1:.0%}. Right: bars of the first 20 singular values' shares; the first two hold {of_two:.0%}.",
      title=f"One percent of the entries holds {at_1:.0%} of this gradient")
 
 # %% [markdown]
@@ -233,7 +234,7 @@ def beside_torch(steps=6, rank=2):
     ddp = DistributedDataParallel(layer)
     state = PowerSGDState(None, rank, start_powerSGD_iter=2, min_compression_rate=1)
     ddp.register_comm_hook(state, powerSGD_hook)
-    g, apart, off, q = torch.Generator().manual_seed(dist.get_rank()), [], [], None
+    g, apart, off, q, left = torch.Generator().manual_seed(dist.get_rank()), [], [], None, None
     mixing = torch.randn(48, 48, generator=torch.Generator().manual_seed(9)) / torch.arange(1, 49)
     for step in range(steps + 3):
         x = torch.randn(64, 48, generator=g) @ mixing
@@ -277,8 +278,8 @@ ax.plot(exact, lucky, ".", color=COLORS[0], label="rounded by lot, mean of 200")
 ax.set(xlabel="number, in steps", ylabel="what arrives, in steps", xticks=[-1, 0, 1], yticks=[-1, 0, 1])
 ax.legend()
 worst = [float((way - exact).abs().max()) for way in (nearest, lucky)]
-show(fig, alt=f"What arrives against the number itself. To the nearest: a staircase, off by up to {worst[0]:.2f} of a step. "
-     f"By lot: dots around the diagonal, the mean off by up to {worst[1]:.2f}.",
+show(fig, alt="What arrives against the number itself. To the nearest: a staircase, off by up to "
+     f"{worst[0]:.2f} of a step. By lot: dots around the diagonal, the mean off by up to {worst[1]:.2f}.",
      title=f"Off by up to {worst[0]:.2f} of a step to the nearest, {worst[1]:.2f} by lot and on average")
 
 # %% [markdown]
@@ -348,8 +349,8 @@ ax.set_xticks(counts, counts)
 ax.set_yticks([1, 2, 5, 10, 20, 50], ["1", "2", "5", "10", "20", "50"])
 ax.minorticks_off()
 ax.legend()
-show(fig, alt=f"Error of the mean against the number of ranks, both logarithmic. By lot it goes from {off[1]:.1%} on one rank "
-     f"to {off[256]:.1%} on 256; to the nearest it stays at {biased:.1%}.",
+show(fig, alt="Error of the mean against the number of ranks, both logarithmic. By lot it goes from "
+     f"{off[1]:.1%} on one rank to {off[256]:.1%} on 256; to the nearest it stays at {biased:.1%}.",
      title=f"Four bits by lot: {off[1]:.0%} off on one rank, {off[256]:.1%} on 256")
 
 # %% [markdown]
@@ -442,7 +443,7 @@ for name, told in (("every step", often), ("every 20th, DiLoCo", seldom)):
 # %% [markdown]
 # # 5. The price list
 #
-# Now all of them on one scale. Four replicas of the small network, 1,000 steps, the same letters; only what is sent
+# Now all of them on one scale. Four replicas of the small network, 600 steps, the same letters; only what is sent
 # differs. Bytes are those that one rank sends: a ring's $2\frac{N-1}{N}$ times the size where sums travel, $N-1$ times
 # its own message where an all-gather does. Each way has **its own best learning rate**, found on another seed and by
 # validation loss; five seeds; the loss reported is the test loss. Two optimizers: SGD with momentum, for which these
@@ -459,7 +460,7 @@ for name, told in (("every step", often), ("every 20th, DiLoCo", seldom)):
 # feedback; bfloat16 or int8), *imprecise* if only one kind has, *wrong* if neither.
 
 # %% claim="D02.17"
-from experiments.D02_17 import ADAM_TOO, COUNTS, IMPORTANT, LOW_PRECISION, STEPS, WAYS, fewer, free, lost
+from experiments.D02_17 import ADAM_TOO, COUNTS, IMPORTANT, LOW_PRECISION, RATES, STEPS, WAYS, fewer, free, lost
 
 found = evidence("D02.17")
 print(found.again())
@@ -475,7 +476,8 @@ for way, (color, style) in STYLES.items():
     sent = torch.arange(1, curves.shape[1] + 1) / curves.shape[1] * STEPS * found.each(f"{way}, SGD", "bytes")[0] / 1e6
     left.plot(sent, curves.mean(0), style, color=color, label=way)
     left.plot(sent[-1], curves.mean(0)[-1], "o", color=color, markersize=5)
-left.set(xscale="log", xlabel="sent by one rank so far, MB", ylabel="validation loss, nats a letter", title="SGD, on the way")
+left.set(xscale="log", xlabel="sent by one rank so far, MB", ylabel="validation loss, nats a letter",
+         title="SGD, on the way")
 left.set_xticks([0.5, 1, 2, 5, 10, 20, 50, 100, 200], ["0.5", "1", "2", "5", "10", "20", "50", "100", "200"])
 left.minorticks_off()
 ways = [way for way in WAYS if way != "everything"]
@@ -495,16 +497,15 @@ handles, names = left.get_legend_handles_labels()
 fig.legend(handles, names, loc="outside lower center", ncols=5)
 kinds = {"of the largest entries": free(found, IMPORTANT, "SGD"), "of few digits": free(found, LOW_PRECISION, "SGD")}
 no_cost = [way for way in ways if fewer(found, way) >= 2 and lost(found, way, "SGD").below(COUNTS)]
-dear = max((way for way in ways), key=lambda way: lost(found, way, "SGD").mean)
 show(fig, alt="Left: validation loss against megabytes sent, ten ways. Right: what each way loses at the end against "
      "sending everything, with 95 % intervals: " + "; ".join(
          f"{way} {lost(found, way, 'SGD').mean:+.2f}" for way in ways) + " with SGD.",
      title=f"Free with SGD: {', '.join(no_cost) or 'nothing'}")
 word = ("wrong", "imprecise", "correct")[sum(map(bool, kinds.values()))]
-verdict("D02.17", word, "With SGD, free " + "; ".join(f"{kind}: {', '.join(names) or 'none'}" for kind, names in kinds.items())
-        + f". Top 1 % loses {lost(found, 'top 1 %, feedback', 'SGD').text('+.2f')} nats with feedback, "
-        f"{lost(found, 'top 1 %', 'SGD').text('+.2f')} without; with Adam "
-        f"{lost(found, 'top 1 %, feedback', 'Adam').text('+.2f')} and {lost(found, 'top 1 %', 'Adam').text('+.2f')}.")
+told = "; ".join(f"{kind}: {', '.join(names) or 'none'}" for kind, names in kinds.items())
+pair = {by: " and ".join(lost(found, way, by).text("+.2f") for way in ("top 1 %, feedback", "top 1 %")) for by in RATES}
+verdict("D02.17", word, f"With SGD, free {told}. Top 1 % with and without feedback loses {pair['SGD']} nats, with Adam "
+        f"{pair['Adam']}.")
 
 # %% [markdown]
 # (A small network on letters, and four replicas: how many nats a way loses is this network's. How many bytes it sends
@@ -538,8 +539,8 @@ ax.set_xticks([2, 10, 100, 1000, 10000], ["2", "10", "100", "1,000", "10,000"])
 ax.set_yticks([0.1, 1, 10, 100, 1000], ["0.1", "1", "10", "100", "1,000"])
 ax.minorticks_off()
 ax.legend(ncols=2, loc="upper left")
-show(fig, alt="Gigabytes that a rank sends in a step against the number of ranks, computed for seven billion parameters. The "
-     f"line of top 1 % rises with the ranks and crosses plain float32 at {meet:.0f}; all others level off.",
+show(fig, alt="Gigabytes that a rank sends in a step against the number of ranks, computed for seven billion "
+     f"parameters. The line of top 1 % rises with the ranks and crosses plain float32 at {meet:.0f}; others level off.",
      title=f"Top 1 % by all-gather sends less than a plain ring up to {meet:.0f} ranks")
 
 # %% [markdown]
@@ -570,7 +571,7 @@ def one_step(kind):
 
 
 HOOKS = ["plain", "clip_grad_norm_", "autocast, bfloat16", "fp16_compress_hook", "powerSGD_hook, rank 2"]
-for kind, sent in zip(HOOKS, launch(lambda: [one_step(kind) for kind in HOOKS], ranks=2)[0], strict=True):
+for kind, sent in zip(HOOKS, launch(lambda: list(map(one_step, HOOKS)), ranks=2)[0], strict=True):
     print(f"{kind:24} {sent:8,} bytes")
 
 # %% [markdown]
@@ -586,13 +587,10 @@ for kind, sent in zip(HOOKS, launch(lambda: [one_step(kind) for kind in HOOKS], 
 # The claim: work should be spread evenly, so that nobody waits. The same 0.6 seconds of work in all, twice: 0.15
 # seconds on each of four ranks, or 0.3 on one and 0.1 on the others. **Before the run:** the claim is *correct* if over
 # five repetitions the uneven step is surely longer (95 % interval of the difference above 0.05 s), *wrong* if it isn't
-# longer at all (interval within ±0.05 s), else *imprecise*. An even step that is twice as long everywhere is the control
-# for the clock.
+# longer at all (interval within ±0.05 s), else *imprecise*. An even step of twice the work is the control for the
+# clock.
 
 # %% claim="D02.14"
-from labkit import interval
-
-
 def steps_asleep(plans, repeats=5):
     """For each plan, each repetition: seconds of this rank's own work, and until its all-reduce was over."""
     told = {}
@@ -619,27 +617,28 @@ fig, axes = figure(1, 2, width=10.5, height=2.8, sharex=True, sharey=True)
 for ax, name in zip(axes, ("even", "uneven"), strict=True):
     work, end = took[name].mean(1).unbind(-1)
     ax.barh(range(4), work, color=COLORS[0], label="works")
-    ax.barh(range(4), end - work, left=work, color=COLORS[1], hatch="///", edgecolor="white", label="waits in all_reduce")
+    ax.barh(range(4), end - work, left=work, color=COLORS[1], hatch="///", edgecolor="white",
+            label="waits in all_reduce")
     ax.set(xlabel="seconds", yticks=range(4), title=f"{name}: {float(whole[name].mean()):.2f} s a step")
     ax.set_yticklabels([f"rank {r}" for r in range(4)])
 axes[0].invert_yaxis()
 handles, names = axes[1].get_legend_handles_labels()
 fig.legend(handles, names, loc="outside lower center", ncols=2)
 idle = {name: float(1 - (t[..., 0].sum(0) / (4 * t[..., 1].max(0).values)).mean()) for name, t in took.items()}
-show(fig, alt=f"Bars of four ranks' seconds at work and waiting, twice. Even: {float(whole['even'].mean()):.2f} s a step, "
-     f"{idle['even']:.0%} of it idle. Uneven: {float(whole['uneven'].mean()):.2f} s, {idle['uneven']:.0%} idle.",
-     title=f"The same work: {float(whole['even'].mean()):.2f} s where it is even, {float(whole['uneven'].mean()):.2f} s "
-           "where it isn't")
+step = {name: float(seconds.mean()) for name, seconds in whole.items()}
+show(fig, alt=f"Bars of four ranks' seconds at work and waiting, twice. Even: {step['even']:.2f} s a step, "
+     f"{idle['even']:.0%} of it idle. Uneven: {step['uneven']:.2f} s, {idle['uneven']:.0%} idle.",
+     title=f"The same work: {step['even']:.2f} s where it is even, {step['uneven']:.2f} s where it isn't")
 print(f"twice the work on every rank takes {clock.mean:.2f} s more")
 verdict("D02.14", "correct" if more.above(0.05) else "wrong" if more.within(-0.05, 0.05) else "imprecise",
-        f"The same work in all, dealt out unevenly: {more.text()} s longer, and {idle['uneven']:.0%} of the ranks' time "
-        f"is waiting ({idle['even']:.0%} where it is even).")
+        f"The same work in all, dealt out unevenly: {more.text()} s longer, and {idle['uneven']:.0%} of the ranks' "
+        f"time is waiting ({idle['even']:.0%} where it is even).")
 
 # %% [markdown]
 # ## A step on paper
 #
 # What would a real cluster do? DDP sends a bucket as soon as *all* ranks have it, one after the other over the same
-# link, while the backward pass still runs. So two things hold a bucket back: its slowest rank, and the bucket before it.
+# link, while the backward pass still runs. So two things hold a bucket back: its slowest rank, and the bucket before.
 # For the trip itself take the ring's time from the chapter on all-reduce, with latency $\alpha$ and bandwidth $\beta$:
 #
 # $$\text{start}_b = \max\big(\max_r \text{ready}_{r,b},\ \text{end}_{b-1}\big), \qquad
@@ -675,15 +674,16 @@ def bucket_timeline(ready, sizes, alpha, beta):
 check(bucket_timeline)
 
 # %% [markdown]
-# Four ranks, eight buckets of 50 MB, a backward pass of 0.2 seconds, drawn by your function: on a good link, on a link a
-# tenth as fast, and with one rank 40 % slower.
+# Four ranks, eight buckets of 50 MB, a backward pass of 0.2 seconds, drawn by your function: on a good link, on one
+# a tenth as fast, and with one rank 40 % slower.
 
 # %% tags=["payoff"]
 def backward(slow=1.0):
     return [[0.025 * (b + 1) * (slow if r == 2 else 1.0) for b in range(8)] for r in range(4)]
 
 
-cases = {"10 GB/s": (backward(), 10e9), "1 GB/s": (backward(), 1e9), "10 GB/s, rank 2 is 40 % slower": (backward(1.4), 10e9)}
+cases = {"10 GB/s": (backward(), 10e9), "1 GB/s": (backward(), 1e9),
+         "10 GB/s, rank 2 is 40 % slower": (backward(1.4), 10e9)}
 fig, axes = figure(3, 1, width=9, height=5.4, sharex=True)
 ends = {}
 for ax, (name, (ready, beta)) in zip(axes, cases.items(), strict=True):
@@ -713,8 +713,8 @@ show(fig, alt=f"Three timelines of four ranks and the link between them. The ste
 # # 7. Deal out the work, not the rows
 #
 # Ranks are seldom slow because of their chips. Mostly they got more to do. A batch of texts dealt out by *rows* gives
-# every rank as many texts, and one of them the long ones. So sort by length and deal out by cost. The simplest rule that
-# has a guarantee (Graham 1969): **the dearest piece first, each to the rank with the least so far**. Its fullest rank
+# every rank as many texts, and one of them the long ones. So deal out by cost. The simplest rule with a
+# guarantee (Graham 1969): **the dearest piece first, each to the rank with the least so far**. Its fullest rank
 # never has more than $\frac43 - \frac1{3N}$ of what the best possible dealing would give it.
 #
 # ### Exercise: deal out the work
@@ -782,8 +782,8 @@ ax.axvline(1, color="#444444", linestyle=":")
 ax.set_yticks(range(4), list(bands))
 ax.invert_yaxis()
 ax.set(xlabel="the fullest rank's letters, times the mean", xlim=(0, max(b.high for b in bands.values()) * 1.12))
-show(fig, alt="Bars of the fullest rank's load as a multiple of the mean, means of 30 batches with 95 % intervals: " + ", ".join(
-     f"{name} {band.mean:.2f}" for name, band in bands.items()) + ".",
+told = ", ".join(f"{name} {band.mean:.2f}" for name, band in bands.items())
+show(fig, alt=f"Bars of the fullest rank's load as a multiple of the mean, means of 30 batches with intervals: {told}.",
      title=f"A step takes {bands['in turn, padded'].mean:.1f} times the mean load in turn, "
            f"{bands['your balance_work'].mean:.2f} times dealt out by cost")
 

@@ -178,8 +178,6 @@ def balance_sorted_at_the_end(costs, ranks):
     return [sorted(mine) for mine in _deal(costs, ranks)]
 
 
-@exercise.mistake(
-    "the costs come back instead of the pieces' numbers", hint="Say which pieces: their indices in costs."
-)
+@exercise.mistake("the costs come back instead of the pieces' numbers", hint="Say which pieces: their indices.")
 def balance_gives_costs(costs, ranks):
     return [[costs[i] for i in mine] for mine in _deal(costs, ranks)]

@@ -188,9 +188,7 @@ def timeline_without_latency(ready, sizes, alpha, beta):
     return _timeline(ready, sizes, alpha, beta, seconds=ring)
 
 
-@exercise.mistake(
-    "2 n messages are counted where 2 (n - 1) travel", hint="A chunk that visits n ranks makes n - 1 hops."
-)
+@exercise.mistake("2 n messages are counted where 2 (n - 1) travel", hint="Visiting n ranks takes n - 1 hops.")
 def timeline_n_steps(ready, sizes, alpha, beta):
     ring = _seconds(alpha, beta, lambda n: 2 * n, lambda n: 1 / n)
     return _timeline(ready, sizes, alpha, beta, seconds=ring)

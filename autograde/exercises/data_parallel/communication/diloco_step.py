@@ -19,7 +19,7 @@ exercise = Draft(
     forbid=["torch.optim"],
     hints=[
         "How far has each replica come, from the start that all had in common? The mean of that is one large gradient.",
-        "gradient = start - mean over ranks of params (the way downhill is start minus gradient); then Nesterov's step.",
+        "gradient = start - mean over ranks of params (a step subtracts it); then Nesterov's step.",
         "velocity = momentum * velocity + gradient; new = start - lr * (gradient + momentum * velocity), with the new "
         "velocity. One all_reduce a tensor, on a copy.",
     ],
@@ -223,7 +223,7 @@ def diloco_gathers(params, start, velocity, lr=0.7, momentum=0.9):
 
 @exercise.mistake(
     "this rank's parameters are overwritten by the all-reduce",
-    hint="all_reduce writes into what it gets: give it a copy.",
+    hint="all_reduce writes into what it gets: a copy.",
 )
 def diloco_in_place(params, start, velocity, lr=0.7, momentum=0.9):
     found = _outer(params, start, velocity, lr, momentum)

@@ -20,8 +20,8 @@ exercise = Draft(
     forbid=["torch.distributed.algorithms"],
     hints=[
         "Two products, each followed by an all-reduce of what is narrow: first M q, then Mᵀ p.",
-        "M = matrix + residual; p is the mean of M @ q over the ranks, made orthonormal (torch.linalg.qr) by every rank "
-        "in the same way; the new q is the mean of M.T @ p.",
+        "M = matrix + residual; p is the mean of M @ q over the ranks, made orthonormal by every rank "
+        "in the same way (torch.linalg.qr); the new q is the mean of M.T @ p.",
         "p = torch.linalg.qr(mean(M @ q)).Q; q = mean(M.T @ p); approximation = p @ q.T; residual = M - approximation. "
         "mean(x): all_reduce on a copy, divided by the number of ranks.",
     ],
@@ -117,12 +117,15 @@ def round_on_rank(function, matrix, q, residual):
     return told | {"kept": [tuple(after.shape), [str(x.dtype) for x in (found, after, left)]]}
 
 
+_agree = agree_first_on(["approximation", "residual", "q qᵀ"], torch_hook)
+
+
 @exercise.agrees
-def _agrees(expected, got, one, agrees=agree_first_on(["approximation", "residual", "q qᵀ"], torch_hook)):
+def _agrees(expected, got, one):
     """A mistake that gives NaN is recognised by its NaN."""
     if isinstance(expected, PerRank) and isinstance(got, list):
         expected, got = (PerRank(rebuild(list(x), lambda t: t.nan_to_num(nan=1e9))) for x in (expected, got))
-    return agrees(expected, got, one)
+    return _agree(expected, got, one)
 
 
 @exercise.law("Two all-reduces: rows × r numbers, then columns × r", essential=True)
@@ -193,7 +196,7 @@ def powersgd_by_svd(matrix, q, residual):
 
 @exercise.mistake(
     "p is not made orthonormal",
-    hint="p pᵀ M is a projection only where p's columns are orthonormal: QR, on every rank.",
+    hint="p pᵀ M projects only where p's columns are orthonormal: QR, on every rank.",
 )
 def powersgd_not_straight(matrix, q, residual):
     return _round(matrix + residual, q, straight=lambda p: p)

@@ -251,16 +251,14 @@ def quantize_zero_by_zero(x, noise, bits=8, block=64):
 
 @exercise.mistake(
     "the scale is the largest size, not the size of a step",
-    hint="codes * scale has to be the number: divide by levels.",
+    hint="codes * scale has to be x: divide by levels.",
 )
 def quantize_returns_the_maximum(x, noise, bits=8, block=64):
     codes, scales = _quantize(x, noise, bits, block)
     return codes, scales * (2 ** (bits - 1) - 1)
 
 
-@exercise.mistake(
-    "the codes stay floating-point numbers", hint="A float32 that holds 3.0 takes four bytes: .to(torch.int8)."
-)
+@exercise.mistake("the codes stay floating-point numbers", hint="3.0 in float32 takes four bytes: .to(torch.int8).")
 def quantize_floats(x, noise, bits=8, block=64):
     codes, scales = _quantize(x, noise, bits, block)
     return codes.float(), scales
