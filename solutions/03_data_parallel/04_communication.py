@@ -59,8 +59,8 @@ spectrum = torch.linalg.svdvals(matrix).square()
 of_two = float(spectrum[:2].sum() / spectrum.sum())
 
 fig, (left, right) = figure(1, 2, width=10.5, height=3.4)
-share = torch.arange(1, len(entries) + 1) / len(entries)
-left.plot(100 * share[::20], 100 * held[::20], color=COLORS[0])
+some = torch.logspace(0.5, 4.55, 200).long().clamp(max=len(entries)) - 1
+left.plot(100 * (some + 1) / len(entries), 100 * held[some], color=COLORS[0])
 left.plot(1, 100 * at_1, "o", color=COLORS[1])
 left.annotate(f"1 %: {at_1:.0%}", (1, 100 * at_1), (1.25, 100 * at_1 - 4), color=COLORS[1], va="top")
 left.set(xscale="log", xlabel=f"largest of the {len(entries):,} entries, %", ylabel="of the squared length, %",
@@ -131,7 +131,7 @@ check(topk_average)
 # entries a step: once with your residual, once throwing it away.
 
 # %% tags=["payoff"]
-def fit(sends, steps=300):
+def fit(sends, steps=150):
     """The loss after each step, and the bytes that this rank sent in a step."""
     g = torch.Generator().manual_seed(0)
     sizes = torch.logspace(0, -1, 40)
@@ -148,7 +148,7 @@ def fit(sends, steps=300):
             else:
                 mean, left = topk_average(gradient, left, 2)
                 left = left if sends == "2 of 40, with residual" else torch.zeros(40)
-            weight = weight - 0.05 * mean
+            weight = weight - 0.1 * mean
             curve.append(float((x @ weight - y).square().mean()))
     return curve, sum(m.bytes for m in messages) / steps
 
@@ -160,18 +160,20 @@ for (kind, (curve, sent)), color, style in zip(runs.items(), (COLORS[6], COLORS[
                                                 strict=True):
     ax.plot(range(1, len(curve) + 1), curve, style, color=color, label=f"{kind}: {sent:.0f} bytes a step")
 ax.set(yscale="log", xlabel="step", ylabel="loss")
+ax.set_yticks([2, 5, 10, 20, 40], ["2", "5", "10", "20", "40"])
+ax.minorticks_off()
 ax.legend()
 ends = {kind: curve[-1] for kind, (curve, _) in runs.items()}
 told = ", ".join(f"{kind} {end:.2g}" for kind, end in ends.items())
 show(fig, alt=f"Loss against step on a logarithmic axis, three ways to send. At the end: {told}.",
-     title=f"With its residual {ends[KINDS[1]]:.2g}, without {ends[KINDS[2]]:.2g} after {len(curve)} steps")
+     title=f"Loss after {len(curve)} steps: {ends[KINDS[1]]:.2g} with the residual, {ends[KINDS[2]]:.2g} without")
 
 # %% [markdown]
 # # 2. A narrow product
 #
-# The second picture above says: a gradient *matrix* $M$ is nearly of low rank. **PowerSGD** sends it as a product of
-# two narrow matrices, $M \approx P Q^\top$ with $r$ columns each. And unlike the largest entries these can be added up
-# on the way, since each step is linear in $M$:
+# The second picture above says that a gradient *matrix* $M$ has a few strong directions. **PowerSGD** sends those: a
+# product of two narrow matrices, $M \approx P Q^\top$ with $r$ columns each. And unlike the largest entries these can be
+# added up on the way, since each step is linear in $M$:
 #
 # $$P = \text{orthonormal}\Big(\tfrac1N\textstyle\sum_r M_r Q\Big), \qquad Q' = \tfrac1N\textstyle\sum_r M_r^\top P,
 # \qquad \bar M \approx P Q'^\top$$
@@ -239,8 +241,7 @@ def beside_torch(steps=6, rank=2):
     for step in range(steps + 3):
         x = torch.randn(64, 48, generator=g) @ mixing
         ddp.zero_grad()
-        with record_traffic() as messages:
-            ddp(x).square().mean().backward()
+        ddp(x).square().mean().backward()
         if step < 2:
             continue
         if q is not None:
@@ -252,7 +253,8 @@ def beside_torch(steps=6, rank=2):
             off.append(float((yours - true / 2).norm() / (true / 2).norm()))
         else:
             q, left = state.q_memory_dict[0].view(48, rank).clone(), state.error_dict[0].view(32, 48).clone()
-    return apart, off, sum(m.bytes for m in messages), 4 * layer.weight.numel()
+    _, full, narrow = state.compression_stats()  # numbers so far, before and after
+    return apart, off, 4 * narrow // (steps + 1), 4 * full // (steps + 1)
 
 
 apart, off, sent, full = launch(beside_torch, ranks=2)[0]
@@ -268,9 +270,9 @@ print("missed, and kept for later:", ", ".join(f"{o:.0%}" for o in off), "of mea
 
 # %% tags=["demo"]
 dice = torch.Generator().manual_seed(0)
-exact = torch.linspace(-1.5, 1.5, 121)
+exact = torch.linspace(-1.45, 1.45, 117)
 nearest = exact.round()
-lucky = (exact.floor() + (torch.rand(200, 121, generator=dice) < exact - exact.floor())).mean(0)
+lucky = (exact.floor() + (torch.rand(200, 117, generator=dice) < exact - exact.floor())).mean(0)
 fig, ax = figure(width=8.5, height=3.2)
 ax.plot(exact, exact, color="#bbbbbb", linewidth=5, label="as it was")
 ax.plot(exact, nearest, color=COLORS[1], linestyle="--", label="rounded to the nearest")
@@ -412,12 +414,12 @@ check(diloco_step)
 
 # %% tags=["payoff"]
 def letters_on_ranks(apart, steps=180, rows=96):
-    """Validation loss after every 20 steps, and the bytes this rank has sent by then."""
+    """Megabytes that this rank has handed to all_reduce, and the validation loss at the end."""
     params = [p[:1].detach().clone().requires_grad_() for p in network(seed=0)]
     optimizer = torch.optim.AdamW(params, lr=0.01)
     start, velocity = [p.detach().clone() for p in params], [torch.zeros_like(p) for p in params]
     g = torch.Generator().manual_seed(dist.get_rank())
-    told, held_out = [], draw("validation", 1000, CONTEXT, torch.Generator().manual_seed(5))[None]
+    held_out = draw("validation", 1000, CONTEXT, torch.Generator().manual_seed(5))[None]
     with record_traffic() as messages:
         for step in range(1, steps + 1):
             optimizer.zero_grad()
@@ -431,14 +433,13 @@ def letters_on_ranks(apart, steps=180, rows=96):
                 start, velocity = diloco_step([p.detach() for p in params], start, velocity)
                 for p, s in zip(params, start, strict=True):
                     p.data.copy_(s)
-            if step % 20 == 0:
-                told.append((sum(m.bytes for m in messages) / 1e6, float(losses(params, held_out))))
-    return told
+    with torch.no_grad():
+        return sum(m.bytes for m in messages) / 1e6, float(losses(params, held_out))
 
 
 often, seldom = launch(lambda: (letters_on_ranks(1), letters_on_ranks(20)), ranks=2)[0]
-for name, told in (("every step", often), ("every 20th, DiLoCo", seldom)):
-    print(f"{name:20} {told[-1][0]:7.2f} MB handed to all_reduce, validation loss {told[-1][1]:.2f} nats a letter")
+for name, (sent, loss) in (("every step", often), ("every 20th, DiLoCo", seldom)):
+    print(f"{name:20} {sent:6.2f} MB handed to all_reduce, validation loss {loss:.2f} nats a letter")
 
 # %% [markdown]
 # # 5. The price list
@@ -491,7 +492,7 @@ right.axvline(0, color="#888888", linewidth=1)
 right.axvline(COUNTS, color="#444444", linestyle=":", label="what counts")
 right.set_yticks(range(len(ways)), [f"{way}  ({fewer(found, way):.0f} ×)" for way in ways])
 right.invert_yaxis()
-right.set(xlabel="lost against everything, nats a letter", title="At the end (in brackets: fewer bytes)")
+right.set(xlabel="lost against everything, nats a letter", title="At the end (in brackets: bytes saved, as a factor)")
 right.legend(loc="lower right")
 handles, names = left.get_legend_handles_labels()
 fig.legend(handles, names, loc="outside lower center", ncols=5)
@@ -508,8 +509,8 @@ verdict("D02.17", word, f"With SGD, free {told}. Top 1 % with and without feedba
         f"{pair['Adam']}.")
 
 # %% [markdown]
-# (A small network on letters, and four replicas: how many nats a way loses is this network's. How many bytes it sends
-# is arithmetic, and holds for yours.)
+# (A small network on letters, and four replicas: what a way costs in nats is this network's. What it sends in bytes is
+# arithmetic, and holds for yours.)
 #
 # ## The price grows, or it doesn't
 #
@@ -552,22 +553,24 @@ show(fig, alt="Gigabytes that a rank sends in a step against the number of ranks
 
 # %% tags=["demo"]
 def one_step(kind):
+    """Bytes of the all-reduces of a step. Those of PowerSGD run in another thread: torch counts them itself."""
     from torch.distributed.algorithms.ddp_comm_hooks import default_hooks, powerSGD_hook
     from torch.nn.parallel import DistributedDataParallel
 
     ddp = DistributedDataParallel(nn.Sequential(nn.Linear(96, 128), nn.Tanh(), nn.Linear(128, 32)))
     if kind == "fp16_compress_hook":
         ddp.register_comm_hook(None, default_hooks.fp16_compress_hook)
+    state = powerSGD_hook.PowerSGDState(None, 2, start_powerSGD_iter=2)
     if kind == "powerSGD_hook, rank 2":
-        ddp.register_comm_hook(powerSGD_hook.PowerSGDState(None, 2, start_powerSGD_iter=2), powerSGD_hook.powerSGD_hook)
-    for _ in range(4):  # PowerSGD starts plain
+        ddp.register_comm_hook(state, powerSGD_hook.powerSGD_hook)
+    for _ in range(3):  # PowerSGD starts with two plain steps
         with record_traffic() as messages, torch.autocast("cpu", torch.bfloat16, enabled=kind == "autocast, bfloat16"):
             loss = ddp(torch.randn(8, 96)).float().square().mean()
             loss.backward()
             if kind == "clip_grad_norm_":
                 nn.utils.clip_grad_norm_(ddp.parameters(), 0.01)
         ddp.zero_grad()
-    return sum(m.bytes for m in messages if m.op == "all_reduce")
+    return 4 * state.compression_stats()[2] or sum(m.bytes for m in messages if m.op == "all_reduce")
 
 
 HOOKS = ["plain", "clip_grad_norm_", "autocast, bfloat16", "fp16_compress_hook", "powerSGD_hook, rank 2"]
@@ -746,50 +749,53 @@ def balance_work(costs, ranks):
 check(balance_work)
 
 # %% [markdown]
-# Speeches of Shakespeare, 64 in a batch, on eight ranks. What does a step cost, in letters that the fullest rank reads?
-# Four ways: eight rows each, padded to the longest of the rank; the same rows without padding; sorted by length first
-# (**length bucketing**), padded; and dealt out by your function, without padding ("packed").
+# Speeches of Shakespeare, 64 in a step, on eight ranks. What do 30 steps cost, in letters that each step's fullest rank
+# reads? Four ways: eight rows each, padded to the longest of the rank; the same without padding ("packed", texts end
+# to end); **length bucketing**, where texts of similar length share a step, padded; and each step dealt out by your
+# function, packed.
 
 # %% tags=["payoff"]
 speeches = [len(part) for part in shakespeare()[:600_000].split("\n\n") if part]
-lots = torch.randperm(len(speeches), generator=torch.Generator().manual_seed(0)).tolist()
-batches = [[speeches[i] for i in lots[64 * b : 64 * (b + 1)]] for b in range(30)]
 
 
 def in_eights(lengths):
     return [lengths[8 * r : 8 * (r + 1)] for r in range(8)]
 
 
-def fullest(batch):
-    """Letters that the fullest of eight ranks reads, four ways, as times the mean load without padding."""
-    mean = sum(batch) / 8
+def costs_of_30_steps(seed):
+    """Letters that the fullest ranks read, four ways, as times what even ranks would read without padding."""
+    some = torch.randperm(len(speeches), generator=torch.Generator().manual_seed(seed))[: 64 * 30].tolist()
+    lengths = [speeches[i] for i in some]
+    steps, alike = ([kind[64 * b : 64 * (b + 1)] for b in range(30)] for kind in (lengths, sorted(lengths)))
     return {
-        "in turn, padded": max(max(mine) * 8 for mine in in_eights(batch)) / mean,
-        "in turn, packed": max(sum(mine) for mine in in_eights(batch)) / mean,
-        "sorted, padded": max(max(mine) * 8 for mine in in_eights(sorted(batch))) / mean,
-        "your balance_work": max(sum(batch[i] for i in mine) for mine in balance_work(batch, 8)) / mean,
-    }
+        "in turn, padded": sum(max(8 * max(mine) for mine in in_eights(step)) for step in steps),
+        "in turn, packed": sum(max(sum(mine) for mine in in_eights(step)) for step in steps),
+        "similar lengths a step, padded": sum(max(8 * max(mine) for mine in in_eights(step)) for step in alike),
+        "your balance_work, packed": sum(
+            max(sum(step[i] for i in mine) for mine in balance_work(step, 8)) for step in steps
+        ),
+    }, sum(lengths) / 8
 
 
-steps = [fullest(batch) for batch in batches]
-bands = {name: interval([step[name] for step in steps]) for name in steps[0]}
+drawn = [costs_of_30_steps(seed) for seed in range(5)]
+bands = {name: interval([costs[name] / even for costs, even in drawn]) for name in drawn[0][0]}
 fig, ax = figure(width=8.5, height=2.9)
 for i, (name, band) in enumerate(bands.items()):
-    ax.barh(i, band.mean, color=COLORS[2] if name == "your balance_work" else COLORS[0])
+    ax.barh(i, band.mean, color=COLORS[2] if "your" in name else COLORS[0])
     ax.plot([band.low, band.high], [i, i], color="black", linewidth=1.5)
     ax.text(band.high + 0.1, i, f"{band.mean:.2f}", va="center")
 ax.axvline(1, color="#444444", linestyle=":")
 ax.set_yticks(range(4), list(bands))
 ax.invert_yaxis()
-ax.set(xlabel="the fullest rank's letters, times the mean", xlim=(0, max(b.high for b in bands.values()) * 1.12))
+ax.set(xlabel="letters on the fullest rank, times an even share", xlim=(0, max(b.high for b in bands.values()) * 1.12))
 told = ", ".join(f"{name} {band.mean:.2f}" for name, band in bands.items())
-show(fig, alt=f"Bars of the fullest rank's load as a multiple of the mean, means of 30 batches with intervals: {told}.",
-     title=f"A step takes {bands['in turn, padded'].mean:.1f} times the mean load in turn, "
-           f"{bands['your balance_work'].mean:.2f} times dealt out by cost")
+show(fig, alt=f"Bars of the fullest rank's load as a multiple of an even share, means of five draws: {told}.",
+     title=f"30 steps cost {bands['in turn, padded'].mean:.1f} times an even share in turn, "
+           f"{bands['your balance_work, packed'].mean:.2f} times dealt out by cost")
 
 # %% [markdown]
-# Sorting helps against padding and not against the last rank, which now has all the long ones. (So one sorts *across*
-# steps: texts of similar length share a step.) And two things to keep in mind:
+# (Letters stand for work here. A step of similar lengths is no random sample: shuffle the steps.) Two things to keep in
+# mind:
 #
 # * Ranks now have different numbers of tokens, and a mean of their means is no mean. Weight each rank's loss by its
 #   tokens, or divide sums by the global count.
