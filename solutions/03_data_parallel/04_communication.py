@@ -131,7 +131,7 @@ check(topk_average)
 # entries a step: once with your residual, once throwing it away.
 
 # %% tags=["payoff"]
-def fit(sends, steps=150):
+def fit(sends, steps=100):
     """The loss after each step, and the bytes that this rank sent in a step."""
     g = torch.Generator().manual_seed(0)
     sizes = torch.logspace(0, -1, 40)
@@ -172,7 +172,7 @@ show(fig, alt=f"Loss against step on a logarithmic axis, three ways to send. At 
 # # 2. A narrow product
 #
 # The second picture above says that a gradient *matrix* $M$ has a few strong directions. **PowerSGD** sends those: a
-# product of two narrow matrices, $M \approx P Q^\top$ with $r$ columns each. And unlike the largest entries these can be
+# product of two narrow matrices, $M \approx P Q^\top$ with $r$ columns each. And unlike the largest entries they can be
 # added up on the way, since each step is linear in $M$:
 #
 # $$P = \text{orthonormal}\Big(\tfrac1N\textstyle\sum_r M_r Q\Big), \qquad Q' = \tfrac1N\textstyle\sum_r M_r^\top P,
@@ -587,32 +587,37 @@ for kind, sent in zip(HOOKS, launch(lambda: list(map(one_step, HOOKS)), ranks=2)
 # waiting: it looks like a slow all-reduce. We let one of four ranks **sleep** a little longer than the others and watch
 # the clock. Sleeping needs no core, so for once these seconds are real.
 #
-# The claim: work should be spread evenly, so that nobody waits. The same 0.6 seconds of work in all, twice: 0.15
-# seconds on each of four ranks, or 0.3 on one and 0.1 on the others. **Before the run:** the claim is *correct* if over
-# five repetitions the uneven step is surely longer (95 % interval of the difference above 0.05 s), *wrong* if it isn't
-# longer at all (interval within ±0.05 s), else *imprecise*. An even step of twice the work is the control for the
-# clock.
+# The claim: work should be spread evenly, so that nobody waits. The same 0.48 seconds of work in all, twice: 0.12 on
+# each of four ranks, or 0.24 on one and 0.08 on the others. Other programs on this computer can only make a step longer,
+# so a repetition is the faster of two tries.
+#
+# **Before the run:** the claim is *correct* if over five repetitions the uneven step is surely longer (95 % interval of
+# the difference above 0.05 s), *wrong* if it surely isn't (interval within ±0.05 s), else *imprecise*. Twice the work on
+# every rank is the control for the clock.
 
 # %% claim="D02.14"
 def steps_asleep(plans, repeats=5):
-    """For each plan, each repetition: seconds of this rank's own work, and until its all-reduce was over."""
-    told = {}
-    for name, works in plans.items():
-        told[name] = []
-        for _ in range(repeats):
+    """For each plan, repetition and try: seconds of this rank's own work, and until its all-reduce was over."""
+    told = {name: [[] for _ in range(repeats)] for name in plans}
+    for repeat in range(repeats):
+        for name, works in [*plans.items()] * 2:
             dist.barrier()
             start = time.perf_counter()
             time.sleep(works[dist.get_rank()])
             worked = time.perf_counter()
             dist.all_reduce(torch.ones(1000))
-            told[name].append((worked - start, time.perf_counter() - start))
+            told[name][repeat].append((worked - start, time.perf_counter() - start))
     return told
 
 
-PLANS = {"even": [0.15] * 4, "uneven": [0.1, 0.1, 0.3, 0.1], "even, twice the work": [0.3] * 4}
+PLANS = {"even": [0.12] * 4, "uneven": [0.08, 0.08, 0.24, 0.08], "even, twice the work": [0.24] * 4}
 slept = launch(steps_asleep, PLANS, ranks=4)
-took = {name: torch.tensor([rank[name] for rank in slept]) for name in PLANS}  # [ranks, repetitions, 2]
-whole = {name: t[..., 1].max(0).values for name, t in took.items()}
+took = {}  # name -> [ranks, repetitions, 2], of the faster try
+for name in PLANS:
+    tries = torch.tensor([rank[name] for rank in slept])
+    faster = tries[..., 1].amax(0).argmin(1)
+    took[name] = tries[:, torch.arange(len(faster)), faster]
+whole = {name: t[..., 1].amax(0) for name, t in took.items()}
 more = interval((whole["uneven"] - whole["even"]).tolist())
 clock = interval((whole["even, twice the work"] - whole["even"]).tolist())
 
@@ -627,7 +632,7 @@ for ax, name in zip(axes, ("even", "uneven"), strict=True):
 axes[0].invert_yaxis()
 handles, names = axes[1].get_legend_handles_labels()
 fig.legend(handles, names, loc="outside lower center", ncols=2)
-idle = {name: float(1 - (t[..., 0].sum(0) / (4 * t[..., 1].max(0).values)).mean()) for name, t in took.items()}
+idle = {name: float(1 - (t[..., 0].sum(0) / (4 * t[..., 1].amax(0))).mean()) for name, t in took.items()}
 step = {name: float(seconds.mean()) for name, seconds in whole.items()}
 show(fig, alt=f"Bars of four ranks' seconds at work and waiting, twice. Even: {step['even']:.2f} s a step, "
      f"{idle['even']:.0%} of it idle. Uneven: {step['uneven']:.2f} s, {idle['uneven']:.0%} idle.",

@@ -6,14 +6,14 @@ import math
 
 import torch
 
-from autograde.exercise import Draft, Law, case
+from autograde.exercise import Draft, case
 from autograde.exercises.shared import pick, randn
 
 exercise = Draft(
     "quantize_gradient",
     points=4,
     no_gradient="a gradient is quantized for its trip, and nobody trains through that",
-    dtypes=[torch.bfloat16],
+    dtypes=[],
     hints=[
         "How many steps is a number away from zero? Between two whole numbers, the noise decides.",
         "Pad x with zeros to whole blocks and view it as [blocks, block]; scale = largest size / (2**(bits - 1) - 1); "
@@ -26,10 +26,11 @@ exercise = Draft(
 
 @exercise.cases
 def gradient_cases(g):
-    def some(n, label, bits=None, block=None, scale=1.0, change=None):
+    def some(n, label, bits=None, block=None, scale=1.0, change=None, dtype=torch.float32):
         x = scale * randn(g, n) * torch.rand(n, generator=g)
         if change is not None:
             change(x)
+        x = x.to(dtype)
         given = {"bits": bits, "block": block}
         given = {name: value for name, value in given.items() if value is not None}
         return case(x, _clear(x, torch.rand(n, generator=g), **given), label=label, **given)
@@ -49,6 +50,8 @@ def gradient_cases(g):
     yield some(pick(g, 20, 30), "2 bits: -1, 0 and 1", bits=2, block=8)
     yield some(pick(g, 5, 9), "shorter than a block", scale=1e-6)
     yield some(1, "a single number")
+    yield some(pick(g, 90, 110), "x in bfloat16", dtype=torch.bfloat16)
+    yield some(pick(g, 9, 11), "x in float64", block=4, dtype=torch.float64)
     yield some(12, "very different blocks", block=4, change=lambda x: x[:4].mul_(1000))
 
 
@@ -106,12 +109,10 @@ def _near(out, one, call):
     return bool((off <= out[1].double().repeat_interleave(block)[: len(x)] * (1 + 1e-4)).all())
 
 
+@exercise.law("Codes are int8, scales float32")
 def _kinds(out, one, call):
     kinds = out[0].dtype, out[1].dtype
     return kinds == (torch.int8, torch.float32) or f"they are {kinds[0]} and {kinds[1]}"
-
-
-exercise.law(Law("Codes are int8, scales float32", _kinds, everywhere=True))
 
 
 def _quantize(x, noise, bits=8, block=64, levels=None, size=None, choose=None, whole=False):
@@ -186,6 +187,17 @@ def quantize_adds_noise(x, noise, bits=8, block=64):
 )
 def quantize_noise_and_round(x, noise, bits=8, block=64):
     return _quantize(x, noise, bits, block, choose=lambda y, u: (y + u).round())
+
+
+@exercise.mistake(
+    "the lot decides about the size, and the sign is put back at the end: unbiased as well, but not what is asked for",
+    hint="-1.3 lies between floor(y) = -2 and -1, and its fraction is 0.7: up, to -1, where noise < 0.7.",
+)
+def quantize_sizes(x, noise, bits=8, block=64):
+    def by_size(y, u):
+        return y.sign() * (y.abs().floor() + (u < y.abs() - y.abs().floor()))
+
+    return _quantize(x, noise, bits, block, choose=by_size)
 
 
 @exercise.mistake("every number is rounded down", hint="Up where noise < fraction, else down.")
