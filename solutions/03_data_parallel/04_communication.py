@@ -588,12 +588,12 @@ for kind, sent in zip(HOOKS, launch(lambda: list(map(one_step, HOOKS)), ranks=2)
 # the clock. Sleeping needs no core, so for once these seconds are real.
 #
 # The claim: work should be spread evenly, so that nobody waits. The same 0.48 seconds of work in all, twice: 0.12 on
-# each of four ranks, or 0.24 on one and 0.08 on the others. Other programs on this computer can only make a step longer,
-# so a repetition is the faster of two tries.
+# each of four ranks, or 0.24 on one and 0.08 on the others. Other programs can only make a step longer, so a repetition
+# is the faster of two tries.
 #
 # **Before the run:** the claim is *correct* if over five repetitions the uneven step is surely longer (95 % interval of
-# the difference above 0.05 s), *wrong* if it surely isn't (interval within ±0.05 s), else *imprecise*. Twice the work on
-# every rank is the control for the clock.
+# the difference above 0.05 s), *wrong* if it surely isn't (interval within ±0.05 s), else *imprecise*. Twice the work
+# on every rank is the control for the clock.
 
 # %% claim="D02.14"
 def steps_asleep(plans, repeats=5):

@@ -206,8 +206,8 @@ def diloco_rate_in_velocity(params, start, velocity, lr=0.7, momentum=0.9):
 
 
 @exercise.mistake(
-    "the velocity is averaged over the ranks as well, which is as many bytes again",
-    hint="All ranks have the same velocity already: they have all seen the same mean.",
+    "more than the parameters is averaged, such as the velocity or the start, which is as many bytes again",
+    hint="Velocity and start are the same on all ranks already: they have all seen the same means.",
 )
 def diloco_averages_velocity(params, start, velocity, lr=0.7, momentum=0.9):
     return _outer(params, start, [mean_over_ranks(v) for v in velocity], lr, momentum)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.distributed as dist
 
@@ -80,8 +82,8 @@ def _few_bytes(out, one, call):
     for r, messages in enumerate(out.traffic):
         sent = sum(m.bytes for m in messages)
         if not 0 < sent <= most:
-            numbers = gradient[0].numel()
-            return f"{one.label}: rank {r} sends {sent} bytes of {numbers} numbers; with k = {k} it is {most}"
+            kinds = " and ".join(f"{math.prod(m.shape)} {m.dtype}" for m in messages) or "nothing"
+            return f"{one.label}: rank {r} sends {kinds}, {sent} bytes; with k = {k} it is {most}"
     return True
 
 
