@@ -287,6 +287,15 @@ def powersgd_cold_start(matrix, q, residual):
 
 
 @exercise.mistake(
+    "the new q is made orthonormal before it comes back",
+    hint="It would do as a start of the next round, but p @ q.T is the approximation only as long as q has its length.",
+)
+def powersgd_straight_q(matrix, q, residual):
+    found, after, left = _round(matrix + residual, q)
+    return found, _orthonormal(after), left
+
+
+@exercise.mistake(
     "the old q is multiplied with p, not the new one", hint="approximation = p @ (new q).T; q was only a start."
 )
 def powersgd_old_q(matrix, q, residual):
