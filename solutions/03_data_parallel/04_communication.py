@@ -223,8 +223,9 @@ check(powersgd_round)
 
 # %% [markdown]
 # torch's DDP does this in a **communication hook**, a function that gets each bucket instead of the all-reduce. Beside
-# it, your function gets the same gradients, on two ranks and for six steps. (The hook starts plain: first so many
-# ordinary steps, 1,000 by default, so a short test of it may never compress at all.)
+# it, your function gets the same gradients, on two ranks and for six steps. (Two traps of the hook: it starts with
+# 1,000 ordinary steps by default, so a short test may never compress at all; and at rank 1 or 2 a gradient of zeros
+# becomes NaN, unless you give it `orthogonalization_epsilon=1e-8`.)
 
 # %% tags=["payoff"]
 def beside_torch(steps=6, rank=2):
@@ -579,7 +580,8 @@ for kind, sent in zip(HOOKS, launch(lambda: list(map(one_step, HOOKS)), ranks=2)
 
 # %% [markdown]
 # Clipping scales what has already arrived, and autocast leaves gradients as wide as their parameters. **Accumulation**
-# saves rounds only under `no_sync()`, as that chapter shows.
+# saves rounds only under `no_sync()`, as that chapter shows. (There is a `bf16_compress_hook`, too. It wants NCCL, so
+# without a GPU it isn't run here.)
 #
 # # 6. Who waits for whom
 #
