@@ -238,7 +238,8 @@ def conclude(found) -> dict:
     kinds = [free(found, ways, "SGD") for ways in (IMPORTANT, LOW_PRECISION)]
 
     def name(way, by):
-        return "".join(c if c.isalnum() else "_" for c in f"{way} {by}")
+        words = "".join(c if c.isalnum() else " " for c in f"{way} {by}").split()
+        return "_".join(words)
 
     arms = [(way, by) for by, ways in (("SGD", WAYS), ("Adam", ADAM_TOO)) for way in ways[1:]]
     return {
@@ -248,7 +249,7 @@ def conclude(found) -> dict:
             "shows_not": lost(found, "top 100 %", "SGD").within(-COUNTS, COUNTS),
         },
         "numbers": {
-            **{name(way, by): f"{lost(found, way, by).mean:+.2f}".replace("-", "−") for way, by in arms},
-            **{f"fewer_{name(way, '')}".rstrip("_"): f"{fewer(found, way):.0f}" for way in WAYS[1:]},
+            **{name(way, by): f"{round(lost(found, way, by).mean, 2) + 0.0:.2f}" for way, by in arms},
+            **{f"fewer_{name(way, '')}": f"{fewer(found, way):.0f}" for way in WAYS[1:]},
         },
     }

@@ -298,6 +298,21 @@ def topk_of_the_mean(gradient, residual, k):
     return mean_over_ranks(flat - left).view_as(gradient), left.view_as(gradient)
 
 
+@exercise.mistake("the results stay flat vectors", hint="Give them the gradient's shape again: .view(gradient.shape).")
+def topk_flat(gradient, residual, k):
+    mean, left = _round(gradient, gradient + residual, k)
+    return mean.flatten(), left.flatten()
+
+
+@exercise.mistake(
+    "the results are float32 where the gradient is float64",
+    hint="Values and results have the gradient's own dtype.",
+)
+def topk_in_float32(gradient, residual, k):
+    mean, left = _round(gradient.float(), (gradient + residual).float(), k)
+    return mean, left
+
+
 @exercise.mistake(
     "the residual of this step is written into the one that was given",
     hint="gradient and residual are not to be changed: .clone() before you write.",
