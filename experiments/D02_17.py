@@ -45,6 +45,8 @@ experiment = Experiment(
         "a short run": {"way": "top 1 %, feedback", "by": "SGD", "rate": 0.3, "steps": 200},
         **{f"{way}, SGD": {"way": way, "by": "SGD"} for way in WAYS},
         **{f"{way}, Adam": {"way": way, "by": "Adam"} for way in ADAM_TOO},
+        "everything, SGD, slower": {"way": "everything", "by": "SGD", "rate": 0.03},
+        "top 1 %, feedback, SGD, slower": {"way": "top 1 %, feedback", "by": "SGD", "rate": 0.03},
     },
     seeds=range(5),
     shows="random 1 %, SGD",

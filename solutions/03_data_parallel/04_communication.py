@@ -82,7 +82,7 @@ show(fig, alt="Left: share of a gradient's squared length against the share of i
 #
 # $$c = g + e, \qquad s = \text{top}_k(c), \qquad e' = c - s, \qquad \bar g = \tfrac1N\textstyle\sum_r s_r$$
 #
-# Each rank's $k$ entries stand elsewhere, so an all-reduce can't add them up on the way. An **all-gather** brings
+# Each rank's $k$ entries stand elsewhere, Two controls. can't add them up on the way. An **all-gather** brings
 # everybody's values and everybody's indices to every rank, and each adds up by itself.
 #
 # ### Exercise: average the k largest entries
@@ -491,9 +491,9 @@ for by, mark, shift, color in (("SGD", "o", -0.14, COLORS[0]), ("Adam", "D", 0.1
             right.plot(cost.mean, i + shift, mark, color=color, label=by if i == ways.index("PowerSGD") else None)
 right.axvline(0, color="#888888", linewidth=1)
 right.axvline(COUNTS, color="#444444", linestyle=":", label="what counts")
-right.set_yticks(range(len(ways)), [f"{way}  ({fewer(found, way):.0f} ×)" for way in ways])
+right.set_yticks(range(len(ways)), [f"{way}  ({fewer(found, way):.2g} ×)" for way in ways])
 right.invert_yaxis()
-right.set(xlabel="lost against everything, nats a letter", title="At the end (in brackets: bytes saved, as a factor)")
+right.set(xlabel="lost against everything, nats a letter", title="At the end (n ×: fewer bytes)")
 right.legend(loc="lower right")
 handles, names = left.get_legend_handles_labels()
 fig.legend(handles, names, loc="outside lower center", ncols=5)
@@ -510,8 +510,9 @@ verdict("D02.17", word, f"With SGD, free {told}. Top 1 % with and without feedba
         f"{pair['Adam']}.")
 
 # %% [markdown]
-# (A small network on letters, and four replicas: what a way costs in nats is this network's. What it sends in bytes is
-# arithmetic, and holds for yours.)
+# (A small network on letters, four replicas, and a short run: what a way costs in nats is this network's. The few
+# rounds that DiLoCo meets in are hard on its momentum, too. What a way sends in bytes is arithmetic, and holds for
+# yours.)
 #
 # ## The price grows, or it doesn't
 #

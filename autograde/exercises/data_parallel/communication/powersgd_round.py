@@ -286,6 +286,14 @@ def powersgd_cold_start(matrix, q, residual):
     return found, q.clone(), left
 
 
+@exercise.mistake("p comes back in the place of q", hint="The next round starts with q, [columns, r].")
+def powersgd_gives_p(matrix, q, residual):
+    m = matrix + residual
+    p = _orthonormal(mean_over_ranks(m @ q))
+    after = mean_over_ranks(m.T @ p)
+    return p @ after.T, p, m - p @ after.T
+
+
 @exercise.mistake(
     "the new q is made orthonormal before it comes back",
     hint="It would do as a start of the next round, but p @ q.T is the approximation only as long as q has its length.",
