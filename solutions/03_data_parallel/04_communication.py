@@ -466,6 +466,10 @@ from experiments.D02_17 import ADAM_TOO, COUNTS, IMPORTANT, LOW_PRECISION, RATES
 
 found = evidence("D02.17")
 print(found.again())
+lowest, slower = (found.interval(f"everything, SGD{also}", "loss").mean for also in ("", ", slower"))
+at_edge = sum(found.each(f"{way}, SGD", "rate")[0] == min(RATES["SGD"]) for way in WAYS)
+print(f"{at_edge} of {len(WAYS)} ways chose SGD's lowest rate, {min(RATES['SGD'])}. At 0.03 sending everything would end "
+      f"at {slower:.2f} instead of {lowest:.2f} nats.")
 STYLES = {
     "everything": (COLORS[6], "-"), "bfloat16": (COLORS[3], "--"), "int8": (COLORS[3], "-"),
     "top 1 %, feedback": (COLORS[0], "-"), "top 1 %": (COLORS[0], "--"), "random 1 %": (COLORS[0], ":"),
@@ -491,7 +495,8 @@ for by, mark, shift, color in (("SGD", "o", -0.14, COLORS[0]), ("Adam", "D", 0.1
             right.plot(cost.mean, i + shift, mark, color=color, label=by if i == ways.index("PowerSGD") else None)
 right.axvline(0, color="#888888", linewidth=1)
 right.axvline(COUNTS, color="#444444", linestyle=":", label="what counts")
-right.set_yticks(range(len(ways)), [f"{way}  ({fewer(found, way):.2g} ×)" for way in ways])
+right.set_yticks(range(len(ways)), [f"{way}  ({round(fewer(found, way), 0 if fewer(found, way) > 1 else 1):g} ×)"
+                                    for way in ways])
 right.invert_yaxis()
 right.set(xlabel="lost against everything, nats a letter", title="At the end (n ×: fewer bytes)")
 right.legend(loc="lower right")
