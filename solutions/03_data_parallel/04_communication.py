@@ -468,7 +468,7 @@ found = evidence("D02.17")
 print(found.again())
 lowest, slower = (found.interval(f"everything, SGD{also}", "loss").mean for also in ("", ", slower"))
 at_edge = sum(found.each(f"{way}, SGD", "rate")[0] == min(RATES["SGD"]) for way in WAYS)
-print(f"{at_edge} of {len(WAYS)} ways chose SGD's lowest rate, {min(RATES['SGD'])}. At 0.03 sending everything would end "
+print(f"{at_edge} of {len(WAYS)} ways chose SGD's lowest rate, {min(RATES['SGD'])}. At 0.03 everything would end "
       f"at {slower:.2f} instead of {lowest:.2f} nats.")
 STYLES = {
     "everything": (COLORS[6], "-"), "bfloat16": (COLORS[3], "--"), "int8": (COLORS[3], "-"),
