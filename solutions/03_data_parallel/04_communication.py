@@ -498,7 +498,7 @@ right.axvline(COUNTS, color="#444444", linestyle=":", label="what counts")
 right.set_yticks(range(len(ways)), [f"{way}  ({round(fewer(found, way), 0 if fewer(found, way) > 1 else 1):g} ×)"
                                     for way in ways])
 right.invert_yaxis()
-right.set(xlabel="lost against everything, nats a letter", title="At the end (n ×: fewer bytes)")
+right.set(xlabel="lost against everything, nats a letter", title="At the end (n ×: bytes saved)")
 right.legend(loc="lower right")
 handles, names = left.get_legend_handles_labels()
 fig.legend(handles, names, loc="outside lower center", ncols=5)
