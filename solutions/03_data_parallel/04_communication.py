@@ -82,7 +82,7 @@ show(fig, alt="Left: share of a gradient's squared length against the share of i
 #
 # $$c = g + e, \qquad s = \text{top}_k(c), \qquad e' = c - s, \qquad \bar g = \tfrac1N\textstyle\sum_r s_r$$
 #
-# Each rank's $k$ entries stand elsewhere, Two controls. can't add them up on the way. An **all-gather** brings
+# Each rank's $k$ entries stand elsewhere, so an all-reduce can't add them up on the way. An **all-gather** brings
 # everybody's values and everybody's indices to every rank, and each adds up by itself.
 #
 # ### Exercise: average the k largest entries
@@ -266,8 +266,8 @@ print("missed, and kept for later:", ", ".join(f"{o:.0%}" for o in off), "of mea
 # %% [markdown]
 # # 3. Fewer digits
 #
-# A number in float32 has 24 binary digits. Eight bits, **int8**, hold 255 levels and a sign. Rounding to the nearest
-# level seems the natural thing. But look what happens to a number that is 0.3 of a step, again and again:
+# A number in float32 has 24 binary digits. Eight bits, **int8**, hold the 255 levels from -127 to 127. Rounding to the
+# nearest seems the natural thing. But look what happens to a number that is 0.3 of a step, again and again:
 
 # %% tags=["demo"]
 dice = torch.Generator().manual_seed(0)
@@ -818,8 +818,8 @@ show(fig, alt=f"Bars of the fullest rank's load as a multiple of an even share, 
 #
 # # What you can say now
 #
-# * **Fewer bytes**: 16-bit gradients halve them, though large runs may keep the sums in float32 (Llama 3 did, Dubey et
-#   al. 2024, arXiv:2407.21783). Top-k and PowerSGD send a few percent, and live on error feedback. Codes of 8 bits need
+# * **Fewer bytes**: 16-bit gradients halve them, though large runs may keep the sums in float32 (Llama 3 did, Grattafiori
+#   et al. 2024, arXiv:2407.21783). Top-k and PowerSGD send a few percent, and live on error feedback. Codes of 8 bits need
 #   unbiased rounding or feedback, and two hops instead of an all-reduce.
 # * **What adds up on the way scales**: sums (bfloat16, PowerSGD, DiLoCo) cost a rank the same on a thousand ranks. What
 #   must be gathered (top-k) grows with them.
