@@ -818,9 +818,9 @@ show(fig, alt=f"Bars of the fullest rank's load as a multiple of an even share, 
 #
 # # What you can say now
 #
-# * **Fewer bytes**: 16-bit gradients halve them, though large runs may keep the sums in float32 (Llama 3 did, Grattafiori
-#   et al. 2024, arXiv:2407.21783). Top-k and PowerSGD send a few percent, and live on error feedback. Codes of 8 bits need
-#   unbiased rounding or feedback, and two hops instead of an all-reduce.
+# * **Fewer bytes**: 16-bit gradients halve them, though large runs may keep the sums in float32 (Llama 3 did,
+#   Grattafiori et al. 2024, arXiv:2407.21783). Top-k and PowerSGD send a few percent, and live on error feedback. Codes
+#   of 8 bits need unbiased rounding or feedback, and two hops instead of an all-reduce.
 # * **What adds up on the way scales**: sums (bfloat16, PowerSGD, DiLoCo) cost a rank the same on a thousand ranks. What
 #   must be gathered (top-k) grows with them.
 # * **Less often**: local SGD and DiLoCo divide the bytes by $H$, and the rounds too, which no compression of a step
