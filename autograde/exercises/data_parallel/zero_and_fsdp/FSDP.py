@@ -26,7 +26,7 @@ exercise = Draft(
     ranks=True,
     forbid=["torch.distributed.fsdp", "torch.nn.parallel.distributed"],
     limit=4.0,
-    dtypes=[torch.float64],
+    dtypes=[],
     strides=False,
     hints=[
         "Four moments: built (cut, keep the part), forward (gather, use, free), backward begins (gather again), backward "
@@ -47,17 +47,17 @@ SMALL = 64  # numbers: activations have fewer, parts and whole units have more
 
 @exercise.cases
 def fsdp_cases(g):
-    def some(world, units, label, steps=2, micro=1, tokens=None, **options):
+    def some(world, units, label, steps=2, micro=1, tokens=None, dtype=torch.float32, **options):
         size = sum(p.numel() for unit in units for p in _unit(unit, torch.float32).parameters())
         shape = (steps, world, micro, 2)
-        x = torch.randint(tokens, shape, generator=g) if tokens else randn(g, *shape, units[0][0][1])
-        return case(units, randn(g, size) / 4, x, ranks=world, label=label, **options)
+        x = torch.randint(tokens, shape, generator=g) if tokens else randn(g, *shape, units[0][0][1]).to(dtype)
+        return case(units, (randn(g, size) / 4).to(dtype), x, ranks=world, label=label, **options)
 
     a, b = pick(g, 15, 17), pick(g, 20, 23)
     mlp = [["Linear", a, b], ["Tanh"], ["Linear", b, a]]
     yield some(2, [mlp, mlp, mlp], "three units on two ranks, two steps")
     yield some(3, [[["Embedding", b, a]], mlp, mlp], "an embedding first, three ranks", tokens=b)
-    yield some(2, [mlp, mlp, mlp], "two micro-batches, whose gradients add up", steps=1, micro=2)
+    yield some(2, [mlp, mlp, mlp], "two micro-batches, whose gradients add up", steps=1, micro=2, dtype=torch.float64)
     yield some(4, [mlp, [["Linear", a, b]], [["Linear", b, a]]], "units of other sizes on four ranks", steps=1)
     yield some(2, [mlp, mlp, mlp], "a keyword for every unit", gain=0.5)
 
@@ -126,6 +126,7 @@ def train_units(FSDP, units, start, x, gain=None):
     `units[u]` lists the layers of a unit, `start` fills their parameters; `x` is [steps, ranks, micro-batches, rows, …].
     """
     import gc
+    import time
 
     import torch
     import torch.distributed as dist
@@ -157,7 +158,7 @@ def train_units(FSDP, units, start, x, gain=None):
             sizes = [torch.UntypedStorage._new_with_weak_ptr(ref.cdata).nbytes() for ref in alive]
             return sum(size for size in sizes if size >= small)
 
-    rank, forward, backward = dist.get_rank(), [], []
+    rank, forward, backward, patience = dist.get_rank(), [], [], [80]
     scale, steps = Scale(), [[rows.clone() for rows in step] for step in x[:, rank]]
     gc.freeze()  # what was there before needn't be looked through each time
 
@@ -171,7 +172,7 @@ def train_units(FSDP, units, start, x, gain=None):
     class Unit(nn.Sequential):
         def forward(self, x, gain=1):
             out = super().forward(x)
-            forward.append(scale.held())
+            forward.append(scale.held() - held_gradients())
             return out * gain
 
     class Mark(torch.autograd.Function):
@@ -181,12 +182,20 @@ def train_units(FSDP, units, start, x, gain=None):
 
         @staticmethod
         def backward(ctx, grad):
-            backward.append(scale.held() - held_gradients())
+            backward.append(settled(largest))
             return grad
 
     def held_gradients():
-        grads = [p.grad for p in net.parameters() if p.grad is not None]
+        grads = [p.grad for p in net.parameters() if p.grad is not None] if net is not None else []
         return sum(g.untyped_storage().nbytes() for g in grads)
+
+    def settled(more=0):
+        """What is held, without gradients. gloo's threads let go of a tensor a moment after the collective is done."""
+        expected = sum(p.untyped_storage().nbytes() for p in net.parameters()) + more
+        while (held := scale.held() - held_gradients()) > expected and patience[0]:
+            patience[0] -= 1
+            time.sleep(0.0015)
+        return held
 
     def run(rows):
         hidden = rows.clone().requires_grad_(torch.is_grad_enabled()) if rows.is_floating_point() else rows
@@ -198,6 +207,7 @@ def train_units(FSDP, units, start, x, gain=None):
 
     options = {} if gain is None else {"gain": gain}
     found = {"outputs": [], "input gradients": [], "part gradients": [], "between": [], "after": []}
+    net = None
     with scale:
         values, wrapped = start.clone(), []
         for layers in units:
@@ -209,7 +219,8 @@ def train_units(FSDP, units, start, x, gain=None):
         net = nn.ModuleList(wrapped)
         del unit, p, values, wrapped
         gc.collect()
-        found["built"] = scale.held()
+        largest = max(sum(p.untyped_storage().nbytes() for p in u.parameters()) for u in net) * dist.get_world_size()
+        found["built"] = settled()
         found["sizes"] = [[p.numel() for p in unit.parameters()] for unit in net]
         optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
         for step in steps:
@@ -217,13 +228,13 @@ def train_units(FSDP, units, start, x, gain=None):
             for rows in step:
                 first, out = run(rows)
                 gc.collect()
-                found["between"].append(scale.held() - held_gradients())
+                found["between"].append(settled())
                 out.square().mean().backward()
                 outputs.append(noted(out))
                 found["input gradients"].append(noted(first.grad))
                 del out
                 gc.collect()
-                found["after"].append(scale.held() - held_gradients())
+                found["after"].append(settled())
             found["outputs"].append(outputs)
             found["part gradients"] += [noted(u.part.grad) for u in net]
             optimizer.step()
@@ -231,7 +242,7 @@ def train_units(FSDP, units, start, x, gain=None):
         with torch.no_grad():
             last = run(steps[0][0])[1]
         gc.collect()
-        found["between"].append(scale.held())
+        found["between"].append(settled())
     gc.unfreeze()
     ends = {"parts": [noted(unit.part) for unit in net], "without a graph": last}
     return found | ends | {"forward": forward, "backward": backward}
@@ -282,16 +293,21 @@ def _one_whole(out, one, call):
 @exercise.law("Each unit sends its part twice by all_gather, and its gradient once by reduce_scatter", essential=True)
 def _what_is_sent(out, one, call):
     steps, world, micro = one.args[2].shape[:3]
-    wholes = _wholes(one)
-    passes = steps * micro
-    need = [w // world for w in wholes] * (2 * passes + 1), wholes * passes
+    wholes, passes = _wholes(one), steps * micro
+    parts = [w // world for w in wholes]
+    need = parts * (2 * passes + 1), wholes * passes
+    # The backward pass of a table doesn't read it: it need not be gathered again.
+    looked_up = [w for w, layers in zip(parts, one.args[0], strict=True) if layers[0][0] == "Embedding"]
+    fewer = sorted(need[0])
+    for w in looked_up * passes:
+        fewer.remove(w)
     for r, messages in enumerate(out.traffic):
         other = {m.op for m in messages} - GATHERS - SCATTERS
         if other:
             return f"rank {r} calls {', '.join(sorted(other))} as well"
         for ops, sizes in zip((GATHERS, SCATTERS), need, strict=True):
             found = sorted(m.bytes for m in messages if m.op in ops)
-            if found != sorted(sizes):
+            if found != sorted(sizes) and not (ops is GATHERS and found == fewer):
                 told = f"{len(found)} times with {sent(messages, ops)} bytes, and should {len(sizes)} times"
                 return f"{one.label}: rank {r} calls {min(ops)} {told} with {sum(sizes)}"
     return True

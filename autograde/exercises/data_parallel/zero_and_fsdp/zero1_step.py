@@ -166,6 +166,9 @@ def _what_is_sent(out, one, call):
 
 @exercise.law("All ranks end with the same bits")
 def _same_bits(out, one, call):
+    start = torch.cat([w.flatten() for w in one.args[0]]).float()
+    if torch.equal(out[0]["params"][-1], start):
+        return "the parameters are what they were"
     return all(torch.equal(out[0]["params"], r["params"]) for r in out)
 
 
