@@ -29,9 +29,9 @@ exercise = Draft(
     dtypes=[],
     strides=False,
     hints=[
-        "Four moments: built (cut, keep the part), forward (gather, use, free), backward begins (gather again), backward "
+        "Four moments: built (cut, keep the part), forward (gather, use, free), backward begins (gather again), and "
         "ends (reduce-scatter, free). An autograd.Function can gather in forward and reduce-scatter in backward.",
-        "torch.func.functional_call(module, {name: tensor}, args, kwargs) runs a module on tensors that aren't its own; "
+        "torch.func.functional_call(module, {name: tensor}, args, kwargs) runs a module on tensors not its own; "
         "module.to('meta') makes its own parameters weigh nothing. Then either give back the memory of the gathered "
         "vector with full.untyped_storage().resize_(0) and fill it again in a hook on the output, or compute forward "
         "once more in a Function's backward.",
@@ -123,7 +123,7 @@ def unsharded(units, start, x, gain=None):
 def train_units(FSDP, units, start, x, gain=None):
     """Wrap units, train them on this rank's rows, and weigh on the way all large tensors that are alive.
 
-    `units[u]` lists the layers of a unit, `start` fills their parameters; `x` is [steps, ranks, micro-batches, rows, …].
+    `units[u]` lists the layers of a unit, `start` fills their parameters; `x` is [steps, ranks, micro, rows, …].
     """
     import gc
     import time
@@ -266,7 +266,7 @@ def _weighed(one):
     return sum(wholes) // one.args[2].shape[1], max(wholes)
 
 
-@exercise.law("A rank holds its parts and nothing else: before, between forward and backward, afterwards", essential=True)
+@exercise.law("A rank holds its parts alone: before, between forward and backward, and after", essential=True)
 def _holds_parts(out, one, call):
     parts, _ = _weighed(one)
     moments = {"after FSDP(module)": "built", "between forward and backward": "between", "after backward": "after"}

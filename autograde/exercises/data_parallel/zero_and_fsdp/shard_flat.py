@@ -225,7 +225,7 @@ def padded_with_garbage(tensors, rank, world):
     return _part(torch.cat([flat, flat.new_full((size * world - len(flat),), 3e8)]), rank, size)
 
 
-@exercise.mistake("the part is always float32", hint="Keep the dtype of the tensors: new_zeros takes it from its owner.")
+@exercise.mistake("the part is always float32", hint="Keep the tensors' dtype: new_zeros takes it from its owner.")
 def in_float32(tensors, rank, world):
     return by_rows([t.float() for t in tensors], rank, world)
 

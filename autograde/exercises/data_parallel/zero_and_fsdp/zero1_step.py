@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import nn
 
 from autograde.exercise import Draft, case
-from autograde.exercises.data_parallel.shared import agree, agree_first_on, place
+from autograde.exercises.data_parallel.shared import agree_first_on, place
 from autograde.exercises.data_parallel.zero_and_fsdp.shared import (
     GATHERS,
     SCATTERS,
@@ -190,7 +190,8 @@ def _norm_of_all(grad):
 
 
 def _store(params, flat):
-    for p, values in zip(params, flat[: sum(p.numel() for p in params)].split([p.numel() for p in params]), strict=True):
+    sizes = [p.numel() for p in params]
+    for p, values in zip(params, flat[: sum(sizes)].split(sizes), strict=True):
         p.data.copy_(values.view_as(p))
 
 

@@ -93,7 +93,8 @@ def backward_with_hooks(zero2_hooks, weights, owners, x, tied=False, frozen=()):
     left = sum(p.grad is not None for p in params)
     tensors = [t for t in held.values() if isinstance(t, torch.Tensor)]
     told = {"alive": alive, "left": left, "kept": kept, "extra": sorted(set(held) - set(range(len(params))))}
-    told |= {"bytes": sum(t.untyped_storage().nbytes() for t in tensors), "graph": any(t.requires_grad for t in tensors)}
+    told |= {"bytes": sum(t.untyped_storage().nbytes() for t in tensors)}
+    told |= {"graph": any(t.requires_grad for t in tensors)}
     return {"held": [held.get(i) for i in range(len(params))]} | told
 
 
