@@ -274,8 +274,8 @@ print("a weight of three rows under fully_shard:", [list(r[3]) for r in cuts])
 def shard_flat(tensors, rank, world):
     """A rank's part of some tensors: flattened, joined, padded with zeros, cut.
 
-    tensors: list of tensors (parameters among them) of one floating-point dtype and of any
-             shapes, 0-dim and empty ones included; together at least one number
+    tensors: list of contiguous tensors (parameters among them) of one floating-point dtype and
+             of any shapes, 0-dim and empty ones included; together at least one number
     rank:    0 … world - 1
     All numbers in the order of the list (each tensor row by row, as flatten() has them) make
     one vector of `total` numbers. A part has size = ceil(total / world) numbers: part r has

@@ -15,6 +15,7 @@ from autograde.judging.comparing import compare
 exercise = Draft(
     "shard_flat",
     points=3,
+    strides=False,
     no_gradient="a rank's part is what it stores: no graph leads through it",
     hints=[
         "One long vector of all numbers first. How many zeros are missing to a multiple of `world`?",
@@ -38,8 +39,6 @@ def flat_cases(g):
     yield case([randn(g, 2, k, d)], 0, 1, label="one rank, one tensor")
     yield case([randn(g, 2 * k)], 1, 2, label="one vector that divides evenly")
     yield case([randn(g), randn(g, 0, d), randn(g, d, 3)], 0, 2, label="a scalar and an empty tensor")
-    wide = randn(g, d + 3, h).t()
-    yield case([wide, randn(g, h)], 1, 2, label="a transposed weight")
     yield case([randn(g, 40, 50), randn(g, pick(g, 11, 17))], pick(g, 1, 6), 8, label="large")
 
 
@@ -58,7 +57,7 @@ def cut_and_go_on(shard_flat, tensors, rank, world):
     import torch
     from torch import nn
 
-    parameters = [nn.Parameter(t.clone(memory_format=torch.preserve_format)) for t in tensors]
+    parameters = [nn.Parameter(t.clone()) for t in tensors]
     part = shard_flat(parameters, rank, world)
     with torch.no_grad():
         for p in parameters:
@@ -240,9 +239,32 @@ def with_a_graph(tensors, rank, world):
     return _part(torch.cat([flat, flat.new_zeros(size * world - len(flat))]), rank, size)
 
 
+@exercise.mistake("the parts are numbered from the end", hint="Part 0 holds the first numbers.")
+def from_the_end(tensors, rank, world):
+    return by_rows(tensors, world - 1 - rank, world)
+
+
+@exercise.mistake("the tensors are joined in reverse order", hint="The order of the list.")
+def in_reverse(tensors, rank, world):
+    return by_rows(tensors[::-1], rank, world)
+
+
+@exercise.mistake("the part is a table of one row", hint="A vector is asked for: index the row, don't slice it.")
+def one_row(tensors, rank, world):
+    return by_rows(tensors, rank, world)[None]
+
+
 @exercise.mistake(
-    "numbers are taken as they lie in memory, whatever the tensor's strides",
-    hint="flatten() walks through rows and columns. A transposed weight lies in memory in another order.",
+    "a number of padding is added where none is missing", hint="A multiple of `world` needs no padding: round up."
 )
-def as_in_memory(tensors, rank, world):
-    return by_rows([t.detach().as_strided((t.numel(),), (1,)) for t in tensors], rank, world)
+def one_too_many(tensors, rank, world):
+    flat = torch.cat([t.detach().flatten() for t in tensors])
+    size = len(flat) // world + 1
+    return _part(torch.cat([flat, flat.new_zeros(size * world - len(flat))]), rank, size)
+
+
+@exercise.mistake("the padding repeats the last number", hint="The padding must not weigh anything: zeros.")
+def padded_with_the_last(tensors, rank, world):
+    flat = torch.cat([t.detach().flatten() for t in tensors])
+    size = share(len(flat), world)
+    return _part(torch.cat([flat, flat[-1:].expand(size * world - len(flat))]), rank, size)

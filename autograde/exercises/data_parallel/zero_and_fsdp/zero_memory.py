@@ -15,6 +15,7 @@ from autograde.exercises.shared import pick
 exercise = Draft(
     "zero_memory",
     points=2,
+    strict=True,
     no_gradient="bytes are plain numbers",
     hints=[
         "Three kinds of states. Which of them are cut at stage 1, at stage 2, at stage 3?",
@@ -98,6 +99,31 @@ exercise.mistake(
 
 exercise.mistake("nothing is cut at any stage", hint="From stage 1 on a rank holds a part of the states.")(
     _memory(lambda kind, stage: False)
+)
+
+exercise.mistake("stages 2 and 3 cut no more than stage 1", hint="Each stage cuts one kind more.")(
+    _memory(lambda kind, stage: stage > 0 and kind == 0)
+)
+
+exercise.mistake(
+    "gradients and parameters are taken for one another: stage 2 cuts the parameters, stage 3 the gradients, too",
+    hint="Stage 2 cuts gradients, which live for one step; parameters are needed in every layer and come last.",
+)(_memory(lambda kind, stage: stage > (0, 2, 1)[kind]))
+
+exercise.mistake(
+    "the optimizer's states take 8 bytes if nothing is said, without the master copy",
+    hint="Adam's two moments and the float32 copy of the parameter: 12.",
+)(
+    lambda numbers, ranks, stage, param=2, grad=2, state=8: _memory()(numbers, ranks, stage, param, grad, state)
+)
+
+exercise.mistake(
+    "a part is one number too long where the numbers divide evenly",
+    hint="Round up, which changes nothing where there is no rest: -(-numbers // ranks).",
+)(_memory(part=lambda numbers, ranks: numbers // ranks + 1))
+
+exercise.mistake("the result is a float", hint="Bytes are whole numbers: // instead of /, or math.ceil.")(
+    lambda *args, **kwargs: float(_memory()(*args, **kwargs))
 )
 
 exercise.mistake("stage 0 is cut, too", hint="Stage 0 is plain data parallelism: everything on every rank.")(
