@@ -207,7 +207,7 @@ for stage in range(4):
     right.plot([i + 0.1 * stage - 0.15 for i, _ in fits], [n for _, n in fits], "os^D"[stage], color=COLORS[stage],
                markersize=9, label=f"stage {stage}")
 right.set(yscale="log", xticks=range(len(MODELS)), xticklabels=[m.replace(" 3.1", "") for m in MODELS],
-          xlim=(-0.5, 3.5), ylabel="ranks at least", title="States in 60 GB: a missing mark fits on no number")
+          xlim=(-0.5, 3.5), ylabel="ranks at least", title=f"Whose states fit on {ranks[-1]:,} ranks or fewer")
 right.set_yticks([1, 2, 8, 32, 128], ["1", "2", "8", "32", "128"])
 right.legend()
 show(fig, f"Left: bars of {', '.join(f'{b:.1f}' for b in ours)} GB for stages 0 to 3. Right: ranks needed, "
@@ -742,9 +742,9 @@ verdict("D02.7", "correct" if len(fit) == len(PUBLISHED) else "wrong" if not fit
         f"instead of {sum(alone[1]) / numbers:.0f}.")
 
 # %% [markdown]
-# So DDP is the standard up to what fits. Beyond that, FSDP2 and ZeRO are data parallel too, and carry on.
+# ### Yours in the same run
 #
-# Your own FSDP in the same run: embeddings, blocks, norm and head are units, AdamW steps the parts.
+# Embeddings, blocks, norm and head are units, and AdamW steps the parts.
 
 # %% tags=["payoff"]
 def your_fsdp():
@@ -890,9 +890,10 @@ verdict("D02.10", "correct" if off < 1e-3 and all(less[1:]) else "imprecise" if 
         + f". (Stage 0 holds {deepspeed_found.interval('stage 0', 'held').mean / whole:.2f} x one process's bytes.)")
 
 # %% [markdown]
-# Half of everything would be 50 %. But here everything is float32: DeepSpeed's master copy of a rank's part comes on
-# top of the parameters, and its buckets are a visible share of a model so small. In bfloat16 the copy is among the 16
-# bytes.
+# ### Why it isn't simply half
+#
+# Here everything is float32: DeepSpeed's master copy of a rank's part comes on top of the parameters, and its buckets
+# are a visible share of a model so small. In bfloat16 the copy is among the 16 bytes.
 #
 # DeepSpeed is no part of the course's own installation. Where it is there, the next cell runs its stage 3 before your
 # eyes.

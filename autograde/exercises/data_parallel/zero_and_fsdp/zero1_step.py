@@ -412,6 +412,11 @@ _mistake(
     clear=_not_cleared,
 )
 _mistake(
+    "nothing is cleared after the step",
+    "Set .grad to None for all of params and for part.",
+    clear=lambda self, params, part: None,
+)
+_mistake(
     "the part keeps its gradient after the step",
     "Set part.grad to None as well.",
     clear=lambda self, params, part: [setattr(p, "grad", None) for p in params],

@@ -308,6 +308,48 @@ exercise.mistake(
 )(_as_function(_AtTheEnd))
 
 
+def _divided_again(self, held, i, grad, owner):
+    if dist.get_rank() == owner:
+        held[i] = (held[i] + grad) / dist.get_world_size() if i in held else grad / dist.get_world_size()
+
+
+_mistake(
+    "each pass divides what is held as well as what has come",
+    "Divide the new gradient, then add it to what is there.",
+    mean=lambda self, grad: grad,
+    keep=_divided_again,
+)
+
+
+class _OwnerFrees(_Hooks):
+    """Elsewhere .grad stays."""
+
+    def hook(self, i, owner, held):
+        def arrived(p):
+            grad = p.grad.clone()
+            dist.reduce(grad, owner)
+            self.keep(held, i, self.mean(grad), owner)
+            if dist.get_rank() == owner:
+                p.grad = None
+
+        return arrived
+
+
+exercise.mistake(
+    "only the owner frees its .grad", hint="The other ranks have even less use for it: p.grad = None on every rank."
+)(_as_function(_OwnerFrees))
+
+
+def _mean_of_passes(self, held, i, grad, owner):
+    if dist.get_rank() == owner:
+        held[i] = (held[i] + grad) / 2 if i in held else grad
+
+
+_mistake(
+    "the passes are averaged instead of added up",
+    "Gradients of micro-batches add up, as in .grad; who wants a mean scales the losses.",
+    keep=_mean_of_passes,
+)
 _mistake(
     "everything goes to rank 0",
     "Each gradient has its owner: owners[i].",
