@@ -113,9 +113,7 @@ exercise.mistake(
 exercise.mistake(
     "the optimizer's states take 8 bytes if nothing is said, without the master copy",
     hint="Adam's two moments and the float32 copy of the parameter: 12.",
-)(
-    lambda numbers, ranks, stage, param=2, grad=2, state=8: _memory()(numbers, ranks, stage, param, grad, state)
-)
+)(lambda numbers, ranks, stage, param=2, grad=2, state=8: _memory()(numbers, ranks, stage, param, grad, state))
 
 exercise.mistake(
     "a part is one number too long where the numbers divide evenly",
