@@ -36,8 +36,8 @@ from labkit.train_ddp import CharGPT, Windows, loss_of
 # %% [markdown]
 # ## Sixteen bytes a parameter
 #
-# What does a rank hold, besides activations? In mixed precision with Adam, for each parameter (ZeRO paper, section
-# 3.1):
+# What does a rank hold, besides activations? In mixed precision with Adam, for each parameter (Rajbhandari et al.
+# 2020, *ZeRO*, arXiv:1910.02054):
 #
 # $$\underbrace{2}_{\text{parameter, 16 bits}}+\underbrace{2}_{\text{gradient, 16 bits}}+
 # \underbrace{4+4+4}_{\text{master copy, two moments, 32 bits}}=16\ \text{bytes}$$
@@ -183,8 +183,9 @@ def zero_memory(numbers, ranks, stage, param=2, grad=2, state=12):
 check(zero_memory)
 
 # %% [markdown]
-# Your function against the paper's table (figure 1 of arXiv:1910.02054: 7.5 billion parameters, 64 ranks), and on
-# models of today: how many GPUs of 80 GB does each stage need, if states may fill 60 GB of them?
+# Your function against the ZeRO paper's own numbers (7.5 billion parameters, 64 ranks), and on models of today: how
+# many GPUs of 80 GB does each stage need, if states may fill 60 GB of each? Where a mark is missing, no number will
+# do.
 
 # %% tags=["payoff"]
 PAPER = [120, 31.4, 16.6, 1.9]
