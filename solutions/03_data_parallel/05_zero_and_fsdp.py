@@ -860,6 +860,9 @@ for what, came in here.items():
 # The claim is **correct** if every stage's losses are those of one process (within 0.001) and stages 1 to 3 hold less
 # than 95 % of stage 0's bytes; **wrong** if none does; else **imprecise**. The control: stage 0 itself must hold what
 # one process holds.
+#
+# Don't expect half on two ranks. Here everything is float32: DeepSpeed keeps a master copy of a rank's part *beside* the
+# parameters, and its buckets weigh something in a model so small. In bfloat16 the copy is among the 16 bytes.
 
 # %% claim="D02.10"
 deepspeed_found = evidence("D02.10")
@@ -891,10 +894,9 @@ verdict("D02.10", "correct" if off < 1e-3 and all(less[1:]) else "imprecise" if 
         + f". (Stage 0 holds {deepspeed_found.interval('stage 0', 'held').mean / whole:.2f} x one process's bytes.)")
 
 # %% [markdown]
-# ### Why it isn't simply half
+# Now yours, if you have it.
 #
-# Here everything is float32: DeepSpeed's master copy of a rank's part comes on top of the parameters, and its buckets
-# are a visible share of a model so small. In bfloat16 the copy is among the 16 bytes.
+# ### DeepSpeed before your eyes
 #
 # DeepSpeed is no part of the course's own installation. Where it is there, the next cell runs its stage 3 before your
 # eyes.
