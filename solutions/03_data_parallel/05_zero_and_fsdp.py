@@ -861,8 +861,8 @@ for what, came in here.items():
 # than 95 % of stage 0's bytes; **wrong** if none does; else **imprecise**. The control: stage 0 itself must hold what
 # one process holds.
 #
-# Don't expect half on two ranks. Here everything is float32: DeepSpeed keeps a master copy of a rank's part *beside* the
-# parameters, and its buckets weigh something in a model so small. In bfloat16 the copy is among the 16 bytes.
+# Don't expect half on two ranks. Here everything is float32: DeepSpeed keeps a master copy of a rank's part *beside*
+# the parameters, and its buckets weigh something in a model so small. In bfloat16 the copy is among the 16 bytes.
 
 # %% claim="D02.10"
 deepspeed_found = evidence("D02.10")
