@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import torch
-
 from autograde.exercise import Draft, case
 from autograde.exercises.data_parallel.scaling.shared import (
     attention_weights,
@@ -43,54 +41,31 @@ def models(g):
     yield case(big | {"experts": 1, "active": 1, "vocab": 128256}, 8192, label="three layers of a 405B")
 
 
-def _layer(x, model):
-    """One layer of matrix products, on tensors without memory."""
+def _products(model, seq):
+    """Shapes [rows, inner], [inner, columns] of a layer's products, and how many of each there are."""
     wide, narrow = (model[name] * model["head_dim"] for name in ("heads", "kv_heads"))
-
-    def weight(rows, cols):
-        return torch.empty(rows, cols, device="meta", requires_grad=True)
-
-    q = x @ weight(model["hidden"], wide)
-    k, v = (x @ weight(model["hidden"], narrow) for _ in range(2))
-    q, k, v = (t.reshape(len(x), -1, model["head_dim"]).transpose(0, 1) for t in (q, k, v))
-    k, v = (t.repeat_interleave(model["heads"] // model["kv_heads"], 0) for t in (k, v))
-    mixed = torch.bmm(torch.bmm(q, k.transpose(1, 2)), v).transpose(0, 1).reshape(len(x), wide)
-    x = x + mixed @ weight(wide, model["hidden"])
-    for _ in range(model["active"]):
-        inner = x @ weight(model["hidden"], model["ffn"])
-        if model["matrices"] == 3:
-            inner = inner * (x @ weight(model["hidden"], model["ffn"]))
-        x = x + inner @ weight(model["ffn"], model["hidden"])
-    return x
+    projections = [((seq, model["hidden"]), (model["hidden"], n), 1) for n in (wide, narrow, narrow)]
+    scores = ((seq, model["head_dim"]), (model["head_dim"], seq), model["heads"])
+    mixing = ((seq, seq), (seq, model["head_dim"]), model["heads"])
+    inner = ((seq, model["hidden"]), (model["hidden"], model["ffn"]), (model["matrices"] - 1) * model["active"])
+    outer = ((seq, model["ffn"]), (model["ffn"], model["hidden"]), model["active"])
+    return [*projections, scores, mixing, ((seq, wide), (wide, model["hidden"]), 1), inner, outer]
 
 
 @exercise.oracle
 def counted_by_torch(model, seq, recompute=False):
-    """torch's own formulas for the operators of both passes. (Its FlopCounterMode imports a compiler.)"""
-    from torch.utils.flop_counter import flop_registry
+    """Every product of a forward and a backward pass, with the formula of torch's own counter."""
+    from torch.utils.flop_counter import mm_flop
 
-    from labkit.modes import Listener
+    def both(a, b):
+        (rows, inner), (_, columns) = a, b
+        return mm_flop(a, b), mm_flop((rows, columns), (columns, inner)) + mm_flop((inner, rows), (rows, columns))
 
-    total = 0
-
-    class Counter(Listener):
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            nonlocal total
-            out = func(*args, **(kwargs or {}))
-            if func.overloadpacket in flop_registry:
-                total += flop_registry[func.overloadpacket](*args, **(kwargs or {}), out_val=out)
-            return out
-
-    x = torch.empty(seq, model["hidden"], device="meta", requires_grad=True)
-    with Counter():
-        h = x
-        for _ in range(model["layers"]):
-            h = _layer(h, model)
-            if recompute:
-                with torch.no_grad():
-                    _layer(h, model)
-        logits = h @ torch.empty(model["hidden"], model["vocab"], device="meta", requires_grad=True)
-        logits.sum().backward()
+    total = sum(both((seq, model["hidden"]), (model["hidden"], model["vocab"])))
+    for _ in range(model["layers"]):
+        for a, b, count in _products(model, seq):
+            forward, backward = both(a, b)
+            total += count * ((2 if recompute else 1) * forward + backward)
     return total
 
 
