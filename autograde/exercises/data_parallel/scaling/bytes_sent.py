@@ -42,6 +42,7 @@ def sent(g):
     yield some("ZeRO 3", grouped(g, layers=4), dp=3, cp=2, zero=3, pp=2, micro_batches=4)
     yield some("experts", mixture(g, active=3), dp=8, ep=4, micro_batch=2, micro_batches=3)
     yield some("experts, ZeRO 3, computed again", mixture(g), dp=3, cp=4, ep=6, tp=2, zero=3, recompute=True)
+    yield some("an expert-parallel degree, and one expert", dense(g), dp=4, ep=2)
     yield some("every expert on every rank", mixture(g), dp=3)
     yield some("all at once", mixture(g, layers=5), tp=2, pp=2, dp=2, cp=2, ep=2, chunks=2, zero=1, micro_batches=6)
 

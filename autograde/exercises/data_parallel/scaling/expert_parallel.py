@@ -46,7 +46,7 @@ def routed(g):
 
     yield some(2, [5, 3], "two ranks, two experts a token", k=2)
     full = torch.tensor([[[0, 1]] * 2 + [[1, 3]] * 3 + [[2, 0]], [[1, 2]] * 4 + [[3, 1]] + [[0, 1]]])
-    yield some(2, [6, 5], "two ranks, experts that are full", k=2, capacity=2, chosen=full)
+    yield some(2, [6, 5], "two ranks, experts that are full", k=2, capacity=3, chosen=full)
     yield some(3, [4, 1, 6], "three ranks, one expert on each", mine=1)
     yield some(3, [3, 5, 4], "three ranks, nobody wants the last one's", k=2, chosen=_skewed(g, 3, 5))
     yield some(4, [3, 6, 2, 5], "four ranks, three experts a token, full", k=3, capacity=2)
@@ -244,6 +244,9 @@ exercise.mistake("the capacity is ignored", hint="An expert takes at most `capac
 )
 exercise.mistake("an expert takes one copy more than its capacity", hint="At most `capacity`.")(
     _wrong(kept=lambda flat, queue, capacity, k: queue <= capacity)
+)
+exercise.mistake("an expert takes one copy less than its capacity", hint="As many as `capacity`.")(
+    _wrong(kept=lambda flat, queue, capacity, k: queue < capacity - 1)
 )
 exercise.mistake("the last copies are kept instead of the first", hint="First come, first served.")(
     _wrong(kept=_last_come)

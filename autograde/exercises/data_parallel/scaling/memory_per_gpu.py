@@ -48,6 +48,7 @@ def held(g):
     yield some("tensor parallel, scores kept", dense(g, heads=4), tp=2, flash=False, micro_batch=2)
     yield some("layers that don't divide", dense(g, layers=7), pp=3, micro_batches=2)
     yield some("computed again", dense(g, layers=6), pp=2, tp=2, recompute=True, micro_batches=4, flash=False)
+    yield some("an expert-parallel degree, and one expert", dense(g), dp=6, ep=2, zero=1)
     yield some("experts", mixture(g), dp=4, ep=4, zero=1)
     yield some("experts, ZeRO 3", mixture(g, layers=4), dp=3, cp=4, ep=2, pp=2, zero=3, micro_batches=9, recompute=True)
     yield some("experts, ZeRO 2, tensor parallel", mixture(g, experts=6, active=3), tp=2, dp=6, ep=3, zero=2)

@@ -52,6 +52,8 @@ def steps(g):
         "pipeline, context and data parallel, hidden", machine(g), tp=2, cp=4, pp=3, dp=2, micro_batches=7, overlap=True
     )
     yield some("copies of a context, over nodes", machine(g), much=40, cp=4, dp=4)
+    yield some("contexts that are four GPUs apart", machine(g), tp=4, cp=4, dp=2)
+    yield some("experts and stages that are four GPUs apart", machine(g), tp=4, pp=4, dp=4, ep=4, micro_batches=3)
     yield some("experts over nodes", machine(g), dp=32, ep=16, micro_batches=2)
     yield some("experts in a node of four", machine(g, node=4), much=40, tp=2, dp=8, ep=2)
     yield some(
@@ -192,6 +194,9 @@ def in_words(flops, moved, sent, layout, machine):
 
 exercise.mistake("a GPU is taken to reach its peak", hint="Products reach `efficiency` of it.")(
     _step(compute=lambda flops, moved, m: flops / m["peak"] + moved / m["memory"])
+)
+exercise.mistake("a GPU is taken to be faster than its peak", hint="peak * efficiency operations a second.")(
+    _step(compute=lambda flops, moved, m: flops / m["peak"] * m["efficiency"] + moved / m["memory"])
 )
 exercise.mistake("what is read and written costs no time", hint="moved / memory comes on top of the products.")(
     _step(compute=lambda flops, moved, m: flops / (m["peak"] * m["efficiency"]))
