@@ -248,8 +248,8 @@ show(fig, "Bars of memory by kind: " + "; ".join(f"{n} {x:,.0f} GB" for n, x in 
 
 # %% [markdown]
 # The third bar is why pipelines alone don't save activations: with 16 stages the first has 16 micro-batches under way.
-# (Meta says that Llama 3 was trained without recomputation at 8K; our formula for the activations is a little too large for
-# that, since it is that of a layer with dropout.)
+# (Meta says that Llama 3 was trained without recomputation at 8K; our formula for the activations is a little too
+# large for that, since it is that of a layer with dropout.)
 #
 # ### Is DDP the standard?
 #
@@ -363,7 +363,8 @@ def one_run(name, gpus):
 
 
 CHOSEN = [one_run("MPT 70B", 64), one_run("Megatron 1T", 3072), one_run("MegaScale 175B", 12288),
-          one_run("Llama 3 405B", 16384), RUNS[[run["seq"] for run in RUNS].index(131072)], one_run("DeepSeek-V3", 2048)]
+          one_run("Llama 3 405B", 16384), next(run for run in RUNS if run["seq"] == 131072),
+          one_run("DeepSeek-V3", 2048)]
 KINDS = ["tp", "cp", "ep", "pp", "dp"]
 labels = [f"{run['name']}\n{run['gpus']:,} GPUs\n{run['seq']:,} tokens" for run in CHOSEN]
 sent = [bytes_sent(run["model"], run["layout"], run["seq"]) for run in CHOSEN]
@@ -460,8 +461,8 @@ check(step_time)
 # scored. No other number is fitted, to any row. Where a paper doesn't say something (how many chunks, how
 # many sequences in a micro-batch), 1 is taken.
 #
-# One rule was added after a first look: that a ring leaves a node through all cards of its members. Without it FSDP over
-# several nodes came out too slow by 80 %.
+# One rule was added after a first look: that a ring leaves a node through all cards of its members. Without it FSDP
+# over several nodes came out too slow by 80 %.
 
 # %% tags=["payoff"]
 from experiments.planner import Planner
@@ -508,10 +509,10 @@ errors = sorted(abs(row["error"]) for row in scored)
 near = sum(error <= 0.2 for error in errors)
 means = {name: sum(row["error"] for row in scored if belongs(row)) / sum(map(belongs, scored))
          for name, belongs in groups.items()}
-show(fig, "Left: planned against published seconds, near the diagonal but for a few runs. Right: errors by group; means: "
+show(fig, "Left: planned against published seconds, with a diagonal. Right: errors by group; means: "
      + ", ".join(f"{name} {error:+.0%}" for name, error in means.items()) + ".",
-     title=f"{near} of {len(scored)} runs within 20 %; half of them within {errors[len(errors) // 2]:.0%}; the worst is "
-           f"off by {errors[-1]:.0%}")
+     title=f"{near} of {len(scored)} runs within 20 %; half of them within {errors[len(errors) // 2]:.0%}; the worst "
+           f"is off by {errors[-1]:.0%}")
 
 # %% [markdown]
 # Read the misses, they teach most.
@@ -621,8 +622,8 @@ for name, row in found.items():
 # %% [markdown]
 # ### Three kinds, or one plan?
 #
-# The bank lists three kinds of model parallelism: layer-wise, tensor, pipeline. Two questions to that list. Do published
-# runs use one of them at a time? And would it be good to? For the second we search the fastest layout of a
+# The bank lists three kinds of model parallelism: layer-wise, tensor, pipeline. Two questions to that list. Do
+# published runs use one of them at a time? And would it be good to? For the second we search the fastest layout of a
 # 175-billion-parameter model on 1,536 A100s, with every kind allowed, and with one kind beside data parallelism. (The
 # planner is the one behind the exercises, so that this runs also where yours isn't written yet.)
 #
@@ -653,9 +654,12 @@ show(fig, "Bars of planned seconds: " + "; ".join(f"{way} {f'{b[1]:.1f}' if b el
      title=f"175 B on 1,536 GPUs: combined, a step is {gain:.0%} faster than with the best single kind")
 verdict("D03.10", "wrong" if not any(used) else "imprecise" if combined and gain >= 0.1 else "correct",
         f"{len(combined)} of {len(used)} published runs combine kinds or use another one; the longest combination is "
-        f"{' + '.join(max(combined, key=len, default=()))} + data. In the plan, combining makes a step {gain:.0%} faster.")
+        f"{' + '.join(max(combined, key=len, default=()))} + data. In the plan, combining makes a step {gain:.0%} "
+        "faster.")
 
 # %% [markdown]
+# Degrees multiply, so kinds can be combined at will.
+#
 # ## 3D, 4D, 5D
 #
 # People count the degrees that are larger than 1: 3D is data, tensor and pipeline; context makes it 4D (Llama 3),
@@ -666,8 +670,8 @@ verdict("D03.10", "wrong" if not any(used) else "imprecise" if combined and gain
 # "It suits very large fully connected and embedding layers", says the bank. Then most of what is cut should be there.
 # We count, for every model of the table, which share of its weights belongs to attention, which Megatron cuts by heads.
 #
-# **Before the run:** *correct* if attention has less than 5 % of the weights of every model; *wrong* if it has more than
-# half in most of them; else *imprecise*.
+# **Before the run:** *correct* if attention has less than 5 % of the weights of every model; *wrong* if it has more
+# than half in most of them; else *imprecise*.
 
 # %% claim="D03.6"
 def shares(model):
@@ -685,15 +689,17 @@ for tp in (8, 16):
     step[tp] = reference().step(big["model"], layout, big["seq"], big["machine"])
 print(f"attention's share of the weights: {min(of_attention):.0%} to {max(of_attention):.0%}")
 for tp, told in step.items():
-    print(f"tp {tp:2} {'in one node:   ' if tp <= 8 else 'over two nodes:'} {told['tp'] / told['total']:.0%} of a planned "
-          "step is tp's messages")
+    where = "in one node:   " if tp <= 8 else "over two nodes:"
+    print(f"tp {tp:2} {where} {told['tp'] / told['total']:.0%} of a planned step is tp's messages")
 most_attention = sum(share > 0.5 for share in of_attention) > len(of_attention) / 2
 verdict("D03.6", "wrong" if most_attention else "correct" if max(of_attention) < 0.05 else "imprecise",
         f"Attention, which is cut too, has {min(of_attention):.0%} to {max(of_attention):.0%} of the weights. Tensor "
-        f"parallelism over 8 GPUs of one node spends {step[8]['tp'] / step[8]['total']:.0%} of a step on messages, over 16 "
-        f"in two nodes {step[16]['tp'] / step[16]['total']:.0%}.")
+        f"parallelism over 8 GPUs of one node spends {step[8]['tp'] / step[8]['total']:.0%} of a step on messages, "
+        f"over 16 in two nodes {step[16]['tp'] / step[16]['total']:.0%}.")
 
 # %% [markdown]
+# So links decide where each kind goes.
+#
 # ## What decides it
 #
 # The printed shares are the reason for the rule of thumb: tensor parallelism inside the node, up to its 8 GPUs (72 in a
@@ -706,10 +712,10 @@ verdict("D03.6", "wrong" if most_attention else "correct" if max(of_attention) <
 # an **all-to-all** there (dispatch), and one back (combine).
 #
 # So a rank's work depends on what the tokens want. If all want the same expert, one rank works and the others wait.
-# What keeps the balance? Classically an **auxiliary loss**, $E\sum_e f_e P_e$ with the share of tokens $f_e$ and the mean
-# probability $P_e$ of each of $E$ experts (Fedus et al. 2021, arXiv:2101.03961, equation 4). DeepSeek-V3 instead adds a
-# **bias** to the scores by which experts are chosen, not to the gates, and moves it a little after each step: up
-# for those with too few tokens, down for those with too many (arXiv:2412.19437, section 2.1.2).
+# What keeps the balance? Classically an **auxiliary loss**, $E\sum_e f_e P_e$ with the share of tokens $f_e$ and the
+# mean probability $P_e$ of each of $E$ experts (Fedus et al. 2021, arXiv:2101.03961, equation 4). DeepSeek-V3 instead
+# adds a **bias** to the scores by which experts are chosen, not to the gates, and moves it a little after each step:
+# up for those with too few tokens, down for those with too many (arXiv:2412.19437, section 2.1.2).
 #
 # A toy, five seeds each: eight experts, one for each token, learn functions of inputs that come in clusters
 # of very different size. The **peak** is the largest expert's number of tokens over the mean: a step takes that much
@@ -757,10 +763,10 @@ late = {how: interval([sum(peaks[-50:]) / 50 for peaks, _ in runs]) for how, run
 cost = {how: interval([loss for _, loss in runs]) for how, runs in toy.items()}
 for color, (how, runs) in zip(COLORS, toy.items(), strict=False):
     mean = torch.tensor([peaks for peaks, _ in runs]).mean(0)
-    left.plot(torch.arange(1, STEPS + 1), mean.unfold(0, 10, 1).mean(-1).tolist() + [math.nan] * 9, color=color, label=how)
+    left.plot(torch.arange(10, STEPS + 1), mean.unfold(0, 10, 1).mean(-1), color=color, label=how)
     right.plot([late[how].mean] * 5, [loss for _, loss in runs], "o", color=color, alpha=0.6)
 left.axhline(1, color="#777777", linestyle=":")
-left.set(xlabel="step", ylabel="peak: largest load / mean", ylim=(0.8, EXPERTS))
+left.set(xlabel="step", ylabel="peak (mean of ten steps)", ylim=(0.8, EXPERTS))
 left.legend()
 right.set(xlabel="peak in the last 50 steps", ylabel="error in the last 50 steps", ylim=(0, None))
 show(fig, "Left: the peak over the steps, three lines. Right: error against peak, five dots each. Peaks in the end: "
@@ -768,7 +774,7 @@ show(fig, "Left: the peak over the steps, three lines. Right: error against peak
      title="Peak load (95 %): " + ", ".join(f"{how} {i.text('.1f')}" for how, i in late.items()))
 apart = interval([a[1] - b[1] for a, b in zip(toy["bias"], toy["auxiliary loss"], strict=True)])
 word = "more" if apart.above(0) else "less" if apart.below(0) else "neither surely more nor less"
-print(f"Error, bias minus auxiliary loss, seed by seed (95 %): {apart.text('+.4f')}: the bias costs {word} in this toy.")
+print(f"Error, bias minus auxiliary loss, seed by seed (95 %): {apart.text('+.4f')}. The bias costs {word} here.")
 
 # %% [markdown]
 # The idea behind the bias: the auxiliary loss pulls on the router's gradients, and so on what is learned; the bias
@@ -832,8 +838,8 @@ def expert_parallel(x, chosen, gates, experts, capacity, apply, exchange):
 check(expert_parallel)
 
 # %% [markdown]
-# Four ranks, eight experts, two for each of 64 tokens a rank. What does balance do to the messages? Rows that come to each
-# rank, and bytes, with a router that is even and with one that likes the first experts.
+# Four ranks, eight experts, two for each of 64 tokens a rank. What does balance do to the messages? Rows that come to
+# each rank, and bytes, with a router that is even and with one that likes the first experts.
 
 # %% tags=["payoff"]
 def visited(preference):
@@ -854,7 +860,8 @@ def visited(preference):
 for name, preference in (("even router", 0.0), ("one that likes the first experts", 1.0)):
     ranks = launch(visited, preference, ranks=4)
     rows_seen, bytes_there = zip(*ranks, strict=True)
-    print(f"{name}: rows by rank {list(rows_seen)}, the fullest {4 * max(rows_seen) / sum(rows_seen):.2f} times the mean; "
+    peak = 4 * max(rows_seen) / sum(rows_seen)
+    print(f"{name}: rows by rank {list(rows_seen)}, the fullest {peak:.2f} times the mean; "
           f"kB of rows sent {[round(size / 1e3, 1) for size in bytes_there]}")
 
 # %% [markdown]
@@ -864,10 +871,10 @@ for name, preference in (("even router", 0.0), ("one that likes the first expert
 # queries, keys and values. Norms and feed-forward parts need nothing from elsewhere. Attention does: every query wants
 # all keys.
 #
-# **Ring attention** (Liu et al. 2023, arXiv:2310.01889): keys and values go round a ring, and each rank looks at one block
-# after the other. It never sees all scores of a query at once, so it keeps three things: the largest score so far,
-# the sum of exponentials, and the weighted sum of values. When the largest score grows, both sums are scaled down. That
-# is the **online softmax** of flash attention, over ranks instead of tiles.
+# **Ring attention** (Liu et al. 2023, arXiv:2310.01889): keys and values go round a ring, and each rank looks at one
+# block after the other. It never sees all scores of a query at once, so it keeps three things: the largest score so
+# far, the sum of exponentials, and the weighted sum of values. When the largest score grows, both sums are scaled
+# down. That is the **online softmax** of flash attention, over ranks instead of tiles.
 #
 # ### Exercise: a ring of keys and values
 
@@ -936,14 +943,15 @@ def long_sequence(length=2048, heads=2, d=16):
 
 
 for rank, (off, sent_here, block, full) in enumerate(launch(long_sequence, ranks=4)):
-    print(f"rank {rank}: off by {off:.0e}; sent {sent_here / 1e3:,.0f} kB; {block:,} scores at once instead of {full:,}")
+    print(f"rank {rank}: off by {off:.0e}; sent {sent_here / 1e3:,.0f} kB; "
+          f"{block:,} scores at once instead of {full:,}")
 
 # %% [markdown]
 # ### Who does the work?
 #
-# With a causal mask, blocks in order are unfair: rank 0's queries see one block, the last one's all. So two
-# halves are dealt out: rank $r$ of $n$ gets chunks $r$ and $2n - 1 - r$ of $2n$ ("zigzag"; Llama 3 does so, section 3.3.2).
-# Count the pairs of query and key that each of eight ranks has to look at.
+# With a causal mask, blocks in order are unfair: rank 0's queries see one block, the last one's all. So two halves are
+# dealt out: rank $r$ of $n$ gets chunks $r$ and $2n - 1 - r$ of $2n$ ("zigzag"; Llama 3 does so, section 3.3.2). Count
+# the pairs of query and key that each of eight ranks has to look at.
 
 # %% tags=["demo"]
 def pairs(chunks_of, ranks=8, length=4096):
@@ -974,12 +982,12 @@ show(fig, f"Bars for eight ranks. In order they rise from {in_order[0]:.2f} to {
 #
 # # 8. What one failed node costs
 #
-# Training is synchronous: if one GPU of 16,384 dies, all stop, and what was done since the last checkpoint is lost. In 54
-# days of Llama 3's pre-training that happened unexpectedly 419 times (Grattafiori et al. 2024, section 3.3.4), about every
-# three hours.
+# Training is synchronous: if one GPU of 16,384 dies, all stop, and what was done since the last checkpoint is lost. In
+# 54 days of Llama 3's pre-training that happened unexpectedly 419 times (Grattafiori et al. 2024, section 3.3.4),
+# about every three hours.
 #
-# Save often, and saving takes your time; save rarely, and failures do. If failures come at random, on average
-# every $M$ seconds, then $t$ seconds of work with a checkpoint of $\delta$ seconds behind them, and $R$ seconds for each
+# Save often, and saving takes your time; save rarely, and failures do. If failures come at random, on average every
+# $M$ seconds, then $t$ seconds of work with a checkpoint of $\delta$ seconds behind them, and $R$ seconds for each
 # restart, take on average (Daly 2006)
 #
 # $$T = M\,e^{R/M}\left(e^{(t + \delta)/M} - 1\right).$$
@@ -1023,8 +1031,8 @@ check(checkpoint_interval)
 
 # %% [markdown]
 # Llama's failures give the mean time of one node of 8 GPUs. What share of time is of use on larger clusters of such
-# nodes, with checkpoints of one minute and restarts of ten (our assumptions)? The dots are simulated, failure by failure,
-# from five seeds.
+# nodes, with checkpoints of one minute and restarts of ten (our assumptions)? The dots are simulated, failure by
+# failure, from five seeds.
 
 # %% tags=["payoff"]
 DAY, SAVE, RESTART = 86400.0, 60.0, 600.0
@@ -1046,23 +1054,26 @@ def simulated(t, nodes, seed, intervals=1500):
     return intervals * t / clock
 
 
+def of_use(t, nodes):
+    """The share of time that is of use when a checkpoint is made after every t seconds of work."""
+    m = NODE / nodes
+    return 100 * t / (m * math.exp(RESTART / m) * math.expm1((t + SAVE) / m))
+
+
 sizes = [2**i for i in range(10, 19)]
 best_times = {n: checkpoint_interval(SAVE, RESTART, NODE, n / 8) for n in sizes}
 fig, (left, right) = figure(1, 2, width=10.5, height=3.5)
 at = 16384
 times = [60 * 2 ** (i / 4) for i in range(4, 37)]
-m = NODE / (at / 8)
-left.plot([t / 60 for t in times], [100 * t / (m * math.exp(RESTART / m) * math.expm1((t + SAVE) / m)) for t in times],
-          color=COLORS[0])
-left.axvline(best_times[at][0] / 60, color=COLORS[1], linestyle="--", label=f"yours: {best_times[at][0] / 60:.0f} min")
+minutes = best_times[at][0] / 60
+left.plot([t / 60 for t in times], [of_use(t, at / 8) for t in times], color=COLORS[0])
+left.axvline(minutes, color=COLORS[1], linestyle="--", label=f"yours: {minutes:.0f} min")
 left.set(xscale="log", xlabel="minutes between checkpoints", ylabel="time of use, %", title=f"{at:,} GPUs")
 left.set_xticks([2, 5, 10, 30, 60, 240], ["2", "5", "10", "30", "60", "240"])
 left.minorticks_off()
 left.legend()
 right.plot(sizes, [100 * best_times[n][1] for n in sizes], color=COLORS[0], label="best interval")
-hours = 4 * 3600.0
-right.plot(sizes, [100 * hours / (NODE / n * 8 * math.exp(RESTART / NODE * n / 8) * math.expm1((hours + SAVE) / NODE * n / 8))
-                   for n in sizes], color=COLORS[1], linestyle="--", label="every 4 hours")
+right.plot(sizes, [of_use(4 * 3600.0, n / 8) for n in sizes], color=COLORS[1], linestyle="--", label="every 4 hours")
 for seed in range(5):
     right.plot(sizes[::2], [100 * simulated(best_times[n][0], n / 8, seed) for n in sizes[::2]], "o", markersize=4,
                color=COLORS[2], alpha=0.6, label="simulated" if seed == 0 else None)
@@ -1070,14 +1081,15 @@ right.set(xscale="log", xlabel="GPUs", ylabel="time of use, %", ylim=(0, 102))
 right.set_xticks(sizes[::2], [f"{n:,}" for n in sizes[::2]], fontsize=9)
 right.minorticks_off()
 right.legend(loc="lower left")
-show(fig, f"Left: the share of use over the interval, with a flat maximum at {best_times[at][0] / 60:.0f} minutes. Right: "
-          f"it falls with the number of GPUs, to {best_times[sizes[-1]][1]:.0%} at {sizes[-1]:,}; simulated dots beside it.",
-     title=f"On {at:,} GPUs something fails every {m / 3600:.1f} hours: save every {best_times[at][0] / 60:.0f} minutes, and "
+last = sizes[-1]
+show(fig, f"Left: the share of use over the interval, largest at {minutes:.0f} minutes. Right: it falls with the number of "
+          f"GPUs, to {best_times[last][1]:.0%} at {last:,}; simulated dots beside it.",
+     title=f"On {at:,} GPUs something fails every {NODE / at * 8 / 3600:.1f} hours: save every {minutes:.0f} minutes, and "
            f"{best_times[at][1]:.0%} of the time is of use")
 
 # %% [markdown]
-# The lever is not the formula but its inputs: checkpoints that are copied to main memory and written while training goes
-# on, restarts in minutes, spare nodes, detection of what is slow before it is dead.
+# The lever is not the formula but its inputs: checkpoints that are copied to main memory and written while training
+# goes on, restarts in minutes, spare nodes, detection of what is slow before it is dead.
 #
 # ## On real machines
 #
@@ -1086,11 +1098,12 @@ show(fig, f"Left: the share of use over the interval, with a flat maximum at {be
 #
 # ## What you can say now
 #
-# * Work is $6N$ a token, plus attention's scores, which matter from some ten thousand tokens on. MFU leaves recomputation out.
+# * Work is $6N$ a token, plus attention's scores, which matter from some ten thousand tokens on. MFU leaves
+#   recomputation out.
 # * States are 16 bytes a parameter. ZeRO divides them by data ranks, tp and pp divide them, too. Activations are
 #   divided by tp and cp, not by pp.
 # * tp talks most and stays inside the node; dp talks once a step; pp talks little and waits. Pipelines cost a bubble of
 #   $\frac{p-1}{v\,m}$ of the work.
-# * A planner with one free number gets most published runs right to a tenth. What it misses is software, jitter, and what
-#   papers don't say.
+# * A planner with one free number gets most published runs right to a tenth. What it misses is software, jitter, and
+#   what papers don't say.
 # * Experts travel by all-to-all and need balance; long sequences go round a ring; and somebody has to save in time.
