@@ -1082,10 +1082,10 @@ right.set_xticks(sizes[::2], [f"{n:,}" for n in sizes[::2]], fontsize=9)
 right.minorticks_off()
 right.legend(loc="lower left")
 last = sizes[-1]
-show(fig, f"Left: the share of use over the interval, largest at {minutes:.0f} minutes. Right: it falls with the number of "
+show(fig, f"Left: the share of use over the interval, largest at {minutes:.0f} minutes. Right: it falls with the "
           f"GPUs, to {best_times[last][1]:.0%} at {last:,}; simulated dots beside it.",
-     title=f"On {at:,} GPUs something fails every {NODE / at * 8 / 3600:.1f} hours: save every {minutes:.0f} minutes, and "
-           f"{best_times[at][1]:.0%} of the time is of use")
+     title=f"On {at:,} GPUs something fails every {NODE / at * 8 / 3600:.1f} hours: save every {minutes:.0f} minutes, "
+           f"and {best_times[at][1]:.0%} of the time is of use")
 
 # %% [markdown]
 # The lever is not the formula but its inputs: checkpoints that are copied to main memory and written while training

@@ -79,7 +79,8 @@ def on_rank(expert_parallel, x, chosen, gates, weights, rows, capacity):
     out = expert_parallel(own, chosen[rank, : rows[rank]].clone(), opened, len(weights), capacity, apply, exchange)
     told = {"output": out.detach(), "calls": sorted(calls)}
     pull = torch.linspace(-1.0, 2.0, own.numel(), dtype=own.dtype).reshape(own.shape)
-    (out * pull).sum().backward()
+    if out.requires_grad:
+        (out * pull).sum().backward()
     zero = torch.zeros_like
     for name, leaf in (("x", own), ("gates", opened), ("experts", held)):
         told[f"gradient of {name}"] = zero(leaf) if leaf.grad is None else leaf.grad
@@ -268,6 +269,9 @@ exercise.mistake(
     "a copy that is dropped is passed on unchanged",
     hint="It contributes nothing: zeros. What passes on is the residual connection outside.",
 )(_wrong(base=lambda x, served: torch.where(served[:, None], torch.zeros_like(x), x)))
+exercise.mistake("the tokens themselves are added", hint="The residual connection is outside: the answers alone.")(
+    _wrong(base=lambda x, served: x)
+)
 exercise.mistake("the answers of the k experts are averaged", hint="Their sum, each with its gate.")(
     lambda x, chosen, *rest: _dispatch(x, chosen, *rest) / chosen.shape[1]
 )

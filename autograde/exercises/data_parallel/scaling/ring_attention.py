@@ -70,7 +70,8 @@ def on_rank(ring_attention, q, k, v, lengths, causal=False):
         out = ring_attention(*own, list(lengths), shift, causal=causal)
     told = {"output": out.detach(), "largest": largest[0]}
     pull = torch.linspace(-1.0, 2.0, own[0].numel(), dtype=q.dtype).reshape(own[0].shape)
-    (out * pull).sum().backward()
+    if out.requires_grad:
+        (out * pull).sum().backward()
     for name, leaf in zip(("q", "k", "v"), own, strict=True):
         told[f"gradient of {name}"] = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
     return told
