@@ -1104,6 +1104,6 @@ show(fig, f"Left: the share of use over the interval, largest at {minutes:.0f} m
 #   divided by tp and cp, not by pp.
 # * tp talks most and stays inside the node; dp talks once a step; pp talks little and waits. Pipelines cost a bubble of
 #   $\frac{p-1}{v\,m}$ of the work.
-# * A planner with one free number gets most published runs right to a tenth. What it misses is software, jitter, and
-#   what papers don't say.
+# * A planner with one free number gets half of the published runs right to a tenth, three quarters to a fifth. What it
+#   misses is software, jitter, and what papers don't say.
 # * Experts travel by all-to-all and need balance; long sequences go round a ring; and somebody has to save in time.

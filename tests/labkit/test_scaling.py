@@ -67,6 +67,13 @@ def test_the_planner_is_set_by_one_run_alone():
     assert 0.3 < reference().efficiency < 1
 
 
+def test_the_card_says_how_far_the_planner_is_off():
+    """Half of the 51 scored runs within 10 %, three quarters within 20 %: the card of D03 says so."""
+    errors = sorted(abs(row["error"]) for row in reference().held_against() if row["name"] != CALIBRATION)
+    assert len(errors) == 51
+    assert errors[len(errors) // 2] < 0.1 and sum(error <= 0.2 for error in errors) >= 0.75 * len(errors)
+
+
 def test_what_does_not_fit_is_not_planned():
     run = next(run for run in RUNS if run["name"] == "Megatron 175B, strong")
     assert fastest(reference(), run, 8, 64) is None
