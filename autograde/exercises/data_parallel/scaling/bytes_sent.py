@@ -92,7 +92,7 @@ def alone(out, one, call):
         found = call(model, degrees | {kind: 1}, seq)[kind]
         if found:
             return f"{kind} = 1 still sends {found:,.0f} bytes"
-    return call(model, degrees | {"dp": 1, "cp": 1, "ep": 1}, seq)["dp"] == 0
+    return bool(call(model, degrees | {"dp": 1, "cp": 1, "ep": 1}, seq)["dp"] == 0)
 
 
 @exercise.law("What dp sends hardly depends on how many ranks there are; what tp sends depends on the tokens")
@@ -100,7 +100,7 @@ def scaling(out, one, call):
     model, degrees, seq = one.args
     few, many = (call(model, degrees | {"dp": n, "cp": 1, "ep": 1}, seq)["dp"] for n in (64, 4096))
     twice = call(model, degrees, 2 * seq)["tp"]
-    return 1 < many / few < 1.02 and math.isclose(twice, 2 * out["tp"], rel_tol=1e-9)
+    return bool(1 < many / few < 1.02) and math.isclose(twice, 2 * out["tp"], rel_tol=1e-9)
 
 
 def _sent(

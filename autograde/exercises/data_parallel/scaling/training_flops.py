@@ -77,13 +77,13 @@ def megatron(out, one, call):
     s, n, h, v = seq, model["layers"], model["hidden"], model["vocab"]
     right = 96 * s * n * h * h * (1 + s / (6 * h) + v / (16 * n * h))
     found = call(model, seq, recompute=True)
-    return abs(found - right) <= 1e-9 * right or f"{found:,} operations, and the formula gives {right:,.0f}"
+    return bool(abs(found - right) <= 1e-9 * right) or f"{found:,} operations, and the formula gives {right:,.0f}"
 
 
 @exercise.law("An expert that a token doesn't visit costs nothing")
 def idle_experts(out, one, call):
     model, seq = one.args
-    return call(model | {"experts": 2 * model["experts"]}, seq, **one.kwargs) == out
+    return bool(call(model | {"experts": 2 * model["experts"]}, seq, **one.kwargs) == out)
 
 
 @exercise.law("With one token it is six operations a weight, and little more")
@@ -92,7 +92,7 @@ def six_n(out, one, call):
     weights = model["layers"] * (attention_weights(model) + model["active"] * feed_forward_weights(model))
     weights += model["hidden"] * model["vocab"]
     scores = 12 * model["layers"] * model["heads"] * model["head_dim"]
-    return call(model, 1) == 6 * weights + scores
+    return bool(call(model, 1) == 6 * weights + scores)
 
 
 def _count(scores=4, passes=(3, 4), head=3, per=2, width=None, kv=None, matrices=None, parts="active", vocab=1):
