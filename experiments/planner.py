@@ -7,6 +7,7 @@ takes them from the exercises.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -77,7 +78,7 @@ def reference() -> Planner:
 
 
 def layouts(gpus: int, node: int, model: dict, batch: int, kinds: tuple[str, ...] = ("tp", "pp")) -> Iterator[dict]:
-    """Every layout of a cluster that comes out even, with and without recomputation, plain and with ZeRO 1.
+    """Every layout of a cluster that comes out even, with and without recomputation, with ZeRO 1 and ZeRO 3.
 
     `kinds` says which of tp and pp may be more than 1; data parallelism has what is left.
     """
@@ -86,11 +87,10 @@ def layouts(gpus: int, node: int, model: dict, batch: int, kinds: tuple[str, ...
             dp = gpus // (tp * pp)
             if dp * tp * pp != gpus or batch % dp or model["heads"] % tp or model["kv_heads"] % tp:
                 continue
-            for micro in _divisors(batch // dp)[:4]:
-                for recompute in (False, True):
-                    degrees = {"tp": tp, "pp": pp, "dp": dp, "cp": 1, "ep": 1, "zero": 1, "micro_batch": micro}
-                    rest = {"micro_batches": batch // dp // micro, "chunks": 1, "recompute": recompute}
-                    yield degrees | rest | {"flash": True, "overlap": True}
+            for micro, recompute, zero in itertools.product(_divisors(batch // dp)[:4], (False, True), (1, 3)):
+                degrees = {"tp": tp, "pp": pp, "dp": dp, "cp": 1, "ep": 1, "zero": zero, "micro_batch": micro}
+                rest = {"micro_batches": batch // dp // micro, "chunks": 1, "recompute": recompute}
+                yield degrees | rest | {"flash": True, "overlap": True}
 
 
 def fastest(planner: Planner, run: dict, gpus: int, batch: int, kinds: tuple[str, ...] = ("tp", "pp"), node: int = 0):

@@ -388,7 +388,7 @@ show(fig, "Groups of bars; the largest of each: "
 # # 4. Seconds
 #
 # Bytes become seconds when you know the link. A node has 8 GPUs with a fast network of their own (NVLink, some hundred
-# GB/s); every GPU has a card to the outside (InfiniBand or Ethernet, 25 or 50 GB/s). So it counts **who is whose
+# GB/s); every GPU has a card to the outside (InfiniBand or Ethernet, 25 or 50 GB/s). What counts is **who is whose
 # neighbour**. We number GPUs so that tensor-parallel ranks are next to each other, then context, pipeline, data: most
 # talkative innermost.
 #
@@ -461,7 +461,8 @@ check(step_time)
 # scored. No other number is fitted, to any row. Where a paper doesn't say something (how many chunks, how
 # many sequences in a micro-batch), 1 is taken.
 #
-# One rule was added after a first look: that a ring leaves a node through all cards of its members. Without it FSDP
+# Memory traffic is a guess, made before the first comparison: what a layer keeps is written and read once in each pass
+# (three of them, four with recomputation). One rule was added after a first look: that a ring leaves a node through all cards of its members. Without it FSDP
 # over several nodes came out too slow by 80 %.
 
 # %% tags=["payoff"]
@@ -624,8 +625,9 @@ for name, row in found.items():
 #
 # The bank lists three kinds of model parallelism: layer-wise, tensor, pipeline. Two questions to that list. Do
 # published runs use one of them at a time? And would it be good to? For the second we search the fastest layout of a
-# 175-billion-parameter model on 1,536 A100s, with every kind allowed, and with one kind beside data parallelism. (The
-# planner is the one behind the exercises, so that this runs also where yours isn't written yet.)
+# 175-billion-parameter model on 1,536 A100s, with every kind allowed, and with one kind beside data parallelism; with
+# ZeRO 1 or 3, flash attention, and messages that hide. (The planner is the one behind the exercises, so that this runs
+# also where yours isn't written yet.)
 #
 # **Before the run:** *correct* if no published run combines kinds or uses one that isn't on the list (context, expert),
 # or if combining gains less than 10 %. *Wrong* if no run uses tensor or pipeline parallelism at all. Else *imprecise*.
@@ -643,9 +645,11 @@ best = {way: fastest(reference(), big, 1536, 1536, kinds) for way, kinds in WAYS
 fig, ax = figure(width=8.5, height=2.6)
 ax.barh(list(best), [b[1] if b else 0 for b in best.values()], color=COLORS[0])
 for number, b in enumerate(best.values()):
-    told = f"{b[1]:.1f} s: tp {b[0]['tp']}, pp {b[0]['pp']}, dp {b[0]['dp']}" if b else "doesn't fit"
+    told = "doesn't fit"
+    if b:
+        told = f"{b[1]:.1f} s: " + ", ".join(f"{kind} {b[0][kind]}" for kind in ("tp", "pp", "dp", "zero"))
     ax.text((b[1] if b else 0) + 0.4, number, told, va="center")
-ax.set(xlabel="planned seconds a step", xlim=(0, 1.6 * max(b[1] for b in best.values() if b)))
+ax.set(xlabel="planned seconds a step", xlim=(0, 1.7 * max(b[1] for b in best.values() if b)))
 ax.invert_yaxis()
 single = [b[1] for way, b in best.items() if b and way != "with both"]
 gain = min(single, default=math.inf) / best["with both"][1] - 1
