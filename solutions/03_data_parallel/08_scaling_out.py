@@ -25,7 +25,7 @@ import torch.distributed as dist
 
 from autograde import check
 from labkit import COLORS, figure, interval, launch, record_traffic, show, verdict
-from labkit.scaling import exchange, machines, models, published_runs, seconds_of, shift, sources
+from labkit.scaling import exchange, machines, models, published_runs, shift, sources
 
 # %% tags=["demo"]
 RUNS = published_runs()
@@ -672,8 +672,8 @@ verdict("D03.10", "wrong" if not any(used) else "imprecise" if combined else "co
 #
 # Look at the plan again. Where there is a sequence for every GPU, and if the messages of ZeRO 3 really hide, pipelines
 # bring nothing. (With ZeRO 1 alone, all three together would have taken less than half of what data and pipeline take:
-# what you allow decides.) They come in where GPUs outnumber sequences, where the network is slow, or where software doesn't hide, as in the runs of
-# 2021.
+# what you allow decides.) They come in where GPUs outnumber sequences, where the network is slow, or where software
+# doesn't hide, as in the runs of 2021.
 #
 # People count the degrees that are larger than 1: 3D is data, tensor and pipeline; context makes it 4D (Llama 3),
 # experts 5D. Layer-wise parallelism is no further kind: it is a pipeline with a single micro-batch.
