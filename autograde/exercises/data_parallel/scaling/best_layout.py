@@ -124,9 +124,17 @@ def same_layout(expected, got, one):
     return f"{one.label}: {found}, and it should be {right}"
 
 
+def _nothing_tried(out, one):
+    """A sentence where there are layouts, and none was asked about."""
+    tried = out["asked"] or next(_candidates(*one.args[:4]), None) is None
+    return "" if tried else f"{one.label}: no layout is tried"
+
+
 @exercise.law("Nothing is asked about a layout that doesn't come out even", essential=True)
 def even(out, one, call):
     gpus, node, model, batch, *_ = one.args
+    if told := _nothing_tried(out, one):
+        return told
     for _, tp, pp, dp, micro, count, _, _ in out["asked"]:
         wrong = []
         wrong += ["tp * pp * dp are not the GPUs"] * (tp * pp * dp != gpus)
@@ -142,6 +150,8 @@ def even(out, one, call):
 @exercise.law("Seconds are asked only about what fits")
 def fits_first(out, one, call):
     limit = one.args[4]
+    if told := _nothing_tried(out, one):
+        return told
     held = {key[:-1]: key[-1] for _, *key in map(tuple, out["asked"]) for key in [tuple(key)] if key[-1]}
     for kind, *key, _ in out["asked"]:
         if kind == "seconds" and held.get(tuple(key), 0.0) > limit:
