@@ -120,7 +120,9 @@ def everything_in_one_place(x, chosen, gates, weights, rows, capacity):
     return told
 
 
-exercise.agrees(agree_first_on(["output", "gradient of x", "gradient of gates"], everything_in_one_place))
+exercise.agrees(
+    agree_first_on(["output", "gradient of x", "gradient of gates", "gradient of experts"], everything_in_one_place)
+)
 
 
 def _sizes(one):
