@@ -215,3 +215,22 @@ def in_backward():
     with record_traffic() as ddp:
         model(torch.ones(1, 3)).sum().backward()
     return hook, ddp
+
+
+def there_and_back():
+    """Each rank shifts a block of rank + 1 numbers, and sends to + 1 rows to every rank."""
+    from labkit.scaling import exchange, shift
+
+    rank, world = dist.get_rank(), dist.get_world_size()
+    block = (10.0 * rank + torch.arange(rank + 1.0)).reshape(1, -1, 1).requires_grad_()
+    came = shift(block, (rank - 1) % world + 1)
+    sent, received = [to + 1 for to in range(world)], [rank + 1] * world
+    rows = torch.tensor([[100.0 * rank + to] for to in range(world) for _ in range(to + 1)], requires_grad=True)
+    got = exchange(rows, sent, received)
+    ((rank + 1) * (came.sum() + got.sum())).backward()
+    return {
+        "shifted": came[..., 0].tolist(),
+        "exchanged": got[:, 0].tolist(),
+        "gradient of the block": block.grad.flatten().tolist(),
+        "gradient of the rows": rows.grad.flatten().tolist(),
+    }
