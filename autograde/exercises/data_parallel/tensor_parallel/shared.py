@@ -33,7 +33,7 @@ def train_layer(layer, whole, xs, pulls, trained=True, options=None):
         y = module(x)
     with record_traffic() as backwards:
         if y.requires_grad:
-            (y * pulls[rank]).sum().backward()
+            (y * (pulls[rank] if y.shape == pulls[rank].shape else torch.ones_like(y))).sum().backward()
     result = {"y": y, "gradient of x": x.grad, "gradients": {name: p.grad for name, p in module.named_parameters()}}
     x.requires_grad_(False).grad = None
     held = sum(storages.values())
