@@ -62,13 +62,14 @@ def column_cases(g):
 def one_process(whole, xs, pulls, trained):
     world = len(xs)
     weight, bias, x = leaves(whole["weight"], whole["bias"], xs[0])
+    trainable = {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
     y = F.linear(x, weight, bias)
     (y * torch.cat(pulls, -1)).sum().backward()
     return [
         {
             "y": cut(y.detach(), -1, r, world),
             "gradient of x": x.grad if trained else None,
-            "gradients": {n: cut(p.grad, 0, r, world) for n, p in (("weight", weight), ("bias", bias)) if p is not None},
+            "gradients": {name: cut(p.grad, 0, r, world) for name, p in trainable.items()},
         }
         for r in range(world)
     ]
@@ -264,4 +265,3 @@ class Broadcasts(Columns):
     def forward(self, x):
         dist.broadcast(x.detach().clone(), 0)
         return super().forward(x)
-

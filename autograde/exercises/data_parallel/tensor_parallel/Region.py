@@ -67,7 +67,7 @@ def through_both_borders(region, xs, pulls, trained):
 
     from labkit import record_traffic
 
-    rank, traffic = dist.get_rank(), {}
+    rank, traffic, borders = dist.get_rank(), {}, region()
 
     def listened(way, function):
         with record_traffic() as messages:
@@ -78,11 +78,11 @@ def through_both_borders(region, xs, pulls, trained):
     x, pull = xs[rank].clone().requires_grad_(trained), pulls[rank].clone()
     other = torch.zeros_like(x).requires_grad_()
     beside = other.clone()
-    entered = listened("entering", lambda: region.enter(x))
+    entered = listened("entering", lambda: borders.enter(x))
     both = entered + beside  # in the backward pass the two parts are given one and the same tensor
     listened("back through enter", lambda: (both * pull).sum().backward())
     part = xs[rank].clone().requires_grad_()
-    left = listened("leaving", lambda: region.leave(part))
+    left = listened("leaving", lambda: borders.leave(part))
     if left.requires_grad:
         listened("back through leave", lambda: (left * pulls[0]).sum().backward())
     return {

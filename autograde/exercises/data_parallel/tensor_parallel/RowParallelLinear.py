@@ -24,7 +24,6 @@ from autograde.exercises.data_parallel.tensor_parallel.shared import (
     total,
     total_at_rank_0,
     total_by_gathering,
-    total_in_place,
     train_layer,
 )
 from autograde.exercises.shared import pick, randn

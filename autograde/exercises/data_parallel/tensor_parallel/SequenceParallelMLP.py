@@ -31,13 +31,13 @@ exercise = Draft(
     limit=4.0,
     dtypes=[torch.float64],
     hints=[
-        "Where tokens come together (all-gather), gradients of tokens are added up and dealt out on the way back; where "
+        "Where tokens come together (all-gather), gradients are added up and dealt out on the way back; where "
         "results are added up and dealt out (reduce-scatter), gradients come together on the way back.",
         "Two autograd functions, each the other's backward. And the norm's weight has met only this rank's tokens: "
         "Region.enter on the weight adds its gradient up.",
         "gather(x): parts = [torch.empty_like(x) …]; dist.all_gather(parts, x); torch.cat(parts, 1). scatter(y): parts "
         "= [p.contiguous() for p in y.chunk(n, 1)]; own = torch.empty_like(parts[0]); dist.reduce_scatter(own, parts). "
-        "forward: x = gathering(F.rms_norm(x, (d,), Region.enter(self.norm), self.eps)), then the MLP, then scattering.",
+        "forward: gathering(F.rms_norm(x, (d,), Region.enter(self.norm), self.eps)), then the MLP, then scattering.",
     ],
 )
 

@@ -9,7 +9,6 @@ from torch import nn
 from autograde.exercise import Draft, case
 from autograde.exercises.data_parallel.shared import agree_first_on, place
 from autograde.exercises.data_parallel.tensor_parallel.shared import (
-    cut,
     enter,
     gathered,
     holds_its_shard,
@@ -35,8 +34,8 @@ exercise = Draft(
         "A query head needs its key-value head on the same rank. What is the smallest piece that can be cut off?",
         "Cut the key-value heads over the ranks; the query heads of a group go with their key-value head, and so do "
         "their columns of o. Cut [kv heads, rows of a group, width], not rows.",
-        "kv = len(k) // head_dim. q.reshape(kv, -1, d).tensor_split(n)[rank].flatten(0, 1) are this rank's rows of q; k "
-        "and v alike; o.reshape(d, kv, -1).tensor_split(n, 1)[rank].flatten(1) its columns of o. Clone. forward: enter "
+        "kv = len(k) // head_dim. q.reshape(kv, -1, d).tensor_split(n)[rank].flatten(0, 1) are this rank's rows of q, "
+        "k and v alike; o.reshape(d, kv, -1).tensor_split(n, 1)[rank].flatten(1) its columns of o. Clone. Then enter "
         "once; view(b, length, -1, head_dim).transpose(1, 2); F.scaled_dot_product_attention(q, k, v, is_causal=True, "
         "enable_gqa=True); back to [b, length, own width]; leave with F.linear(…, self.o).",
     ],

@@ -25,6 +25,7 @@ def train_layer(layer, whole, xs, pulls, trained=True, options=None):
         return [f"{m.op} of {m.bytes} bytes" for m in messages]
 
     rank = dist.get_rank()
+    whole = {name: None if t is None else t.clone(memory_format=torch.contiguous_format) for name, t in whole.items()}
     module = layer(**whole, **(options or {}))
     parts = [t for m in module.modules() for t in tree_leaves(vars(m)) if isinstance(t, torch.Tensor)]
     storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in parts}

@@ -50,8 +50,8 @@ def loss_cases(g):
             targets[i] = options.get("ignore_index", -100)
         if shift:
             logits += shift * torch.arange(world).repeat_interleave(-(-vocab // world))[:vocab].flip(0)
-        pulls = 0.5 + torch.rand(1, generator=g)
-        return case(list(logits.tensor_split(world, 1)), targets, vocab, pulls.item(), options, ranks=world, label=label)
+        parts, pull = list(logits.tensor_split(world, 1)), 0.5 + torch.rand((), generator=g).item()
+        return case(parts, targets, vocab, pull, options, ranks=world, label=label)
 
     v = pick(g, 3, 4)
     yield some(2, 2 * v + 1, 4, "an odd vocabulary")
@@ -119,8 +119,9 @@ def _three_small_ones(out, one, call):
             return f"rank {rank} sends something backwards, and what it needs is there"
         if len(told["forwards"]) > 3:
             return f"rank {rank} sends {len(told['forwards'])} messages"
-        if sum(count for _, count in told["forwards"]) > 3 * most:
-            return f"rank {rank} sends {sum(c for _, c in told['forwards'])} bytes; three numbers a token are {3 * most}"
+        sent = sum(count for _, count in told["forwards"])
+        if sent > 3 * most:
+            return f"rank {rank} sends {sent} bytes; three numbers a token are {3 * most}"
     return any(told["forwards"] for told in out) or "nobody sends anything"
 
 
