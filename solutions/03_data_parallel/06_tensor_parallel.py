@@ -157,7 +157,7 @@ for sums, color, name in ((True, COLORS[0], "gradients of x added up"), (False, 
     left.plot(saved, "--", color=color, alpha=0.8, label=f"{name}: the model that rank 0 saves")
     right.plot(100 * apart, color=color, label=name)
 left.set(xlabel="step", ylabel="mean squared error", ylim=(0, None),
-         title=f"The saved model: {ends[True][1]:.2f} and {ends[False][1]:.2f}")
+         title=f"Added up, the saved model ends at {ends[True][1]:.2f}")
 right.set(xlabel="step", ylabel="copies apart, % of their norm", title=f"{100 * drift.mean():.0f} % apart at the end")
 left.legend(fontsize=8)
 right.legend(fontsize=9)
@@ -339,7 +339,7 @@ def pair(x, up, down):
     whole = F.linear(F.gelu(F.linear(x, up)), down)
     held = sum(p.numel() for layer in (first, second) for p in layer.parameters())
     told = [[f"{m.op} of {m.bytes}" for m in way] for way in (forwards, backwards)]
-    return told, held, float((y - whole).abs().max())
+    return told, held, float((y.detach() - whole).abs().max())
 
 
 torch.manual_seed(0)
@@ -497,7 +497,7 @@ def run_mlp(weights, x):
     layer = TensorParallelMLP(**weights)
     with torch.no_grad(), record_traffic() as messages:
         y = layer(x)
-    return y, sum(p.numel() for p in layer.parameters()), [(m.op, m.bytes) for m in messages]
+    return y, sum(p.numel() for p in layer.parameters()), [f"{m.op} of {m.bytes:,} bytes" for m in messages]
 
 
 mlp = model.model.layers[LAYER].mlp
@@ -508,7 +508,7 @@ whole = sum(w.numel() for w in weights.values())
 for n in (2, 3):
     (y, held, messages), *_ = launch(run_mlp, weights, x, ranks=n)
     logits = logits_with(mlp, y)
-    print(f"{n} ranks: each holds {held / whole:.3f} of {whole / 1e6:.2f} M weights and sends {messages}; "
+    print(f"{n} ranks: each holds {held / whole:.3f} of {whole / 1e6:.2f} M weights, {', '.join(messages)}; "
           f"logits off by {float((logits - right).abs().max()):.0e}, next token the same: "
           f"{bool((logits.argmax(-1) == right.argmax(-1)).all())}")
 
@@ -549,7 +549,7 @@ for n in tried:
     print(f"{n} ranks: at most {held[n]:.3f} of the weights; without the sum off by {alone[n]:.2f} at least")
 verdict("D03.5", "correct" if shares and right_sum and needed else "imprecise" if shares and right_sum else "wrong",
         f"On 2, 3 and 4 ranks each holds at most {', '.join(f'{held[n]:.2f}' for n in tried)} of the weights; added "
-        f"up, the output is off by {summed:.0e} at most, and without the message by {min(alone.values()):.2f} at least.")
+        f"up, the output is off by {summed:.0e} at most, without the message by {min(alone.values()):.2f} at least.")
 
 # %% [markdown]
 # The sentence leaves out what makes it work: *which* results are put together. Not those of every matrix: a pair of
@@ -797,34 +797,37 @@ show(fig, "Modelled speed-up against ranks. " + " ".join(
            f"{at_8[train, 'Ethernet-class']:.1f} × with Ethernet-class ones")
 
 # %% [markdown]
-# So tensor parallelism stays **inside a machine**, where the fast links are: usually 2 to 8 ranks. Between machines go
-# pipeline stages (one activation a stage) and data parallelism (one gradient a step). Two footnotes to the model. Real
-# kernels lose efficiency when matrices become narrow, which it leaves out. And libraries hide a part of the talk behind
-# the computation (*async tensor parallelism* cuts a product into pieces and sends while it multiplies), which it leaves
-# out as well.
+# So tensor parallelism stays **inside a machine**, where the fast links are: usually 2 to 8 ranks. (Where 72 GPUs share
+# such links, as in an NVL72, "a machine" is a rack.) Between machines go pipeline stages, one activation a stage, and
+# data parallelism, one gradient a step.
+#
+# Two things the model leaves out. Real kernels lose efficiency when matrices become narrow. And libraries hide a part
+# of the talk behind the computation: *async tensor parallelism* cuts a product into pieces, and sends one while it
+# multiplies the next.
 #
 # ### For very large dense layers and embeddings?
 #
 # The bank says for which layers tensor parallelism is meant: *very large fully connected and embedding layers*. What if
 # one did just that, and left attention whole on every rank? We count what a rank of eight holds, for published models:
-# weights in bfloat16, and the cache of keys and values for one conversation of 128,000 tokens.
+# weights in bfloat16, and the cache of keys and values for one conversation as long as the model was trained for.
 #
 # The rule, before the count. **Correct**, if leaving attention whole costs a rank at most a tenth more bytes than
 # cutting it as well, on every model. **Wrong**, if dense layers and embeddings hold less than half of the weights on
 # every model. Else **imprecise**: the right layers, but not all that have to be cut.
 
 # %% claim="D03.6"
-# width, layers, heads, key-value heads, width of a head, hidden units, matrices of an MLP, vocabulary, embeddings
+# width, layers, heads, key-value heads, width of a head,
+# hidden units, matrices of an MLP, vocabulary, embeddings, tokens
 MODELS = {
-    "SmolLM2 135M": (576, 30, 9, 3, 64, 1536, 3, 49152, 1),
-    "GPT-3 175B": (12288, 96, 96, 96, 128, 49152, 2, 50257, 1),
-    "Llama 3 8B": (4096, 32, 32, 8, 128, 14336, 3, 128256, 2),
-    "Llama 3 70B": (8192, 80, 64, 8, 128, 28672, 3, 128256, 2),
-    "Llama 3 405B": (16384, 126, 128, 8, 128, 53248, 3, 128256, 2),
+    "SmolLM2 135M": (576, 30, 9, 3, 64, 1536, 3, 49152, 1, 8192),
+    "GPT-3 175B": (12288, 96, 96, 96, 128, 49152, 2, 50257, 1, 2048),
+    "Llama 3 8B": (4096, 32, 32, 8, 128, 14336, 3, 128256, 2, 131072),
+    "Llama 3 70B": (8192, 80, 64, 8, 128, 28672, 3, 128256, 2, 131072),
+    "Llama 3 405B": (16384, 126, 128, 8, 128, 53248, 3, 128256, 2, 131072),
 }
 
 
-def counted_parts(d, layers, heads, kv, head_dim, hidden, matrices, vocab, embeddings, tokens=128_000):
+def counted_parts(d, layers, heads, kv, head_dim, hidden, matrices, vocab, embeddings, tokens):
     """Bytes of dense layers and embeddings, of attention's weights, of the cache of keys and values."""
     dense = layers * matrices * d * hidden + embeddings * vocab * d
     attention = layers * (2 * d * heads * head_dim + 2 * d * kv * head_dim)
@@ -846,12 +849,12 @@ share = [share for *_, share in held.values()]
 verdict("D03.6",
         "correct" if max(costs.values()) <= 1.1 else "wrong" if max(share) < 0.5 else "imprecise",
         f"Dense layers and embeddings hold {min(share):.0%} to {max(share):.0%} of the weights of {len(MODELS)} "
-        f"models; where attention stays whole, a rank of eight holds {min(costs.values()):.1f} to {max(costs.values()):.1f} "
-        "times as many bytes.")
+        f"models; where attention stays whole, a rank of eight holds {min(costs.values()):.1f} to "
+        f"{max(costs.values()):.1f} times as many bytes.")
 
 # %% [markdown]
-# Attention has to be cut as well: its weights, and above all its cache. That leaves the last large matrix of a model,
-# the one that makes logits.
+# What attention's weights and its cache add is the difference between the two columns. One matrix of a model has no
+# place yet: the one that makes logits.
 #
 # # 6. The loss
 #
@@ -934,7 +937,7 @@ print(f"loss {ranks[0][0].item():.6f}, in one process {loss.item():.6f}; gradien
 fig, ax = figure(width=8.5, height=2.3)
 bars = ax.barh(["your loss", "gathering logits"], [sent, part], color=[COLORS[2], COLORS[1]])
 ax.bar_label(bars, [f"{sent:,} bytes", f"{part:,} bytes"], padding=4)
-ax.set(xscale="log", xlim=(10, 60 * part), xlabel=f"handed in by a rank, bytes, for {len(targets)} tokens")
+ax.set(xscale="log", xlim=(10, 20 * part), xlabel=f"handed in by a rank, bytes, for {len(targets)} tokens")
 ax.invert_yaxis()
 show(fig, f"Two bars on a logarithmic axis: the vocabulary-parallel loss hands in {sent:,} bytes, gathering the logits "
           f"{part:,}.", title=f"Three numbers a token instead of {part // 4 // len(targets):,}: "
@@ -1088,7 +1091,7 @@ last = {kind: memory[kind][-1] for kind in KINDS}
 show(fig, "Bars. Kept on a rank, in tokens × width, for 1 to 4 ranks: " + "; ".join(
          f"{kind}-parallel {', '.join(f'{kept:.1f}' for kept, _ in memory[kind])}" for kind in KINDS) + ". Sent: " +
      "; ".join(f"{kind}-parallel {', '.join(f'{wire / 1e3:.0f}' for _, wire in memory[kind])} kB" for kind in KINDS),
-     title=f"On 4 ranks {last['tensor'][0]:.1f} against {last['sequence'][0]:.1f} activations kept, "
+     title=f"On 4 ranks {last['tensor'][0]:.1f} and {last['sequence'][0]:.1f} × tokens × d kept, "
            f"{last['tensor'][1] / 1e3:.0f} and {last['sequence'][1] / 1e3:.0f} kB sent")
 
 # %% [markdown]

@@ -8,6 +8,7 @@ import torch.distributed as dist
 from autograde.exercise import Draft, case
 from autograde.exercises.data_parallel.shared import agree_first_on
 from autograde.exercises.data_parallel.tensor_parallel.shared import (
+    ROUNDING,
     as_it_is,
     enter,
     from_rank_0,
@@ -49,7 +50,7 @@ def border_cases(g):
     yield some(3, (), "three ranks, a single number")
     x, pulls = randn(g, 3, 2, d, 4).transpose(1, 3), randn(g, 3, 2, d, 4).transpose(1, 3)
     yield case(x, pulls, True, ranks=3, label="not contiguous, and neither is the gradient")
-    yield some(3, (1, d), "large numbers", scale=100.0)
+    yield some(3, (1, d), "larger numbers", scale=10.0)
 
 
 @exercise.oracle
@@ -97,7 +98,7 @@ def through_both_borders(region, xs, pulls, trained):
 
 
 _NUMBERS = ["entered", "back through enter", "back beside enter", "left", "back through leave", "left alone"]
-exercise.agrees(agree_first_on(_NUMBERS, one_process))
+exercise.agrees(agree_first_on(_NUMBERS, one_process, ROUNDING))
 
 
 @exercise.law("One all-reduce on the way back through enter, one on the way out through leave, no more", essential=True)
@@ -252,6 +253,23 @@ _wrong(
     "x.detach() has no way back. Hand on x.view_as(x) inside a torch.autograd.Function.",
     "EnterDetached",
     enters=lambda x: x.detach().requires_grad_(x.requires_grad),
+)
+
+
+_wrong(
+    "neither border does anything",
+    "Forwards the ranks' terms are added up where they leave, backwards their gradients where x entered.",
+    "Nothing",
+    enters=lambda x: x.view_as(x),
+    leaves=lambda x: x.view_as(x),
+)
+_wrong(
+    "both sums are made in place, in the input and in the arriving gradient",
+    "all_reduce changes the tensor that it gets, which may belong to others as well: hand it a copy. (Megatron-LM does "
+    "without, and knows where it may.)",
+    "BothInPlace",
+    enters=lambda x: enter(x, lambda g: total_in_place(g if g.is_contiguous() else g.contiguous())),
+    leaves=lambda x: leave(x, total_in_place),
 )
 
 

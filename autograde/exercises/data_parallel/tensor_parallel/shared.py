@@ -9,6 +9,8 @@ from torch import nn
 from autograde.exercises.data_parallel.shared import place
 from autograde.exercises.shared import randn
 
+ROUNDING = 2e-5  # what float32 leaves of sums of numbers of size 1 that are added in another order
+
 
 def train_layer(layer, whole, xs, pulls, trained=True, options=None):
     """Build the layer on every rank from the whole weights, run it forwards and backwards; see what it holds and sends.

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from autograde.exercise import Draft, PerRank, case
 from autograde.exercises.data_parallel.shared import agree_first_on, place
 from autograde.exercises.data_parallel.tensor_parallel.shared import (
+    ROUNDING,
     cut,
     gathered,
     leave,
@@ -91,7 +92,7 @@ def on_own_vocabulary(function, logits, targets, vocab_size, pull, options):
     return told | {"forwards": sent["f"], "backwards": sent["b"]}
 
 
-_agrees = agree_first_on(["loss", "gradient of logits"], one_process)
+_agrees = agree_first_on(["loss", "gradient of logits"], one_process, ROUNDING)
 
 
 @exercise.agrees
