@@ -735,7 +735,7 @@ axes[2].plot(ns, [counted[n][1][0] / base[0] for n in ns], "o-", color=COLORS[0]
 axes[2].plot(ns, [2 * (n - 1) / n * counted[n][1][0] / base[0] for n in ns], "s--", color=COLORS[1],
              label="sent by a ring, 2 (n - 1) / n")
 axes[2].plot(ns, [counted[n][1][1] / base[1] for n in ns], "^-", color=COLORS[2], label="weights held")
-axes[2].set(xlabel="ranks", ylabel="on 2 ranks = 1", xticks=ns, ylim=(0, 2.1), title="d = 48, 64 tokens")
+axes[2].set(xlabel="ranks", ylabel="on 2 ranks = 1", xticks=ns, ylim=(0, 2.1), title=f"d = {SIZES[1][0]}, {SIZES[1][1] * SIZES[1][2]} tokens")
 axes[2].legend(fontsize=8)
 show(fig, f"Bytes handed in a layer, forwards and backwards. Against width {[s for s, _ in counted[2][:4]]} bytes on 2 "
           f"ranks, against batch {[s for s, _ in counted[2][4:]]}; the points of 2, 3 and 4 ranks "
@@ -761,8 +761,8 @@ show(fig, f"Bytes handed in a layer, forwards and backwards. Against width {[s f
 # conversation (limited by reading the weights).
 
 # %% tags=["demo"]
-D, HEADS, KV, HIDDEN = 8192, 64, 8, 28672
-WEIGHTS = D * D * 2 + 2 * D * D * KV // HEADS + 3 * D * HIDDEN  # of one layer
+D, HEADS, KV, UNITS = 8192, 64, 8, 28672
+WEIGHTS = D * D * 2 + 2 * D * D * KV // HEADS + 3 * D * UNITS  # of one layer
 LINKS = {"NVLink-class": (3e-6, 400e9), "Ethernet-class": (20e-6, 12.5e9)}
 JOBS = {"training, 8,192 tokens": (8192, 6, 4), "one token of one conversation": (1, 2, 2)}
 
