@@ -16,7 +16,7 @@
 # **Tensor parallelism** cuts *inside* the layer. Each GPU holds a part of every matrix, computes with that part, and
 # no GPU ever sees a whole one. The price is talk in every layer, forwards and backwards. The art is to cut so that
 # there is little of it, and Megatron-LM (Shoeybi et al. 2019, [arXiv:1909.08053](https://arxiv.org/abs/1909.08053))
-# found the cut that all libraries use today.
+# found the cut that libraries use to this day.
 #
 # In this chapter you build it: the two borders of a parallel region, the two ways to cut a matrix, an MLP, attention by
 # heads, a loss that never sees all logits, and sequence parallelism. At the end a layer of a real chat model runs on
@@ -113,66 +113,6 @@ show(fig, "Two pictures of a matrix with its input above and its output at the r
 # | where $x$ enters | nothing | all-reduce | $f$ |
 # | where $y$ leaves | all-reduce | nothing | $g$ |
 #
-# What happens to somebody who forgets the second all-reduce? Forwards everything is right, to the last bit. We play
-# two ranks in one process: a small network whose first layer stands, whole, on both ranks, and whose MLP is cut in two.
-# In the wrong run each rank's copy of the first layer learns from its own part alone.
-
-# %% tags=["demo"]
-def two_ranks(sums_back, seed, steps=150):
-    """Losses in training, losses of the model that rank 0 would save, and how far the two copies are apart."""
-    g = torch.Generator().manual_seed(seed)
-    x = torch.randn(128, 8, generator=g)
-    y = torch.sin(2 * x @ torch.randn(8, 4, generator=g) / 8**0.5)
-    first = [torch.randn(16, 8, generator=g) / 8**0.5] * 2
-    up, down = torch.randn(2, 16, 16, generator=g) / 4, torch.randn(2, 4, 16, generator=g) / 32**0.5
-    first = [w.clone().requires_grad_() for w in first]
-    up, down = up.requires_grad_(), down.requires_grad_()
-
-    def loss_with(copies):
-        terms = [torch.tanh(torch.tanh(x @ copies[r].T) @ up[r].T) @ down[r].T for r in range(2)]
-        return F.mse_loss(terms[0] + terms[1], y)
-
-    trained, saved, apart = [], [], []
-    for _ in range(steps):
-        loss = loss_with(first)
-        *gradients, of_up, of_down = torch.autograd.grad(loss, [*first, up, down])
-        if sums_back:
-            gradients = [gradients[0] + gradients[1]] * 2
-        with torch.no_grad():
-            trained.append(loss.item())
-            saved.append(loss_with([first[0]] * 2).item())
-            apart.append(float((first[0] - first[1]).norm() / first[0].norm()))
-            for w, step in zip([*first, up, down], [*gradients, of_up, of_down], strict=True):
-                w -= 0.5 * step
-    return trained, saved, apart
-
-
-runs = {sums: torch.tensor([two_ranks(sums, seed) for seed in range(5)]) for sums in (True, False)}
-ends = {sums: run[:, :2, -1].mean(0) for sums, run in runs.items()}
-drift = runs[False][:, 2, -1]
-fig, (left, right) = figure(1, 2, width=10.5, height=3.7)
-for sums, color, name in ((True, COLORS[0], "gradients of x added up"), (False, COLORS[1], "forgotten")):
-    trained, saved, apart = runs[sums].mean(0)
-    left.plot(trained, color=color, label=f"{name}: in training")
-    left.plot(saved, "--", color=color, alpha=0.8, label=f"{name}: the model that rank 0 saves")
-    right.plot(100 * apart, color=color, label=name)
-left.set(xlabel="step", ylabel="mean squared error", ylim=(0, None),
-         title=f"Added up, the saved model ends at {ends[True][1]:.2f}")
-right.set(xlabel="step", ylabel="copies apart, % of their norm", title=f"{100 * drift.mean():.0f} % apart at the end")
-left.legend(fontsize=8)
-right.legend(fontsize=9)
-show(fig, f"Left, loss against steps, mean of five seeds. With summed gradients it ends at {ends[True][0]:.3f} in "
-          f"training and {ends[True][1]:.3f} saved; forgotten at {ends[False][0]:.3f} in training and "
-          f"{ends[False][1]:.3f} saved. Right: how far the two copies are apart, at the end "
-          f"{100 * runs[True][:, 2, -1].mean():.0f} % and {100 * drift.mean():.0f} %.",
-     title=f"Forgotten backwards: the loss in training ends at {ends[False][0]:.2f}, that of the saved model at "
-           f"{ends[False][1]:.2f}")
-
-# %% [markdown]
-# The curve of the wrong run may look as good as the right one: the two ranks train *another network*, in which each has
-# a first layer of its own. Rank 0 saves its own copy, and that is a model which nobody has trained. No error, no NaN.
-# So here gradients are checked as strictly as results.
-#
 # # 1. The two borders
 #
 # ### Exercise: enter and leave
@@ -239,13 +179,76 @@ class Region:
 check(Region)
 
 # %% [markdown]
+# ### What if it is forgotten?
+#
+# What happens to somebody who leaves out the all-reduce of `enter`? Forwards everything is right, to the last bit. We
+# play two ranks in one process: a small network whose first layer stands, whole, on both ranks, and whose MLP is cut in
+# two. In the wrong run each rank's copy of the first layer learns from its own part alone.
+
+# %% tags=["demo"]
+def two_ranks(sums_back, seed, steps=150):
+    """Losses in training, losses of the model that rank 0 would save, and how far the two copies are apart."""
+    g = torch.Generator().manual_seed(seed)
+    x = torch.randn(128, 8, generator=g)
+    y = torch.sin(2 * x @ torch.randn(8, 4, generator=g) / 8**0.5)
+    first = [torch.randn(16, 8, generator=g) / 8**0.5] * 2
+    up, down = torch.randn(2, 16, 16, generator=g) / 4, torch.randn(2, 4, 16, generator=g) / 32**0.5
+    first = [w.clone().requires_grad_() for w in first]
+    up, down = up.requires_grad_(), down.requires_grad_()
+
+    def loss_with(copies):
+        terms = [torch.tanh(torch.tanh(x @ copies[r].T) @ up[r].T) @ down[r].T for r in range(2)]
+        return F.mse_loss(terms[0] + terms[1], y)
+
+    trained, saved, apart = [], [], []
+    for _ in range(steps):
+        loss = loss_with(first)
+        *gradients, of_up, of_down = torch.autograd.grad(loss, [*first, up, down])
+        if sums_back:
+            gradients = [gradients[0] + gradients[1]] * 2
+        with torch.no_grad():
+            trained.append(loss.item())
+            saved.append(loss_with([first[0]] * 2).item())
+            apart.append(float((first[0] - first[1]).norm() / first[0].norm()))
+            for w, step in zip([*first, up, down], [*gradients, of_up, of_down], strict=True):
+                w -= 0.5 * step
+    return trained, saved, apart
+
+
+runs = {sums: torch.tensor([two_ranks(sums, seed) for seed in range(5)]) for sums in (True, False)}
+ends = {sums: run[:, :2, -1].mean(0) for sums, run in runs.items()}
+drift = runs[False][:, 2, -1]
+fig, (left, right) = figure(1, 2, width=10.5, height=3.7)
+for sums, color, name in ((True, COLORS[0], "gradients of x added up"), (False, COLORS[1], "forgotten")):
+    trained, saved, apart = runs[sums].mean(0)
+    left.plot(trained, color=color, label=f"{name}: in training")
+    left.plot(saved, "--", color=color, alpha=0.8, label=f"{name}: the model that rank 0 saves")
+    right.plot(100 * apart, color=color, label=name)
+left.set(xlabel="step", ylabel="mean squared error", ylim=(0, None),
+         title=f"Added up, the saved model ends at {ends[True][1]:.2f}")
+right.set(xlabel="step", ylabel="copies apart, % of their norm", title=f"{100 * drift.mean():.0f} % apart at the end")
+left.legend(fontsize=8)
+right.legend(fontsize=9)
+show(fig, f"Left, loss against steps, mean of five seeds. With summed gradients it ends at {ends[True][0]:.3f} in "
+          f"training and {ends[True][1]:.3f} saved; forgotten at {ends[False][0]:.3f} in training and "
+          f"{ends[False][1]:.3f} saved. Right: how far the two copies are apart, at the end "
+          f"{100 * runs[True][:, 2, -1].mean():.0f} % and {100 * drift.mean():.0f} %.",
+     title=f"Forgotten backwards: the loss in training ends at {ends[False][0]:.2f}, that of the saved model at "
+           f"{ends[False][1]:.2f}")
+
+# %% [markdown]
+# The curve of the wrong run may look as good as the right one: the two ranks train *another network*, in which each has
+# a first layer of its own. Rank 0 saves its own copy, and that is a model which nobody has trained. No error, no NaN.
+# So here gradients are checked as strictly as results.
+#
 # # 2. A layer cut by outputs
 #
 # ### Exercise: the column-parallel layer
 #
 # Which rows belong to rank $r$? Those that `weight.tensor_split(n)[r]` gives: they stand together, and parts differ by
 # at most one row. And **hold nothing else**. A slice of a tensor is a *view*: it keeps the whole matrix in memory. All
-# of this is done for memory, so clone the part, and forget the rest.
+# of this is done for memory, so clone the part, and forget the rest. (Here each rank is handed the whole matrix, to cut
+# it. A loader of large models reads only the rank's slice from the file.)
 
 # %% exercise="ColumnParallelLinear"
 class ColumnParallelLinear(nn.Module):
@@ -735,7 +738,8 @@ axes[2].plot(ns, [counted[n][1][0] / base[0] for n in ns], "o-", color=COLORS[0]
 axes[2].plot(ns, [2 * (n - 1) / n * counted[n][1][0] / base[0] for n in ns], "s--", color=COLORS[1],
              label="sent by a ring, 2 (n - 1) / n")
 axes[2].plot(ns, [counted[n][1][1] / base[1] for n in ns], "^-", color=COLORS[2], label="weights held")
-axes[2].set(xlabel="ranks", ylabel="on 2 ranks = 1", xticks=ns, ylim=(0, 2.1), title=f"d = {SIZES[1][0]}, {SIZES[1][1] * SIZES[1][2]} tokens")
+axes[2].set(xlabel="ranks", ylabel="on 2 ranks = 1", xticks=ns, ylim=(0, 2.1),
+            title=f"d = {SIZES[1][0]}, {SIZES[1][1] * SIZES[1][2]} tokens")
 axes[2].legend(fontsize=8)
 show(fig, f"Bytes handed in a layer, forwards and backwards. Against width {[s for s, _ in counted[2][:4]]} bytes on 2 "
           f"ranks, against batch {[s for s, _ in counted[2][4:]]}; the points of 2, 3 and 4 ranks "
