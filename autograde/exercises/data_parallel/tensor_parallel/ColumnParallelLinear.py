@@ -266,3 +266,20 @@ class Broadcasts(Columns):
     def forward(self, x):
         dist.broadcast(x.detach().clone(), 0)
         return super().forward(x)
+
+
+@exercise.mistake(
+    "x is cut off from the graph, so that it gets no gradient",
+    hint="What stands before this layer is trained through x: let it enter, don't detach it.",
+)
+class XDetached(Columns):
+    def enter(self, x):
+        return x.detach()
+
+
+@exercise.mistake(
+    "every rank takes the first part, rank 0's", hint="Which part is yours says dist.get_rank(): tensor_split(n)[rank]."
+)
+class FirstPart(Columns):
+    def part(self, t):
+        return cut(t, 0, 0, place()[1])

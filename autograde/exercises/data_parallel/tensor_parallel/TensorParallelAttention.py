@@ -330,3 +330,21 @@ class WrongScale(Heads):
     def forward(self, x):
         heads = len(self.q) // self.head_dim
         return self.leave(attended(self.enter(x), self.q / heads**0.5, self.k, self.v, self.o, self.head_dim))
+
+
+@exercise.mistake(
+    "x is cut off from the graph, so that it gets no gradient",
+    hint="What stands before this layer is trained through x: let it enter, don't detach it.",
+)
+class XDetached(Heads):
+    def enter(self, x):
+        return [x.detach()] * 3
+
+
+@exercise.mistake(
+    "the scores aren't scaled", hint="1 / sqrt(head_dim): scaled_dot_product_attention does it by itself."
+)
+class NoScale(Heads):
+    def forward(self, x):
+        q = self.q * self.head_dim**0.5
+        return self.leave(attended(self.enter(x), q, self.k, self.v, self.o, self.head_dim))

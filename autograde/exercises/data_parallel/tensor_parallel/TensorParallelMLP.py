@@ -299,3 +299,12 @@ class SiluOfUp(Units):
 class Detached(Units):
     def leave(self, y):
         return total(y.detach())
+
+
+@exercise.mistake(
+    "x is cut off from the graph, so that it gets no gradient",
+    hint="What stands before this layer is trained through x: let it enter, don't detach it.",
+)
+class XDetached(Units):
+    def enter(self, x):
+        return x.detach(), x.detach()
