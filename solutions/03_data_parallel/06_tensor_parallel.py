@@ -1219,9 +1219,9 @@ print(f"2 x 2 ranks: gradients off one process by {off:.0e}; between the pairs a
 # Pipeline stages are the next dimension, then context and experts: the ways to cut a model exclude one another as
 # little as length and width. The order of the grid follows the links: tensor parallelism innermost.
 #
-# With torchrun and GPUs the same classes run over NCCL, since nothing in them names a device: build the layer from
-# weights on `cuda:{local_rank}`. (No GPU is needed for this chapter, and none was used; a training program of this kind
-# is `python -m labkit.train_tp`, under torchrun.)
+# With torchrun and GPUs nothing in these classes has to change, since none names a device: build the layers from
+# weights on `cuda:{local_rank}`, and NCCL carries the messages. (It wasn't tried here, where all tensors are on the CPU.)
+# A training program of this kind is `python -m labkit.train_tp`, under torchrun.
 #
 # ## What you can say now
 #

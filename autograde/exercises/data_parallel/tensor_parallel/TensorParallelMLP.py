@@ -308,3 +308,17 @@ class Detached(Units):
 class XDetached(Units):
     def enter(self, x):
         return x.detach(), x.detach()
+
+
+@exercise.mistake("gate has no activation", hint="y = down(silu(gate x) * up x).")
+class NoActivation(Units):
+    def hidden(self, x):
+        a, b = self.enter(x)
+        return F.linear(a, self.gate) * F.linear(b, self.up)
+
+
+@exercise.mistake("GELU is applied instead of SiLU", hint="LLaMA's MLP gates with F.silu(gate x).")
+class Gelu(Units):
+    def hidden(self, x):
+        a, b = self.enter(x)
+        return F.gelu(F.linear(a, self.gate)) * F.linear(b, self.up)
