@@ -1220,8 +1220,8 @@ print(f"2 x 2 ranks: gradients off one process by {off:.0e}; between the pairs a
 # little as length and width. The order of the grid follows the links: tensor parallelism innermost.
 #
 # With torchrun and GPUs nothing in these classes has to change, since none names a device: build the layers from
-# weights on `cuda:{local_rank}`, and NCCL carries the messages. (It wasn't tried here, where all tensors are on the CPU.)
-# A training program of this kind is `python -m labkit.train_tp`, under torchrun.
+# weights on `cuda:{local_rank}`, and NCCL carries the messages. (Not tried here: all tensors were on the CPU.) A training
+# program of this kind is `python -m labkit.train_tp`, under torchrun.
 #
 # ## What you can say now
 #
