@@ -179,6 +179,15 @@ class Region:
 check(Region)
 
 # %% [markdown]
+# Forwards `enter` says nothing to anybody, so it runs right here, without any ranks. Only the graph tells that something
+# waits for the gradient.
+
+# %% tags=["payoff"]
+x = torch.arange(3.0, requires_grad=True)
+entered = Region.enter(x)
+print(f"the same numbers: {torch.equal(entered, x)}; in the graph stands {entered.grad_fn.name()}")
+
+# %% [markdown]
 # ### What if it is forgotten?
 #
 # What happens to somebody who leaves out the all-reduce of `enter`? Forwards everything is right, to the last bit. We
@@ -1220,8 +1229,8 @@ print(f"2 x 2 ranks: gradients off one process by {off:.0e}; between the pairs a
 # little as length and width. The order of the grid follows the links: tensor parallelism innermost.
 #
 # With torchrun and GPUs nothing in these classes has to change, since none names a device: build the layers from
-# weights on `cuda:{local_rank}`, and NCCL carries the messages. (Not tried here: all tensors were on the CPU.) A training
-# program of this kind is `python -m labkit.train_tp`, under torchrun.
+# weights on `cuda:{local_rank}`, and NCCL carries the messages. (Not tried here: all tensors were on the CPU.) A
+# training program of this kind is `python -m labkit.train_tp`, under torchrun.
 #
 # ## What you can say now
 #
