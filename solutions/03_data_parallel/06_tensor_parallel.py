@@ -179,8 +179,8 @@ class Region:
 check(Region)
 
 # %% [markdown]
-# Forwards `enter` says nothing to anybody, so it runs right here, without any ranks. Only the graph tells that something
-# waits for the gradient.
+# Forwards `enter` says nothing to anybody, so it runs right here, without any ranks. Only the graph tells that
+# something waits for the gradient.
 
 # %% tags=["payoff"]
 x = torch.arange(3.0, requires_grad=True)

@@ -229,6 +229,19 @@ _mistake(
     "own_maximum",
     top=lambda logits: logits.detach().amax(1),
 )
+
+
+def _largest(x):
+    dist.all_reduce(top := x.clone(), op=dist.ReduceOp.MAX)
+    return top
+
+
+_mistake(
+    "the maximum keeps its gradient, which reaches each rank's own largest logit",
+    "In one process what flows through the maximum cancels; here each rank has a part of it only. Detach it.",
+    "maximum_with_gradient",
+    top=lambda logits: leave(logits.amax(1), _largest),
+)
 _mistake(
     "no maximum is subtracted, and large logits overflow",
     "exp(200) is more than float32 holds. Subtract the token's maximum over all ranks.",
