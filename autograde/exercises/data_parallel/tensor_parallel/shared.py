@@ -1,0 +1,168 @@
+"""What exercises of the chapter tensor_parallel share."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from autograde.exercises.data_parallel.shared import place
+from autograde.exercises.shared import randn
+
+ROUNDING = 2e-5  # what float32 leaves of sums of numbers of size 1 that are added in another order
+
+
+def train_layer(layer, whole, xs, pulls, trained=True, options=None):
+    """Build the layer on every rank from the whole weights, run it forwards and backwards; see what it holds and sends.
+
+    Rank r reads `xs[r]`, which is trained if `trained`; the gradient that comes back to its result is `pulls[r]`.
+    """
+    import torch
+    import torch.distributed as dist
+    from torch.utils._pytree import tree_leaves
+
+    from labkit import record_traffic
+
+    def sent(messages):
+        return [f"{m.op} of {m.bytes} bytes" for m in messages]
+
+    rank = dist.get_rank()
+    whole = {name: None if t is None else t.clone(memory_format=torch.contiguous_format) for name, t in whole.items()}
+    module = layer(**whole, **(options or {}))
+    parts = [t for m in module.modules() for t in tree_leaves(vars(m)) if isinstance(t, torch.Tensor)]
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in parts}
+    x = xs[rank].requires_grad_(trained)
+    with record_traffic() as forwards:
+        y = module(x)
+    with record_traffic() as backwards:
+        if y.requires_grad:
+            (y * (pulls[rank] if y.shape == pulls[rank].shape else torch.ones_like(y))).sum().backward()
+    result = {"y": y, "gradient of x": x.grad, "gradients": {name: p.grad for name, p in module.named_parameters()}}
+    x.requires_grad_(False).grad = None
+    held = sum(storages.values())
+    return result | {"bytes held": held, "forwards": sent(forwards), "backwards": sent(backwards)}
+
+
+def spread(g, *shape, scale=1.0):
+    """A weight with entries small enough that sums over its columns are of size `scale`."""
+    return scale * randn(g, *shape) / shape[-1] ** 0.5
+
+
+def cut(t, dim, rank, world):
+    """Rank's part of t: as even as it goes, the first ones larger."""
+    return t.tensor_split(world, dim)[rank].clone()
+
+
+def size(*tensors):
+    return sum(t.numel() * t.element_size() for t in tensors)
+
+
+def leaves(*tensors):
+    """Copies that an oracle can train."""
+    return [None if t is None else t.clone().requires_grad_() for t in tensors]
+
+
+def holds_its_shard(shards):
+    """A law: the tensors that rank r's layer holds take the bytes of `shards(one, r)`."""
+
+    def law(out, one, call):
+        for rank, told in enumerate(out):
+            need = size(*shards(one, rank))
+            if told["bytes held"] != need:
+                more = "a view keeps all that it was cut from" if told["bytes held"] > need else "something is missing"
+                return f"{one.label}: rank {rank} holds {told['bytes held']} bytes, and its share is {need} ({more})"
+        return True
+
+    return law
+
+
+def talks(need):
+    """A law: forwards and backwards rank r hands in the messages of `need(one, r)`, and nothing else."""
+
+    def law(out, one, call):
+        for rank, told in enumerate(out):
+            for way, wanted in zip(("forwards", "backwards"), need(one, rank), strict=True):
+                wanted = [f"{op} of {count} bytes" for op, count in wanted]
+                if sorted(told[way]) != sorted(wanted):
+                    says, asked = (", ".join(each) or "nothing" for each in (told[way], wanted))
+                    return f"{one.label}: {way} rank {rank} sends {says}, and its task is {asked}"
+        return True
+
+    return law
+
+
+class Talk(torch.autograd.Function):
+    """x through `forward`, and what comes back through `backward`."""
+
+    @staticmethod
+    def forward(ctx, x, forward, backward):
+        ctx.through = backward
+        return forward(x)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return ctx.through(gradient), None, None
+
+
+def as_it_is(x):
+    return x.view_as(x)
+
+
+def total(x):
+    """The sum over the ranks, in a new tensor."""
+    x = x.clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(x)
+    return x
+
+
+def mean(x):
+    return total(x) / dist.get_world_size()
+
+
+def total_in_place(x):
+    dist.all_reduce(x)
+    return x
+
+
+def total_by_gathering(x):
+    parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, x.contiguous())
+    return torch.stack(parts).sum(0)
+
+
+def total_at_rank_0(x):
+    x = x.clone(memory_format=torch.contiguous_format)
+    dist.reduce(x, 0)
+    return x
+
+
+def from_rank_0(x):
+    x = x.clone(memory_format=torch.contiguous_format)
+    dist.broadcast(x, 0)
+    return x
+
+
+def gathered(x, dim=-1, world=None):
+    """The parts of all ranks in one tensor; they may differ in size along `dim`."""
+    rank, n = place()
+    own = torch.tensor([x.shape[dim]])
+    counts = [torch.empty_like(own) for _ in range(n)]
+    dist.all_gather(counts, own)
+    most = max(int(c) for c in counts)
+    padded = torch.zeros(*x.movedim(dim, 0).shape[1:], most, dtype=x.dtype)
+    padded[..., : x.shape[dim]] = x.movedim(dim, -1)
+    parts = [torch.empty_like(padded) for _ in range(n)]
+    dist.all_gather(parts, padded)
+    return torch.cat([p[..., : int(c)] for p, c in zip(parts, counts, strict=True)], -1).movedim(-1, dim)
+
+
+def enter(x, backward=total):
+    return Talk.apply(x, as_it_is, backward)
+
+
+def leave(x, forward=total, backward=as_it_is):
+    return Talk.apply(x, forward, backward)
+
+
+def parameter(t):
+    return None if t is None else nn.Parameter(t)
