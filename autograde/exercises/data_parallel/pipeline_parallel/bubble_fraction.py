@@ -264,7 +264,7 @@ def share_latency_everywhere(schedule, seconds, load=None, latency=0.0):
 )
 def share_blocking_sends(schedule, seconds, load=None, latency=0.0):
     owner = {s: r for r, actions in enumerate(schedule) for _, s, _ in actions}
-    loads = load or {s: 1.0 for s in owner}
+    loads = load or dict.fromkeys(owner, 1.0)
 
     def cost(kind, s):
         to = s + 1 if kind == "F" else s - 1 if kind in ("B", "I") else s

@@ -16,8 +16,8 @@ exercise = Draft(
     hints=[
         "Number a rank's forward passes k = 0, 1, … Which chunk and which micro-batch is number k? The first n_ranks "
         "passes are chunk 0, the next n_ranks chunk 1 …",
-        "With p = n_ranks: pass k has chunk (k // p) % n_chunks and micro-batch k // (p * n_chunks) * p + k % p. Number "
-        "the backward passes the same way, with the chunks from the last to the first. Then warm up, alternate, drain.",
+        "With p = n_ranks: pass k has chunk (k // p) % n_chunks and micro-batch k // (p * n_chunks) * p + k % p. "
+        "Number the backward passes alike, with the chunks from the last to the first. Then warm up, alternate, drain.",
         "warm = min((n_chunks - 1) * p + 2 * (p - 1 - r), n_chunks * n_micro); F 0 … warm - 1; then for j = 0, 1, …: F "
         "warm + j (while there is one), B j. The stage of chunk c is c * p + r.",
     ],

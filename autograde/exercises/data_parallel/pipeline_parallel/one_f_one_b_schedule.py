@@ -1,4 +1,4 @@
-"""`one_f_one_b_schedule(n_stages, n_micro)`: 1F1B: as soon as it can, a rank runs one micro-batch back for each forward."""
+"""`one_f_one_b_schedule(n_stages, n_micro)`: 1F1B: after a warm-up each rank goes back and forward by turns."""
 
 from __future__ import annotations
 

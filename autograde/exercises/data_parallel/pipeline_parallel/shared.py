@@ -30,7 +30,8 @@ def ends(schedule, seconds, load=None, latency=0.0):
         at[rank] += 1
         return True
 
-    while any([at[r] < len(schedule[r]) and moves(r) for r in range(len(schedule))]):
+    ranks = range(len(schedule))
+    while any(at[r] < len(schedule[r]) and moves(r) for r in ranks):
         pass
     return done if at == [len(actions) for actions in schedule] else None
 
