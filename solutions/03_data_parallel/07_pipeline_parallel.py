@@ -261,8 +261,8 @@ def draw(ax, run, title):
 
 
 took = {plan: span(run)[1] - span(run)[0] for plan, run in RUNS.items()}
-heads = {f"{m} micro-batch{'es' if m > 1 else ''}: {took['GPipe', m]:.2f} s, ranks wait {idle(RUNS['GPipe', m]):.0%} of "
-         "the time": RUNS["GPipe", m] for m in (1, 4)}
+heads = {f"{m} micro-batch{'es' if m > 1 else ''}: {took['GPipe', m]:.2f} s, ranks wait {idle(RUNS['GPipe', m]):.0%} "
+         "of the time": RUNS["GPipe", m] for m in (1, 4)}
 timelines(heads, f"The same {ROWS} rows. {'; '.join(heads)}.")
 
 # %% [markdown]
@@ -375,8 +375,8 @@ check(bubble_fraction)
 
 # %% [markdown]
 # Formula, your clock, and the recorded runs, on one sheet. And what the formula can't say: the same schedule with a
-# last stage that takes half as long again, as an output layer may. What is recorded has messages and late wake-ups in it,
-# which weigh more the shorter the pieces are.
+# last stage that takes half as long again, as an output layer may. What is recorded has messages and late wake-ups in
+# it, which weigh more the shorter the pieces are.
 
 # %% tags=["payoff"]
 cuts = [1, 2, 4, 8, 16]
@@ -969,10 +969,14 @@ show(fig, f"Upper panel: two loss curves, of one process and of the pipeline, fr
 # of one batch stay within 0.02. It is *wrong* if these don't.
 
 # %% claim="D03.7"
-from experiments.D03_7 import EVERY, GAP, STEPS
+from experiments.D03_7 import EVERY, GAP, RATES, STEPS
 
 stale = evidence("D03.7")
 print(stale.again())
+for arm in stale.arms:
+    chosen = stale.each(arm, "rate")
+    edge = " (at the edge of what was tried)" if {min(RATES), max(RATES)} & set(chosen) else ""
+    print(f"best learning rates of {arm}: {', '.join(f'{rate:g}' for rate in chosen)}{edge}")
 plain, *others = stale.arms
 gaps = {arm: stale.interval(arm, "loss", minus=plain) for arm in others}
 fig, (left, right) = figure(1, 2, width=10.5, height=4.0, width_ratios=[1.2, 1])
