@@ -133,7 +133,7 @@ for row, (name, (layers, shape)) in enumerate(NETS.items()):
         left.barh(row, 100 * share, left=start, color=COLORS[stage], edgecolor="white", height=0.7)
         left.text(start + 50 * share, row, f"{100 * share:.0f}", ha="center", va="center", color="white")
         start += 100 * share
-left.set(yticks=range(4), xlabel="share of the FLOPs in stages 0 to 3, %", title="The best cut")
+left.set(yticks=range(4), xlabel="share of the FLOPs in stages 0 to 3, %", title="Its cut into four")
 left.set_yticklabels(list(NETS))
 left.invert_yaxis()
 bars = right.barh(range(4), list(crossing.values()), color=COLORS[5], height=0.7)
@@ -419,8 +419,7 @@ verdict("D03.8", "correct" if most >= 0.95 else "imprecise" if most >= 1.5 * at_
         + ", ".join(f"{share:.0%} with {m} micro-batch{'es' if m > 1 else ''}" for m, share in at_work.items()) + ".")
 
 # %% [markdown]
-# Why not hundreds of micro-batches, then? Each should still be large enough to fill a device; the batch can't grow
-# without end; and there is the memory.
+# Why not hundreds of micro-batches, then? Each has to fill a device; a batch has an end; and there is the memory.
 #
 # # Memory
 #
@@ -580,7 +579,8 @@ parts = [r["states"] + max(r["curve"]) for r in STAGED["1F1B", 8, 8]]
 fits = [size <= device for size in parts]
 verdict("D03.1", "correct" if needed > device and all(fits) else "wrong",
         f"One process needs {needed / 1e6:.1f} MB, the device has {device / 1e6:.1f}. The four ranks need "
-        f"{', '.join(f'{size / 1e6:.1f}' for size in parts)} MB: {sum(fits)} of 4 fit.")
+        f"{', '.join(f'{size / 1e6:.1f}' for size in parts)} MB: {sum(fits)} of 4 fit. Rank {parts.index(max(parts))} "
+        "needs the most.")
 
 # %% claim="D03.2"
 homes = [set(r["gradient"]) for r in STAGED["1F1B", 8, 8]]
@@ -591,8 +591,8 @@ verdict("D03.2", {2: "correct", 1: "imprecise", 0: "wrong"}[once + all_rows],
         f"Every parameter on exactly one rank: {once}. Rows that passed each rank's layers: {rows_seen} of {BATCH}.")
 
 # %% [markdown]
-# Rank 0 needs the most though its layers are the same: it has the most micro-batches under way. (Data parallelism
-# would deal out the rows, and keep every parameter everywhere.)
+# The ranks have equally many blocks, but not equally many micro-batches under way. (Data parallelism would deal out the
+# rows, and keep every parameter everywhere.)
 #
 # ## 1F1B: `one_f_one_b_schedule`
 #
@@ -993,7 +993,7 @@ for row, (arm, gap) in enumerate(gaps.items()):
     right.plot([gap.low, gap.high], [row, row], color=COLORS[0], linewidth=3)
     right.text(max(each) + 0.02, row, f"{gap.mean:+.3f}", va="center")
 right.axvspan(-GAP, GAP, color="#dddddd", zorder=0)
-right.set(yticks=range(len(gaps)), xlabel="test loss above one device's, nats", title="Seeds, and 95 % intervals",
+right.set(yticks=range(len(gaps)), xlabel="test loss above one device's, nats", title="Seeds and intervals",
           ylim=(len(gaps) - 0.5, -0.5), xlim=(None, 1.25 * max(gap.high for gap in gaps.values())))
 right.set_yticklabels([arm.replace(", ", ",\n").replace(" updates", "\nupdates") for arm in gaps], fontsize=9)
 told = "; ".join(f"{arm} {gap.mean:+.3f} ({gap.text('.3f')})" for arm, gap in gaps.items())
@@ -1006,9 +1006,8 @@ verdict("D03.7", "wrong" if not parts.within(-GAP, GAP) else "imprecise" if harm
         f"Above one device, in nats: {told}.")
 
 # %% [markdown]
-# Per *update*, that is. Batches of their own need no flush, so they make more updates in the same time; staleness grows
-# with the number of stages. Large language models are trained with the flush: the result is that of one device, and
-# the bubble is fought by better schedules instead.
+# Per *update*, that is: batches of their own need no flush, so that no time is lost in a bubble. Large language models
+# are trained with the flush. Then the result is that of one device, and the bubble is left to the schedule.
 #
 # # Two more sentences
 #
@@ -1099,7 +1098,7 @@ verdict("D03.9", "correct" if constant and off < 1e-5 else "imprecise" if grows_
 # * It divides **all** of `.grad` by the number of micro-batches at the end of each step (`scale_grads=True`). Two steps
 #   without clearing in between don't add up: the first one's gradients are divided twice.
 # * For the same reason it wants a loss that is a *mean*; a sum comes out too small.
-# * The batch must divide evenly into micro-batches of the same shape in every step. Your `pipeline_step` is less picky.
+# * The batch must divide evenly into micro-batches of the same shape in every step. Your `pipeline_step` takes any.
 # * `Schedule1F1B` refuses fewer micro-batches than stages. `ScheduleGPipe` doesn't.
 #
 # A script for several GPUs is `labkit/train_pp.py`: `torchrun --standalone --nproc-per-node 4 -m labkit.train_pp`. On

@@ -73,7 +73,7 @@ def _held(out, one, call):
     return most == need or f"p = {p}, v = {v}, m = {m}: the ranks hold up to {most}, and {need} is enough"
 
 
-def _table(p, v, m, warm=None, chunk=None, micro=None, back=None, stage=None, drain=True):
+def _table(p, v, m, warm=None, chunk=None, micro=None, back=None, stage=None, drain=True, turn=1):
     """Right as it stands. The others say what a mistake does: `warm(r)`, which chunk or micro-batch pass k has, …"""
     warm = warm or functools.partial(_warm_up, p, v, m)
     chunk = chunk or (lambda k: k // p % v)
@@ -85,7 +85,7 @@ def _table(p, v, m, warm=None, chunk=None, micro=None, back=None, stage=None, dr
         forward = [("F", stage(chunk(k), r), micro(k)) for k in range(v * m)]
         backward = [("B", stage(back(k), r), micro(k)) for k in range(v * m)]
         ahead = min(warm(r), v * m)
-        steady = [one for pair in zip(forward[ahead:], backward, strict=False) for one in pair]
+        steady = [one for pair in zip(forward[ahead:], backward, strict=False) for one in pair[::turn]]
         return forward[:ahead] + steady + (backward[v * m - ahead :] if drain else [])
 
     return [actions(r) for r in range(p)]
@@ -153,6 +153,22 @@ def interleaved_hot(n_ranks, n_chunks, n_micro):
 )
 def interleaved_warm(n_ranks, n_chunks, n_micro):
     return _table(n_ranks, n_chunks, n_micro, warm=lambda r: _warm_up(n_ranks, n_chunks, n_micro, r) + 1)
+
+
+@exercise.mistake(
+    "after the warm-up a backward pass comes first, then a forward pass",
+    hint="By turns, the forward pass first: the warm-up has left room for one more micro-batch.",
+)
+def interleaved_backward_first(n_ranks, n_chunks, n_micro):
+    return _table(n_ranks, n_chunks, n_micro, turn=-1)
+
+
+@exercise.mistake(
+    "the warm-up has 2 r passes where it should have 2 (p - 1 - r): it grows with the rank",
+    hint="The first rank waits longest for its first gradient, so it warms up longest.",
+)
+def interleaved_upside_down(n_ranks, n_chunks, n_micro):
+    return _table(n_ranks, n_chunks, n_micro, warm=lambda r: (n_chunks - 1) * n_ranks + 2 * r)
 
 
 @exercise.mistake(

@@ -71,7 +71,7 @@ def as_good(expected, got, one):
         return told
     slowest = max(_loads(one.args[0], got))
     best = expected["slowest"]
-    return slowest <= best + 1e-9 or f"the slowest stage takes {slowest:g}, where {best:g} is possible"
+    return abs(slowest - best) <= 1e-9 or f"the slowest stage takes {slowest:g}, where {best:g} is possible"
 
 
 def _unfit(got, costs, n_stages):
