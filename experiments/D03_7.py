@@ -132,6 +132,10 @@ def measure(seed: int, **settings) -> dict:
 @experiment.conclude
 def conclude(found) -> dict:
     """Imprecise if parts of one batch cost nothing and a batch each costs more than GAP with 4 stages or with 8."""
+
+    def signed(value: float, form: str = ".2f") -> str:
+        return f"{value:+{form}}".replace("-", "−")
+
     plain = "one device"
     gaps = {arm: found.interval(arm, "loss", minus=plain) for arm in found.arms if arm != plain}
     parts, four, eight, all_late = gaps.values()
@@ -141,10 +145,11 @@ def conclude(found) -> dict:
         "verdict": "wrong" if not same else "imprecise" if costs else "correct",
         "controls": {"shows": all_late.above(GAP), "shows_not": same},
         "numbers": {
-            "parts": f"{parts.mean:+.3f}".replace("-", "−"),
-            "four": f"{four.mean:+.2f}".replace("-", "−"),
-            "eight": f"{eight.mean:+.2f}".replace("-", "−"),
-            "late": f"{all_late.mean:+.2f}".replace("-", "−"),
-            "plain": f"{found.interval(plain, 'loss').mean:.2f}",
+            "parts": signed(parts.mean, ".3f"),
+            "four": signed(four.mean),
+            "eight": signed(eight.mean),
+            "four_range": f"{four.low:.2f}–{four.high:.2f}",
+            "eight_range": f"{eight.low:.2f}–{eight.high:.2f}",
+            "late": signed(all_late.mean),
         },
     }
