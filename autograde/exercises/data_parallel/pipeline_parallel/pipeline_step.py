@@ -37,25 +37,24 @@ exercise = Draft(
     ],
 )
 
-SCHEDULES = {"GPipe": gpipe_by_kind, "1F1B": one_f_one_b_by_limit}
-
 
 @exercise.cases
 def step_cases(g):
-    def some(world, rows, label, schedule="1F1B", **options):
+    def some(world, rows, label, make=one_f_one_b_by_limit, **options):
         widths = [pick(g, 2, 4) * 2 + k % 2 for k in range(world + 1)]
         size = sum((a + 1) * b for a, b in zip(widths, widths[1:], strict=False))
         x, y = randn(g, sum(rows), widths[0]), randn(g, sum(rows), widths[-1])
         weights = 0.5 * randn(g, size)
+        schedule = [list(actions) for actions in make(world, len(rows))]
         return case(schedule, weights, widths, x, y, rows, ranks=world, label=label, **options)
 
     n = pick(g, 1, 3)
     yield some(2, [n] * 4, "two ranks, 1F1B, four micro-batches")
-    yield some(2, [3, 1, 2], "GPipe, micro-batches of different sizes", schedule="GPipe")
+    yield some(2, [3, 1, 2], "GPipe, micro-batches of different sizes", make=gpipe_by_kind)
     yield some(2, [3], "one micro-batch, in evaluation mode", training=False)
-    yield some(2, [1, 4, 2], "GPipe, gradients lie there already", schedule="GPipe", old=3.0)
+    yield some(2, [1, 4, 2], "GPipe, gradients lie there already", make=gpipe_by_kind, old=3.0)
     yield some(3, [n] * 5, "three ranks, 1F1B, five micro-batches")
-    yield some(3, [2, 3, 1, 4], "three ranks, GPipe, different sizes", schedule="GPipe")
+    yield some(3, [2, 3, 1, 4], "three ranks, GPipe, different sizes", make=gpipe_by_kind)
     yield some(4, [n] * 6, "four ranks, 1F1B")
 
 
@@ -91,10 +90,8 @@ def step_on_rank(pipeline_step, schedule, weights, widths, x, y, rows, old=0.0, 
     import torch.distributed as dist
     from torch import nn
 
-    from autograde.exercises.data_parallel.pipeline_parallel.pipeline_step import SCHEDULES, _parameters
-
     rank, world = dist.get_rank(), dist.get_world_size()
-    actions = [tuple(one) for one in SCHEDULES[schedule](world, len(rows))[rank]]
+    actions = [tuple(one) for one in schedule[rank]]
     order = [i for kind, _, i in actions if kind == "F"]
     events, held, most = [], set(), [0]
 
@@ -131,7 +128,10 @@ def step_on_rank(pipeline_step, schedule, weights, widths, x, y, rows, old=0.0, 
             most[0] = max(most[0], len(held))
             return out
 
-    w, b = _parameters(weights, widths)[rank]
+    into, out = widths[rank], widths[rank + 1]
+    before = sum((n + 1) * m for n, m in zip(widths[:rank], widths[1:], strict=False))
+    w = weights[before : before + into * out].view(out, into)
+    b = weights[before + into * out : before + (into + 1) * out]
     stage = Stage(w, b).train(training)
     params = list(stage.parameters())
     if old:
@@ -151,15 +151,11 @@ def step_on_rank(pipeline_step, schedule, weights, widths, x, y, rows, old=0.0, 
 exercise.agrees(agree_first_on(["loss", "gradient"], unsplit))
 
 
-def _actions(one, rank):
-    return SCHEDULES[one.args[0]](one.ranks, len(one.args[5]))[rank]
-
-
 @exercise.law("Every rank runs its actions in the order given, each once")
 def _in_order(out, one, call):
     rows, widths = one.args[5], one.args[2]
     for rank, result in enumerate(out):
-        need = [(kind, i, (rows[i], widths[rank])) for kind, _, i in _actions(one, rank)]
+        need = [(kind, i, (rows[i], widths[rank])) for kind, _, i in one.args[0][rank]]
         ran = [(kind, i, tuple(shape)) for kind, i, shape in result["events"]]
         if ran != need:
             some = " ".join(f"{kind}{i}" for kind, i, _ in ran[:8])
@@ -170,7 +166,7 @@ def _in_order(out, one, call):
 @exercise.law("No rank keeps more micro-batches for the backward pass than its schedule asks for", essential=True)
 def _held(out, one, call):
     most = [result["held"] for result in out]
-    need = [most_held(_actions(one, rank)) for rank in range(len(out))]
+    need = [most_held(one.args[0][rank]) for rank in range(len(out))]
     return most == need or f"{one.label}: the ranks hold up to {most} micro-batches, and {need} is what is needed"
 
 
@@ -325,6 +321,22 @@ def step_mean_of_means(stage, actions, shapes, *args):
 
 
 @exercise.mistake(
+    "the loss is divided by the number of ranks",
+    hint="The ranks hold different layers of one model. What is averaged over is the batch's rows.",
+)
+def step_divided_by_ranks(*args):
+    return _step(*args, share=lambda i: 1 / dist.get_world_size())
+
+
+@exercise.mistake(
+    "each micro-batch's loss is multiplied by its rows, but never divided by all of them",
+    hint="A share is shapes[i][0] / all rows: the shares add up to 1.",
+)
+def step_times_rows(stage, actions, shapes, *args):
+    return _step(stage, actions, shapes, *args, share=lambda i: float(shapes[i][0]))
+
+
+@exercise.mistake(
     "the share of the rows is multiplied in again on every rank that a gradient passes",
     hint="The last rank has scaled the loss; the chain rule carries the factor up by itself.",
 )
@@ -372,6 +384,16 @@ def step_newest_first(*args):
 )
 def step_retains(*args):
     return _step(*args, retain=True)
+
+
+@exercise.mistake("ranks that have no loss return 0", hint="Only the last rank knows the loss. The others return None.")
+def step_returns_zero(*args):
+    return _step(*args) or 0.0
+
+
+@exercise.mistake("the loss isn't returned", hint="The last rank returns the mean loss over all rows.")
+def step_returns_nothing(*args):
+    _step(*args)
 
 
 @exercise.mistake("the loss of the last micro-batch is returned", hint="Return the mean over all rows of the batch.")
