@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 
 from autograde.exercise import Draft, Law, case, keeps_dtype, same
-from autograde.exercises.shared import pick
 
 exercise = Draft(
     "dpo_loss",
@@ -166,10 +165,12 @@ exercise.mistake(
     "padding is multiplied by 0", hint="-inf * 0 is NaN. torch.where(mask, x, 0.0) doesn't look at what it leaves out."
 )(_dpo(answer=lambda x, mask: (x * mask).sum(-1)))
 exercise.mistake(
-    "the mask of the chosen answers serves for both", hint="mask[1] belongs to the rejected answers, which end elsewhere."
+    "the mask of the chosen answers serves for both",
+    hint="mask[1] belongs to the rejected answers, which end elsewhere.",
 )(_dpo(masks=lambda mask: mask[:1].expand_as(mask)))
 exercise.mistake(
-    "the reference is left out", hint="The reward is how much likelier the policy makes an answer than the reference does."
+    "the reference is left out",
+    hint="The reward is how much likelier the policy makes an answer than the reference does.",
 )(_dpo(ratio=lambda p, r: p + 0 * r))
 exercise.mistake("the reference learns, too", hint="reference.detach(), or torch.no_grad() around it.")(
     _dpo(still=False)
@@ -202,9 +203,9 @@ exercise.mistake(
     "half of label_smoothing is given to the wrong answer",
     hint="The target is 1 - label_smoothing for the chosen answer, and label_smoothing for the rejected one.",
 )(_dpo(each=lambda margin, e: _smooth(margin, e / 2)))
-exercise.mistake(
-    "the logarithm of a sigmoid overflows", hint="log(sigmoid(-200)) is -inf in float32: F.logsigmoid."
-)(_dpo(each=lambda m, e: -(1 - e) * torch.sigmoid(m).log() - e * torch.sigmoid(-m).log()))
+exercise.mistake("the logarithm of a sigmoid overflows", hint="log(sigmoid(-200)) is -inf in float32: F.logsigmoid.")(
+    _dpo(each=lambda m, e: -(1 - e) * torch.sigmoid(m).log() - e * torch.sigmoid(-m).log())
+)
 exercise.mistake("the sigmoid is not put into a logarithm", hint="-log sigmoid(margin).")(
     _dpo(each=lambda m, e: -(1 - e) * torch.sigmoid(m) - e * torch.sigmoid(-m))
 )
@@ -213,7 +214,9 @@ exercise.mistake("a hinge takes the place of the logistic loss", hint="-log sigm
 )
 
 
-@exercise.mistake("every token gets a loss of its own", hint="Sum over the tokens first: a vote is about whole answers.")
+@exercise.mistake(
+    "every token gets a loss of its own", hint="Sum over the tokens first: a vote is about whole answers."
+)
 def token_by_token(policy, reference, mask, beta=0.1, label_smoothing=0.0):
     ratio = beta * torch.where(mask, policy - reference.detach(), 0.0)
     return _smooth(ratio[0] - ratio[1], label_smoothing).mean(), ratio.sum(-1).detach()

@@ -18,8 +18,8 @@ exercise = Draft(
         "A verdict names a place. Which answer stood there, in each of the two orders?",
         "Straight, place 0 is answer 0; swapped, place 0 is answer 1. So the answer named when swapped is 1 - swapped, "
         "and the judge is steady where straight == 1 - swapped.",
-        "kappa = (agree - by_chance) / (1 - by_chance) over the steady items, with agree the share of equal answers, and "
-        "by_chance the sum over both answers of (judge's share) * (people's share); 0.0 where 1 - by_chance is 0.",
+        "kappa = (agree - by_chance) / (1 - by_chance) over the steady items, with agree the share of equal answers "
+        "and by_chance the sum over both answers of (judge's share) * (people's share); 0.0 where 1 - by_chance is 0.",
     ],
 )
 
@@ -212,9 +212,7 @@ def unsteady_is_wrong(straight, swapped, people, lengths):
 @exercise.alternative
 def by_table(straight, swapped, people, lengths):
     table, firsts, steady, long, sized = [[0, 0], [0, 0]], 0, 0, 0, 0
-    for s, w, p, (x, y) in zip(
-        straight.tolist(), swapped.tolist(), people.tolist(), lengths.tolist(), strict=True
-    ):
+    for s, w, p, (x, y) in zip(straight.tolist(), swapped.tolist(), people.tolist(), lengths.tolist(), strict=True):
         firsts += (s == 0) + (w == 0)
         if s + w != 1:
             continue

@@ -15,8 +15,8 @@ exercise = Draft(
     no_gradient="accuracies are measured, not trained",
     hints=[
         "Bayes: how likely is each vote if the true class is c? And a silence?",
-        "In logarithms: a vote adds log(accuracy) to the class it names and log((1 - accuracy) / (classes - 1)) to each "
-        "other one; a silence adds nothing; the prior adds log(prior), once.",
+        "In logarithms: a vote adds log(accuracy) to the class it names and log((1 - accuracy) / (classes - 1)) to "
+        "each other one; a silence adds nothing; the prior adds log(prior), once.",
         "named = votes[:, :, None] == torch.arange(classes); score = torch.where(named, log_hit[:, None], "
         "log_miss[:, None]), 0 where votes < 0; (score.sum(1) + prior.log()).softmax(-1).",
     ],
@@ -173,14 +173,6 @@ exercise.mistake("the prior is added without its logarithm", hint="All terms are
 exercise.mistake(
     "silence counts as a vote for the last class", hint="-1 as an index is the last place. A silent rule adds nothing."
 )(_vote(named=lambda votes, k: (votes % k)[..., None] == torch.arange(k), silent=lambda scores, votes: scores))
-exercise.mistake(
-    "silence counts as a vote against every class",
-    hint="That is the same for all classes of one rule, until it isn't weighed by it: a silent rule adds 0.",
-)(
-    lambda votes, accuracies, prior: torch.where(
-        (votes < 0).any(1, keepdim=True), right(votes, accuracies, prior) * 0.5, right(votes, accuracies, prior)
-    )
-)
 exercise.mistake("silence counts as a vote for class 0", hint="A silent rule adds nothing to any class.")(
     lambda votes, accuracies, prior: right(votes.clamp(min=0), accuracies, prior)
 )
@@ -193,8 +185,8 @@ exercise.mistake(
 )
 exercise.mistake("the winner takes all", hint="A distribution: how sure the vote is belongs to the answer.")(
     lambda votes, accuracies, prior: (
-        (right(votes, accuracies, prior).argmax(-1, keepdim=True) == torch.arange(len(prior))).to(accuracies.dtype)
-    )
+        right(votes, accuracies, prior).argmax(-1, keepdim=True) == torch.arange(len(prior))
+    ).to(accuracies.dtype)
 )
 exercise.mistake("the scores aren't normalized", hint="softmax over the classes: each row sums to 1.")(
     _vote(end=lambda scores: scores.exp())
