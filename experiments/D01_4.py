@@ -43,7 +43,7 @@ experiment = Experiment(
         CLOSEST: {"active": True},
         "cut short": {"by": "itself", "sizes": (100,)},
     },
-    seeds=range(5),
+    seeds=range(3),
     shows=PEOPLE,
     shows_not=CHANCE,
     live=("cut short", 0),

@@ -129,11 +129,11 @@ check(bradley_terry_fit)
 
 # %% [markdown]
 # A leaderboard without intervals is gossip. How many votes does it take? For each number of votes the arena is drawn
-# anew fifty times. We look at the width of your 95 % interval for "A is stronger than B", and at how often it holds
+# anew forty times. We look at the width of your 95 % interval for "A is stronger than B", and at how often it holds
 # the truth. The variance of a difference needs the covariance: $\Sigma_{AA} + \Sigma_{BB} - 2\Sigma_{AB}$.
 
 # %% tags=["payoff"]
-COUNTS, AGAIN = [100, 300, 1000, 3000, 10_000], 50
+COUNTS, AGAIN = [100, 300, 1000, 3000, 10_000], 40
 half, covered, decided = {}, {}, {}
 for count in COUNTS:
     found = []
@@ -234,15 +234,15 @@ check(judge_agreement)
 # %% [markdown]
 # ## The real one
 #
-# Our chat model has 135 million weights, a thousandth of what one would call a judge. Forty easy questions, each with a
-# right and a wrong answer of the same form ("The capital of France is Paris." / "… is Berlin."). It is asked in two
-# ways:
+# Our chat model has 135 million weights, a thousandth of what one would call a judge. Two dozen easy questions, each
+# with a right and a wrong answer of the same form ("The capital of France is Paris." / "… is Berlin."). It is asked in
+# two ways:
 #
 # 1. **for a letter**: both answers in one prompt, A or B, in both orders;
 # 2. by **likelihood**: how probable is each answer after the question, in nats a token? No place, no letter.
 #
 # Does the list of the bank lack a source of labels? **Before the run:** it does (the claim is *imprecise*) if one of
-# the ways finds the right answer more often than a coin, for the whole 95 % interval over five groups of questions.
+# the ways finds the right answer more often than a coin, for the whole 95 % interval over the questions.
 # Otherwise the list is *correct* as far as this model goes. Control: the likelihood of "It's Paris." after *another*
 # question should be no better than the coin.
 
@@ -270,7 +270,7 @@ right.set(xlabel="right answer's nats a token minus the wrong one's", ylabel="qu
 show(
     fig,
     alt=f"Left: for {len(steady)} questions the judge's log-odds of place A when the right answer stands there and "
-    f"when the wrong one does; it names A in {named.mean():.0%} of its verdicts. Right: the difference in log-likelihood "
+    f"when the wrong one does; it names A in {named.mean():.0%} of its verdicts. Right: the log-likelihood's gap "
     f"between the right and the wrong answer, above zero in {(gaps > 0).sum()} of {len(gaps)}.",
     title=f"Asked for a letter it says A in {named.mean():.0%} of its verdicts; its likelihood is right in "
     f"{likely.mean:.0%}",
@@ -300,7 +300,7 @@ swapped = torch.where(people == 0, (~first_1).long(), (~first_0).long())
 from experiments.asking import answer
 from experiments.D01_6 import items
 
-asked = [item for seed in range(5) for item in items(seed)]
+asked = [item for group in range(len(found.each("likelihood", "nats"))) for item in items(group)]
 sizes = torch.tensor([[len(answer(item, True)), len(answer(item, False))] for item in asked])
 sizes = torch.where(people[:, None] == 0, sizes, sizes.flip(1))
 by_likelihood = torch.where(torch.tensor(gaps) > 0, people, 1 - people)
@@ -416,8 +416,8 @@ verdict(
 # may prefer an answer *for* its words: for being brief, polite, idiomatic. A paraphrase of the chosen answer is another
 # answer, and somebody has to be asked again.
 #
-# (The right panel is one small model's opinion of pairs that differ by a fact, which no rewording touches. It says
-# nothing about answers that differ by style.)
+# The pairs of the right panel differ by a fact that no rewording touches. Whatever turns over there is this judge's
+# taste for words. Were it a labeler, each paraphrase would be a new question to it.
 #
 # ## Rules vote
 #
@@ -571,23 +571,27 @@ def pseudo_label(probabilities, labels, threshold=0.9):
 check(pseudo_label)
 
 # %% [markdown]
-# Self-training on the digits themselves, with a model that is good at them. Forty of nine hundred pictures are labeled. Your function labels what a logistic regression is sure of, which learns again, ten times.
+# Self-training on the digits themselves, with a model that is good at them. Forty of nine hundred pictures are labeled.
+# Your function labels what a logistic regression is sure of; from these it learns again, and so on.
 
 # %% tags=["payoff"]
 from sklearn.linear_model import LogisticRegression
 
+from experiments.preferring import pictures
+
+START, ROUNDS = 40, 6
 shapes, digits = pictures()
-shapes, rounds, START = shapes.flatten(1), [], 40
+shapes, rounds = shapes.flatten(1), []
 for seed in range(5):
     labels = torch.full((900,), -1)
     some = torch.randperm(900, generator=torch.Generator().manual_seed(seed))[:START]
     labels[some] = digits[:900][some]
     scores = []
-    for _ in range(8):
+    for _ in range(ROUNDS):
         known = labels >= 0
-        model = LogisticRegression(C=10.0, max_iter=200).fit(shapes[:900][known], labels[known])
-        scores.append((model.score(shapes[900:], digits[900:]), float((labels == digits[:900])[known].float().mean())))
-        named = torch.tensor(model.classes_)[torch.tensor(model.predict_proba(shapes[:900])).argmax(1)]
+        model = LogisticRegression(C=10.0, max_iter=100).fit(shapes[:900][known], labels[known])
+        hold = (labels == digits[:900])[known].float().mean()
+        scores.append((model.score(shapes[900:], digits[900:]), float(hold)))
         chances = torch.zeros(900, 10, dtype=torch.float64)
         chances[:, model.classes_] = torch.tensor(model.predict_proba(shapes[:900]))
         labels = pseudo_label(chances, labels, 0.9)
@@ -595,17 +599,18 @@ for seed in range(5):
 test, hold = 100 * np.array(rounds).transpose(2, 0, 1)
 change = interval((test[:, -1] - test[:, 0]).tolist())
 fig, ax = figure(width=8, height=3.6)
-ax.plot(range(8), test.T, color=COLORS[0], alpha=0.4, linewidth=1)
-ax.plot(range(8), test.mean(0), color=COLORS[0], marker="o", label="test pictures right")
-ax.plot(range(8), hold.mean(0), color=COLORS[1], marker="s", linestyle="--", label="labels that hold")
+ax.plot(range(ROUNDS), test.T, color=COLORS[0], alpha=0.4, linewidth=1)
+ax.plot(range(ROUNDS), test.mean(0), color=COLORS[0], marker="o", label="test pictures right")
+ax.plot(range(ROUNDS), hold.mean(0), color=COLORS[1], marker="s", linestyle="--", label="labels that hold")
 ax.set(xlabel="round", ylabel="%")
 ax.legend()
 show(
     fig,
     alt=f"By the round of self-training: test pictures right, from {test[:, 0].mean():.1f} to "
-    f"{test[:, -1].mean():.1f} %, and labels that hold, from {hold[:, 0].mean():.1f} to {hold[:, -1].mean():.1f} %. Five seeds.",
-    title=f"Self-training from {START} labels: {change.text('+.1f')} points; {hold[:, -1].mean():.0f} % of its labels hold"
-    .replace("-", "−"),
+    f"{test[:, -1].mean():.1f} %, and labels that hold, from {hold[:, 0].mean():.1f} to {hold[:, -1].mean():.1f} %. "
+    f"{len(test)} seeds.",
+    title=f"Self-training from {START} labels: {change.text('+.1f')} points, and {hold[:, -1].mean():.0f} % of the "
+    "labels hold".replace("-", "−"),
 )
 
 # %% [markdown]
@@ -726,14 +731,14 @@ REWARD = torch.tensor([1.0, 0.6, 0.2, -0.2, -0.6, -1.0])
 REFERENCE = torch.tensor([0.05, 0.1, 0.2, 0.3, 0.2, 0.15]).log()
 
 
-def tuned(votes, beta, seed=0, steps=400):
+def tuned(votes, beta, seed=0, steps=150):
     """Six probabilities, trained by your loss on drawn votes."""
     dice = torch.Generator().manual_seed(seed)
     pair = torch.stack([torch.randperm(6, generator=dice)[:2] for _ in range(votes)])
     first = torch.rand(votes, generator=dice) < torch.sigmoid(REWARD[pair[:, 0]] - REWARD[pair[:, 1]])
     chosen = torch.where(first[:, None], pair, pair.flip(1)).T[..., None]  # [2, votes, 1]
     logits = REFERENCE.clone().requires_grad_()
-    optimizer = torch.optim.Adam([logits], 0.05)
+    optimizer = torch.optim.Adam([logits], 0.1)
     for _ in range(steps):
         loss, _ = dpo_loss(logits.log_softmax(-1)[chosen], REFERENCE[chosen], torch.ones_like(chosen, dtype=bool), beta)
         optimizer.zero_grad()
@@ -742,9 +747,10 @@ def tuned(votes, beta, seed=0, steps=400):
     return logits.detach().softmax(-1)
 
 
-VOTES, BETAS = [20, 100, 500, 4000], [0.3, 1.0, 3.0]
+VOTES, BETAS = [20, 100, 500, 2500], [0.3, 1.0, 3.0]
 best = {beta: (REFERENCE + REWARD / beta).softmax(-1) for beta in BETAS}
-off = {beta: [[float((tuned(n, beta, seed) - best[beta]).abs().sum() / 2) for seed in range(3)] for n in VOTES]
+off = {beta: [[float((tuned(n, beta, seed) - best[beta]).abs().sum() / 2) for seed in range(3)]
+              for n in VOTES]
        for beta in BETAS}
 fig, (left, right) = figure(1, 2, width=10.3, height=3.9)
 place = np.arange(6)
@@ -787,10 +793,10 @@ show(
 # which has no limit once $c/\beta \ge -\log(1 - p)$. Train it: a policy of one number, its probability to stop.
 
 # %% tags=["payoff"]
-STOP, BETA, LONGEST = 0.05, 0.1, 120
+STOP, BETA, LONGEST = 0.05, 1.0, 120
 
 
-def lengthened(taste, votes=3000, steps=300):
+def lengthened(taste, votes=4000, steps=100):
     """The mean length of answers after training, from a reference with a mean of 1 / STOP tokens."""
     dice = torch.Generator().manual_seed(0)
     lengths = 1 + torch.log(torch.rand(2, votes, generator=dice)).div(math.log(1 - STOP)).floor().clamp(max=LONGEST - 1)
@@ -803,7 +809,7 @@ def lengthened(taste, votes=3000, steps=300):
         return torch.where(last, stop.log(), (1 - stop).log())
 
     logit = torch.tensor(STOP).logit().requires_grad_()
-    optimizer = torch.optim.Adam([logit], 0.03)
+    optimizer = torch.optim.Adam([logit], 0.05)
     for _ in range(steps):
         loss, _ = dpo_loss(said(logit.sigmoid()), said(torch.tensor(STOP)), mask, BETA)
         optimizer.zero_grad()
@@ -812,9 +818,9 @@ def lengthened(taste, votes=3000, steps=300):
     return 1 / float(logit.detach().sigmoid())
 
 
-TASTES = [0.0, 0.001, 0.002, 0.003, 0.004]
+TASTES = [0.0, 0.01, 0.02, 0.03, 0.04]
 grown = [lengthened(taste) for taste in TASTES]
-finer = np.linspace(0, 0.0045, 50)
+finer = np.linspace(0, 0.043, 50)
 prefer = {taste: 100 / (1 + math.exp(-10 * taste)) for taste in TASTES}  # percent, with ten tokens more
 fig, ax = figure(width=8, height=3.7)
 ax.plot(100 * torch.sigmoid(10 * torch.tensor(finer)), 1 / (1 - (1 - STOP) * np.exp(finer / BETA)), color=COLORS[1],
@@ -827,13 +833,14 @@ show(
     fig,
     alt="Mean length after training against labelers' taste for length, closed form and trained: "
     + "; ".join(f"{prefer[taste]:.1f} %: {length:.0f}" for taste, length in zip(TASTES, grown, strict=True)),
-    title=f"If {prefer[TASTES[-1]]:.1f} % prefer ten tokens more, {1 / STOP:.0f} tokens become {grown[-1]:.0f}",
+    title=f"β = {BETA:g}: if {prefer[TASTES[-1]]:.0f} % prefer ten tokens more, {1 / STOP:.0f} tokens become {grown[-1]:.0f}",
 )
 
 # %% [markdown]
-# Nobody would see that taste in the votes: it is a percent. The policy does, because $\beta$ is small and the answer's
-# log-ratio is a sum over many tokens. Remedies divide by the length (SimPO, Meng et al. 2024) or subtract a penalty for
-# it (R-DPO, Park et al. 2024); the best one is to balance lengths in the data.
+# Only $c/\beta$ counts. At $\beta = 0.1$, a usual value, a tenth of that taste does the same: 51 votes of 100 for an
+# answer that is ten tokens longer. Nobody would see it in the votes, and the luck of a thousand votes is of that size.
+# Remedies divide by the length (SimPO, Meng et al. 2024) or subtract a penalty for it (R-DPO, Park et al. 2024); the
+# best one is to balance lengths in the data.
 #
 # ### Where it fails: the chosen answer gets less likely, too
 #
@@ -859,7 +866,7 @@ def next_word():
     return torch.cat([model(row).logits[:, -1] for row in rows]).float().log_softmax(-1)
 
 
-def displaced(rejected, steps=10, rate=2e-5):
+def displaced(rejected, steps=8, rate=3e-5):
     """Mean log-probability of each of the three words, after each step of DPO."""
     learns.load_state_dict(before)
     both, curve = torch.tensor([word["No"], word[rejected]]), []
