@@ -130,7 +130,8 @@ check(bradley_terry_fit)
 # %% [markdown]
 # A leaderboard without intervals is gossip. How many votes does it take? For each number of votes the arena is drawn
 # anew forty times. We look at the width of your 95 % interval for "A is stronger than B", and at how often it holds
-# the truth. The variance of a difference needs the covariance: $\Sigma_{AA} + \Sigma_{BB} - 2\Sigma_{AB}$.
+# the truth. The variance of a difference needs the covariance: $\Sigma_{AA} + \Sigma_{BB} - 2\Sigma_{AB}$. (With a
+# weak prior each single variance is huge: the votes don't say where zero is. Differences are what they know about.)
 
 # %% tags=["payoff"]
 COUNTS, AGAIN = [100, 300, 1000, 3000, 10_000], 40
@@ -147,11 +148,13 @@ for count in COUNTS:
     decided[count] = np.mean(gap > width)
 
 s, sigma = bradley_terry_fit(wins)
+center = torch.eye(6, dtype=torch.float64) - 1 / 6  # strengths against the mean of all six
+against = (center @ sigma @ center).diag().sqrt()
 fitted_order = [NAMES[i] for i in s.argsort(descending=True)]
 fig, (left, right) = figure(1, 2, width=10, height=3.8)
-left.errorbar(s, range(6), xerr=1.96 * sigma.diag().sqrt(), fmt="o", color=COLORS[0], capsize=3, label="fitted, 95 %")
+left.errorbar(s, range(6), xerr=1.96 * against, fmt="o", color=COLORS[0], capsize=3, label="fitted, 95 %")
 left.scatter(TRUE - TRUE.mean(), range(6), color=COLORS[1], marker="D", zorder=3, label="true")
-left.set(yticks=range(6), xlabel="strength", title=f"{int(wins.sum())} votes")
+left.set(yticks=range(6), xlabel="strength, against the mean", title=f"{int(wins.sum()):,} votes")
 left.set_yticklabels(NAMES)
 left.legend()
 right.plot(COUNTS, list(half.values()), "o-", color=COLORS[0], label="± of A minus B")
@@ -247,15 +250,16 @@ check(judge_agreement)
 # question should be no better than the coin.
 
 # %% claim="D01.6"
-from experiments.D01_6 import likelier, places
+from experiments.D01_6 import places
 
 found = evidence("D01.6")
 print(found.again())
 right_first, wrong_first = places(found)
 named = np.concatenate([right_first, wrong_first]) > 0
 steady = (right_first > 0) != (wrong_first > 0)
-likely, other = (interval(likelier(found, arm)) for arm in ("likelihood", "likelihood after another question"))
-gaps = np.concatenate([np.subtract(*nats[0]) for nats in found.each("likelihood", "nats")])
+arms = ("likelihood", "likelihood after another question")
+gaps, gaps_of_other = (np.concatenate([np.subtract(*nats[0]) for nats in found.each(arm, "nats")]) for arm in arms)
+likely, other = (interval((each > 0).astype(float).tolist()) for each in (gaps, gaps_of_other))
 
 fig, (left, right) = figure(1, 2, width=10, height=4)
 left.scatter(right_first, wrong_first, color=COLORS[1], s=28)
@@ -279,7 +283,7 @@ verdict(
     "D01.6",
     "imprecise" if likely.above(0.5) else "correct",
     f"The model's likelihood finds the right answer in {100 * likely.mean:.0f} % ({100 * likely.low:.0f} to "
-    f"{100 * likely.high:.0f}); after another question in {100 * other.mean:.0f} % ({100 * other.low:.0f} to "
+    f"{min(100, 100 * likely.high):.0f}); after another question in {100 * other.mean:.0f} % ({100 * other.low:.0f} to "
     f"{100 * other.high:.0f}). Asked for a letter, {steady.sum()} of {len(steady)} verdicts survive a swap.",
 )
 
@@ -315,19 +319,19 @@ for name, report in {
 #
 # "GANs and VAEs make images, GPT and T5 make text." That the first two are no longer how pictures are made (diffusion
 # is), and that T5 isn't who writes, is a matter of dates that no run decides. A run can say whether samples of a
-# language model are *preference data*. We draw six answers to each of twenty questions and let a verifier (does the
+# language model are *preference data*. We draw six answers to each of a dozen questions and let a verifier (does the
 # text name the right answer?) look at them.
 #
 # **Before the run:** the claim is *outdated* if samples are useful candidates: in more than a fifth of the questions
-# some are right and some wrong, for the whole interval over five groups. If they aren't, synthesis doesn't help
+# some are right and some wrong, for the whole interval over the questions. If they aren't, synthesis doesn't help
 # here, and the claim is *wrong*.
 
 # %% claim="D01.3"
-from experiments.D01_6 import mixed, ordered
+from experiments.D01_6 import ordered
 
-useful, order = interval(mixed(found)), interval(ordered(found))
 rights = [sum(row) for rows in found.each("its own samples", "holds") for row in rows]
 tries = len(found.each("its own samples", "holds")[0][0])
+useful = interval([float(0 < right < tries) for right in rights])
 fig, ax = figure(width=8, height=3.4)
 colors = [COLORS[4], *[COLORS[0]] * (tries - 1), COLORS[4]]
 ax.bar(range(tries + 1), np.bincount(rights, minlength=tries + 1), color=colors)
@@ -342,8 +346,8 @@ verdict(
     "D01.3",
     "outdated" if useful.above(0.2) else "wrong",
     f"{100 * useful.mean:.0f} % of the questions have right and wrong samples ({100 * useful.low:.0f} to "
-    f"{100 * useful.high:.0f}). Which is which a sample doesn't say: that takes a judge. The model's own likelihood "
-    f"puts {100 * order.mean:.0f} % of such pairs in order ({100 * order.low:.0f} to {100 * order.high:.0f}).",
+    f"{min(100, 100 * useful.high):.0f}). Which is which a sample doesn't say: that takes a judge. The model's own "
+    f"likelihood puts {100 * np.mean(ordered(found)):.0f} % of such pairs in order.",
 )
 
 # %% [markdown]
@@ -372,7 +376,7 @@ from experiments.preferring import CHANGES, SIZES, gain, points, worth
 augmented = evidence("D01.2")
 print(augmented.again())
 gained = {arm: gain(augmented, arm, ALONE, SIZES[-2]) for arm in (*CHANGES, SAME, TWICE)}
-turn = {name: interval(flips(found, name)) for name in WORDINGS}
+turn = {name: 100 * np.array(flips(found, name)) for name in WORDINGS}
 
 fig, (left, right) = figure(1, 2, width=10.5, height=4.2)
 for row, (arm, each) in enumerate(gained.items()):
@@ -384,9 +388,9 @@ left.set(xlabel="gained over labels alone, points", title="digits: copies, train
 left.set_yticks(range(len(gained)), gained)
 left.invert_yaxis()
 for row, each in enumerate(turn.values()):
-    right.plot([max(0, 100 * each.low), 100 * each.high], [row, row], color=COLORS[1], linewidth=7, alpha=0.35)
-    right.plot(100 * each.mean, row, "D", color=COLORS[1])
-right.set(xlabel="preferences turned over, %", title="text: one answer worded otherwise", xlim=(-1, None))
+    right.plot(each, [row] * len(each), "D", color=COLORS[1], alpha=0.4)
+    right.plot(each.mean(), row, "D", color=COLORS[1], markersize=9)
+right.set(xlabel="preferences turned over, %", title="text: one answer worded otherwise", xlim=(-2, 60))
 right.set_yticks(range(len(turn)), turn)
 right.invert_yaxis()
 show(
@@ -394,10 +398,11 @@ show(
     alt="Left, points gained by training with changed copies of the labeled pairs, 95 %: "
     + "; ".join(f"{arm} {points(each)}" for arm, each in gained.items())
     + ". Right, the share of preferences by likelihood that turn over if one answer is worded otherwise: "
-    + "; ".join(f"{name} {each.mean:.0%}" for name, each in turn.items()),
+    + "; ".join(f"{name} {each.mean():.0f} %" for name, each in turn.items())
+    + ". Small marks are groups of questions.",
     title=f"Copies gain {min(gained[c].mean for c in CHANGES):+.1f} to {max(gained[c].mean for c in CHANGES):+.1f} "
     f"points, real labels {gained[TWICE].mean:+.1f}; other words turn over up to "
-    f"{max(each.mean for each in turn.values()):.0%}".replace("-", "−"),
+    f"{max(each.mean() for each in turn.values()):.0f} %".replace("-", "−"),
 )
 all_gain, some_gain = (test(gained[change].above(0) for change in CHANGES) for test in (all, any))
 verdict(
@@ -406,7 +411,7 @@ verdict(
     "Points gained, by change: " + ", ".join(f"{arm} {points(gained[arm])}" for arm in CHANGES)
     + f"; as many real labels again {points(gained[TWICE])}. 200 pairs moved by a pixel are worth "
     f"{worth(augmented, 'moved by a pixel', 200):.0f}. One answer worded otherwise turns over "
-    + ", ".join(f"{100 * each.mean:.0f} % ({name})" for name, each in turn.items() if name != "the same again")
+    + ", ".join(f"{each.mean():.0f} % ({name})" for name, each in turn.items() if name != "the same again")
     + " of the model's preferences.",
 )
 
@@ -609,8 +614,8 @@ show(
     alt=f"By the round of self-training: test pictures right, from {test[:, 0].mean():.1f} to "
     f"{test[:, -1].mean():.1f} %, and labels that hold, from {hold[:, 0].mean():.1f} to {hold[:, -1].mean():.1f} %. "
     f"{len(test)} seeds.",
-    title=f"Self-training from {START} labels: {change.text('+.1f')} points, and {hold[:, -1].mean():.0f} % of the "
-    "labels hold".replace("-", "−"),
+    title=f"Self-training from {START} labels: {change.text('+.1f').replace('-', '−')} points, and "
+    f"{hold[:, -1].mean():.0f} % of the labels hold",
 )
 
 # %% [markdown]
@@ -759,7 +764,8 @@ left.bar(place, best[BETAS[1]], 0.26, color=COLORS[1], label="closed form")
 left.bar(place + 0.27, tuned(VOTES[-1], BETAS[1]), 0.26, color=COLORS[0], label=f"DPO, {VOTES[-1]:,} votes")
 left.set(xlabel="answer, by falling reward", ylabel="probability", title=f"β = {BETAS[1]:g}", xticks=place)
 left.set_xticklabels(range(1, 7))
-left.legend()
+left.set(ylim=(0, 0.42))
+left.legend(loc="upper left")
 for beta, color, mark in zip(BETAS, COLORS, "os^", strict=False):
     values = np.array(off[beta])
     right.plot(VOTES, values.mean(1), color=color, marker=mark, label=f"β = {beta:g}")
@@ -833,7 +839,8 @@ show(
     fig,
     alt="Mean length after training against labelers' taste for length, closed form and trained: "
     + "; ".join(f"{prefer[taste]:.1f} %: {length:.0f}" for taste, length in zip(TASTES, grown, strict=True)),
-    title=f"β = {BETA:g}: if {prefer[TASTES[-1]]:.0f} % prefer ten tokens more, {1 / STOP:.0f} tokens become {grown[-1]:.0f}",
+    title=f"β = {BETA:g}: if {prefer[TASTES[-1]]:.0f} % prefer ten tokens more, {1 / STOP:.0f} tokens become "
+    f"{grown[-1]:.0f}",
 )
 
 # %% [markdown]
@@ -842,12 +849,15 @@ show(
 # Remedies divide by the length (SimPO, Meng et al. 2024) or subtract a penalty for it (R-DPO, Park et al. 2024); the
 # best one is to balance lengths in the data.
 #
-# ### Where it fails: the chosen answer gets less likely, too
+# ### Where it can fail: the chosen answer gets less likely, too
 #
 # DPO asks for a *margin*. Nothing in the loss asks that the chosen answer become likely: both may fall, if the rejected
 # one falls faster. Razin et al. (2024) call it **likelihood displacement** and find it worst where the two answers are
-# similar. We look at the real model: eight questions whose true answer is "No". The rejected answer is once "Never"
-# (similar), once "Yes". Only the last two layers learn.
+# similar, so that what pushes one down pulls at the other.
+#
+# First a toy: three words with fixed output vectors, those of "No" and "Never" similar, and a state in two dimensions
+# that learns. Then the real model: eight questions whose true answer is "No". The rejected answer is once "Never", once
+# "Yes". Only the last two layers learn. Does the chosen word get likelier?
 
 # %% tags=["payoff"]
 model, tokenizer = smollm()
@@ -861,9 +871,23 @@ learns = model.model.layers[-2:]
 before = copy.deepcopy(learns.state_dict())
 
 
+reached = []  # what the layers that learn are given, for each question: it never changes
+hook = learns[0].register_forward_pre_hook(lambda _, given, named: reached.append((given, named)), with_kwargs=True)
+with torch.no_grad():
+    for row in rows:
+        model(row, use_cache=False)
+hook.remove()
+
+
 def next_word():
     """Log-probabilities of the first word of the answer, [questions, vocabulary]."""
-    return torch.cat([model(row).logits[:, -1] for row in rows]).float().log_softmax(-1)
+    ends = []
+    for (state, *more), named in reached:
+        for layer in learns:
+            out = layer(state, *more, **named)
+            state = out if torch.is_tensor(out) else out[0]
+        ends.append(state[:, -1])
+    return model.lm_head(model.model.norm(torch.cat(ends))).float().log_softmax(-1)
 
 
 def displaced(rejected, steps=8, rate=3e-5):
@@ -889,28 +913,49 @@ def displaced(rejected, steps=8, rate=3e-5):
     return curve
 
 
-curves = {rejected: displaced(rejected) for rejected in ("Never", "Yes")}
-fig, axes = figure(1, 2, width=10, height=3.8, sharey=True)
-for ax, (rejected, curve) in zip(axes, curves.items(), strict=True):
+def displaced_in_a_toy(steps=8):
+    """The same for three words with fixed output vectors, where only the state learns."""
+    vectors = torch.tensor([[1.0, 0.0], [1.8, 0.4], [-1.2, 0.3]])  # No, Never, Yes
+    state = torch.tensor([0.0, -3.0], requires_grad=True)
+    optimizer, curve, reference = torch.optim.Adam([state], 0.3), [], None
+    for _ in range(steps + 1):
+        odds = (vectors @ state).log_softmax(-1)
+        curve.append(dict(zip(word, odds.tolist(), strict=True)))
+        policy = odds[:2, None, None]
+        reference = policy.detach() if reference is None else reference
+        loss, _ = dpo_loss(policy, reference, torch.ones_like(policy, dtype=torch.bool), 0.1)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return curve
+
+
+curves = {"toy: No preferred to Never": displaced_in_a_toy()}
+curves |= {f"No preferred to {rejected}": displaced(rejected) for rejected in ("Never", "Yes")}
+fig, axes = figure(1, 3, width=10.5, height=3.8)
+for ax, (name, curve) in zip(axes, curves.items(), strict=True):
     for (w, color), mark in zip({"No": COLORS[0], "Never": COLORS[1], "Yes": COLORS[2]}.items(), "os^", strict=True):
         ax.plot([each[w] for each in curve], color=color, marker=mark, label="No (chosen)" if w == "No" else w)
-    ax.set(xlabel="step of DPO", title=f"No preferred to {rejected}")
-axes[0].set(ylabel="log-probability, mean of 8 questions")
-axes[0].legend()
-moved = {rejected: curve[-1]["No"] - curve[0]["No"] for rejected, curve in curves.items()}
+    ax.set(xlabel="step of DPO", title=name)
+axes[0].set(ylabel="log-probability")
+axes[1].legend()
+moved = {name: curve[-1]["No"] - curve[0]["No"] for name, curve in curves.items()}
+in_toy, never, yes = moved.values()
 show(
     fig,
-    alt="Mean log-probability of the words No, Never and Yes over the steps of DPO, with Never and with Yes as the "
-    "rejected answer. " + "; ".join(f"against {r}, No changes by {change:+.2f} nats" for r, change in moved.items()),
-    title=f"The chosen answer changes by {moved['Never']:+.1f} nats against Never, by {moved['Yes']:+.1f} against Yes"
-    .replace("-", "−"),
+    alt="Log-probability of the words No, Never and Yes over the steps of DPO, in a toy and (mean of eight questions) in "
+    "the real model. No, the chosen word, changes by "
+    + "; ".join(f"{change:+.2f} nats ({name})" for name, change in moved.items()),
+    title=f"The chosen word changes by {in_toy:+.1f} nats in the toy; in the real model by {never:+.1f} against Never, "
+    f"{yes:+.1f} against Yes".replace("-", "−"),
 )
 
 # %% [markdown]
-# So log both log-probabilities in training, never the margin alone; a margin that grows says nothing about what the
-# model will say. Cures: add the chosen answer's own likelihood to the loss (RPO's SFT term), drop pairs whose two
-# answers are nearly the same, or collect new answers from the current policy (on-policy), so that what is pushed down
-# is what it says.
+# The loss falls in all three panels; look at the blue line. Whether the chosen answer rises depends on the model and
+# the pair, not on the loss. So log both log-probabilities in training, never the margin alone; a margin that grows says
+# nothing about what the model will say. Cures: add the chosen answer's own likelihood to the loss (RPO's SFT term),
+# drop pairs whose two answers are nearly the same, or collect new answers from the current policy (on-policy), so that
+# what is pushed down is what it says.
 #
 # ## What you have now
 #
