@@ -352,7 +352,7 @@ verdict(
 
 # %% [markdown]
 # A generator gives *candidates*; the preference is who judges them: a verifier (unit tests, a calculator, a checked
-# fact), a reward model, a judge. So work best-of-$n$, RLAIF and, with a verifier, reinforcement learning with
+# fact), a reward model, a judge. So works RLAIF and, with a verifier, reinforcement learning with
 # verifiable rewards (**RLVR**, Lambert et al. 2024). Where all samples are right, or all wrong (orange), there is
 # nothing to prefer: choose questions of middling difficulty.
 #
@@ -639,6 +639,7 @@ few = evidence("D01.4")
 print(few.again())
 ways = {arm: gain(few, arm, D01_4.ALONE, D01_4.FEW) for arm in (D01_4.ITSELF, D01_4.CLUSTERS)}
 active = gain(few, D01_4.CLOSEST, D01_4.ALONE, SIZES[-2])
+clustered = round(worth(few, D01_4.CLUSTERS, D01_4.FEW))  # at most the largest number of labels bought
 fig, ax = figure(width=8.6, height=4.2)
 shown = (D01_4.CLUSTERS, D01_4.CLOSEST, D01_4.ITSELF, D01_4.ALONE)
 for arm, color, mark in zip(shown, (COLORS[2], COLORS[0], COLORS[1], COLORS[6]), "^os.", strict=True):
@@ -654,7 +655,7 @@ show(
     alt="Held-out pairs in order against the number of labels. Up to 200 labels the gain in points is "
     + ", ".join(f"{arm}: {points(each)}" for arm, each in ways.items())
     + f"; active learning, over all sizes: {points(active)}. Bands are the seeds' range.",
-    title=f"{D01_4.FEW} labels are worth {worth(few, D01_4.CLUSTERS, D01_4.FEW):.0f} on clusters, "
+    title=f"{D01_4.FEW} labels are worth {'at least ' * (clustered == SIZES[-2])}{clustered:.0f} on clusters, "
     f"{worth(few, D01_4.CLOSEST, D01_4.FEW):.0f} if chosen, {worth(few, D01_4.ITSELF, D01_4.FEW):.0f} with "
     "pseudo-labels",
 )
@@ -943,8 +944,8 @@ moved = {name: curve[-1]["No"] - curve[0]["No"] for name, curve in curves.items(
 in_toy, never, yes = moved.values()
 show(
     fig,
-    alt="Log-probability of the words No, Never and Yes over the steps of DPO, in a toy and (mean of eight questions) in "
-    "the real model. No, the chosen word, changes by "
+    alt="Log-probability of the words No, Never and Yes over the steps of DPO, in a toy and (mean of eight questions) "
+    "in the real model. No, the chosen word, changes by "
     + "; ".join(f"{change:+.2f} nats ({name})" for name, change in moved.items()),
     title=f"The chosen word changes by {in_toy:+.1f} nats in the toy; in the real model by {never:+.1f} against Never, "
     f"{yes:+.1f} against Yes".replace("-", "−"),
