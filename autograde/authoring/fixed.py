@@ -57,11 +57,12 @@ def unruled(chapter: Chapter) -> list[str]:
     """The claims whose verdict is not computed, or whose rule the text above doesn't give, one line each.
 
     A rule names each verdict that the cell can choose, as in "*correct* if …, else *wrong*", between the claim or
-    exercise before and the run.
+    exercise before and the run. Claims that follow each other without a text between share the one above them.
     """
-    found, above = [], ""
+    found, above, ended = [], "", False
     for cell in chapter.cells:
         if cell.kind == "markdown":
+            above, ended = "" if ended else above, False
             above += cell.source
         elif cell.kind == "claim":
             said = {word.lower() for word in _SPOKEN.findall(above)}
@@ -70,8 +71,7 @@ def unruled(chapter: Chapter) -> list[str]:
                 found.append(f"{chapter.at(cell)}: it calls no verdict()")
             elif missing or not said:
                 found.append(f"{chapter.at(cell)}: no rule for {', '.join(sorted(missing)) or 'its verdict'}")
-        if cell.kind not in ("markdown", "demo", "payoff"):
-            above = ""
+        ended = ended or cell.kind not in ("markdown", "demo", "payoff")  # the next text is about something else
     return found
 
 

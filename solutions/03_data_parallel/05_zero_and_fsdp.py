@@ -708,7 +708,7 @@ check(FSDP)
 # 16 bytes a parameter for published models against one GPU of 80 GB, activations left out in DDP's favour.
 #
 # The claim is **correct** if DDP holds all of the models, **imprecise** if some of them while `fully_shard` trains as
-# one process does (losses within 0.001), **wrong** if none.
+# one process does (losses within 0.001), **wrong** if none, else **unverifiable**.
 
 # %% claim="D02.7"
 def torchs_fsdp():

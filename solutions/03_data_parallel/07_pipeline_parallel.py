@@ -1013,12 +1013,10 @@ verdict("D03.7", "wrong" if not parts.within(-GAP, GAP) else "imprecise" if harm
 # ### Three separate kinds?
 #
 # The bank lists layer-wise, tensor and pipeline parallelism side by side. We compare the first with the last: a naive
-# pass by hand, without any schedule, and torch's pipeline with *one* micro-batch.
-#
-# **Before the run:** *imprecise* if these two send the same messages and get the same gradients (one is a case of the
-# other); *correct* if they don't.
+# pass by hand, without any schedule, and torch's pipeline with *one* micro-batch. If both send the same messages and
+# get the same gradients, the one is a case of the other.
 
-# %% claim="D03.10"
+# %% tags=["demo"]
 def by_hand(depth=8):
     """Layer-wise model parallelism as anybody would write it: this rank's gradients, and what it sends."""
     rank, world = dist.get_rank(), dist.get_world_size()
@@ -1049,9 +1047,8 @@ layerwise, pipe = launch(by_hand, ranks=4), STAGED["GPipe", 1, 8]
 same_messages = [a["sent"] for a in layerwise] == [b["sent"] for b in pipe]
 off = max(float((a["gradient"][name] - b["gradient"][name]).abs().max())
           for a, b in zip(layerwise, pipe, strict=True) for name in a["gradient"])
-verdict("D03.10", "imprecise" if same_messages and off < 1e-6 else "correct",
-        f"The same messages: {same_messages} ({[a['sent'] for a in layerwise]} bytes by rank). Gradients differ by "
-        f"{off:.0e} at most.")
+print(f"the same messages: {same_messages} ({[a['sent'] for a in layerwise]} bytes by rank)")
+print(f"gradients differ by {off:.0e} at most")
 
 # %% [markdown]
 # Tensor parallelism cuts *inside* a layer and is a kind of its own. What the list lacks: cuts along the sequence

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from autograde.exercise import Draft, case
-from autograde.exercises.data_parallel.scaling.shared import dense, grouped, layout, mixture, stage_weights, tokens
+from autograde.exercises.data_parallel.scaling_out.shared import dense, grouped, layout, mixture, stage_weights, tokens
 from autograde.exercises.shared import pick
 
 exercise = Draft(

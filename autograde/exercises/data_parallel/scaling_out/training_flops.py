@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from autograde.exercise import Draft, case
-from autograde.exercises.data_parallel.scaling.shared import (
+from autograde.exercises.data_parallel.scaling_out.shared import (
     attention_weights,
     dense,
     feed_forward_weights,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 from autograde.exercise import Draft, case
-from autograde.exercises.data_parallel.scaling.shared import dense, grouped
+from autograde.exercises.data_parallel.scaling_out.shared import dense, grouped
 from autograde.exercises.shared import pick
 
 exercise = Draft(

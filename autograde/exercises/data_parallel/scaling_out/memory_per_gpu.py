@@ -6,7 +6,7 @@ import itertools
 import math
 
 from autograde.exercise import Draft, case
-from autograde.exercises.data_parallel.scaling.shared import (
+from autograde.exercises.data_parallel.scaling_out.shared import (
     attention_weights,
     dense,
     feed_forward_weights,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from autograde.exercise import Draft, case
-from autograde.exercises.data_parallel.scaling.shared import layout
+from autograde.exercises.data_parallel.scaling_out.shared import layout
 from autograde.exercises.shared import pick
 
 exercise = Draft(
