@@ -174,6 +174,7 @@ def _dispatch(
     base=lambda x, served: torch.zeros_like(x),
     undo=True,
     stop=lambda rows: rows,
+    apart=False,
 ):
     """Right as it stands. A mistake takes one of its parts another way."""
     rank, n = place()
@@ -190,7 +191,11 @@ def _dispatch(
     rows = exchange(stop(before(leaving, gate) if before else leaving), goes, comes)
     by = torch.arange(mine).repeat(n).repeat_interleave(coming).argsort(stable=True)
     parts = rows[by].split(coming.reshape(n, mine).sum(0).tolist())
-    done = torch.cat([apply(rank * mine + e, part) for e, part in enumerate(parts)])
+    if apart:
+        sizes = coming.reshape(n, mine).T.tolist()
+        parts = [list(part.split(size)) for part, size in zip(parts, sizes, strict=True)]
+    asked = [(rank * mine + e, rows) for e, part in enumerate(parts) for rows in (part if apart else [part])]
+    done = torch.cat([apply(expert, rows) for expert, rows in asked])
     back = exchange(done[by.argsort()] if undo else done, comes, goes)
     served = torch.zeros(len(x), dtype=torch.bool)
     served[order // k] = True
@@ -271,6 +276,10 @@ exercise.mistake(
     "a copy that is dropped is passed on unchanged",
     hint="It contributes nothing: zeros. What passes on is the residual connection outside.",
 )(_wrong(base=lambda x, served: torch.where(served[:, None], torch.zeros_like(x), x)))
+exercise.mistake(
+    "an expert is asked for the rows of each rank by themselves",
+    hint="One large product is faster than several small ones: once, with the rows of all ranks.",
+)(_wrong(apart=True))
 exercise.mistake("the tokens themselves are added", hint="The residual connection is outside: the answers alone.")(
     _wrong(base=lambda x, served: x)
 )
