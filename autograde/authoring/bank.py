@@ -19,7 +19,18 @@ VERDICTS = {
     "outdated": "已过时",
     "unverifiable": "无法证实",
 }
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same values, many times as fast
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # the same values, many times as fast
+    """Refuses a key that stands there twice, of which YAML would drop the first in silence."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [key.value for key, _ in node.value]
+        if twice := [key for key, count in Counter(map(str, keys)).items() if count > 1]:
+            raise yaml.constructor.ConstructorError(None, None, f"{twice[0]!r} stands there twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 _BOTH = {"en": str, "zh": str}
 _NUMBER = re.compile(r"\{([A-Z]\d\d\.\d+):(\w+)\}")  # {T06.2:gap}, a number from experiments/results/T06.2.json
 _ANSWER = {
@@ -55,7 +66,7 @@ def load(root: pathlib.Path) -> Bank:
     entries, problems = [], []
     for section in SECTIONS:
         try:
-            content = yaml.load((root / "interview" / f"{section}.yaml").read_text(encoding="utf-8"), _LOADER)
+            content = yaml.load((root / "interview" / f"{section}.yaml").read_text(encoding="utf-8"), _Loader)
         except FileNotFoundError:
             problems.append(f"interview/{section}.yaml is missing.")
         except yaml.YAMLError as error:

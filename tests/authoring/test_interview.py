@@ -21,6 +21,13 @@ def test_nothing_is_wrong_in_the_bank():
     assert BANK.problems == []
 
 
+def test_a_key_that_stands_there_twice_is_told(tmp_path):
+    (tmp_path / "interview").mkdir()
+    text = "- id: T01\n  claims:\n    - id: T01.1\n      verdict: correct\n      verdict: wrong\n"
+    (tmp_path / "interview" / "transformer.yaml").write_text(text, encoding="utf-8")
+    assert any("'verdict' stands there twice" in problem for problem in bank.load(tmp_path).problems)
+
+
 def test_every_question_stands_there_once_and_in_order():
     assert [entry["id"] for entry in BANK.entries] == IDS
 
