@@ -19,7 +19,6 @@ from labkit.experiment import evidence, experiments, find_experiment, results_fo
 UNBOUND = {
     "01_transformer/01_attention": 17,
     "01_transformer/02_encoder_decoder": 17,
-    "01_transformer/03_position_encodings": 16,
     "01_transformer/04_rope": 26,
     "01_transformer/07_training_recipe": 17,
 }
@@ -27,7 +26,6 @@ UNBOUND = {
 UNRULED = {
     "01_transformer/01_attention",
     "01_transformer/02_encoder_decoder",
-    "01_transformer/03_position_encodings",
     "01_transformer/04_rope",
     "01_transformer/07_training_recipe",
 }
