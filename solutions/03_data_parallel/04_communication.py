@@ -521,9 +521,9 @@ verdict("D02.17", word, f"With SGD, free {told}. Top 1 % with and without feedba
         f"{pair['Adam']}.")
 
 # %% [markdown]
-# (A small network on letters, four replicas, and a short run: what a way costs in nats is this network's. DiLoCo has few
-# rounds here for its momentum, and its outer rate wasn't searched. What a way sends in bytes is arithmetic, and holds for
-# yours.)
+# (A small network on letters, four replicas, and a short run: what a way costs in nats is this network's. DiLoCo has
+# few rounds here for its momentum, and its outer rate wasn't searched. What a way sends in bytes is arithmetic, and
+# holds for yours.)
 #
 # ## The price grows, or it doesn't
 #
