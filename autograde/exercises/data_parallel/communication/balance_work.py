@@ -38,6 +38,8 @@ def work_cases(g):
     yield some(pick(g, 90, 120), 7, "many pieces")
     yield some(5, 1, "one rank")
     yield case([], 2, label="no work at all")
+    unit = pick(g, 1, 9)
+    yield case([unit * c for c in (8, 6, 4, 1, 1, 1)], 2, label="equally full ranks with 3 pieces and 2")
     yield case([2.9, 2.1, 2.8, 1.2, 1.7], 2, label="costs with a fraction")
 
 
@@ -164,6 +166,16 @@ def balance_to_the_fullest(costs, ranks):
 )
 def balance_last_of_equals(costs, ranks):
     return _deal(costs, ranks, choose=lambda loads, dealt: min(range(ranks), key=lambda r: (loads[r], -r)))
+
+
+@exercise.mistake(
+    "between equally loaded ranks the one with fewer pieces is taken",
+    hint="Where several have the least: the lowest number, however many pieces it has.",
+)
+def balance_fewest_of_equals(costs, ranks):
+    return _deal(
+        costs, ranks, choose=lambda loads, dealt: min(range(ranks), key=lambda r: (loads[r], len(dealt[r]), r))
+    )
 
 
 @exercise.mistake(

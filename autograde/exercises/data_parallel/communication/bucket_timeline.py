@@ -176,6 +176,14 @@ def timeline_one_way(ready, sizes, alpha, beta):
     return _timeline(ready, sizes, alpha, beta, seconds=ring)
 
 
+@exercise.mistake(
+    "a bucket is one message, alpha + size / beta, on however many ranks",
+    hint="Once round the ring to add up and once to hand out: 2 (n - 1) messages of size / n bytes.",
+)
+def timeline_one_message(ready, sizes, alpha, beta):
+    return _timeline(ready, sizes, alpha, beta, seconds=lambda n, size: alpha + size / beta)
+
+
 @exercise.mistake("the latency is paid once a bucket", hint="Each of the ring's 2 (n - 1) messages pays alpha.")
 def timeline_latency_once(ready, sizes, alpha, beta):
     ring = _seconds(alpha, beta, lambda n: 2 * (n - 1), lambda n: 1 / n, lambda n: min(n - 1, 1))

@@ -133,6 +133,22 @@ def diloco_uphill(params, start, velocity, lr=0.7, momentum=0.9):
 
 
 @exercise.mistake(
+    "the outer step is added to the start, not subtracted",
+    hint="gradient = start - mean points back: start - lr * (gradient + momentum * new velocity).",
+)
+def diloco_adds_the_step(params, start, velocity, lr=0.7, momentum=0.9):
+    return _outer(params, start, velocity, lr, momentum, new=lambda s, g, v, after, p: s + lr * (g + momentum * after))
+
+
+@exercise.mistake(
+    "the new gradient is multiplied by the momentum, too, before it enters the velocity",
+    hint="momentum * velocity + gradient: only the old velocity fades.",
+)
+def diloco_fades_too_early(params, start, velocity, lr=0.7, momentum=0.9):
+    return _outer(params, start, velocity, lr, momentum, moved=lambda v, g: momentum * (v + g))
+
+
+@exercise.mistake(
     "the step starts from this rank's own parameters, not from the common start",
     hint="The outer step goes from `start`. What the inner steps did is in the gradient already.",
 )

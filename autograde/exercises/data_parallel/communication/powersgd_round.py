@@ -337,7 +337,8 @@ def powersgd_gathers(matrix, q, residual):
 
 @exercise.mistake(
     "a matrix of zeros gives NaN: 0 / 0 where a column is scaled to length 1",
-    hint="torch.linalg.qr has no trouble with zeros; by hand, leave a column of length 0 alone.",
+    hint="torch.linalg.qr has no trouble with zeros. By hand, put a unit vector where a column has length 0: with "
+    "zeros there, q would be 0 in every later round, too.",
 )
 def powersgd_nan_of_zeros(matrix, q, residual):
     def divide(p):

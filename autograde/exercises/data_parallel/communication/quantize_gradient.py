@@ -253,12 +253,12 @@ def quantize_drops_the_rest(x, noise, bits=8, block=64):
 
 
 @exercise.mistake(
-    "a block of zeros divides by zero, and its codes are what NaN becomes as a whole number",
-    hint="Where the scale is 0 all codes are 0: divide by 1 there.",
+    "the 1 that stands in for a scale of 0 comes back as the scale",
+    hint="Divide by 1 in a block of zeros, and return 0 as its scale.",
 )
-def quantize_zero_by_zero(x, noise, bits=8, block=64):
+def quantize_scale_of_zeros(x, noise, bits=8, block=64):
     codes, scales = _quantize(x, noise, bits, block)
-    return codes, torch.where(scales > 0, scales, float("nan"))
+    return codes, torch.where(scales > 0, scales, 1)
 
 
 @exercise.mistake(
