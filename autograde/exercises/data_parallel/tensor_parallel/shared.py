@@ -53,9 +53,8 @@ def agree_by_entry(numbers, oracle):
         verdict = agrees(expected, got, one)
         if verdict is True or isinstance(expected, PerRank) or not isinstance(got, list):  # a mistake's, or no ranks'
             return verdict
-        return (
-            _told_by_entry(*([_entries(of_rank, numbers) for of_rank in each] for each in (expected, got))) or verdict
-        )
+        right, given = ([_entries(of_rank, numbers) for of_rank in each] for each in (expected, got))
+        return _told_by_entry(right, given) or verdict
 
     return by_entry
 
@@ -74,9 +73,11 @@ def _told_by_entry(expected, got):
     for name in dict.fromkeys(name for of_rank in (*expected, *got) for name in of_rank):
         pairs = [(e.get(name), g.get(name)) for e, g in zip(expected, got, strict=True)]
         wrong = [r for r, (e, g) in enumerate(pairs) if compare(e, g, rtol=1e-4, atol=ROUNDING)]
-        ranks = "every rank" if len(wrong) == len(pairs) > 1 else f"rank {' and '.join(map(str, wrong))}"
-        off += [f"{name} on {ranks} ({_how(pairs, wrong)})"] * bool(wrong)
-        right += [name] * (not wrong)
+        ranks = "every rank" if len(wrong) == len(pairs) else f"rank {' and '.join(map(str, wrong))}"
+        if wrong:
+            off.append(f"{name} on {ranks} ({_how(pairs, wrong)})")
+        else:
+            right.append(name)
     return off and f"off: {'; '.join(off)}. Right on all ranks: {', '.join(right) or 'nothing'}"
 
 
@@ -86,16 +87,17 @@ def _how(pairs, wrong):
     if expected is None or any(pairs[r][1] is None for r in wrong):
         return "there should be none" if expected is None else "there is none"
     if not all(isinstance(t, torch.Tensor) for pair in pairs for t in pair):
-        return f"{got if isinstance(got, bool) else float(got):.6g} instead of {expected:.6g}"
+        got = got if isinstance(got, bool) else f"{float(got):.6g}"
+        return f"{got} instead of {expected if isinstance(expected, bool) else f'{expected:.6g}'}"
     if expected.shape != got.shape:
         return f"of shape {tuple(got.shape)} instead of {tuple(expected.shape)}"
     if not all(pairs[r][1].isfinite().all() for r in wrong):
         return "not all of it finite"
-    if len({g.shape for _, g in pairs}) == 1 and all(_near(e, sum(g for _, g in pairs)) for e, _ in pairs):
-        return "the ranks' parts of it add up to the right one"
     for times in (0, 1 / len(pairs), len(pairs), -1):
         if all(_near(times * e, g) for e, g in (pairs[r] for r in wrong)):
             return f"{times:.3g} times the right one"
+    if len({g.shape for _, g in pairs}) == 1 and all(_near(e, sum(g for _, g in pairs)) for e, _ in pairs):
+        return "the ranks' parts of it add up to the right one"
     return f"by up to {max(float((g - e).abs().max()) for e, g in (pairs[r] for r in wrong) if e.shape == g.shape):.2g}"
 
 
