@@ -87,8 +87,7 @@ def _how(pairs, wrong):
     if expected is None or any(pairs[r][1] is None for r in wrong):
         return "there should be none" if expected is None else "there is none"
     if not all(isinstance(t, torch.Tensor) for pair in pairs for t in pair):
-        got = got if isinstance(got, bool) else f"{float(got):.6g}"
-        return f"{got} instead of {expected if isinstance(expected, bool) else f'{expected:.6g}'}"
+        return compare(expected, got, rtol=1e-4, atol=ROUNDING, where="it").message
     if expected.shape != got.shape:
         return f"of shape {tuple(got.shape)} instead of {tuple(expected.shape)}"
     if not all(pairs[r][1].isfinite().all() for r in wrong):
