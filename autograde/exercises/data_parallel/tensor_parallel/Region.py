@@ -298,12 +298,6 @@ _wrong(
     leaves=lambda x: leave(x, _in_contiguous),
 )
 _wrong(
-    "enter copies by .contiguous(), and an arriving gradient that is contiguous already is overwritten",
-    _TOO_LATE,
-    "EnterContiguous",
-    enters=lambda x: enter(x, _in_contiguous),
-)
-_wrong(
     "enter divides the sum of the gradients and leave the sum of the terms by the number of ranks",
     "Both are sums: nothing is averaged at either border.",
     "BothAverage",
