@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from autograde.exercise import Draft, case
-from autograde.exercises.data_parallel.shared import agree_first_on, place
+from autograde.exercises.data_parallel.shared import place
 from autograde.exercises.data_parallel.tensor_parallel.shared import (
-    ROUNDING,
+    agree_by_entry,
     as_it_is,
     cut,
     enter,
@@ -77,7 +77,7 @@ def one_process(whole, xs, pulls, trained):
 
 
 exercise.probe(train_layer)
-exercise.agrees(agree_first_on(["y", "gradient of x", "gradients"], one_process, ROUNDING))
+exercise.agrees(agree_by_entry(["y", "gradient of x", "gradients"], one_process))
 
 
 def _shard(one, rank):
@@ -283,3 +283,37 @@ class XDetached(Columns):
 class FirstPart(Columns):
     def part(self, t):
         return cut(t, 0, 0, place()[1])
+
+
+@exercise.mistake(
+    "the parts are plain tensors, which nobody trains",
+    hint="What is learned is a nn.Parameter: only then is it among parameters(), and only then does it get a gradient.",
+)
+class Plain(Columns):
+    def __init__(self, weight, bias=None):
+        super().__init__(weight, bias)
+        for name, p in list(self.named_parameters()):
+            delattr(self, name)
+            setattr(self, name, p.detach())
+
+
+@exercise.mistake(
+    "every rank holds the whole bias and uses its own entries only",
+    hint="The bias is cut as the rows are: bias.tensor_split(n)[rank], cloned.",
+)
+class WholeBias(Columns):
+    def __init__(self, weight, bias=None):
+        super().__init__(weight)
+        self.bias = parameter(None if bias is None else bias.clone())
+
+    def forward(self, x):
+        return F.linear(self.enter(x), self.weight, None if self.bias is None else cut(self.bias, 0, *place()))
+
+
+@exercise.mistake(
+    "only rank 0 adds its bias",
+    hint="Each rank's outputs have entries of the bias of their own, which no other rank adds.",
+)
+class BiasOnRank0(Columns):
+    def forward(self, x):
+        return F.linear(self.enter(x), self.weight, None if place()[0] else self.bias)

@@ -6,9 +6,8 @@ import torch
 import torch.distributed as dist
 
 from autograde.exercise import Draft, case
-from autograde.exercises.data_parallel.shared import agree_first_on
 from autograde.exercises.data_parallel.tensor_parallel.shared import (
-    ROUNDING,
+    agree_by_entry,
     as_it_is,
     enter,
     from_rank_0,
@@ -98,7 +97,7 @@ def through_both_borders(region, xs, pulls, trained):
 
 
 _NUMBERS = ["entered", "back through enter", "back beside enter", "left", "back through leave", "left alone"]
-exercise.agrees(agree_first_on(_NUMBERS, one_process, ROUNDING))
+exercise.agrees(agree_by_entry(_NUMBERS, one_process))
 
 
 @exercise.law("One all-reduce on the way back through enter, one on the way out through leave, no more", essential=True)
@@ -118,6 +117,10 @@ def _one_each(out, one, call):
 @exercise.law("All ranks leave with the same bits")
 def _same_bits(out, one, call):
     return all(torch.equal(told["left"], out[0]["left"]) for told in out)
+
+
+def _in_contiguous(x):
+    return total_in_place(x.contiguous())
 
 
 def region(enters=enter, leaves=leave):
@@ -243,14 +246,15 @@ _wrong(
     leaves=lambda x: leave(x, total_by_gathering),
 )
 _wrong(
-    "what leaves is cut off from the graph",
-    "all_reduce isn't known to autograd: wrap it in a torch.autograd.Function whose backward hands the gradient on.",
+    "no gradient comes back through leave",
+    "autograd doesn't know all_reduce: wrap it in a torch.autograd.Function, and let its backward return the gradient.",
     "LeaveDetached",
     leaves=lambda x: total(x.detach()),
 )
 _wrong(
-    "what enters is cut off from the graph",
-    "x.detach() has no way back. Hand on x.view_as(x) inside a torch.autograd.Function.",
+    "no gradient comes back through enter",
+    "x.detach() has no way back: hand on x.view_as(x) inside a torch.autograd.Function. And backward has to return the "
+    "sum: what all_reduce returns is None.",
     "EnterDetached",
     enters=lambda x: x.detach().requires_grad_(x.requires_grad),
 )
@@ -268,8 +272,8 @@ _wrong(
     "all_reduce changes the tensor that it gets, which may belong to others as well: hand it a copy. (Megatron-LM does "
     "without, and knows where it may.)",
     "BothInPlace",
-    enters=lambda x: enter(x, lambda g: total_in_place(g if g.is_contiguous() else g.contiguous())),
-    leaves=lambda x: leave(x, total_in_place),
+    enters=lambda x: enter(x, _in_contiguous),
+    leaves=lambda x: leave(x, _in_contiguous),
 )
 
 
@@ -283,4 +287,20 @@ _wrong(
     "all_reduce waits for everybody by itself.",
     "WithABarrier",
     leaves=_with_a_barrier,
+)
+
+
+_TOO_LATE = ".contiguous() copies only what isn't contiguous, and else hands back the tensor itself: clone it."
+_wrong(
+    "leave copies by .contiguous(), and an input that is contiguous already is overwritten",
+    _TOO_LATE,
+    "LeaveContiguous",
+    leaves=lambda x: leave(x, _in_contiguous),
+)
+_wrong(
+    "enter divides the sum of the gradients and leave the sum of the terms by the number of ranks",
+    "Both are sums: nothing is averaged at either border.",
+    "BothAverage",
+    enters=lambda x: enter(x, mean),
+    leaves=lambda x: leave(x, mean),
 )

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from autograde.exercise import Draft, case
-from autograde.exercises.data_parallel.shared import agree_first_on, place
+from autograde.exercises.data_parallel.shared import place
 from autograde.exercises.data_parallel.tensor_parallel.shared import (
-    ROUNDING,
+    agree_by_entry,
     cut,
     enter,
     gathered,
@@ -79,7 +79,7 @@ def one_process(whole, xs, pulls):
 
 
 exercise.probe(train_layer)
-exercise.agrees(agree_first_on(["y", "gradient of x", "gradients"], one_process, ROUNDING))
+exercise.agrees(agree_by_entry(["y", "gradient of x", "gradients"], one_process))
 
 
 def _shard(one, rank):
@@ -304,3 +304,44 @@ class InTurns(Rows):
 class FirstPart(Rows):
     def part(self, t):
         return t[:, : cut(t, 1, *place()).shape[1]].clone()
+
+
+@exercise.mistake(
+    "the parts are plain tensors, which nobody trains",
+    hint="What is learned is a nn.Parameter: only then is it among parameters(), and only then does it get a gradient.",
+)
+class Plain(Rows):
+    def __init__(self, weight, bias=None):
+        super().__init__(weight, bias)
+        for name, p in list(self.named_parameters()):
+            delattr(self, name)
+            setattr(self, name, p.detach())
+
+
+@exercise.mistake(
+    "the bias goes through Region.enter, and its gradient comes out as many times as there are ranks",
+    hint="After the sum all ranks have the same gradient, and it is the bias's whole one already.",
+)
+class BiasEnters(Rows):
+    def forward(self, x):
+        y = self.leave(self.product(x))
+        return y if self.bias is None else y + enter(self.bias)
+
+
+@exercise.mistake(
+    "only rank 0 adds the bias to the sum, and the ranks' results differ",
+    hint="After the sum every rank goes on with the whole result: all add the bias, once.",
+)
+class BiasAfterOnRank0(Rows):
+    def forward(self, x):
+        y = self.leave(self.product(x))
+        return y if self.bias is None or place()[0] else y + self.bias
+
+
+@exercise.mistake(
+    "the gradient is divided by the number of ranks on its way back",
+    hint="The gradient of a sum is 1 for each of its terms: Region.leave hands it on, as it is.",
+)
+class DividesBack(Rows):
+    def leave(self, y):
+        return leave(y, total, lambda g: g / place()[1])

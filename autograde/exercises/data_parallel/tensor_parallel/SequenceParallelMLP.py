@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from autograde.exercise import Draft, case
-from autograde.exercises.data_parallel.shared import agree_first_on, place
+from autograde.exercises.data_parallel.shared import place
 from autograde.exercises.data_parallel.tensor_parallel.shared import (
-    ROUNDING,
     Talk,
+    agree_by_entry,
     cut,
     enter,
     holds_its_shard,
@@ -80,7 +80,7 @@ def gated(x, gate, up, down):
 
 
 exercise.probe(train_layer)
-exercise.agrees(agree_first_on(["y", "gradient of x", "gradients"], one_process, ROUNDING))
+exercise.agrees(agree_by_entry(["y", "gradient of x", "gradients"], one_process))
 
 
 def _shard(one, rank):
@@ -309,3 +309,78 @@ class Views(Tokens):
     def parts(self, gate, up, down):
         rank, n = place()
         return gate.tensor_split(n)[rank], up.tensor_split(n)[rank], down.tensor_split(n, 1)[rank]
+
+
+@exercise.mistake(
+    "the parts are plain tensors, which nobody trains",
+    hint="What is learned is a nn.Parameter: only then is it among parameters(), and only then does it get a gradient.",
+)
+class Plain(Tokens):
+    def __init__(self, norm, gate, up, down, eps=1e-5):
+        super().__init__(norm, gate, up, down, eps)
+        for name, p in list(self.named_parameters()):
+            delattr(self, name)
+            setattr(self, name, p.detach())
+
+
+@exercise.mistake(
+    "the tokens are gathered outside of the graph, so that no gradient comes back to x and to the norm",
+    hint="autograd doesn't know all_gather: wrap it in a torch.autograd.Function whose backward is a reduce-scatter.",
+)
+class GatheredOutside(Tokens):
+    def gather(self, x):
+        return gather(x.detach())
+
+
+@exercise.mistake(
+    "the results are dealt out outside of the graph, so that nothing gets a gradient",
+    hint="autograd doesn't know reduce_scatter: wrap it in a torch.autograd.Function whose backward is an all-gather.",
+)
+class ScatteredOutside(Tokens):
+    def scatter(self, y):
+        return scatter(y.detach())
+
+
+@exercise.mistake(
+    "where results are dealt out, each rank sends back the gradients of its own tokens only, and zeros for the others",
+    hint="Each rank's units have a part in every token's result: back through a reduce-scatter goes an all-gather.",
+)
+class OwnGradientsBack(Tokens):
+    def scatter(self, y):
+        return Talk.apply(y, scatter, _among_zeros)
+
+
+def _among_zeros(gradient):
+    rank, n = place()
+    return torch.cat([gradient if r == rank else torch.zeros_like(gradient) for r in range(n)], 1)
+
+
+@exercise.mistake("the norm's weight isn't used", hint="F.rms_norm(x, (d,), norm, eps).")
+class NoWeight(Tokens):
+    def weight(self):
+        return torch.ones_like(self.norm)
+
+
+@exercise.mistake(
+    "a LayerNorm is taken, which subtracts the mean", hint="F.rms_norm: nothing is subtracted, and there is no bias."
+)
+class SubtractsMean(Tokens):
+    def forward(self, x):
+        return self.scatter(self.mlp(F.layer_norm(x, self.norm.shape, self.weight(), None, self.eps)))
+
+
+@exercise.mistake(
+    "x's gradient is averaged over the ranks",
+    hint="Every rank's units have read every token, and each sends back its part: add up, don't average.",
+)
+class MeanBack(Tokens):
+    def gather(self, x):
+        return Talk.apply(x, gather, lambda g: scatter(g) / place()[1])
+
+
+@exercise.mistake(
+    "the residual x is added to the result", hint="The block around this layer adds x; this layer gives down(…) alone."
+)
+class WithResidual(Tokens):
+    def forward(self, x):
+        return x + super().forward(x)

@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from autograde.exercise import Draft, case
-from autograde.exercises.data_parallel.shared import agree_first_on, place
+from autograde.exercises.data_parallel.shared import place
 from autograde.exercises.data_parallel.tensor_parallel.shared import (
-    ROUNDING,
+    agree_by_entry,
     enter,
     gathered,
     holds_its_shard,
@@ -97,7 +97,7 @@ def one_process(whole, xs, pulls, trained, options):
 
 
 exercise.probe(train_layer)
-exercise.agrees(agree_first_on(["y", "gradient of x", "gradients"], one_process, ROUNDING))
+exercise.agrees(agree_by_entry(["y", "gradient of x", "gradients"], one_process))
 
 
 def _shard(one, rank):
@@ -348,3 +348,96 @@ class NoScale(Heads):
     def forward(self, x):
         q = self.q * self.head_dim**0.5
         return self.leave(attended(self.enter(x), q, self.k, self.v, self.o, self.head_dim))
+
+
+@exercise.mistake(
+    "the parts are plain tensors, which nobody trains",
+    hint="What is learned is a nn.Parameter: only then is it among parameters(), and only then does it get a gradient.",
+)
+class Plain(Heads):
+    def __init__(self, q, k, v, o, head_dim):
+        super().__init__(q, k, v, o, head_dim)
+        for name, p in list(self.named_parameters()):
+            delattr(self, name)
+            setattr(self, name, p.detach())
+
+
+def _by_hand(layer, x, heads, spread_out, back):
+    """The layer with other ways to lay out heads, to give each query head its keys, and to put heads together."""
+    q, k, v = (heads(F.linear(each, w)) for each, w in zip(layer.enter(x), (layer.q, layer.k, layer.v), strict=True))
+    k, v = (spread_out(t, q.shape[1] // t.shape[1]) for t in (k, v))
+    return layer.leave(F.linear(back(F.scaled_dot_product_attention(q, k, v, is_causal=True)), layer.o))
+
+
+def _together(y):
+    return y.transpose(1, 2).flatten(2)
+
+
+@exercise.mistake(
+    "key-value heads are repeated in turns, so that query heads of one group read different ones",
+    hint="Query heads i * g … (i + 1) * g - 1 read key-value head i: repeat_interleave, or enable_gqa=True.",
+)
+class RepeatedInTurns(Heads):
+    def forward(self, x):
+        def heads(y):
+            return y.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+
+        return _by_hand(self, x, heads, lambda t, group: t.repeat(1, group, 1, 1), _together)
+
+
+@exercise.mistake(
+    "the projections are viewed as [batch, heads, tokens, head_dim] straight away, which mixes heads and tokens",
+    hint="A token's heads stand side by side: view as [batch, tokens, heads, head_dim] first, then transpose(1, 2).",
+)
+class ViewedStraight(Heads):
+    def forward(self, x):
+        def heads(y):
+            return y.reshape(y.shape[0], -1, y.shape[1], self.head_dim)
+
+        return _by_hand(self, x, heads, lambda t, group: t.repeat_interleave(group, 1), _together)
+
+
+@exercise.mistake(
+    "heads and tokens aren't swapped back before o",
+    hint="From [batch, heads, tokens, head_dim] transpose(1, 2) first, then put a token's heads side by side.",
+)
+class NotSwappedBack(Heads):
+    def forward(self, x):
+        def heads(y):
+            return y.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+
+        def back(y):
+            return y.reshape(*x.shape[:2], -1)
+
+        return _by_hand(self, x, heads, lambda t, group: t.repeat_interleave(group, 1), back)
+
+
+@exercise.mistake(
+    "x's gradient is averaged over the ranks", hint="The ranks' heads all belong to one layer: add up, don't average."
+)
+class MeanBack(Heads):
+    def enter(self, x):
+        return [enter(x, mean)] * 3
+
+
+@exercise.mistake(
+    "every rank takes the first heads, rank 0's", hint="Which are yours says dist.get_rank(): tensor_split(n)[rank]."
+)
+class FirstHeads(Heads):
+    def parts(self, q, k, v, o):
+        return _own(q, k, v, o, self.head_dim, 0, place()[1])
+
+
+@exercise.mistake("k and v are swapped", hint="Scores are made with k, and what they weight is v.")
+class Swapped(Heads):
+    def parts(self, q, k, v, o):
+        return super().parts(q, v, k, o)
+
+
+@exercise.mistake(
+    "the gradient is divided by the number of ranks on its way back",
+    hint="The gradient of a sum is 1 for each of its terms: Region.leave hands it on, as it is.",
+)
+class DividesBack(Heads):
+    def leave(self, y):
+        return leave(y, total, lambda g: g / place()[1])

@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from autograde.exercise import Draft, case
-from autograde.exercises.data_parallel.shared import agree_first_on, place
+from autograde.exercises.data_parallel.shared import place
 from autograde.exercises.data_parallel.tensor_parallel.shared import (
-    ROUNDING,
+    agree_by_entry,
     cut,
     enter,
     gathered,
@@ -75,7 +75,7 @@ def one_process(whole, xs, pulls, trained):
 
 
 exercise.probe(train_layer)
-exercise.agrees(agree_first_on(["y", "gradient of x", "gradients"], one_process, ROUNDING))
+exercise.agrees(agree_by_entry(["y", "gradient of x", "gradients"], one_process))
 
 
 def _shard(one, rank):
@@ -322,3 +322,91 @@ class Gelu(Units):
     def hidden(self, x):
         a, b = self.enter(x)
         return F.gelu(F.linear(a, self.gate)) * F.linear(b, self.up)
+
+
+@exercise.mistake(
+    "the parts are plain tensors, which nobody trains",
+    hint="What is learned is a nn.Parameter: only then is it among parameters(), and only then does it get a gradient.",
+)
+class Plain(Units):
+    def __init__(self, gate, up, down, bias=None):
+        super().__init__(gate, up, down, bias)
+        for name, p in list(self.named_parameters()):
+            delattr(self, name)
+            setattr(self, name, p.detach())
+
+
+@exercise.mistake(
+    "every rank adds its share of the bias, so that its gradient is a share as well",
+    hint="bias / n on n ranks gives the right sum, but a gradient that is n times too small. Add the bias once, after "
+    "the sum.",
+)
+class BiasInShares(Units):
+    def forward(self, x):
+        bias = None if self.bias is None else self.bias / place()[1]
+        return self.leave(F.linear(self.hidden(x), self.down, bias))
+
+
+@exercise.mistake(
+    "rank 0 adds the bias before the sum, and the other ranks' bias gets no gradient",
+    hint="Then rank 0's bias is trained and the others' isn't. All ranks hold it: add it on all, after the sum.",
+)
+class BiasOnRank0(Units):
+    def forward(self, x):
+        return self.leave(F.linear(self.hidden(x), self.down, None if place()[0] else self.bias))
+
+
+@exercise.mistake(
+    "x's gradient is averaged over the ranks", hint="The ranks' units all belong to one layer: add up, don't average."
+)
+class MeanBack(Units):
+    def enter(self, x):
+        x = enter(x, mean)
+        return x, x
+
+
+@exercise.mistake("silu is applied to the product of gate and up", hint="y = down(silu(gate x) * up x).")
+class SiluOfProduct(Units):
+    def hidden(self, x):
+        a, b = self.enter(x)
+        return F.silu(F.linear(a, self.gate) * F.linear(b, self.up))
+
+
+@exercise.mistake(
+    "hidden units are dealt out in turns, every n-th to a rank",
+    hint="The result is the same, but a rank's units stand together, as tensor_split cuts.",
+)
+class InTurns(Units):
+    def parts(self, gate, up, down):
+        rank, n = place()
+        return gate[rank::n].clone(), up[rank::n].clone(), down[:, rank::n].clone()
+
+
+@exercise.mistake(
+    "every part has as many units as fit, rounded up, and the last ranks get what is left",
+    hint="The result is the same, but parts differ by at most one unit: tensor_split, not chunk.",
+)
+class RoundedUp(Units):
+    def parts(self, gate, up, down):
+        rank, n = place()
+        each = -(-len(gate) // n)
+        mine = slice(rank * each, (rank + 1) * each)
+        return gate[mine].clone(), up[mine].clone(), down[:, mine].clone()
+
+
+@exercise.mistake(
+    "every rank takes the first units, rank 0's", hint="Which are yours says dist.get_rank(): tensor_split(n)[rank]."
+)
+class FirstPart(Units):
+    def parts(self, gate, up, down):
+        each = 0, place()[1]
+        return cut(gate, 0, *each), cut(up, 0, *each), cut(down, 1, *each)
+
+
+@exercise.mistake(
+    "the gradient is divided by the number of ranks on its way back",
+    hint="The gradient of a sum is 1 for each of its terms: Region.leave hands it on, as it is.",
+)
+class DividesBack(Units):
+    def leave(self, y):
+        return leave(y, total, lambda g: g / place()[1])

@@ -10,9 +10,9 @@ import torch.distributed as dist
 import torch.nn.functional as F
 
 from autograde.exercise import Draft, PerRank, case
-from autograde.exercises.data_parallel.shared import agree_first_on, place
+from autograde.exercises.data_parallel.shared import place
 from autograde.exercises.data_parallel.tensor_parallel.shared import (
-    ROUNDING,
+    agree_by_entry,
     cut,
     gathered,
     leave,
@@ -92,7 +92,7 @@ def on_own_vocabulary(function, logits, targets, vocab_size, pull, options):
     return told | {"forwards": sent["f"], "backwards": sent["b"]}
 
 
-_agrees = agree_first_on(["loss", "gradient of logits"], one_process, ROUNDING)
+_agrees = agree_by_entry(["loss", "gradient of logits"], one_process)
 
 
 @exercise.agrees
@@ -343,3 +343,51 @@ def gathers(logits, targets, vocab_size, ignore_index=-100):
 def averaged_again(logits, targets, vocab_size, ignore_index=-100):
     loss = loss_with(logits, targets, vocab_size, ignore_index)
     return leave(loss, lambda x: total(x) / place()[1])
+
+
+def _by_hand(name, says, hint, losses):
+    """A mistake of the formula: `losses(sum of the rank's exponentials, maximum, the target's logit or 0, own)`."""
+
+    def wrong(logits, targets, vocab_size, ignore_index=-100):
+        start, kept = first_of(vocab_size, *place()), targets != ignore_index
+        most = top_of(logits)
+        own = (targets >= start) & (targets < start + logits.shape[1])
+        picked = logits.gather(1, (targets - start).where(own, 0)[:, None])[:, 0].where(own, 0.0)
+        each, counts = losses((logits - most[:, None]).exp().sum(1), most, picked, own)
+        counts = counts & kept
+        return each.where(counts, 0.0).sum() / counts.sum().clamp(min=1)
+
+    wrong.__name__ = wrong.__qualname__ = name
+    exercise.mistake(says, hint=hint)(wrong)
+
+
+_by_hand(
+    "maximum_left_out",
+    "the maximum is subtracted in the exponentials, but not from the target's logit",
+    "log(sum of exp(logit - max)) + max - the target's logit: what was subtracted has to come back.",
+    lambda sums, most, picked, own: (leave(sums).log() - leave(picked), own | True),
+)
+_by_hand(
+    "logarithms_added",
+    "the logarithm is taken of each rank's own sum, and the logarithms are added up",
+    "log(a + b) isn't log a + log b: add up the exponentials first.",
+    lambda sums, most, picked, own: (leave(sums.log()) + most - leave(picked), own | True),
+)
+_by_hand(
+    "own_targets_only",
+    "each rank averages over the targets in its own part only",
+    "All ranks return the mean over all targets: where a target is another rank's, its logit comes by the all-reduce.",
+    lambda sums, most, picked, own: (leave(sums).log() + most - leave(picked), own),
+)
+_by_hand(
+    "sign_swapped",
+    "the sign is the other way round",
+    "The loss is MINUS the logarithm of the target's probability.",
+    lambda sums, most, picked, own: (leave(picked) - most - leave(sums).log(), own | True),
+)
+_mistake(
+    "the sum of exponentials is averaged over the ranks",
+    "The softmax has the sum over the whole vocabulary below the line: a sum, no mean.",
+    "sum_averaged",
+    add=lambda x: leave(x, lambda x: total(x) / place()[1], lambda g: g / place()[1]),
+)
