@@ -305,26 +305,6 @@ def _keep_flat(self, held, i, grad, owner):
 _mistake("what is held is flat", "Whatever shape is sent: .view_as(p) before you keep it.", keep=_keep_flat)
 
 
-class _LateBinding(_Hooks):
-    """All hooks know the last parameter's number."""
-
-    def __call__(self, params, owners):
-        held = {}
-        for i, p in self.trained(params):
-
-            def arrived(p):
-                self.hook(i, owners[i], held)(p)  # noqa: B023
-
-            p.register_post_accumulate_grad_hook(arrived)
-        return held
-
-
-exercise.mistake(
-    "all hooks use the same i, the loop's last one",
-    hint="A function made in a loop reads i when it is called; by then the loop is over. Bind it: def hook(p, i=i).",
-)(_as_function(_LateBinding))
-
-
 class _AtTheEnd(_Hooks):
     """Waits until all gradients are there."""
 
