@@ -869,6 +869,9 @@ for what, came in here.items():
 # the parameters. In bfloat16 the copy is among the 16 bytes. And its buckets weigh something in a model so small,
 # though two settings are made for its size: buckets of 20,000 numbers, and no parameter counts as too small to be cut
 # (by default stage 3 leaves small ones whole).
+#
+# Nor expect a difference between stages 1 and 2. It lies *within* the backward pass: when that is over, DeepSpeed's
+# stage 1 too has let go of the gradients that it doesn't step, and that is when we weigh.
 
 # %% claim="D02.10"
 deepspeed_found = evidence("D02.10")
@@ -900,12 +903,12 @@ verdict("D02.10", "correct" if off < 1e-3 and all(less[1:]) else "imprecise" if 
         + f". (Stage 0 holds {deepspeed_found.interval('stage 0', 'held').mean / whole:.2f} x one process's bytes.)")
 
 # %% [markdown]
-# Stages 1 and 2 differ *during* the backward pass: when it is over, DeepSpeed's stage 1 too has let go of the
-# gradients that it doesn't step, and that is when we weigh.
+# Now yours, if you have it.
 #
 # ### DeepSpeed before your eyes
 #
-# DeepSpeed is no part of the course's own installation. Where it is installed, the next cell runs its stage 3.
+# DeepSpeed is no part of the course's own installation. Where it is there, the next cell runs its stage 3 before your
+# eyes.
 
 # %% tags=["demo"]
 if importlib.util.find_spec("deepspeed"):
