@@ -10,7 +10,7 @@
 # # ZeRO and FSDP: the copies cut apart
 #
 # Data parallelism on 64 GPUs keeps 64 copies of everything: of the parameters, of the gradients, of Adam's two moments.
-# A model of 7.5 billion parameters takes 120 GB that way, on *every* one of them, and no GPU of the time had so much.
+# A model of 7.5 billion parameters takes 120 GB that way, on *every* one of them, more than a GPU of 80 GB has.
 #
 # Nobody needs 64 copies. **ZeRO** (the Zero Redundancy Optimizer of DeepSpeed) cuts them apart in three stages, and
 # **FSDP** (fully sharded data parallel, torch's `fully_shard`) is its last stage. In this chapter you build all of
@@ -36,8 +36,9 @@ from labkit.train_ddp import CharGPT, Windows, loss_of
 # %% [markdown]
 # ## Sixteen bytes a parameter
 #
-# What does a rank hold, besides activations? In mixed precision with Adam, for each parameter (Rajbhandari et al.
-# 2020, *ZeRO*, arXiv:1910.02054):
+# What does a rank hold, besides activations? **Mixed precision** computes with 16 bits a number and keeps a **master
+# copy** of the parameters in 32, so that small steps aren't rounded away. With Adam that makes, for each parameter
+# (Rajbhandari et al. 2020, *ZeRO*, arXiv:1910.02054):
 #
 # $$\underbrace{2}_{\text{parameter, 16 bits}}+\underbrace{2}_{\text{gradient, 16 bits}}+
 # \underbrace{4+4+4}_{\text{master copy, two moments, 32 bits}}=16\ \text{bytes}$$
@@ -145,8 +146,8 @@ verdict("D02.4", "correct" if all(held.values()) else "imprecise" if any(held.va
 #
 # # 1. Three stages
 #
-# Let $\Psi$ be the number of parameters and $N$ the ranks. The states are cut in the order in which they are needed
-# least often:
+# Let $\Psi$ be the number of parameters and $N$ the ranks. What is needed least often is cut first: optimizer states
+# are read once a step, gradients from the backward pass to the step, parameters in every layer.
 #
 # | stage | also called | cut into $N$ parts | bytes on a rank |
 # |---|---|---|---|
@@ -184,13 +185,13 @@ check(zero_memory)
 
 # %% [markdown]
 # Your function against the ZeRO paper's own numbers (7.5 billion parameters, 64 ranks), and on models of today: how
-# many GPUs of 80 GB does each stage need, if states may fill 60 GB of each? Where a mark is missing, no number will
-# do.
+# many GPUs of 80 GB does each stage need, if states may fill 60 GB of each? Powers of two are tried; where a mark is
+# missing, none of them will do.
 
 # %% tags=["payoff"]
 PAPER = [120, 31.4, 16.6, 1.9]
 ours = [zero_memory(7_500_000_000, 64, stage) / 1e9 for stage in range(4)]
-MODELS = {"GPT-2 XL": 1.56e9, "Llama 3.1 8B": 8.03e9, "Llama 3.1 70B": 70.6e9, "Llama 3.1 405B": 405e9}
+MODELS = {"GPT-2 XL": 1.5e9, "Llama 3.1 8B": 8e9, "Llama 3.1 70B": 70e9, "Llama 3.1 405B": 405e9}
 fig, (left, right) = figure(1, 2, width=10.5, height=3.8)
 bars = left.bar(range(4), ours, color=COLORS[:4])
 left.bar_label(bars, [f"{b:.1f}" for b in ours], padding=9)
@@ -228,7 +229,8 @@ show(fig, f"Left: bars of {', '.join(f'{b:.1f}' for b in ours)} GB for stages 0 
 # * **flat**: all tensors of a unit are laid end to end, padded, and cut without regard to where one ends (DeepSpeed,
 #   FSDP's first version).
 #
-# How even is that? We let the libraries do it, for a GPT whose embedding is large, as it is in small models.
+# How even is that? We let the libraries do the first two (the third is a division), for a GPT whose embedding is
+# large, as it is in small models.
 
 # %% tags=["demo"]
 def who_holds_what(vocab=1001):
@@ -268,8 +270,9 @@ print("a weight of three rows under fully_shard:", [list(r[3]) for r in cuts])
 # %% [markdown]
 # ### Exercise: a rank's part
 #
-# Flat is the most even, and one message moves all of it. Two things are easily got wrong: the padding, and that a
-# slice is a **view**. It looks like a quarter of the vector and keeps all of it alive.
+# Flat can't be less even than the others: it is off by the padding alone, and one message moves all of it. Two things
+# are easily got wrong: the padding, and that a slice is a **view**. It looks like a quarter of the vector and keeps
+# all of it alive.
 
 # %% exercise="shard_flat"
 def shard_flat(tensors, rank, world):
@@ -330,8 +333,8 @@ def zero1_step(params, part, optimizer, max_norm=None):
 
     Traffic: the padded gradient crosses once by reduce_scatter, the parts once by all_gather,
     both in the dtype of `params`, plus one all_reduce of a single number if max_norm is given.
-    (In the same lists of chunks or as one tensor: dist.reduce_scatter and dist.all_gather, or
-    their variants for one tensor.) Nothing else is called. Returns None.
+    dist.reduce_scatter and dist.all_gather with lists of chunks, or their variants for one
+    tensor, as you like. Nothing else is called. Returns None.
     """
     ### BEGIN SOLUTION
     world, kind = dist.get_world_size(), params[0].dtype
@@ -461,7 +464,7 @@ report("your ZeRO-1", launch(your_zero1, ranks=4))
 #
 # Under ZeRO-1 all gradients wait in `.grad` until the backward pass ends. But a rank needs the sum of *its* part only.
 # So each gradient can leave for its owner the moment it is there, and be freed everywhere else. The peak falls from
-# all gradients to one (or one bucket).
+# all gradients to the rank's own and one more (or one bucket).
 #
 # torch tells you when: `p.register_post_accumulate_grad_hook(f)` calls `f(p)` as soon as `p.grad` is complete, while
 # the backward pass goes on. The trap is **accumulation**: a second backward pass adds to whatever stands in `.grad`,
@@ -601,7 +604,7 @@ ax.set(xticks=[0, *range(1, 2 * half + 1), 2 * half + 1], ylim=(0, 1.35 * whole 
        ylabel="kB of parameters on a rank", xlabel="moments: inside a block's forward pass (grey), then backward")
 ax.set_xticklabels(["before", *(str(i + 1) for i in range(half)), *(str(i) for i in range(half, 0, -1)), "after"])
 most = {"block": max(by_block), "model": max(at_once)}
-ax.set_title(f"Of {whole / 1e3:.0f} kB at most {most['block'] / 1e3:.0f} are on a rank with units of a block, "
+ax.set_title(f"At most {most['block'] / 1e3:.0f} kB of parameters on a rank where every block is a unit, "
              f"{most['model'] / 1e3:.0f} with one unit")
 ax.legend(loc="upper center", ncols=3, columnspacing=1)
 show(fig, f"Two lines over the moments of a step. With every block a unit a rank holds {min(by_block) / 1e3:.0f} to "
@@ -731,8 +734,8 @@ def torchs_fsdp():
 
 fsdp = launch(torchs_fsdp, ranks=4)
 report("torch's fully_shard", fsdp)
-PUBLISHED = {"BERT-large": 0.34, "GPT-2 XL": 1.56, "Llama 3.2 3B": 3.2, "Llama 3.1 8B": 8.0, "Llama 3.1 70B": 70.6,
-             "Llama 3.1 405B": 405.0, "DeepSeek-V3": 671.0}  # billions of parameters, as their papers have them
+PUBLISHED = {"BERT-large": 0.34, "GPT-2 XL": 1.5, "Llama 3.2 3B": 3.21, "Llama 3.1 8B": 8, "Llama 3.1 70B": 70,
+             "Llama 3.1 405B": 405, "DeepSeek-V3": 671}  # billions of parameters, as papers or model cards name them
 fit = [name for name, billions in PUBLISHED.items() if 16 * billions <= 80]
 for name, billions in PUBLISHED.items():
     print(f"{name:15s} {16 * billions:8,.0f} GB of states with DDP: {'fits' if name in fit else 'does not fit'}")
@@ -768,7 +771,8 @@ def your_fsdp():
 report("your FSDP", launch(your_fsdp, ranks=4))
 
 # %% [markdown]
-# Three times the parameters' bytes over each link, once for each of: forward, backward, gradients. On GPUs the next
+# Three times $\frac{N-1}N$ of the parameters' bytes over each link, for forward, backward and gradients: 9 bytes a
+# parameter on four ranks. torch's line has less where the root's parameters aren't gathered twice. On GPUs the next
 # unit's all-gather runs while this one computes (**prefetch**), and hides behind it if the network is fast enough.
 # Where it isn't, cut inside a machine only and copy between machines (**HSDP**, a two-dimensional mesh).
 #
@@ -858,11 +862,16 @@ for what, came in here.items():
 # seeds, beside one plain process. What is weighed are all of a rank's tensors between backward pass and step.
 #
 # The claim is **correct** if every stage's losses are those of one process (within 0.001) and stages 1 to 3 hold less
-# than 95 % of stage 0's bytes; **wrong** if none does; else **imprecise**. The control: stage 0 itself must hold what
-# one process holds.
+# than 95 % of stage 0's bytes; **wrong** if none of the three does; else **imprecise**. The control: stage 0 itself
+# must hold at least 95 % of what one process holds.
 #
 # Don't expect half on two ranks. Here everything is float32: DeepSpeed keeps a master copy of a rank's part *beside*
-# the parameters, and its buckets weigh something in a model so small. In bfloat16 the copy is among the 16 bytes.
+# the parameters. In bfloat16 the copy is among the 16 bytes. And its buckets weigh something in a model so small,
+# though two settings are made for its size: buckets of 20,000 numbers, and no parameter counts as too small to be cut
+# (by default stage 3 leaves small ones whole).
+#
+# Nor expect a difference between stages 1 and 2. It lies *within* the backward pass: when that is over, DeepSpeed's
+# stage 1 too has let go of the gradients that it doesn't step, and that is when we weigh.
 
 # %% claim="D02.10"
 deepspeed_found = evidence("D02.10")
@@ -914,9 +923,9 @@ else:
 # %% [markdown]
 # # On a cluster
 #
-# `python -m labkit.train_fsdp`, under torchrun, is a script of that kind: `fully_shard` block by block, then the
-# model, then the optimizer; a sharded checkpoint; clipping on the whole norm. The order of these lines is most of
-# what there is to know:
+# `python -m labkit.train_fsdp`, under torchrun, is a whole script: `fully_shard` block by block, then the model, then
+# the optimizer; a sharded checkpoint; clipping on the whole norm. The order of these lines is most of what there is
+# to know:
 #
 # ```python
 # mesh = init_device_mesh("cuda", (world,))          # HSDP: (machines, gpus), two dimensions
@@ -927,7 +936,7 @@ else:
 # optimizer = AdamW(model.parameters(), fused=True)   # after the sharding
 # ```
 #
-# With that policy parameters and gradients are *kept* in float32 and travel in bfloat16 and float32.
+# With that policy parameters and gradients are *kept* in float32; parameters travel in bfloat16, gradients in float32.
 #
 # ## What you can say now
 #

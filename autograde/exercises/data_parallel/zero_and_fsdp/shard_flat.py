@@ -48,7 +48,8 @@ def torch_flat_parameter(tensors, rank, world):
     from torch.distributed.fsdp._flat_param import FlatParamHandle
 
     flat = torch.cat([t.flatten() for t in tensors])
-    return {"part": FlatParamHandle._get_shard(flat, rank, world)[0]}
+    part = FlatParamHandle._get_shard(flat, rank, world)[0]
+    return {"part": part, "dtype": str(part.dtype), "storage": part.nbytes, "graph": False}
 
 
 @exercise.probe
@@ -71,8 +72,11 @@ def cut_and_go_on(shard_flat, tensors, rank, world):
 def _agrees(expected, got, one):
     if not isinstance(got, dict):
         return "is not what was expected"
-    if "storage" in expected and any(expected[key] != got[key] for key in ("dtype", "storage", "graph")):
-        return False  # another mistake
+    kept, right = (
+        [x[key] for key in ("dtype", "storage", "graph")] for x in (expected, torch_flat_parameter(*one.args))
+    )
+    if kept != right and any(expected[key] != got[key] for key in ("dtype", "storage", "graph")):
+        return False  # another mistake: a right answer's memory, dtype and graph are for the laws
     mismatch = compare(expected["part"], got["part"], rtol=0, atol=0)
     return mismatch.message if mismatch else True
 

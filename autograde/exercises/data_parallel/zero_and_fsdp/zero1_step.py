@@ -412,7 +412,7 @@ _mistake(
     clear=_not_cleared,
 )
 _mistake(
-    "nothing is cleared after the step",
+    "nothing is freed after the step: every .grad is still a tensor",
     "Set .grad to None for all of params and for part.",
     clear=lambda self, params, part: None,
 )

@@ -91,8 +91,15 @@ def backward_with_hooks(zero2_hooks, weights, owners, x, tied=False, frozen=()):
         hidden.square().mean().backward()
     kept = all(torch.equal(p.detach(), w) for p, w in zip(params, weights, strict=True))
     left = sum(p.grad is not None for p in params)
+    empty = all(p.grad is None or not p.grad.any() for p in params)
     tensors = [t for t in held.values() if isinstance(t, torch.Tensor)]
-    told = {"alive": alive, "left": left, "kept": kept, "extra": sorted(set(held) - set(range(len(params))))}
+    told = {
+        "alive": alive,
+        "left": left,
+        "empty": empty,
+        "kept": kept,
+        "extra": sorted(set(held) - set(range(len(params)))),
+    }
     told |= {"bytes": sum(t.untyped_storage().nbytes() for t in tensors)}
     told |= {"graph": any(t.requires_grad for t in tensors)}
     return {"held": [held.get(i) for i in range(len(params))]} | told
@@ -282,6 +289,20 @@ _mistake(
     "p.grad = None frees it, and the next pass starts from nothing.",
     free=lambda self, p: None,
 )
+
+
+_mistake(
+    "the gradients are set to zeros instead of None, and keep their memory",
+    "p.grad = None: zeros weigh as much as any other numbers.",
+    free=lambda self, p: setattr(p, "grad", torch.zeros_like(p)),
+)
+
+
+def _keep_flat(self, held, i, grad, owner):
+    _Hooks.keep(self, held, i, grad.flatten(), owner)
+
+
+_mistake("what is held is flat", "Whatever shape is sent: .view_as(p) before you keep it.", keep=_keep_flat)
 
 
 class _AtTheEnd(_Hooks):

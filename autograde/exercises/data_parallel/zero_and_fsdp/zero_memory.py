@@ -124,6 +124,10 @@ exercise.mistake("the result is a float", hint="Bytes are whole numbers: // inst
     lambda *args, **kwargs: float(_memory()(*args, **kwargs))
 )
 
+exercise.mistake("the result is in gigabytes", hint="Bytes, a whole number.")(
+    lambda *args, **kwargs: _memory()(*args, **kwargs) / 1e9
+)
+
 exercise.mistake("stage 0 is cut, too", hint="Stage 0 is plain data parallelism: everything on every rank.")(
     _memory(lambda kind, stage: stage >= kind)
 )
