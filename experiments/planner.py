@@ -77,8 +77,16 @@ def reference() -> Planner:
     return Planner(*(find(name).alternatives[0] for name in names)).calibrated()
 
 
-def layouts(gpus: int, node: int, model: dict, batch: int, kinds: tuple[str, ...] = ("tp", "pp")) -> Iterator[dict]:
-    """Every layout of a cluster that comes out even, with and without recomputation, with ZeRO 1 and ZeRO 3.
+def layouts(
+    gpus: int,
+    node: int,
+    model: dict,
+    batch: int,
+    kinds: tuple[str, ...] = ("tp", "pp"),
+    stages: tuple[int, ...] = (1, 3),
+    overlap: bool = True,
+) -> Iterator[dict]:
+    """Every layout of a cluster that comes out even, with and without recomputation, with the given stages of ZeRO.
 
     `kinds` says which of tp and pp may be more than 1; data parallelism has what is left.
     """
@@ -87,18 +95,23 @@ def layouts(gpus: int, node: int, model: dict, batch: int, kinds: tuple[str, ...
             dp = gpus // (tp * pp)
             if dp * tp * pp != gpus or batch % dp or model["heads"] % tp or model["kv_heads"] % tp:
                 continue
-            for micro, recompute, zero in itertools.product(_divisors(batch // dp)[:4], (False, True), (1, 3)):
+            for micro, recompute, zero in itertools.product(_divisors(batch // dp)[:4], (False, True), stages):
                 degrees = {"tp": tp, "pp": pp, "dp": dp, "cp": 1, "ep": 1, "zero": zero, "micro_batch": micro}
                 rest = {"micro_batches": batch // dp // micro, "chunks": 1, "recompute": recompute}
-                yield degrees | rest | {"flash": True, "overlap": True}
+                yield degrees | rest | {"flash": True, "overlap": overlap}
 
 
-def fastest(planner: Planner, run: dict, gpus: int, batch: int, kinds: tuple[str, ...] = ("tp", "pp"), node: int = 0):
-    """The layout of least time of those that fit into the GPU's memory, and its seconds; None where none fits."""
+def fastest(
+    planner: Planner, run: dict, gpus: int, batch: int, kinds: tuple[str, ...] = ("tp", "pp"), **options: Any
+) -> tuple[dict, float] | None:
+    """The layout of least time of those that fit into the GPU's memory, and its seconds; None where none fits.
+
+    options: `stages` and `overlap` of `layouts`.
+    """
     model, machine = run["model"], run["machine"]
     fitting = [
         (planner.step(model, layout, run["seq"], machine)["total"], number, layout)
-        for number, layout in enumerate(layouts(gpus, node or machine["node"], model, batch, kinds))
+        for number, layout in enumerate(layouts(gpus, machine["node"], model, batch, kinds, **options))
         if planner.memory(model, layout, run["seq"]) <= machine["bytes"]
     ]
     if not fitting:

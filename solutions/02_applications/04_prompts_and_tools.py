@@ -30,7 +30,7 @@ from typing import Literal
 import torch
 
 from autograde import check
-from labkit import COLORS, figure, show, smollm, verdict
+from labkit import COLORS, figure, interval, show, smollm, verdict
 
 DEFAULT_SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
 
@@ -251,9 +251,9 @@ check(few_shot_prompt)
 # the same four examples, two of each kind, in the six orders that their labels can have. And for the question, four
 # templates which say the same. If clarity is what counts, the careful explanation wins, and the rest hardly matters.
 #
-# **Before the run:** clarity *helps* if the explanation's mean over the orders lies above that of no instruction; it
-# *decides* if another wording changes the share by at least twice as much as another order does. *Correct* if it helps
-# and decides, *imprecise* if it does one of the two, *wrong* if neither.
+# **Before the run:** *correct* if the explanation is surely better than no instruction (95 % interval over the six
+# orders) *and* another wording changes the share by at least twice as much as another order does; *wrong* if the
+# explanation is surely worse; else *imprecise*.
 
 # %% claim="A01.2"
 import itertools
@@ -351,11 +351,11 @@ show(fig, f"Left: share of reviews judged rightly for three instructions and six
      title=f"Another wording changes the share by {by_clarity:.0f} points on average, another order by {by_order:.0f}")
 for name, values in right.items():
     print(f"instruction: {name:15} mean {mean[name]:3.0f} %, from {min(values):.0f} to {max(values):.0f} %")
-helps, decides = mean["an explanation"] > mean["none"], by_clarity >= 2 * by_order
-verdict("A01.2", ("wrong", "imprecise", "correct")[helps + decides],
-        f"With no instruction {mean['none']:.0f} % are judged rightly, with an explanation "
-        f"{mean['an explanation']:.0f} %. Another wording changes the share by {by_clarity:.0f} points, another order "
-        f"of the same examples by {by_order:.0f}.")
+gain = interval([a - b for a, b in zip(right["an explanation"], right["none"], strict=True)])
+decides = by_clarity >= 2 * by_order
+verdict("A01.2", "wrong" if gain.below(0) else "correct" if gain.above(0) and decides else "imprecise",
+        f"Against no instruction the explanation gains {gain.text('+.0f')} points. Another wording changes the share by "
+        f"{by_clarity:.0f} points, another order of the same examples by {by_order:.0f}.")
 
 # %% [markdown]
 # Compare the two numbers in the title: the mean difference between two wordings of the instruction (in the same order),

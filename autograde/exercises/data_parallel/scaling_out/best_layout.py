@@ -40,6 +40,8 @@ def searches(g):
     yield some("a batch that few layouts divide", 12, 4, dense(g, layers=12, heads=4), 9, 60.0, micro=5.0)
     yield some("no power of two", 18, 6, dense(g, layers=9, heads=6), 36, 14.0)
     yield some("larger micro-batches are faster", 4, 2, few, 48, 200.0, micro=3.0)
+    yield some("computing again is faster, as less is moved", 8, 4, few, 16, 1e9, again=-0.2)
+    yield some("fewer micro-batches than stages", 8, 4, dense(g, layers=8, heads=3), 4, 11.1)
     yield some("one GPU", 1, 8, few, 5, 1e9)
     yield some("exactly what there is", 1, 8, few, 1, 52.0)
     yield some("nothing fits", 8, 4, few, 24, 0.5)
@@ -226,6 +228,9 @@ exercise.mistake("pipelines are never tried", hint="pp: every divisor of layers.
 exercise.mistake("tensor parallelism is never tried", hint="tp: every common divisor of node, heads and kv_heads.")(
     _search(keep=lambda x: x["tp"] == 1)
 )
+exercise.mistake(
+    "tensor parallelism is tried only over the whole node", hint="tp: every common divisor, not the ends alone."
+)(lambda gpus, node, *rest: _search(keep=lambda x: x["tp"] in (1, node))(gpus, node, *rest))
 exercise.mistake("data parallelism is never tried", hint="dp is what is left of the GPUs: gpus / (tp * pp).")(
     _search(keep=lambda x: x["dp"] == 1)
 )
@@ -241,6 +246,13 @@ exercise.mistake("computing again is never tried", hint="It is slower, but may b
 exercise.mistake("everything is computed again", hint="Where it fits without, that is faster.")(
     _search(keep=lambda x: x["recompute"])
 )
+exercise.mistake(
+    "computing again is tried only where nothing else fits", hint="All layouts are tried, with recompute and without."
+)(_search(key=lambda x, memory, seconds: (x["recompute"], seconds(x))))
+exercise.mistake(
+    "a pipeline is tried only with as many micro-batches as stages",
+    hint="Fewer leave a long bubble, but it may be all that fits.",
+)(_search(keep=lambda x: x["pp"] <= x["micro_batches"]))
 exercise.mistake("only powers of two are tried", hint="Nine layers have three thirds.")(
     _search(keep=lambda x: all(x[name] & (x[name] - 1) == 0 for name in ("tp", "pp")))
 )

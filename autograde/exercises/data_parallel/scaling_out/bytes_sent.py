@@ -45,6 +45,9 @@ def sent(g):
     yield some("an expert-parallel degree, and one expert", dense(g), dp=4, ep=2)
     yield some("every expert on every rank", mixture(g), dp=3)
     yield some("all at once", mixture(g, layers=5), tp=2, pp=2, dp=2, cp=2, ep=2, chunks=2, zero=1, micro_batches=6)
+    yield some(
+        "pipeline and context, computed again", mixture(g, layers=4), tp=4, pp=2, dp=3, cp=2, ep=2, recompute=True
+    )
 
 
 def _ring_pass(numbers, ranks):
@@ -184,6 +187,12 @@ exercise.mistake(
     "queries go round the ring as well, or as many heads of keys as of queries",
     hint="Only keys and values travel: kv_heads of them.",
 )(_sent(heads="heads"))
+exercise.mistake(
+    "computing again is taken to send nothing for cp", hint="The second forward pass needs all keys and values again."
+)(_sent(rounds=lambda again: 3))
+exercise.mistake(
+    "computing again is taken to send nothing for ep", hint="The second forward pass dispatches and combines again."
+)(_sent(exchanges=lambda again: 4))
 exercise.mistake("keys and values are passed on cp times", hint="cp - 1 times: the own block is there already.")(
     _sent(blocks=lambda cp: cp if cp > 1 else 0)
 )
@@ -208,6 +217,16 @@ exercise.mistake(
 exercise.mistake("only activations are sent between stages, no gradients", hint="Forward one message, backward one.")(
     _sent(stage=lambda d: 2 * d["chunks"])
 )
+exercise.mistake(
+    "computing again is taken to send between stages as well",
+    hint="What a stage was sent it still has: one activation on, one gradient back.",
+)(lambda model, layout, seq: _again_between_stages(_sent()(model, layout, seq), layout))
+
+
+def _again_between_stages(told, layout):
+    return told | {"pp": told["pp"] * (1.5 if layout["recompute"] else 1)}
+
+
 exercise.mistake("chunks are taken to cost no messages", hint="A stage with v chunks passes on v times.")(
     _sent(stage=lambda d: 4)
 )
@@ -232,6 +251,9 @@ exercise.mistake(
 )(_sent(ranks=lambda d: d["dp"], owners=lambda n, d: max(1, n / d["ep"])))
 exercise.mistake("the gradients of experts are averaged over all ranks", hint="An expert has dp * cp / ep owners.")(
     _sent(owners=lambda n, d: n)
+)
+exercise.mistake("the gradients of dp are not cut by tp", hint="A GPU holds 1 / tp of each matrix, and its gradients.")(
+    _sent(weights=lambda m, d: tuple(numbers * d["tp"] for numbers in stage_weights(m, d)))
 )
 exercise.mistake("the number of layers is not rounded up", hint="The fullest stage has ⌈layers / pp⌉.")(
     _sent(layers=lambda m, d: m["layers"] / d["pp"])

@@ -47,7 +47,8 @@ def held(g):
     yield some("ZeRO 3, more micro-batches than stages", grouped(g, layers=6), dp=5, pp=3, zero=3, micro_batches=7)
     yield some("tensor parallel, scores kept", dense(g, heads=4), tp=2, flash=False, micro_batch=2)
     yield some("layers that don't divide", dense(g, layers=7), pp=3, micro_batches=2)
-    yield some("computed again", dense(g, layers=6), pp=2, tp=2, recompute=True, micro_batches=4, flash=False)
+    yield some("computed again", dense(g, layers=6), pp=2, tp=2, recompute=True, micro_batches=5, flash=False)
+    yield some("context parallel, scores kept", grouped(g), cp=2, dp=3, flash=False)
     yield some("an expert-parallel degree, and one expert", dense(g), dp=6, ep=2, zero=1)
     yield some("experts", mixture(g), dp=4, ep=4, zero=1)
     yield some("experts, ZeRO 3", mixture(g, layers=4), dp=3, cp=4, ep=2, pp=2, zero=3, micro_batches=9, recompute=True)
@@ -144,6 +145,7 @@ def _memory(
     ),
     of_tokens=lambda d, seq: tokens(d, seq) / d["tp"],
     again=1,
+    inputs=lambda m, d: 2 * m["hidden"],
 ):
     """Right as it stands. A mistake takes one of its parts another way."""
 
@@ -156,7 +158,7 @@ def _memory(
             kinds[kind] = size * (common / (many if split else 1) + own / (experts(many, layout) if split else 1))
         a, n = of_tokens(layout, seq), layers(model, layout)
         if layout["recompute"]:
-            kept = flying(layout) * n * 2 * model["hidden"] + again * token(model, layout, seq)
+            kept = flying(layout) * n * inputs(model, layout) + again * token(model, layout, seq)
         else:
             kept = flying(layout) * n * token(model, layout, seq)
         return kinds | {"activations": a * kept}
@@ -265,6 +267,9 @@ exercise.mistake(
     "computing again is taken to keep nothing but inputs",
     hint="While one layer is computed again, all of its activations are there.",
 )(_memory(again=0))
+exercise.mistake("the inputs that recomputation keeps are not cut by tp", hint="2 * hidden bytes a token, cut by tp.")(
+    _memory(inputs=lambda m, d: 2 * m["hidden"] * d["tp"])
+)
 exercise.mistake("`recompute` has no effect", hint="It keeps a layer's input alone: 2 bytes a number.")(
     lambda model, layout, seq: _memory()(model, layout | {"recompute": False}, seq)
 )
@@ -273,6 +278,18 @@ exercise.mistake("the scores are kept in spite of flash", hint="Without flash on
 )
 exercise.mistake("the scores are never kept", hint="Without flash: 5 * heads * seq bytes a token.")(
     lambda model, layout, seq: _memory()(model, layout | {"flash": True}, seq)
+)
+exercise.mistake(
+    "a query's scores are taken to be those with its own part of the sequence",
+    hint="Context parallelism cuts the queries; each of them has scores with all seq keys.",
+)(
+    _memory(
+        token=lambda m, d, seq: (
+            18 * m["hidden"]
+            + 2 * m["matrices"] * m["active"] * m["ffn"]
+            + (0 if d["flash"] else 5 * m["heads"] * seq / d["cp"])
+        )
+    )
 )
 exercise.mistake(
     "a layer's activations are those of a GPT, 34 bytes a token and unit",
