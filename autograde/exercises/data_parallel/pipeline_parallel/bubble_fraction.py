@@ -77,7 +77,8 @@ def bubble_cases(g):
     yield case([gpipe_by_kind(2, 2)[0], gpipe_by_kind(2, 1)[1]], unit, label="a gradient that nobody sends")
     early = [gpipe_by_kind(2, 2)[0], [("B", 1, 0), ("F", 1, 0), ("F", 1, 1), ("B", 1, 1)]]
     yield case(early, unit, label="a backward pass before its forward pass")
-    yield case([[("F", 0, 0), ("W", 0, 0), ("I", 0, 0)]], zero, label="W before its I")
+    early = [[(kind, r, 0) for kind in kinds] for r, kinds in enumerate(["FWI", "FIW"])]
+    yield case(early, zero, label="W before its I")
     yield case(gpipe_by_kind(8, 40), drawn, _uneven(g, 8), 0.0625, label="many of both")
 
 
