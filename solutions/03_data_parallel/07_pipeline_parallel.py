@@ -75,9 +75,9 @@ check(split_layers)
 #
 # We count both for four nets of eight layers, cut into four stages in the best of all possible ways.
 #
-# **Before the run:** the sentence is *correct* if MLP and CNN can both be cut well (the slowest stage at most 1.2 times
-# the mean) and the Transformer can't. It is *imprecise* if the Transformer can be cut as well, or one of the two named
-# can't. It is *wrong* if neither of the two can.
+# **Before the run:** a net can be *cut well* if the slowest stage takes at most 1.2 times the mean. The sentence is
+# *correct* if MLP and CNN can both be cut well and the Transformer (its blocks alone) can't. It is *imprecise* if the
+# Transformer can, too, or if one of the two named can't. It is *wrong* if neither of the two can.
 
 # %% claim="D03.4"
 from torch.utils.flop_counter import FlopCounterMode
@@ -308,8 +308,9 @@ check(gpipe_schedule)
 # %% [markdown]
 # ## The bubble: `bubble_fraction`
 #
-# The time in which ranks wait is the **bubble**. With $p$ stages and $m$ micro-batches, alike in cost, every rank has
-# $m$ units of work, and the last rank starts $p - 1$ units late (forward and back together), so
+# The time in which ranks wait is the **bubble**. Call one micro-batch's forward and backward pass on one stage a unit.
+# With $p$ stages and $m$ micro-batches, alike in cost, every rank has $m$ units of work. The last rank begins $p - 1$
+# forward passes late, and rank 0 ends $p - 1$ backward passes after it: $p - 1$ more units in all. So
 #
 # $$\text{bubble} = \frac{p-1}{m+p-1}$$
 #
@@ -534,7 +535,7 @@ def staged_step(plans):
         saved.curve.append(saved.now)
         optimizer.step()
         results.append({
-            "loss": float(torch.stack(losses).mean()) if losses else None, "rows": rows, "curve": saved.curve,
+            "loss": torch.stack(losses).mean().item() if losses else None, "rows": rows, "curve": saved.curve,
             "gradient": {names[p]: p.grad for p in part.parameters()}, "states": held_by(part, optimizer),
             "sent": [m.bytes for m in messages if m.op == "send"],
         })  # fmt: skip
@@ -602,7 +603,7 @@ verdict("D03.2", {2: "correct", 1: "imprecise", 0: "wrong"}[once + all_rows],
 #
 # The only question is the warm-up. A micro-batch that leaves rank $r$ has $p - r - 1$ ranks below to pass, and to come
 # back through. How many does rank $r$ send before the first gradient is there?
-
+#
 # Here are both, recorded with torch's own schedules.
 
 # %% tags=["demo"]
@@ -928,6 +929,7 @@ def train_gpt(parallel, steps=20):
         else:
             loss = loss_of(net(ids), targets)
             loss.backward()
+            loss = loss.detach()
         optimizer.step()
         losses.append(None if loss is None else float(loss))
     return losses
@@ -943,7 +945,8 @@ top.plot(steps, piped, color=COLORS[0], label="your pipeline: 4 ranks, 4 micro-b
 top.set(ylabel="loss, nats a character", title=f"Your pipeline and one process: never more than {max(apart):.0e} apart")
 top.legend()
 bottom.plot(steps, [1e6 * a for a in apart], ".", color=COLORS[1])
-bottom.set(xlabel="step", ylabel="difference,\nmillionths of a nat", ylim=(-0.06, max(1.0, 1.3e6 * max(apart))))
+bottom.set(xlabel="step", ylabel="difference,\nmillionths of a nat", ylim=(-0.06, max(1.0, 1.3e6 * max(apart))),
+           xticks=range(0, len(alone) + 1, 5))
 show(fig, f"Upper panel: two loss curves, of one process and of the pipeline, from {alone[0]:.2f} to {alone[-1]:.2f} "
           f"and {piped[-1]:.2f}. Lower panel: their differences, at most {max(apart):.0e} nats.")
 
@@ -984,8 +987,9 @@ for arm, color in zip([plain, *others[1:]], [COLORS[6], COLORS[0], COLORS[1], CO
     at = range(EVERY, STEPS + 1, EVERY)
     left.plot(at, curves.mean(0), color=color, label=arm)
     left.fill_between(at, curves.amin(0), curves.amax(0), color=color, alpha=0.2)
-left.set(xlabel="updates", ylabel="validation loss, nats (cut at 4.2)", title="Mean and range of five seeds")
-left.legend(fontsize=8.5, frameon=True, framealpha=0.9, edgecolor="none")
+left.set(xlabel="updates", ylabel="validation loss, nats (cut at 4.2)", title="Mean and range of five seeds",
+         ylim=(2.4, 5.2))
+left.legend(fontsize=8.5, loc="upper right")
 for row, (arm, gap) in enumerate(gaps.items()):
     each = [a - b for a, b in zip(stale.each(arm, "loss"), stale.each(plain, "loss"), strict=True)]
     right.plot(each, [row] * len(each), "o", color="#999999", markersize=4)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 import functools
 import graphlib
+import inspect
 import subprocess
 import sys
+import textwrap
 
 import pytest
 from real_course import chapters
@@ -26,13 +28,18 @@ MODULES = {
 @functools.cache
 def imports_of(module: str) -> frozenset[str]:
     """The course's own modules that a module imports, anywhere in it."""
+    return frozenset(imported(MODULES[module].read_text(encoding="utf-8")) & MODULES.keys()) - {module}
+
+
+def imported(source: str) -> set[str]:
+    """The dotted names that a source imports, anywhere in it."""
     found = set()
-    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom):
             found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
         elif isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-    return frozenset(found & MODULES.keys()) - {module}
+    return found
 
 
 @pytest.mark.parametrize("chapter", exercises.chapters())
@@ -60,6 +67,13 @@ def test_finding_an_exercise_imports_it_and_what_it_needs_and_no_other():
     section = "autograde.exercises.transformer"
     chapter = f"{section}.attention"
     assert own == {section, chapter, f"{chapter}.shared", f"{chapter}.padding_mask"}
+
+
+@pytest.mark.parametrize("name", [name for name in exercises.names() if exercises.find(name).probe])
+def test_no_probe_imports_what_solutions_may_not(name):
+    """What runs during an import counts as the learner's, and `autograde.exercises` is forbidden to every solution."""
+    used = imported(textwrap.dedent(inspect.getsource(exercises.find(name).probe)))
+    assert not [one for one in used if f"{one}.".startswith("autograde.")]
 
 
 def test_no_import_runs_in_a_circle():

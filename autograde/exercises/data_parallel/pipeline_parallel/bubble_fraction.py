@@ -75,6 +75,10 @@ def bubble_cases(g):
     stuck[1] = [stuck[1][1], stuck[1][0], stuck[1][2], stuck[1][3]]
     yield case(stuck, unit, label="ranks that wait for each other")
     yield case([gpipe_by_kind(2, 2)[0], gpipe_by_kind(2, 1)[1]], unit, label="a gradient that nobody sends")
+    early = [gpipe_by_kind(2, 2)[0], [("B", 1, 0), ("F", 1, 0), ("F", 1, 1), ("B", 1, 1)]]
+    yield case(early, unit, label="a backward pass before its forward pass")
+    early = [[(kind, r, 0) for kind in kinds] for r, kinds in enumerate(["FWI", "FIW"])]
+    yield case(early, zero, label="W before its I")
     yield case(gpipe_by_kind(8, 40), drawn, _uneven(g, 8), 0.0625, label="many of both")
 
 

@@ -202,7 +202,7 @@ def _step(
     take=None,
     retain=False,
     returned=None,
-    scale_everywhere=False,
+    arrived=None,
     cut=True,
 ):
     """Right as it stands. The others say what a mistake does."""
@@ -243,7 +243,7 @@ def _step(
             if rank < world - 1:
                 grad = torch.empty_like(y)
                 dist.recv(grad, rank + 1)
-                grad = grad * share(i) if scale_everywhere else grad
+                grad = arrived(grad, i) if arrived else grad
             y.backward(grad, retain_graph=retain)
             if retain:
                 kept[-1 - i] = x, y
@@ -329,6 +329,33 @@ def step_divided_by_ranks(*args):
 
 
 @exercise.mistake(
+    "each micro-batch's loss, which is a mean already, is divided by all rows",
+    hint="Only a sum over rows would be divided so. A mean counts with the micro-batch's share: its rows / all rows.",
+)
+def step_divided_by_all_rows(stage, actions, shapes, *args):
+    return _step(stage, actions, shapes, *args, share=lambda i: 1 / sum(shape[0] for shape in shapes))
+
+
+@exercise.mistake(
+    "the gradients are divided by the number of micro-batches after their losses have been weighted",
+    hint="The shares add up to 1: nothing is left to divide. And what lay in .grad before is not yours to change.",
+)
+def step_divided_twice(stage, actions, shapes, *args):
+    loss = _step(stage, actions, shapes, *args)
+    for p in stage.parameters():
+        p.grad /= len(shapes)
+    return loss
+
+
+@exercise.mistake(
+    "what comes from the next rank isn't used: every rank goes back from a gradient of ones",
+    hint="output.backward(received gradient): ones belong only to a scalar loss.",
+)
+def step_back_from_ones(*args):
+    return _step(*args, arrived=lambda grad, i: torch.ones_like(grad))
+
+
+@exercise.mistake(
     "each micro-batch's loss is multiplied by its rows, but never divided by all of them",
     hint="A share is shapes[i][0] / all rows: the shares add up to 1.",
 )
@@ -340,8 +367,9 @@ def step_times_rows(stage, actions, shapes, *args):
     "the share of the rows is multiplied in again on every rank that a gradient passes",
     hint="The last rank has scaled the loss; the chain rule carries the factor up by itself.",
 )
-def step_scaled_everywhere(*args):
-    return _step(*args, scale_everywhere=True)
+def step_scaled_everywhere(stage, actions, shapes, *args):
+    rows = [shape[0] for shape in shapes]
+    return _step(stage, actions, shapes, *args, arrived=lambda grad, i: grad * (rows[i] / sum(rows)))
 
 
 @exercise.mistake(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import operator
 
 from autograde.exercise import Draft, case
 from autograde.exercises.shared import pick
@@ -66,16 +67,26 @@ def _stages_for(costs, limit):
 @exercise.agrees
 def as_good(expected, got, one):
     if not isinstance(expected, dict):  # another solution's cut
-        return compare(expected, got, rtol=0, atol=0) is None
+        counts = _whole(got)
+        return counts is not None and compare(list(expected), counts, rtol=0, atol=0) is None
     if told := _unfit(got, *one.args):
         return told
-    slowest = max(_loads(one.args[0], got))
+    slowest = max(_loads(one.args[0], _whole(got)))
     best = expected["slowest"]
     return abs(slowest - best) <= 1e-9 or f"the slowest stage takes {slowest:g}, where {best:g} is possible"
 
 
+def _whole(got):
+    """The numbers of layers as a plain list, also from NumPy's or torch's integers; None where they are none."""
+    try:
+        return [operator.index(n) for n in got] if isinstance(got, (list, tuple)) or hasattr(got, "tolist") else None
+    except TypeError:
+        return None
+
+
 def _unfit(got, costs, n_stages):
-    if not isinstance(got, (list, tuple)) or not all(isinstance(n, int) for n in got):
+    got = _whole(got)
+    if got is None:
         return "is not a list of whole numbers"
     if len(got) != n_stages:
         return f"has {len(got)} stages instead of {n_stages}"
@@ -97,7 +108,7 @@ def _all_dealt_out(out, one, call):
 @exercise.law("Twice the costs, the same cut's quality")
 def _unit_free(out, one, call):
     costs, n = one.args
-    both = [max(_loads(costs, counts)) for counts in (out, call([2 * c for c in costs], n))]
+    both = [max(_loads(costs, _whole(counts))) for counts in (out, call([2 * c for c in costs], n))]
     return abs(both[0] - both[1]) < 1e-9
 
 
