@@ -19,8 +19,8 @@
 #
 # Most measurements use a small world whose truth is known: pairs of handwritten digits, of which people prefer the one
 # that stands for *more*. They err now and then, as people do. A **reward model** learns from their choices to give each
-# answer a number, here from pixels alone. What real chat models do is looked at with a real, very small one. There are no ranks in this chapter; it has its place here because the
-# question bank asks it here.
+# answer a number, here from pixels alone. What real chat models do is looked at with a real, very small one. There are
+# no ranks in this chapter; it has its place here because the question bank asks it here.
 
 # %% tags=["setup"]
 import copy
@@ -84,8 +84,8 @@ show(
 #
 # $$P(i \text{ is preferred to } j) = \sigma(s_i - s_j), \qquad \sigma(x) = \frac{1}{1 + e^{-x}}.$$
 #
-# Arena rankings are fits of this formula, and so is the usual reward model: there $s$ is computed from the text. The loss
-# is the negative log-likelihood of all votes. Only differences count, so something has to say where zero is, and
+# Arena rankings are fits of this formula, and so is the usual reward model: there $s$ is computed from the text. The
+# loss is the negative log-likelihood of all votes. Only differences count, so something has to say where zero is, and
 # somebody who never lost would be infinitely strong. A weak normal **prior** of precision $\lambda$ cures both:
 #
 # $$L(s) = -\sum_{i,j} \text{wins}_{ij} \log \sigma(s_i - s_j) + \frac{\lambda}{2} \sum_i s_i^2 .$$
@@ -288,7 +288,7 @@ verdict(
     if max(likely.high, letter.high) <= 0.5 else "unverifiable",
     f"The model's likelihood finds the right answer in {100 * likely.mean:.0f} % ({100 * likely.low:.0f} to "
     f"{min(100, 100 * likely.high):.0f}); after another question in {100 * other.mean:.0f} % ({100 * other.low:.0f} to "
-    f"{min(100, 100 * other.high):.0f}). Asked for a letter, it is right in {100 * letter.mean:.0f} % over both orders, "
+    f"{min(100, 100 * other.high):.0f}). Asked for a letter, it is right in {100 * letter.mean:.0f} % of both orders, "
     f"and {steady.sum()} of {len(steady)} verdicts survive a swap.",
 )
 
@@ -795,8 +795,8 @@ show(
 
 # %% [markdown]
 # With many votes DPO is what the algebra says. With few it can't be: trained to the end, an answer that has never won
-# loses everything, at any $\beta$. And where all answers have won and lost, an error in the reward is divided by $\beta$,
-# so that a small $\beta$ needs more votes.
+# loses everything, at any $\beta$. And where all answers have won and lost, an error in the reward is divided by
+# $\beta$, so that a small $\beta$ needs more votes.
 #
 # ### Where it fails: length
 #
@@ -962,10 +962,10 @@ show(
 
 # %% [markdown]
 # The loss asks for the gap between the chosen and the rejected word. Look at the blue line alone: whether the chosen
-# answer rises depends on the model and the pair, not on the loss. So log both log-probabilities in training, never the margin alone; a margin that grows says
-# nothing about what the model will say. Cures: add the chosen answer's own likelihood to the loss (as in supervised fine-tuning, SFT),
-# drop pairs whose two answers are nearly the same, or collect new answers from the current policy (on-policy), so that
-# what is pushed down is what it says.
+# answer rises depends on the model and the pair, not on the loss. So log both log-probabilities in training, never the
+# margin alone; a margin that grows says nothing about what the model will say. Cures: add the chosen answer's own
+# likelihood to the loss (as in supervised fine-tuning, SFT), drop pairs whose two answers are nearly the same, or
+# collect new answers from the current policy (on-policy), so that what is pushed down is what it says.
 #
 # ## What you have now
 #
