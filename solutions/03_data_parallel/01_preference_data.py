@@ -62,7 +62,7 @@ share = wins.sum(1) / (wins.sum(1) + wins.sum(0))
 by_share = [NAMES[i] for i in share.argsort(descending=True)]
 by_truth = [NAMES[i] for i in TRUE.argsort(descending=True)]
 fig, (left, right) = figure(1, 2, width=9.5, height=3.8)
-picture = left.imshow(wins, cmap="Blues")
+picture = left.imshow(wins.numpy(), cmap="Blues")
 for (i, j), count in np.ndenumerate(wins.numpy()):
     left.text(j, i, count, ha="center", va="center", color="white" if count > 130 else "black", fontsize=9)
 left.set(xticks=range(6), yticks=range(6), xlabel="was preferred to", title="votes")
@@ -768,9 +768,9 @@ off = {beta: [[float((tuned(n, beta, seed) - best[beta]).abs().sum() / 2) for se
        for beta in BETAS}
 fig, (left, right) = figure(1, 2, width=10.3, height=3.9)
 place = np.arange(6)
-left.bar(place - 0.27, REFERENCE.exp(), 0.26, color="#bbbbbb", label="reference")
-left.bar(place, best[BETAS[1]], 0.26, color=COLORS[1], label="closed form")
-left.bar(place + 0.27, tuned(VOTES[-1], BETAS[1]), 0.26, color=COLORS[0], label=f"DPO, {VOTES[-1]:,} votes")
+left.bar(place - 0.27, REFERENCE.exp().numpy(), 0.26, color="#bbbbbb", label="reference")
+left.bar(place, best[BETAS[1]].numpy(), 0.26, color=COLORS[1], label="closed form")
+left.bar(place + 0.27, tuned(VOTES[-1], BETAS[1]).numpy(), 0.26, color=COLORS[0], label=f"DPO, {VOTES[-1]:,} votes")
 left.set(xlabel="answer, by falling reward", ylabel="probability", title=f"β = {BETAS[1]:g}", xticks=place)
 left.set_xticklabels(range(1, 7))
 left.set(ylim=(0, 0.42))
