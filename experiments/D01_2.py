@@ -43,9 +43,9 @@ def conclude(found):
     """Correct if all changes gain, wrong if none does, each for its whole interval; imprecise otherwise."""
     gained = {change: gain(found, change, ALONE, SIZES[-2]) for change in CHANGES}
     twice, same = (gain(found, arm, ALONE, SIZES[-2]) for arm in (TWICE, SAME))
-    some, none = all(each.above(0) for each in gained.values()), not any(each.above(0) for each in gained.values())
+    every, none = all(each.above(0) for each in gained.values()), not any(each.above(0) for each in gained.values())
     return {
-        "verdict": "correct" if some else "wrong" if none else "imprecise",
+        "verdict": "correct" if every else "wrong" if none else "imprecise",
         "controls": {"shows": twice.above(0), "shows_not": not same.above(0)},
         "numbers": {change.replace(" ", "_"): points(each) for change, each in gained.items()}
         | {"twice": points(twice), "unchanged": points(same)}

@@ -18,9 +18,9 @@
 # DPO, and see where that goes wrong.
 #
 # Most measurements use a small world whose truth is known: pairs of handwritten digits, of which people prefer the one
-# that stands for *more*. They err now and then, as people do. A reward model sees pixels alone. What real chat models
-# do is looked at with a real, very small one. There are no ranks in this chapter; it has its place here because the
-# question bank asks it here.
+# that stands for *more*. They err now and then, as people do. A **reward model** learns from their choices to give each
+# answer a number, here from pixels alone. What real chat models do is looked at with a real, very small one. There are
+# no ranks in this chapter; it has its place here because the question bank asks it here.
 
 # %% tags=["setup"]
 import copy
@@ -62,9 +62,9 @@ share = wins.sum(1) / (wins.sum(1) + wins.sum(0))
 by_share = [NAMES[i] for i in share.argsort(descending=True)]
 by_truth = [NAMES[i] for i in TRUE.argsort(descending=True)]
 fig, (left, right) = figure(1, 2, width=9.5, height=3.8)
-picture = left.imshow(wins, cmap="Blues")
+picture = left.imshow(wins.numpy(), cmap="Blues")
 for (i, j), count in np.ndenumerate(wins.numpy()):
-    left.text(j, i, count, ha="center", va="center", color="white" if count > 250 else "black", fontsize=9)
+    left.text(j, i, count, ha="center", va="center", color="white" if count > 130 else "black", fontsize=9)
 left.set(xticks=range(6), yticks=range(6), xlabel="was preferred to", title="votes")
 left.set_xticklabels(NAMES)
 left.set_yticklabels(NAMES)
@@ -84,8 +84,8 @@ show(
 #
 # $$P(i \text{ is preferred to } j) = \sigma(s_i - s_j), \qquad \sigma(x) = \frac{1}{1 + e^{-x}}.$$
 #
-# Arena rankings are fits of this formula, and so is every reward model: there $s$ is computed from the text. The loss
-# is the negative log-likelihood of all votes. Only differences count, so something has to say where zero is, and
+# Arena rankings are fits of this formula, and so is the usual reward model: there $s$ is computed from the text. The
+# loss is the negative log-likelihood of all votes. Only differences count, so something has to say where zero is, and
 # somebody who never lost would be infinitely strong. A weak normal **prior** of precision $\lambda$ cures both:
 #
 # $$L(s) = -\sum_{i,j} \text{wins}_{ij} \log \sigma(s_i - s_j) + \frac{\lambda}{2} \sum_i s_i^2 .$$
@@ -237,20 +237,21 @@ check(judge_agreement)
 # %% [markdown]
 # ## The real one
 #
-# Our chat model has 135 million weights, a thousandth of what one would call a judge. Two dozen easy questions, each
-# with a right and a wrong answer of the same form ("The capital of France is Paris." / "… is Berlin."). It is asked in
-# two ways:
+# Our chat model has 135 million weights, a thousandth of what one would call a judge. Forty easy questions, each with a
+# right and a wrong answer of the same form ("The capital of France is Paris." / "… is Berlin."). It is asked in two
+# ways:
 #
 # 1. **for a letter**: both answers in one prompt, A or B, in both orders;
 # 2. by **likelihood**: how probable is each answer after the question, in nats a token? No place, no letter.
 #
 # Does the list of the bank lack a source of labels? **Before the run:** it does (the claim is *imprecise*) if one of
-# the ways finds the right answer more often than a coin, for the whole 95 % interval over the questions.
-# Otherwise the list is *correct* as far as this model goes. Control: the likelihood of "It's Paris." after *another*
-# question should be no better than the coin.
+# the ways finds the right answer more often than a coin, for the whole 95 % interval over five groups of questions.
+# If neither interval reaches above the coin, the list is *correct* as far as this model goes; between the two the claim
+# is *unverifiable* here. Control: the likelihood of "It's Paris." after *another* question should be no better than the
+# coin.
 
 # %% claim="D01.6"
-from experiments.D01_6 import places
+from experiments.D01_6 import likelier, places
 
 found = evidence("D01.6")
 print(found.again())
@@ -258,8 +259,10 @@ right_first, wrong_first = places(found)
 named = np.concatenate([right_first, wrong_first]) > 0
 steady = (right_first > 0) != (wrong_first > 0)
 arms = ("likelihood", "likelihood after another question")
-gaps, gaps_of_other = (np.concatenate([np.subtract(*nats[0]) for nats in found.each(arm, "nats")]) for arm in arms)
-likely, other = (interval((each > 0).astype(float).tolist()) for each in (gaps, gaps_of_other))
+gaps = np.concatenate([np.subtract(*nats[0]) for nats in found.each(arms[0], "nats")])
+likely, other = (interval(likelier(found, arm)) for arm in arms)
+told = [right_first > 0, wrong_first < 0]  # the letter names the right answer
+letter = interval(np.mean(told, axis=0).reshape(len(likelier(found, arms[0])), -1).mean(1).tolist())
 
 fig, (left, right) = figure(1, 2, width=10, height=4)
 left.scatter(right_first, wrong_first, color=COLORS[1], s=28)
@@ -281,10 +284,12 @@ show(
 )
 verdict(
     "D01.6",
-    "imprecise" if likely.above(0.5) else "correct",
+    "imprecise" if likely.above(0.5) or letter.above(0.5) else "correct"
+    if max(likely.high, letter.high) <= 0.5 else "unverifiable",
     f"The model's likelihood finds the right answer in {100 * likely.mean:.0f} % ({100 * likely.low:.0f} to "
     f"{min(100, 100 * likely.high):.0f}); after another question in {100 * other.mean:.0f} % ({100 * other.low:.0f} to "
-    f"{100 * other.high:.0f}). Asked for a letter, {steady.sum()} of {len(steady)} verdicts survive a swap.",
+    f"{min(100, 100 * other.high):.0f}). Asked for a letter, it is right in {100 * letter.mean:.0f} % of both orders, "
+    f"and {steady.sum()} of {len(steady)} verdicts survive a swap.",
 )
 
 # %% [markdown]
@@ -319,19 +324,19 @@ for name, report in {
 #
 # "GANs and VAEs make images, GPT and T5 make text." That the first two are no longer how pictures are made (diffusion
 # is), and that T5 isn't who writes, is a matter of dates that no run decides. A run can say whether samples of a
-# language model are *preference data*. We draw six answers to each of a dozen questions and let a verifier (does the
-# text name the right answer?) look at them.
+# language model are *preference data*. We draw six answers to each of twenty of the questions and let a verifier (does
+# the text name the right answer?) look at them.
 #
 # **Before the run:** the claim is *outdated* if samples are useful candidates: in more than a fifth of the questions
-# some are right and some wrong, for the whole interval over the questions. If they aren't, synthesis doesn't help
-# here, and the claim is *wrong*.
+# some are right and some wrong, for the whole interval over the five groups. If the whole interval is below a fifth,
+# synthesis doesn't help here, and the claim is *wrong*; if it holds the fifth, *unverifiable*.
 
 # %% claim="D01.3"
-from experiments.D01_6 import ordered
+from experiments.D01_6 import mixed, ordered
 
 rights = [sum(row) for rows in found.each("its own samples", "holds") for row in rows]
 tries = len(found.each("its own samples", "holds")[0][0])
-useful = interval([float(0 < right < tries) for right in rights])
+useful = interval(mixed(found))
 fig, ax = figure(width=8, height=3.4)
 colors = [COLORS[4], *[COLORS[0]] * (tries - 1), COLORS[4]]
 ax.bar(range(tries + 1), np.bincount(rights, minlength=tries + 1), color=colors)
@@ -344,7 +349,7 @@ show(
 )
 verdict(
     "D01.3",
-    "outdated" if useful.above(0.2) else "wrong",
+    "outdated" if useful.above(0.2) else "wrong" if useful.below(0.2) else "unverifiable",
     f"{100 * useful.mean:.0f} % of the questions have right and wrong samples ({100 * useful.low:.0f} to "
     f"{min(100, 100 * useful.high):.0f}). Which is which a sample doesn't say: that takes a judge. The model's own "
     f"likelihood puts {100 * np.mean(ordered(found)):.0f} % of such pairs in order.",
@@ -363,8 +368,9 @@ verdict(
 # on these and changed copies of them with the same label. (Rates and stopping are chosen on pairs of other pictures,
 # for each arm alike; the test is on yet others.)
 #
-# **Before the run:** the claim is *correct* if every change that the list names gains, for the whole interval over
-# eight seeds, on the mean of all numbers of labels; *wrong* if none does; *imprecise* if it depends on the change.
+# **Before the run:** the claim is *correct* if every change (moving, turning by little or by a half, cropping,
+# mirroring) gains, for the whole interval over eight seeds, on the mean of all numbers of labels; *wrong* if none does;
+# *imprecise* if it depends on the change.
 # Controls: as many *real* labels again must gain; unchanged copies must not.
 
 # %% claim="D01.2"
@@ -629,7 +635,7 @@ show(
 #   The control is what everybody should compare with: random pairs, "labels alone".
 #
 # **Before the run** (the claim is about unlabeled data, the first two): *correct* if one of them gains, up to 200
-# labels, for the whole interval over the seeds; *wrong* if both lose; else *imprecise*. Controls: people's labels
+# labels, for the whole interval over three seeds; *wrong* if both lose; else *imprecise*. Controls: people's labels
 # on the pairs that the pseudo-labels chose must gain, drawn labels must not.
 
 # %% claim="D01.4"
@@ -671,7 +677,7 @@ verdict(
 # *Which* way matters. A pseudo-label tells a model what it already believes, so what it is sure of teaches it little,
 # and what it is wrongly sure of it learns for good. The structure of the unlabeled data is news. In a language model
 # that is what **pretraining** is: a reward model that starts from a pretrained network *is* semi-supervised learning,
-# the largest there is.
+# on the largest scale there is.
 #
 # Choosing what to label is free once a model is there. It also has a known failure: pairs near the border are those on
 # which people themselves disagree, so it buys the noisiest labels. Always keep random pairs as a control, and for the
@@ -679,8 +685,10 @@ verdict(
 #
 # ## From preferences to a policy: DPO
 #
-# Now train on preferences. RLHF fits a reward and then maximizes it, held near a reference model by a KL penalty of
-# weight $\beta$. The maximum has a closed form:
+# Now train on preferences. Reinforcement learning from human feedback (RLHF) fits a reward $r$ to the votes and then
+# trains the **policy** $\pi$, the model that answers, to earn much of it. A penalty of weight $\beta$ on its KL
+# divergence from a reference $\pi_\text{ref}$, the model before this training, keeps it near. The maximum has a closed
+# form:
 #
 # $$\pi^*(y) \propto \pi_\text{ref}(y)\, e^{r(y) / \beta}.$$
 #
@@ -760,9 +768,9 @@ off = {beta: [[float((tuned(n, beta, seed) - best[beta]).abs().sum() / 2) for se
        for beta in BETAS}
 fig, (left, right) = figure(1, 2, width=10.3, height=3.9)
 place = np.arange(6)
-left.bar(place - 0.27, REFERENCE.exp(), 0.26, color="#bbbbbb", label="reference")
-left.bar(place, best[BETAS[1]], 0.26, color=COLORS[1], label="closed form")
-left.bar(place + 0.27, tuned(VOTES[-1], BETAS[1]), 0.26, color=COLORS[0], label=f"DPO, {VOTES[-1]:,} votes")
+left.bar(place - 0.27, REFERENCE.exp().numpy(), 0.26, color="#bbbbbb", label="reference")
+left.bar(place, best[BETAS[1]].numpy(), 0.26, color=COLORS[1], label="closed form")
+left.bar(place + 0.27, tuned(VOTES[-1], BETAS[1]).numpy(), 0.26, color=COLORS[0], label=f"DPO, {VOTES[-1]:,} votes")
 left.set(xlabel="answer, by falling reward", ylabel="probability", title=f"β = {BETAS[1]:g}", xticks=place)
 left.set_xticklabels(range(1, 7))
 left.set(ylim=(0, 0.42))
@@ -786,8 +794,9 @@ show(
 )
 
 # %% [markdown]
-# With many votes DPO is what the algebra says. With few it isn't, and a small $\beta$ magnifies what a handful of votes
-# happens to say: an answer that has never won loses everything.
+# With many votes DPO is what the algebra says. With few it can't be: trained to the end, an answer that has never won
+# loses everything, at any $\beta$. And where all answers have won and lost, an error in the reward is divided by
+# $\beta$, so that a small $\beta$ needs more votes.
 #
 # ### Where it fails: length
 #
@@ -952,11 +961,11 @@ show(
 )
 
 # %% [markdown]
-# The loss falls in all three panels; look at the blue line. Whether the chosen answer rises depends on the model and
-# the pair, not on the loss. So log both log-probabilities in training, never the margin alone; a margin that grows says
-# nothing about what the model will say. Cures: add the chosen answer's own likelihood to the loss (RPO's SFT term),
-# drop pairs whose two answers are nearly the same, or collect new answers from the current policy (on-policy), so that
-# what is pushed down is what it says.
+# The loss asks for the gap between the chosen and the rejected word. Look at the blue line alone: whether the chosen
+# answer rises depends on the model and the pair, not on the loss. So log both log-probabilities in training, never the
+# margin alone; a margin that grows says nothing about what the model will say. Cures: add the chosen answer's own
+# likelihood to the loss (as in supervised fine-tuning, SFT), drop pairs whose two answers are nearly the same, or
+# collect new answers from the current policy (on-policy), so that what is pushed down is what it says.
 #
 # ## What you have now
 #

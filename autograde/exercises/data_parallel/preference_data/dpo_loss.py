@@ -206,6 +206,14 @@ exercise.mistake(
 exercise.mistake("the logarithm of a sigmoid overflows", hint="log(sigmoid(-200)) is -inf in float32: F.logsigmoid.")(
     _dpo(each=lambda m, e: -(1 - e) * torch.sigmoid(m).log() - e * torch.sigmoid(-m).log())
 )
+exercise.mistake(
+    "a small number is added inside the logarithm", hint="It bends the loss of large margins: F.logsigmoid needs none."
+)(_dpo(each=lambda m, e: -(1 - e) * (torch.sigmoid(m) + 1e-8).log() - e * (torch.sigmoid(-m) + 1e-8).log()))
+exercise.mistake("the margin is squared off (IPO)", hint="DPO's loss is logistic: -log sigmoid(margin).")(
+    lambda policy, reference, mask, beta=0.1, label_smoothing=0.0: _dpo(
+        each=lambda m, e: (m / beta - 1 / (2 * beta)) ** 2
+    )(policy, reference, mask, beta, label_smoothing)
+)
 exercise.mistake("the sigmoid is not put into a logarithm", hint="-log sigmoid(margin).")(
     _dpo(each=lambda m, e: -(1 - e) * torch.sigmoid(m) - e * torch.sigmoid(-m))
 )

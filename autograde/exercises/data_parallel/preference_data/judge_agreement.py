@@ -171,6 +171,9 @@ exercise.mistake(
 exercise.mistake("chance comes from people's shares alone", hint="The judge's share times people's share.")(
     _agreement(chance=lambda a, b: float(b.mean() ** 2 + (1 - b.mean()) ** 2))
 )
+exercise.mistake(
+    "chance counts one of the two answers alone", hint="Two can agree by chance on answer 0, too: add both products."
+)(_agreement(chance=lambda a, b: float(a.mean() * b.mean())))
 exercise.mistake("kappa isn't divided by what chance leaves", hint="Perfect agreement is 1: divide by 1 - by_chance.")(
     _agreement(scale=lambda agree, chance: agree - chance)
 )

@@ -37,7 +37,7 @@ def models(g):
         label="five items, two classes",
     )
     yield case(*_guesses(g, 12, 3, sharp=4.0), 0.8, label="three classes")
-    yield case(*_guesses(g, 9, 5), threshold=0.3, label="a low threshold")
+    yield case(*_guesses(g, 7, 9), threshold=0.3, label="a low threshold")
     yield case(
         torch.tensor([[0.25, 0.75], [0.75, 0.25], [0.5, 0.5], [0.125, 0.875]]),
         torch.tensor([-1, -1, -1, -1]),
@@ -64,7 +64,7 @@ def sklearn_self_training(probabilities, labels, threshold=0.9):
     from sklearn.base import BaseEstimator, ClassifierMixin
     from sklearn.semi_supervised import SelfTrainingClassifier
 
-    if not len(labels) or not (labels < 0).any():  # refused by scikit-learn, or left with a warning
+    if not (labels == -1).any():  # refused by scikit-learn, or left with a warning
         return labels.clone()
     table = probabilities.numpy()
 
@@ -116,6 +116,13 @@ exercise.alternative(_labeler())
 
 exercise.mistake("labels that people gave are overwritten", hint="Only items whose label is -1 are open.")(
     _labeler(open=lambda labels: torch.ones_like(labels, dtype=torch.bool))
+)
+exercise.mistake(
+    "an item changes if it is open or the model is sure", hint="Both: its label is -1, and the model is sure."
+)(
+    lambda probabilities, labels, threshold=0.9: torch.where(
+        (labels < 0) | (probabilities.amax(-1) > threshold), probabilities.argmax(-1), labels
+    )
 )
 exercise.mistake("every open item gets a label", hint="Only where the model is surer than the threshold.")(
     _labeler(over=lambda sure, threshold: torch.ones_like(sure, dtype=torch.bool))

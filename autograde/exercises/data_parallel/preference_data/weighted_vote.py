@@ -42,7 +42,7 @@ def opinions(g):
         label="two classes, three rules",
     )
     yield case(*_rules(g, 6, 4, 3), label="three classes")
-    yield case(*_rules(g, 9, 5, 5, silent=0.6), label="five classes, mostly silence")
+    yield case(*_rules(g, 5, 6, 5, silent=0.6), label="five classes, mostly silence")
     votes, accuracies, prior = _rules(g, 7, 4, 4)
     accuracies[1] = 0.05
     yield case(votes, accuracies, prior, label="a rule worse than chance")
