@@ -354,8 +354,8 @@ for name, values in right.items():
 gain = interval([a - b for a, b in zip(right["an explanation"], right["none"], strict=True)])
 decides = by_clarity >= 2 * by_order
 verdict("A01.2", "wrong" if gain.below(0) else "correct" if gain.above(0) and decides else "imprecise",
-        f"Against no instruction the explanation gains {gain.text('+.0f')} points. Another wording changes the share by "
-        f"{by_clarity:.0f} points, another order of the same examples by {by_order:.0f}.")
+        f"Against no instruction the explanation gains {gain.text('+.0f')} points. Another wording changes the share "
+        f"by {by_clarity:.0f} points, another order of the same examples by {by_order:.0f}.")
 
 # %% [markdown]
 # Compare the two numbers in the title: the mean difference between two wordings of the instruction (in the same order),
