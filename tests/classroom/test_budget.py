@@ -23,6 +23,12 @@ from autograde.judging.limits import TimeLimit, processor_limit, time_limit
 LIMITS = (resource.RLIMIT_CPU, resource.RLIMIT_DATA)
 
 
+@pytest.fixture(autouse=True)
+def nothing_read_yet(monkeypatch) -> None:
+    """What was read of the system's file in a test before is of another clock."""
+    monkeypatch.setattr(limits, "_readings", {})
+
+
 def work() -> None:
     while True:
         pass
@@ -151,9 +157,19 @@ def test_the_system_tells_how_long_a_thread_has_waited():
     assert limits.waited("/proc/self/no-such-file") == 0.0
 
 
+def test_the_systems_file_is_read_once_a_tick(monkeypatch):
+    told = iter(range(10))
+    monkeypatch.setattr(limits, "waited", lambda path: next(told))
+    monkeypatch.setattr(limits, "_TICK", 60.0)
+    with limits.budget(1_000.0):
+        assert all(limits.left() <= 1_000 for _ in range(5))
+    assert next(told) == 1
+
+
 def test_a_checks_own_budget_waits_as_well_and_not_for_ever(monkeypatch):
     told = iter([0.0, 2.0, 100.0])
     monkeypatch.setattr(limits, "waited", lambda path: next(told))
+    monkeypatch.setattr(limits, "_TICK", 0.0)  # else what was read a moment ago holds
     with limits.budget(10.0):
         assert 11 < limits.left() <= 12
         assert 39 < limits.left() <= 40
