@@ -20,6 +20,7 @@ from autograde.exercises.data_parallel.tensor_parallel.shared import (
     leaves,
     mean,
     parameter,
+    plain_tensors,
     size,
     spread,
     talks,
@@ -285,16 +286,7 @@ class FirstPart(Columns):
         return cut(t, 0, 0, place()[1])
 
 
-@exercise.mistake(
-    "the parts are plain tensors, which nobody trains",
-    hint="What is learned is a nn.Parameter: only then is it among parameters(), and only then does it get a gradient.",
-)
-class Plain(Columns):
-    def __init__(self, weight, bias=None):
-        super().__init__(weight, bias)
-        for name, p in list(self.named_parameters()):
-            delattr(self, name)
-            setattr(self, name, p.detach())
+plain_tensors(exercise, Columns)
 
 
 @exercise.mistake(

@@ -19,6 +19,7 @@ from autograde.exercises.data_parallel.tensor_parallel.shared import (
     leaves,
     mean,
     parameter,
+    plain_tensors,
     size,
     spread,
     talks,
@@ -306,16 +307,7 @@ class FirstPart(Rows):
         return t[:, : cut(t, 1, *place()).shape[1]].clone()
 
 
-@exercise.mistake(
-    "the parts are plain tensors, which nobody trains",
-    hint="What is learned is a nn.Parameter: only then is it among parameters(), and only then does it get a gradient.",
-)
-class Plain(Rows):
-    def __init__(self, weight, bias=None):
-        super().__init__(weight, bias)
-        for name, p in list(self.named_parameters()):
-            delattr(self, name)
-            setattr(self, name, p.detach())
+plain_tensors(exercise, Rows)
 
 
 @exercise.mistake(

@@ -18,6 +18,7 @@ from autograde.exercises.data_parallel.tensor_parallel.shared import (
     leaves,
     mean,
     parameter,
+    plain_tensors,
     size,
     spread,
     total,
@@ -311,16 +312,7 @@ class Views(Tokens):
         return gate.tensor_split(n)[rank], up.tensor_split(n)[rank], down.tensor_split(n, 1)[rank]
 
 
-@exercise.mistake(
-    "the parts are plain tensors, which nobody trains",
-    hint="What is learned is a nn.Parameter: only then is it among parameters(), and only then does it get a gradient.",
-)
-class Plain(Tokens):
-    def __init__(self, norm, gate, up, down, eps=1e-5):
-        super().__init__(norm, gate, up, down, eps)
-        for name, p in list(self.named_parameters()):
-            delattr(self, name)
-            setattr(self, name, p.detach())
+plain_tensors(exercise, Tokens)
 
 
 @exercise.mistake(

@@ -17,6 +17,7 @@ from autograde.exercises.data_parallel.tensor_parallel.shared import (
     leaves,
     mean,
     parameter,
+    plain_tensors,
     size,
     spread,
     talks,
@@ -350,16 +351,7 @@ class NoScale(Heads):
         return self.leave(attended(self.enter(x), q, self.k, self.v, self.o, self.head_dim))
 
 
-@exercise.mistake(
-    "the parts are plain tensors, which nobody trains",
-    hint="What is learned is a nn.Parameter: only then is it among parameters(), and only then does it get a gradient.",
-)
-class Plain(Heads):
-    def __init__(self, q, k, v, o, head_dim):
-        super().__init__(q, k, v, o, head_dim)
-        for name, p in list(self.named_parameters()):
-            delattr(self, name)
-            setattr(self, name, p.detach())
+plain_tensors(exercise, Heads)
 
 
 def _by_hand(layer, x, heads, spread_out, back):

@@ -18,6 +18,7 @@ from autograde.exercises.data_parallel.tensor_parallel.shared import (
     leaves,
     mean,
     parameter,
+    plain_tensors,
     size,
     spread,
     talks,
@@ -324,16 +325,7 @@ class Gelu(Units):
         return F.gelu(F.linear(a, self.gate)) * F.linear(b, self.up)
 
 
-@exercise.mistake(
-    "the parts are plain tensors, which nobody trains",
-    hint="What is learned is a nn.Parameter: only then is it among parameters(), and only then does it get a gradient.",
-)
-class Plain(Units):
-    def __init__(self, gate, up, down, bias=None):
-        super().__init__(gate, up, down, bias)
-        for name, p in list(self.named_parameters()):
-            delattr(self, name)
-            setattr(self, name, p.detach())
+plain_tensors(exercise, Units)
 
 
 @exercise.mistake(

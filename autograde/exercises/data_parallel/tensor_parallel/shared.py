@@ -227,3 +227,19 @@ def leave(x, forward=total, backward=as_it_is):
 
 def parameter(t):
     return None if t is None else nn.Parameter(t)
+
+
+def plain_tensors(exercise, layer):
+    """Adds the mistake that `layer`, right as it stands, holds its parts as tensors that are no parameters."""
+
+    @exercise.mistake(
+        "the parts are plain tensors, which nobody trains",
+        hint="What is learned is a nn.Parameter: only then is it among parameters(), and only then does it get a "
+        "gradient.",
+    )
+    class Plain(layer):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            for name, p in list(self.named_parameters()):
+                delattr(self, name)
+                setattr(self, name, p.detach())
