@@ -1,0 +1,11 @@
+"""Exercises of 02_applications/07_hallucination: votes, entropies, calibration, support by a source, a graph of facts."""
+
+ORDER = [
+    "token_entropy",
+    "self_consistency",
+    "semantic_entropy",
+    "expected_calibration_error",
+    "abstain",
+    "groundedness",
+    "kg_lookup",
+]
