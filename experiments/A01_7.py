@@ -54,10 +54,11 @@ def conclude(found):
     else:
         word = "imprecise"
     numbers = {
-        f"{arm.replace(' ', '_')}_{number}": f"{percent(share(found, arm, number))} %"
+        f"{arm.replace(' ', '_')}_{number}": f"{100 * share(found, arm, number).mean:.0f} %"
         for arm in GROUPS
         for number in ("right", "withheld", "false")
     }
+    numbers["invented_false_range"] = f"{percent(share(found, 'invented', 'false'))} %"
     return {
         "verdict": word,
         "controls": {"shows": invents.above(0.25), "shows_not": not share(found, "well known", "false").above(0.25)},

@@ -1,4 +1,4 @@
-"""A07.1: is there a hallucination that is neither against the facts, nor against itself, nor beside the question?"""
+"""A07.1: are there answers that are true in the world, to the point, consistent, and yet not what the text says?"""
 
 from experiments.knowing import KNOWN, ask, right, share, turn
 from experiments.looping import percent
@@ -8,22 +8,24 @@ TOWNS = ("Brunnstadt", "Ostmere", "Kalvora", "Tarnwick", "Felsenau", "Port Eller
 TEXTS = {
     "a text that agrees": "{land} is a country. The capital of {land} is {capital}.",
     "an altered text": "{land} has moved its government. Today the capital of {land} is {town}.",
+    "a text that is silent": "{land} is a country. Many people in {land} work in trade, and most of them like music.",
 }
-SEEN = 0.05  # of the answers: what is surely above counts as a kind of its own. Stated before the run.
+SEEN = 0.05  # of the answers: what is surely above counts as a kind of its own
 
 experiment = Experiment(
     claim="A07.1",
-    question="Does the model answer against the text that it is given, with what is true in the world?",
+    question="Does the model answer with what is true in the world and isn't what the text says?",
     arms={
         "no text": {},
         "a text that agrees": {"text": "a text that agrees"},
         "an altered text": {"text": "an altered text"},
-        "an altered text, eight": {"text": "an altered text", "count": 8},
+        "a text that is silent": {"text": "a text that is silent"},
+        "a silent text, eight": {"text": "a text that is silent", "count": 8},
     },
     seeds=(0,),
     shows="no text",
     shows_not="a text that agrees",
-    live=("an altered text, eight", 0),
+    live=("a silent text, eight", 0),
     within={"world": 0.0, "text": 0.0, "unfaithful": 0.0},
 )
 
@@ -35,8 +37,8 @@ def measure(seed, text=None, count=None):
     for at, (land, capital) in enumerate(KNOWN[:count]):
         capital = capital.split("|")[0].replace("Bras", "Brasilia")
         given = TEXTS[text].format(land=land, capital=capital, town=TOWNS[at % len(TOWNS)]) if text else ""
-        prompts.append(turn(f"{given}\n\nAccording to the text, what is the capital of {land}?".strip() if text else
-                            f"What is the capital of {land}? Answer in one short sentence."))  # fmt: skip
+        asked = f"{given}\n\nAccording to the text, what is the capital of {land}?"
+        prompts.append(turn(asked if text else f"What is the capital of {land}? Answer in one short sentence."))
         towns.append(capital if text == "a text that agrees" else TOWNS[at % len(TOWNS)])
     said = ask(prompts, 14)
     world = [int(right(item, answer)) for item, answer in zip(KNOWN[:count], said, strict=True)]
@@ -47,8 +49,11 @@ def measure(seed, text=None, count=None):
 
 @experiment.conclude
 def conclude(found):
-    against = share(found, "an altered text", "unfaithful")
-    word = "imprecise" if against.above(SEEN) else "correct" if against.below(SEEN) else "unverifiable"
+    against, beyond = (share(found, arm, "unfaithful") for arm in ("an altered text", "a text that is silent"))
+    if against.above(SEEN) or beyond.above(SEEN):
+        word = "imprecise"
+    else:
+        word = "correct" if against.below(SEEN) and beyond.below(SEEN) else "unverifiable"
     return {
         "verdict": word,
         "controls": {
@@ -56,8 +61,10 @@ def conclude(found):
             "shows_not": not share(found, "a text that agrees", "unfaithful").above(0),
         },
         "numbers": {
-            "unfaithful": f"{percent(against)} %",
-            "follows": f"{percent(share(found, 'an altered text', 'text'))} %",
-            "agreeing": f"{percent(share(found, 'a text that agrees', 'text'))} %",
+            "against": f"{100 * against.mean:.0f} %",
+            "beyond": f"{100 * beyond.mean:.0f} %",
+            "beyond_range": f"{percent(beyond)} %",
+            "follows": f"{100 * share(found, 'an altered text', 'text').mean:.0f} %",
+            "agreeing": f"{100 * share(found, 'a text that agrees', 'text').mean:.0f} %",
         },
     }

@@ -9,8 +9,8 @@ from experiments.looping import less, loaded, percent
 from experiments.pruned import linears, smallest_gone
 from labkit.experiment import Experiment
 
-MORE = 0.05  # of the questions: what surely adds more false answers counts as a cause. Stated before the run.
-CAUSES = {"prompt": "a leading question", "model": "40 % of the weights gone", "length": "in one word"}
+MORE = 0.05  # of the questions: what surely adds more false answers counts as a cause.
+CAUSES = {"prompt": "a leading question", "model": "35 % of the weights gone", "length": "in one word"}
 
 experiment = Experiment(
     claim="A07.4",
@@ -19,9 +19,8 @@ experiment = Experiment(
         "plain": {},
         "a leading question": {"leads": "false"},
         "leading to what is right": {"leads": "true"},
-        "40 % of the weights gone": {"gone": 0.4},
+        "35 % of the weights gone": {"gone": 0.35},
         "in one word": {"asks": "What is the capital of {}? Answer with one word."},
-        "with room to think": {"asks": "What do you know about {}, and what is its capital?", "steps": 40},
         "eight, leading": {"leads": "false", "count": 8},
     },
     seeds=(0,),
@@ -33,7 +32,7 @@ experiment = Experiment(
 
 
 @experiment.measure
-def measure(seed, asks=SHORT, leads=None, gone=0.0, steps=14, count=None):
+def measure(seed, asks=SHORT, leads=None, gone=0.0, count=None):
     """Which of the capitals of well-known countries are said right, withheld, and said wrong."""
     items = KNOWN[:count]
     cities = [capital.split("|")[0].replace("Bras", "Brasilia") for _, capital in KNOWN]
@@ -43,7 +42,7 @@ def measure(seed, asks=SHORT, leads=None, gone=0.0, steps=14, count=None):
         told = zip(items, hints, questions, strict=True)
         questions = [f"I think the capital of {land} is {hint}. {question}" for (land, _), hint, question in told]
     with thinned(gone):
-        said = ask([turn(question) for question in questions], steps)
+        said = ask([turn(question) for question in questions], 14)
     return judged(items, said) | {"said": said}
 
 
@@ -67,12 +66,11 @@ def thinned(gone):
 def conclude(found):
     more = {cause: less(found, arm, "plain", "false") for cause, arm in CAUSES.items()}
     causes = [cause for cause, each in more.items() if each.above(MORE)]
-    room = less(found, "with room to think", "plain", "false")
     right_way = less(found, "leading to what is right", "plain", "false")
     return {
         "verdict": "correct" if len(causes) == 3 else "imprecise" if causes else "wrong",
         "controls": {"shows": more["prompt"].above(MORE), "shows_not": not right_way.above(0)},
         "numbers": {cause: percent(each) for cause, each in more.items()}
-        | {"room": percent(room), "plain": f"{100 * share(found, 'plain', 'false').mean:.0f} %"}
+        | {"plain": f"{100 * share(found, 'plain', 'false').mean:.0f} %"}
         | {f"{cause}_share": f"{100 * share(found, arm, 'false').mean:.0f} %" for cause, arm in CAUSES.items()},
     }

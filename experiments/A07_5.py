@@ -1,7 +1,8 @@
 """A07.5: does a text of the company's own in the prompt, and an order to keep to it, end false answers?"""
 
+import re
+
 from experiments.knowing import ask, share, turn
-from experiments.knowing import withheld as says_so
 from experiments.looping import less, over, percent
 from labkit.experiment import Experiment
 
@@ -24,11 +25,17 @@ TEXT = (
 IN_IT = (
     ("In which town is {0}?", "{0} is a company in {1}.", 1),
     ("Who is the director of {0}?", "The director of {0} is {2}.", 2),
-    ("What does {0} make?", "{0} makes {3}.", 3),
+    ("What product does {0} make?", "{0} makes {3}.", 3),
 )
 NOT_IN_IT = ("In which year was {0} founded?", "How many people work at {0}?", "Who is the largest customer of {0}?")
-TOLD = ' Answer from the text only. If the text doesn\'t say it, answer "The text doesn\'t say".'
-FALSE, RIGHT = 0.1, 0.9  # what counts as solved: surely fewer false, surely more right. Stated before the run.
+TOLD = " Answer from the text only. If the text doesn't say it, answer \"The text doesn't say\"."
+_WITHHELD = re.compile(
+    r"(doesn't|does not|didn't) (say|specify|mention|explicitly|state|provide|give|contain|include|directly)"
+    r"|not (explicitly |directly )?(mentioned|specified|stated|given|provided|known|in the text)"
+    r"|no (information|mention)|(don't|do not) (know|have)|unknown|unable",
+    re.IGNORECASE,
+)
+FALSE, RIGHT = 0.1, 0.9  # what counts as solved: surely fewer false, surely more right.
 
 experiment = Experiment(
     claim="A07.5",
@@ -61,10 +68,10 @@ def measure(seed, given, told=False, lacks=False, count=None):
             asked = (NOT_IN_IT[at] if lacks else question).format(*firm) + TOLD * told
             prompts.append(turn(f"{source}\n\n{asked}".strip()))
             wanted.append(None if lacks else firm[place])
-    said = ask(prompts, 16)
+    said = ask(prompts, 24)
     pairs = list(zip(wanted, said, strict=True))
     right = [int(bool(want) and want.lower() in text.lower()) for want, text in pairs]
-    withheld = [int(says_so(text) and not ok) for text, ok in zip(said, right, strict=True)]
+    withheld = [int(bool(_WITHHELD.search(text)) and not ok) for text, ok in zip(said, right, strict=True)]
     false = [int(not ok and not kept) for ok, kept in zip(right, withheld, strict=True)]
     return {"right": right, "withheld": withheld, "false": false, "said": said}
 

@@ -24,7 +24,9 @@ Ireland: Dublin; Belgium: Brussels; Denmark: Copenhagen; Russia: Moscow; China: 
 Canada: Ottawa; Australia: Canberra; Turkey: Ankara; Iran: Tehran; Iraq: Baghdad; Thailand: Bangkok; Vietnam: Hanoi
 Kenya: Nairobi; Argentina: Buenos Aires; Peru: Lima; Chile: Santiago; Mexico: Mexico City; Ukraine: Kyiv|Kiev
 South Korea: Seoul; Indonesia: Jakarta; Brazil: Bras; Saudi Arabia: Riyadh; Afghanistan: Kabul; Israel: Jerusalem
-""".replace("\n", "; ").strip("; ").split("; ")
+""".replace("\n", "; ")
+    .strip("; ")
+    .split("; ")
 )
 LITTLE_KNOWN = tuple(
     tuple(line.split(": "))
@@ -36,7 +38,9 @@ Moldova: Chi; Brunei: Bandar; Tuvalu: Funafuti; Tonga: Nuku; Samoa: Apia; Grenad
 Dominica: Roseau; Saint Lucia: Castries; Cape Verde: Praia; Burundi: Gitega; Botswana: Gaborone; Guyana: Georgetown
 Liechtenstein: Vaduz; Micronesia: Palikir; Eritrea: Asmara; Chad: N'Djamena|Djamena; Niger: Niamey; Togo: Lom
 Kyrgyzstan: Bishkek; Timor-Leste: Dili; Namibia: Windhoek; Honduras: Tegucigalpa
-""".replace("\n", "; ").strip("; ").split("; ")
+""".replace("\n", "; ")
+    .strip("; ")
+    .split("; ")
 )
 # No such countries.
 INVENTED = tuple(
@@ -46,7 +50,7 @@ Qarvenia Tulapindo Brexlovia Vashmirstan Norduland Ostrakia Belmoria Kaltavia Ze
 Wexmark Drusenia Halvatia Morquesia Yultania Ferrundia Galdovia Ixtaria Jorvania Lurestan Mendovar Nuvalia Ophelland
 Prestovia Quintara Rovenia Sylgaria Trandovia Ulvaria Vornesia Westrakia Xanovia Ymerland Zolmania Ardovia Brunnovia
 Cestaria Delvania
-""".split()
+""".split()  # noqa: SIM905
 )
 GROUPS = {"well known": KNOWN, "little known": LITTLE_KNOWN, "invented": INVENTED}
 _WITHHELD = re.compile(
@@ -115,7 +119,7 @@ def sampled(prompts: list[str], count: int, steps: int) -> list[list[str]]:
 
 @torch.inference_mode()
 def first_token(prompts: list[str]) -> tuple[list[float], list[float]]:
-    """Of the model's first token after each prompt: the entropy of its distribution in nats, its highest probability."""
+    """Of the model's first token after each prompt: the entropy of its distribution, its top probability."""
     model, tokenizer = loaded()
     ids, mask = padded([tokenizer(text).input_ids for text in prompts])
     logs = model(ids, attention_mask=mask, logits_to_keep=1).logits[:, -1].log_softmax(-1)

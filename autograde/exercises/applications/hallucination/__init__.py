@@ -1,4 +1,4 @@
-"""Exercises of 02_applications/07_hallucination: votes, entropies, calibration, support by a source, a graph of facts."""
+"""Exercises of 02_applications/07_hallucination: votes, entropies, calibration, sources, graphs."""
 
 ORDER = [
     "token_entropy",

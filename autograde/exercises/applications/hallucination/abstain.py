@@ -1,4 +1,4 @@
-"""`abstain(confidence, correct)`: What share of the answers would be wrong, if it only answered where it is sure enough."""
+"""`abstain(confidence, correct)`: What share of the answers is wrong, if only those it is sure of are given."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ exercise = Draft(
     forbid=["sklearn"],
     hints=[
         "Which thresholds make a difference at all? Only the confidences that occur, each of them once.",
-        "threshold = confidence.unique().flip(0); answered = confidence >= threshold[:, None] is a table of truth values.",
-        "n = answered.sum(1); wrong = (answered & ~correct).sum(1); then n / len(confidence) and wrong / n.",
+        "threshold = confidence.unique().flip(0); answered = confidence >= threshold[:, None] is a table of bool.",
+        "n = answered.sum(1); wrong = (answered & ~correct).sum(1); n / len(confidence) and wrong / n.",
     ],
 )
 
@@ -96,9 +96,9 @@ def _curve(above=torch.ge, ascending=False, distinct=True, total=None, wrong=Tru
 exercise.mistake("an answer as sure as the threshold is withheld", hint="At least as sure as the threshold: >=.")(
     _curve(above=torch.gt)
 )
-exercise.mistake("the answers below the threshold are counted", hint="It answers where it is sure, not where it isn't.")(
-    _curve(above=torch.le)
-)
+exercise.mistake(
+    "the answers below the threshold are counted", hint="It answers where it is sure, not where it isn't."
+)(_curve(above=torch.le))
 exercise.mistake("the curve starts at the lowest threshold", hint="The surest answers come first: thresholds fall.")(
     _curve(ascending=True)
 )

@@ -102,18 +102,16 @@ def _ece(edge="below", weigh=True, gap=torch.abs, sure=None, mass=True, swap=Fal
     return expected_calibration_error
 
 
-exercise.mistake("an answer on an edge belongs to the bin above", hint="Bins are ]a, b]: what is on an edge goes below.")(
-    _ece(edge="above")
-)
+exercise.mistake(
+    "an answer on an edge belongs to the bin above", hint="Bins are ]a, b]: what is on an edge goes below."
+)(_ece(edge="above"))
 exercise.mistake("all bins weigh the same", hint="A bin weighs as much as its share of the answers.")(
     _ece(weigh=False, total=lambda parts: parts[parts != 0].mean() if bool((parts != 0).any()) else parts.sum())
 )
 exercise.mistake(
     "gaps keep their signs and cancel, as in one bin of all",
     hint="The absolute gap of each bin: too sure here and too unsure there don't cancel.",
-)(
-    _ece(gap=lambda x: x, end=lambda x: float(x.abs()))
-)
+)(_ece(gap=lambda x: x, end=lambda x: float(x.abs())))
 exercise.mistake("gaps are squared", hint="Absolute gaps: a squared one has another unit.")(_ece(gap=torch.square))
 exercise.mistake("the largest gap comes back", hint="That is the maximum calibration error. Here: the weighted mean.")(
     lambda *args, **kwargs: _ece(weigh=False, total=torch.max)(*args, **kwargs)
@@ -148,7 +146,9 @@ def without_zeros(confidence, correct, bins=10, equal_mass=False):
     return rest * float(inside.double().mean())
 
 
-@exercise.mistake("each answer is a bin of its own", hint="|right - confidence| of one answer is never small: use bins.")
+@exercise.mistake(
+    "each answer is a bin of its own", hint="|right - confidence| of one answer is never small: use bins."
+)
 def no_bins(confidence, correct, bins=10, equal_mass=False):
     return float((correct.double() - confidence.double()).abs().mean())
 

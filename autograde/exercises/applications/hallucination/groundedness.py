@@ -1,4 +1,4 @@
-"""`groundedness(answer, source, stop=())`: For each sentence of an answer, how well the source supports it word by word."""
+"""`groundedness(answer, source, stop=())`: How well the source supports each sentence of an answer, by words."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ exercise = Draft(
     forbid=["sklearn"],
     hints=[
         "An answer is a list of sentences, and each is checked alone. With what does one sentence of it compare?",
-        "sentences = re.split(r'(?<=[.!?])\\s+', text.strip()); words = set(re.findall(r'\\w+', text.lower())) - set(stop).",
+        "re.split(r'(?<=[.!?])\\s+', text.strip()) cuts; set(re.findall(r'\\w+', part.lower())) - set(stop) are words.",
         "max(len(words & given) / len(words) for given in the source's sentences); 1.0 without words; 0.0 for a number "
         "that stands nowhere in the source.",
     ],
@@ -43,7 +43,12 @@ def answers(g):
     yield case(mixed, f"{one} {two} {three}", STOP, label="words of three sentences, put together")
     yield case(f"{one[:-1]} and a {words[1]} {words[4]}. {four}", f"{one} {two}", STOP, label="half supported")
     yield case(one.replace("18", "19").replace("The", "In"), one, STOP, label="another year")
-    yield case(f"{one.split()[1]} {one.split()[3]} {two.split()[-1]}", f"{one} {two}", STOP, label="a number of another sentence")
+    yield case(
+        f"{one.split()[1]} {one.split()[3]} {two.split()[-1]}",
+        f"{one} {two}",
+        STOP,
+        label="a number of another sentence",
+    )
     yield case(one.upper(), f"{three} {one.lower()}", STOP, label="capital letters")
     yield case(f"It is. {two} Was it?", f"{one} {two}", STOP, label="sentences that hold stop words alone")
     yield case(f"{one}", f"{one[:-1]} again, {two}", label="no stop words")
@@ -51,9 +56,14 @@ def answers(g):
     yield case(f"{one} It is.", "", STOP, label="no source")
     yield case(f"  {one}\n{two}  {three}", f"{three}\n\n{one}", STOP, label="line breaks")
     yield case(
-        f"The {words[1]} {words[1]} {words[1]} {words[1]} {words[4]} thrice", f"A {words[1]} is.", STOP, label="a word again"
+        f"The {words[1]} {words[1]} {words[1]} {words[1]} {words[4]} thrice",
+        f"A {words[1]} is.",
+        STOP,
+        label="a word again",
     )
-    yield case("It cost 3.5 million!Really? Yes.", "In 3.5 years it cost a million.", ["it", "in", "a"], label="a decimal")
+    yield case(
+        "It cost 3.5 million!Really? Yes.", "In 3.5 years it cost a million.", ["it", "in", "a"], label="a decimal"
+    )
     yield case("The cat cats catalog", "A cat. Two cats.", ["the"], label="words within words")
     yield case("Élan in Zürich, 東京 2020", "Zürich has élan. 東京 hosted 2020.", ["in"], label="letters beyond ASCII")
     yield case(f"{other} {one}", " ".join(_told(g, 5)), stop=STOP, label="stop words by keyword")
@@ -153,18 +163,18 @@ exercise.mistake("only the letters a to z make words", hint=r"\w also matches é
 exercise.mistake("a sentence without content words gets 0", hint="What states nothing needs no support: 1.0.")(
     _support(empty=0.0)
 )
-exercise.mistake("the share is of the union of the words (Jaccard)", hint="A long source is no fault: of *its own* words.")(
-    _support(count=lambda mine, each: len(mine & each) / len(mine | each))
-)
-exercise.mistake("the share is of the source's words", hint="Of the answer's sentence: how many of *its* words stand there?")(
-    _support(count=lambda mine, each: len(mine & each) / max(1, len(each)))
-)
+exercise.mistake(
+    "the share is of the union of the words (Jaccard)", hint="A long source is no fault: of *its own* words."
+)(_support(count=lambda mine, each: len(mine & each) / len(mine | each)))
+exercise.mistake(
+    "the share is of the source's words", hint="Of the answer's sentence: how many of *its* words stand there?"
+)(_support(count=lambda mine, each: len(mine & each) / max(1, len(each))))
 exercise.mistake("the answer's mean comes back", hint="One number a sentence: the worst one is what you look for.")(
     _support(end=lambda found: sum(found) / len(found) if found else 0.0)
 )
 exercise.mistake("the answer isn't cut into sentences", hint="Each sentence of the answer is checked alone.")(
-    lambda answer, source, stop=(): (
-        _support(split=lambda text: [text] if text.strip() else [], pool=sentences)(answer, source, stop)
+    lambda answer, source, stop=(): _support(split=lambda text: [text] if text.strip() else [], pool=sentences)(
+        answer, source, stop
     )
 )
 exercise.mistake("sentences are cut at every point", hint="3.5 isn't two sentences: white space follows an end.")(
@@ -181,11 +191,15 @@ def with_repeats(answer, source, stop=()):
         if any(any(c.isdigit() for c in word) and word not in everything for word in mine):
             found.append(0.0)
         else:
-            found.append(max((sum(w in each for w in mine) / len(mine) for each in given), default=0.0) if mine else 1.0)
+            found.append(
+                max((sum(w in each for w in mine) / len(mine) for each in given), default=0.0) if mine else 1.0
+            )
     return found
 
 
-@exercise.mistake("a word counts if it stands within another one", hint="'cat' isn't in 'catalog': compare whole words.")
+@exercise.mistake(
+    "a word counts if it stands within another one", hint="'cat' isn't in 'catalog': compare whole words."
+)
 def within_words(answer, source, stop=()):
     given, found = [part.lower() for part in sentences(source)], []
     for part in sentences(answer):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import torch
-
 from autograde.exercise import Draft, case
 from autograde.exercises.applications.hallucination.shared import shuffled
 from autograde.exercises.shared import pick
@@ -14,9 +12,9 @@ exercise = Draft(
     no_gradient="names are looked up, not trained",
     hints=[
         "At each step you stand on a *set* of entities. Which facts lead on from any of them?",
-        "here = {start}; for each relation: used = [t for t in triples if t[1] == relation and t[0] in here]; '^' swaps "
-        "the two ends.",
-        "Keep the facts that led on; go to their other ends: here = {t[2] for t in used}. Sort at the end: sorted(here).",
+        "here = {start}; for each relation: used = [t for t in triples if t[1] == relation and t[0] in here]. "
+        "'^' swaps the two ends.",
+        "Keep the facts that led on; go to their other ends: here = {t[2] for t in used}. At the end: sorted(here).",
     ],
 )
 
@@ -48,7 +46,8 @@ def questions(g):
     yield case(mixed, who[3], ["wrote", "owns"], label="a relation that isn't there")
     yield case(mixed, lands[1], ["lies in"], label="a relation that only leads here")
     yield case([], who[0], ["wrote"], label="no facts")
-    yield case(shuffled(g, [*mixed, *mixed[:7], (who[4], "wrote", books[0])]), who[4], ["wrote"], label="facts said twice")
+    again = [fact for fact in facts if fact[0] == who[4]] * 2
+    yield case(shuffled(g, [*mixed, *again, (who[4], "wrote", books[0])]), who[4], ["wrote"], label="facts said twice")
     both = [("A", "knows", "B"), ("A", "likes", "B"), ("B", "likes", "A"), ("B", "knows", "C"), ("A", "knows", "A")]
     for path in (["knows", "likes"], ["likes", "^knows"]):
         yield case(shuffled(g, both), start="A", path=path, label=f"several relations between two: {' '.join(path)}")
@@ -125,7 +124,11 @@ def _walk(back=True, dedupe=True, sort=True, gather=True, known=True, links=None
             taken = [t for t in facts if t[1] == relation and t[at] in here]
             taken = taken[:1] if first else taken
             used |= set(taken)
-            here = list(dict.fromkeys(t[to] for t in taken)) if gather else [t[to] for a in here for t in taken if t[at] == a]
+            here = (
+                list(dict.fromkeys(t[to] for t in taken))
+                if gather
+                else [t[to] for a in here for t in taken if t[at] == a]
+            )
             reached += here
         here = list(dict.fromkeys(reached)) if keep else here
         chosen = [t for t in facts if t in used]
@@ -137,9 +140,9 @@ def _walk(back=True, dedupe=True, sort=True, gather=True, known=True, links=None
     return kg_lookup
 
 
-exercise.mistake("'^' is ignored: relations are only followed forward", hint="'^wrote' leads from a book to its author.")(
-    _walk(back=False)
-)
+exercise.mistake(
+    "'^' is ignored: relations are only followed forward", hint="'^wrote' leads from a book to its author."
+)(_walk(back=False))
 exercise.mistake("facts that are said twice come twice", hint="A fact is a fact once: dict.fromkeys keeps the order.")(
     _walk(dedupe=False)
 )
@@ -167,9 +170,7 @@ exercise.mistake("relations are followed both ways", hint="'A wrote B' leads fro
     _walk(links=lambda facts: facts + [(o, r, s) for s, r, o in facts])
 )
 exercise.mistake("capital letters don't count", hint="Names are compared as they stand.")(
-    lambda triples, start, path: _walk()(
-        [[s.lower(), r, o.lower()] for s, r, o in triples], start.lower(), path
-    )
+    lambda triples, start, path: _walk()([[s.lower(), r, o.lower()] for s, r, o in triples], start.lower(), path)
 )
 exercise.mistake("relations are ignored: all neighbors are followed", hint="Only facts of the relation lead on.")(
     lambda triples, start, path: _all_neighbors(triples, start, path)

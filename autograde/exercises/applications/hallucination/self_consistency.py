@@ -106,9 +106,9 @@ def _vote(fold=_fold, tell=lambda first, key: first, share=None, last=False, ign
     return self_consistency
 
 
-exercise.mistake("spellings count as different answers", hint="' Oslo' and 'OSLO' are one answer: fold before counting.")(
-    _vote(fold=lambda text: text)
-)
+exercise.mistake(
+    "spellings count as different answers", hint="' Oslo' and 'OSLO' are one answer: fold before counting."
+)(_vote(fold=lambda text: text))
 exercise.mistake("capital letters make another answer", hint="casefold() before you count.")(
     _vote(fold=lambda text: " ".join(text.split()))
 )
@@ -130,9 +130,9 @@ exercise.mistake("lower() folds the letters", hint="'Straße' and 'STRASSE' are 
 exercise.mistake("the folded answer comes back", hint="Give it as it was first written.")(
     _vote(tell=lambda first, key: key)
 )
-exercise.mistake("samples without an answer don't count in the share", hint="None is a sample, too: it agrees with nobody.")(
-    _vote(share=lambda votes, weights, best: votes[best] / (sum(votes.values()) or 1))
-)
+exercise.mistake(
+    "samples without an answer don't count in the share", hint="None is a sample, too: it agrees with nobody."
+)(_vote(share=lambda votes, weights, best: votes[best] / (sum(votes.values()) or 1)))
 exercise.mistake("the number of votes comes back, not their share", hint="Divide by the sum of all weights.")(
     _vote(share=lambda votes, weights, best: votes[best])
 )

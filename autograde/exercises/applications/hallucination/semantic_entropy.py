@@ -50,7 +50,9 @@ def meanings(g):
     yield case(_answers(g, [5]), _logs(g, 5), label="one meaning")
     yield case(_answers(g, [1] * 5), label="five meanings, no log-probabilities")
     yield case(_answers(g, [1]), logprobs=_logs(g, 1), label="one answer")
-    yield case(_answers(g, [3, 3, 1]), _logs(g, 7, around=-900, spread=3), label="long answers: probabilities underflow")
+    yield case(
+        _answers(g, [3, 3, 1]), _logs(g, 7, around=-900, spread=3), label="long answers: probabilities underflow"
+    )
     chain = torch.eye(5, dtype=torch.bool)  # 0 and 1 agree, 1 and 2, 2 and 3 …: nearness isn't sameness
     near = torch.arange(4)
     chain[near, near + 1] = chain[near + 1, near] = True
@@ -182,9 +184,9 @@ exercise.mistake("a group has the mean probability of its answers", hint="Probab
 exercise.mistake("a group has the probability of its likeliest answer", hint="Probabilities of one meaning add up.")(
     _entropy(masses=lambda parts: torch.stack([part.max() for part in parts]).log_softmax(0))
 )
-exercise.mistake("the groups' probabilities aren't normalized", hint="The samples are all we know: their shares sum to 1.")(
-    _entropy(masses=lambda parts: torch.stack([part.logsumexp(0) for part in parts]))
-)
+exercise.mistake(
+    "the groups' probabilities aren't normalized", hint="The samples are all we know: their shares sum to 1."
+)(_entropy(masses=lambda parts: torch.stack([part.logsumexp(0) for part in parts])))
 exercise.mistake("it is the entropy of the answers, not of the groups", hint="Add up the mass of each group first.")(
     _entropy(told=lambda mass, logs: -(logs.log_softmax(0).exp() * logs.log_softmax(0)).sum())
 )

@@ -1,4 +1,4 @@
-"""`token_entropy(logits)`: How undecided the model is about each next token: the entropy of its distribution, in nats."""
+"""`token_entropy(logits)`: How undecided the model is about each next token: an entropy, in nats."""
 
 from __future__ import annotations
 
@@ -87,9 +87,9 @@ exercise.mistake("it is measured in bits", hint="The natural logarithm gives nat
     lambda logits: _entropies(logits, torch.tensor(2.0).log())
 )
 
-exercise.mistake("it is divided by the logarithm of the vocabulary's size", hint="In nats, not as a share of the most.")(
-    lambda logits: _entropies(logits, max(torch.tensor(float(logits.shape[-1])).log(), torch.tensor(1e-6)))
-)
+exercise.mistake(
+    "it is divided by the logarithm of the vocabulary's size", hint="In nats, not as a share of the most."
+)(lambda logits: _entropies(logits, max(torch.tensor(float(logits.shape[-1])).log(), torch.tensor(1e-6))))
 
 exercise.mistake("the sign is missing", hint="Logarithms of probabilities are negative: entropy is minus their mean.")(
     lambda logits: -_entropies(logits)
@@ -150,6 +150,7 @@ exercise.mistake("a dimension of size one is left at the end", hint="[..., vocab
 exercise.mistake("the result is always float32", hint="The dtype of logits: .to(logits.dtype).")(
     lambda logits: _entropy(logits.float().log_softmax(-1)).sum(-1)
 )
+
 
 @exercise.mistake(
     "gradients are NaN where a token is impossible",
