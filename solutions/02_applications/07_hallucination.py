@@ -23,6 +23,8 @@ import torch
 from autograde import check
 from labkit import COLORS, evidence, figure, interval, minilm, show, smollm, verdict
 
+GREY = "#808080"
+
 # %% [markdown]
 # ## Three countries
 #
@@ -175,7 +177,7 @@ show(fig, alt="A row of marks for each group of countries along the share of agr
 # %% claim="A01.7"
 from experiments.knowing import share
 
-kinds = (("right", COLORS[0], ""), ("withheld", COLORS[6], ".."), ("false", COLORS[1], "//"))
+kinds = (("right", COLORS[0], ""), ("withheld", GREY, ".."), ("false", COLORS[1], "//"))
 groups = ["well known", "little known", "invented"]
 fig, ax = figure(width=9, height=2.8)
 for row, group in enumerate(groups):
@@ -193,7 +195,6 @@ false_shares = {group: share(asked, group, "false") for group in groups}
 show(fig, alt="Bars of right, withheld and false answers for three groups of countries. False: "
      + ", ".join(f"{group} {each.mean:.0%}" for group, each in false_shares.items()) + ".",
      title="False answers: " + ", ".join(f"{group} {each.mean:.0%}" for group, each in false_shares.items()))
-print(asked.again())
 known, little = (share(asked, group, "right") for group in groups[:2])
 if known.above(0.95) and little.above(0.95):
     word = "correct"
@@ -271,9 +272,13 @@ samples = [texts for group in REAL for texts in asked.each(group, "samples")[0]]
 wrong = [not hit for group in REAL for hit in hits[group]]
 
 
+different = sorted({text or "nothing" for texts in samples for text in texts})
+vector_of = dict(zip(different, encode(different), strict=True))
+
+
 def close(texts, at_least=0.8):
     """Which answers the encoder finds close to each other, as an entailment that goes both ways."""
-    vectors = encode([text or "nothing" for text in texts])
+    vectors = torch.stack([vector_of[text or "nothing"] for text in texts])
     return vectors @ vectors.T >= at_least
 
 
@@ -291,8 +296,8 @@ for row, (name, signal) in enumerate(signals.items()):
     scores = torch.tensor(signal)
     areas[name] = roc_auc_score(labels, scores)
     drawn = [torch.randint(len(labels), (len(labels),), generator=dice) for _ in range(300)]
-    again = [roc_auc_score(labels[i], scores[i]) for i in drawn if 0 < labels[i].sum() < len(i)]
-    low, high = torch.tensor(again).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    again = [float(roc_auc_score(labels[i], scores[i])) for i in drawn if 0 < labels[i].sum() < len(i)]
+    low, high = torch.tensor(again).quantile(torch.tensor([0.025, 0.975])).tolist()
     ax.plot([100 * low, 100 * high], [row, row], color=COLORS[0], linewidth=7, alpha=0.3)
     ax.plot(100 * areas[name], row, "o", color=COLORS[0])
 ax.axvline(50, color="#444444", linestyle=":")
@@ -379,7 +384,7 @@ for bins, color, mark in ((5, COLORS[0], "o"), (15, COLORS[1], "s"), (50, COLORS
             draws.append(expected_calibration_error(sure, torch.rand(n, generator=dice) < sure, bins))
         bias[bins].append(sum(draws) / len(draws))
     right_ax.plot(sizes, bias[bins], color=color, marker=mark, label=f"{bins} bins")
-right_ax.set(xscale="log", xlabel="answers", ylabel="ECE that is measured; the true one is 0", ylim=(0, None))
+right_ax.set(xscale="log", xlabel="answers", ylabel="measured ECE (true: 0)", ylim=(0, None))
 right_ax.set_xticks(sizes, [f"{n:,}" for n in sizes])
 right_ax.minorticks_off()
 right_ax.legend()
@@ -484,7 +489,7 @@ arms = {"a text that agrees": "agrees with the world", "an altered text": "is al
 fig, ax = figure(width=9, height=2.6)
 for row, arm in enumerate(arms):
     start = 0.0
-    for kind, color, hatch in (("text", COLORS[0], ""), ("unfaithful", COLORS[1], "//"), (None, COLORS[6], "..")):
+    for kind, color, hatch in (("text", COLORS[0], ""), ("unfaithful", COLORS[1], "//"), (None, GREY, "..")):
         part = 100 * share(unfaithful, arm, kind).mean if kind else 100 - start
         label = {"text": "what the text says", "unfaithful": "what is true, but not in the text"}.get(kind, "else")
         ax.barh(row, part, left=start, color=color, hatch=hatch, edgecolor="white", label=label if row == 0 else None)
@@ -638,7 +643,7 @@ for seed in range(5):
             found[name][what].append(each.float().reshape(len(TIMES), -1).mean(1))
 
 fig, ax = figure(width=9.5, height=3.6)
-for name, color, mark in zip(CORPORA, (COLORS[0], COLORS[1], COLORS[6], COLORS[2]), "osx^", strict=True):
+for name, color, mark in zip(CORPORA, (COLORS[0], COLORS[1], GREY, COLORS[2]), "osx^", strict=True):
     rates = 100 * torch.stack(found[name]["false"])
     ax.plot(range(len(TIMES)), rates.mean(0), color=color, marker=mark, label=name)
     ax.fill_between(range(len(TIMES)), rates.amin(0), rates.amax(0), color=color, alpha=0.15, linewidth=0)
@@ -689,7 +694,7 @@ arms = ["plain", "leading to what is right", *CAUSES.values()]
 fig, ax = figure(width=9.5, height=3.2)
 for row, arm in enumerate(arms):
     each = share(causes, arm, "false")
-    ax.barh(row, 100 * each.mean, color=COLORS[1] if arm in CAUSES.values() else COLORS[6])
+    ax.barh(row, 100 * each.mean, color=COLORS[1] if arm in CAUSES.values() else GREY)
     ax.plot([100 * max(each.low, 0), 100 * min(each.high, 1)], [row, row], color="#444444", linewidth=1.5)
     ax.text(100 * min(max(each.high, 0.01), 1) + 1, row, f"{100 * each.mean:.0f} %", va="center", fontsize=9)
 ax.set_yticks(range(len(arms)), arms)
@@ -812,7 +817,7 @@ names = ["no text", "text that has it", "… and the order", "text that lacks it
 fig, ax = figure(width=9.5, height=3.2)
 for row, arm in enumerate(arms):
     start = 0.0
-    for kind, color, hatch in (("right", COLORS[0], ""), ("withheld", COLORS[6], ".."), ("false", COLORS[1], "//")):
+    for kind, color, hatch in (("right", COLORS[0], ""), ("withheld", GREY, ".."), ("false", COLORS[1], "//")):
         part = 100 * share(limits, arm, kind).mean
         ax.barh(row, part, left=start, color=color, hatch=hatch, edgecolor="white", label=kind if row == 0 else None)
         if part >= 5:

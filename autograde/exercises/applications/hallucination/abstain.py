@@ -151,6 +151,25 @@ def only_rising(confidence, correct):
     return levels, coverage, risk.cummax(0).values
 
 
+@exercise.mistake(
+    "each level of confidence is looked at alone", hint="A threshold answers all that is at least as sure."
+)
+def level_alone(confidence, correct):
+    levels = confidence.unique().flip(0)
+    at = confidence == levels[:, None]
+    n, dtype = at.sum(1), confidence.dtype
+    return levels, (n / len(confidence)).to(dtype), ((at & ~correct).sum(1) / n).to(dtype)
+
+
+@exercise.mistake(
+    "a point with nothing answered comes first", hint="The highest threshold answers at least one question."
+)
+def with_nothing(confidence, correct):
+    levels, coverage, risk = _curve()(confidence, correct)
+    none = coverage[:1] * 0
+    return torch.cat([levels[:1] + 1, levels]), torch.cat([none, coverage]), torch.cat([none, risk])
+
+
 @exercise.mistake("eleven thresholds from 1 to 0 are tried", hint="The confidences themselves are the thresholds.")
 def fixed_thresholds(confidence, correct):
     levels = torch.linspace(1, 0, 11, dtype=confidence.dtype)

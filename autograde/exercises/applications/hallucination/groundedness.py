@@ -182,6 +182,18 @@ exercise.mistake("sentences are cut at every point", hint="3.5 isn't two sentenc
 )
 
 
+@exercise.mistake("the source's sentences are averaged", hint="One sentence that says it is enough: the largest share.")
+def averaged(answer, source, stop=()):
+    given, found = [_words(part, stop) for part in sentences(source)], []
+    for part in sentences(answer):
+        mine = _words(part, stop)
+        if any(any(c.isdigit() for c in word) for word in mine - set().union(*given)):
+            found.append(0.0)
+        else:
+            found.append(sum(len(mine & each) / len(mine) for each in given) / max(1, len(given)) if mine else 1.0)
+    return found
+
+
 @exercise.mistake("a word that comes again counts again", hint="Distinct words: a set.")
 def with_repeats(answer, source, stop=()):
     given = [_words(part, stop) for part in sentences(source)]

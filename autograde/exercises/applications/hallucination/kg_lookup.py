@@ -187,6 +187,31 @@ def _all_neighbors(triples, start, path):
     return sorted(here), [list(t) for t in facts if t in used]
 
 
+@exercise.mistake("facts come in the order in which they are followed", hint="In the order in which triples has them.")
+def as_followed(triples, start, path):
+    facts, here, used = list(dict.fromkeys(map(tuple, triples))), {start}, []
+    for step in path:
+        at, to = (2, 0) if step.startswith("^") else (0, 2)
+        taken = [t for t in facts if t[1] == step.removeprefix("^") and t[at] in here]
+        used += [t for t in taken if t not in used]
+        here = {t[to] for t in taken}
+    return sorted(here), [list(t) for t in used]
+
+
+@exercise.mistake("the facts are sorted", hint="In the order in which triples has them; the entities are sorted.")
+def sorted_facts(triples, start, path):
+    found, facts = _walk()(triples, start, path)
+    return found, sorted(facts)
+
+
+@exercise.mistake(
+    "the facts of a path that ends nowhere are dropped", hint="Every fact that was followed, at any step."
+)
+def no_dead_ends(triples, start, path):
+    found, facts = _walk()(triples, start, path)
+    return found, facts if found else []
+
+
 @exercise.mistake("no entity is visited twice", hint="A path may come back: 'other books of the same author' has to.")
 def visits_once(triples, start, path):
     facts, here, seen, used = list(dict.fromkeys(map(tuple, triples))), {start}, {start}, set()

@@ -144,6 +144,22 @@ exercise.mistake("the share is of the samples, not of their weights", hint="Divi
 exercise.mistake("the margin over the second answer comes back", hint="The share of the best answer alone.")(
     _vote(share=lambda v, w, best: (v[best] - max([x for k, x in v.items() if k != best], default=0.0)) / sum(w))
 )
+exercise.mistake("where no sample has weight the first answer wins", hint="(None, 0.0) if all weights are 0.")(
+    lambda answers, weights=None: (
+        (next((a for a in answers if a is not None), None), 0.0)
+        if weights is not None and not sum(weights)
+        else _vote()(answers, weights)
+    )
+)
+
+
+@exercise.mistake("the answer comes back as it was written last", hint="As it was written where it came first.")
+def last_spelling(answers, weights=None):
+    best, share = _vote()(answers, weights)
+    told = [a for a in answers if a is not None and best is not None and _fold(a) == _fold(best)]
+    return (told[-1] if told else None), share
+
+
 exercise.mistake("no answer gives the empty text", hint="(None, 0.0) where nobody votes.")(_vote(empty=("", 0.0)))
 
 

@@ -62,8 +62,8 @@ def meanings(g):
     yield case(star, _logs(g, 4), label="the last agrees with all, the others don't")
     hub = star.flip(0, 1)
     yield case(hub, _logs(g, 4), label="all agree with the first, not with each other")
-    alone = ~torch.eye(3, dtype=torch.bool)
-    yield case(alone, _logs(g, 3), label="no answer is said to imply itself")
+    aside = _answers(g, [2, 1, 2]) & ~torch.eye(5, dtype=torch.bool)
+    yield case(aside, _logs(g, 5), label="no answer is said to imply itself")
     yield case(_answers(g, [30, 1, 12, 7], one_way=pick(g, 20, 40)), _logs(g, 50), label="fifty answers")
 
 
@@ -204,6 +204,27 @@ def underflows(entails, logprobs=None):
     mass = torch.zeros(int(groups.max()) + 1, dtype=p.dtype).index_add(0, groups, p)
     mass = mass / mass.sum()
     return -torch.special.entr(mass).sum().neg(), groups
+
+
+@exercise.mistake(
+    "groups are chained: friends of friends share a group", hint="Only the group's first member is asked."
+)
+def chained(entails, logprobs=None):
+    n = len(entails)
+    linked = (entails & entails.T) | torch.eye(n, dtype=torch.bool)
+    for _ in range(n):
+        linked = (linked.float() @ linked.float()) > 0
+    return _entropy()(linked, logprobs)
+
+
+@exercise.mistake(
+    "surprisals are averaged over samples, not over probability", hint="Each group is weighted by its p(C)."
+)
+def over_samples(entails, logprobs=None):
+    groups = grouped(entails)
+    logs = torch.zeros(len(groups)) if logprobs is None else logprobs
+    mass = torch.stack([logs[groups == c].logsumexp(0) for c in range(int(groups.max()) + 1)]).log_softmax(0)
+    return -mass[groups].mean(), groups
 
 
 exercise.mistake("the mean surprisal of the groups comes back", hint="Weighted by each group's probability.")(

@@ -166,6 +166,20 @@ def effective_tokens(logits):
     return _entropies(logits.double()).exp().to(logits.dtype)
 
 
+@exercise.mistake(
+    "exp overflows where logits are large", hint="exp(1000) is infinite: log_softmax subtracts the largest first."
+)
+def overflows(logits):
+    powers = logits.float().exp()
+    p = powers / powers.sum(-1, keepdim=True)
+    return -torch.where(p > 0, p * torch.where(p > 0, p, 1.0).log(), 0.0).sum(-1).to(logits.dtype)
+
+
+@exercise.mistake("it is one minus the sum of squares", hint="That is the Gini impurity. Entropy has a logarithm.")
+def impurity(logits):
+    return (1 - logits.float().softmax(-1).square().sum(-1)).to(logits.dtype)
+
+
 @exercise.alternative
 def by_two_sums(logits):
     """log Z minus the mean logit; double inside."""
