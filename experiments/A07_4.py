@@ -1,25 +1,25 @@
-"""A07.4: do a badly put question, a damaged model and little room for the answer each make more answers false?"""
+"""A07.4: do a badly put question, a damaged model and little room for the answer each make more answers fail?"""
 
 import contextlib
 
 import torch
 
-from experiments.knowing import KNOWN, SHORT, ask, judged, share, turn
-from experiments.looping import less, loaded, percent
+from experiments.knowing import KNOWN, SHORT, ask, judged, turn
+from experiments.looping import loaded, over, percent
 from experiments.pruned import linears, smallest_gone
-from labkit.experiment import Experiment
+from labkit.experiment import Experiment, interval
 
-MORE = 0.05  # of the questions: what surely adds more false answers counts as a cause.
-CAUSES = {"prompt": "a leading question", "model": "35 % of the weights gone", "length": "in one word"}
+MORE = 0.05  # of the questions: what surely adds more failures counts as a cause.
+CAUSES = {"prompt": "a leading question", "model": "30 % of the weights gone", "length": "in one word"}
 
 experiment = Experiment(
     claim="A07.4",
-    question="Do a badly put question, a damaged model and little room for the answer each make more answers false?",
+    question="Do a badly put question, a damaged model and little room for the answer each make more answers fail?",
     arms={
         "plain": {},
         "a leading question": {"leads": "false"},
         "leading to what is right": {"leads": "true"},
-        "35 % of the weights gone": {"gone": 0.35},
+        "30 % of the weights gone": {"gone": 0.3},
         "in one word": {"asks": "What is the capital of {}? Answer with one word."},
         "eight, leading": {"leads": "false", "count": 8},
     },
@@ -64,13 +64,24 @@ def thinned(gone):
 
 @experiment.conclude
 def conclude(found):
-    more = {cause: less(found, arm, "plain", "false") for cause, arm in CAUSES.items()}
+    """An answer fails if it is neither right nor withheld: absurd ones and those beside the question count, too."""
+    failed = {
+        arm: [1 - a - b for a, b in zip(over(found, arm, "right"), over(found, arm, "withheld"), strict=True)]
+        for arm in experiment.arms
+    }
+
+    def added(arm):
+        return interval([a - b for a, b in zip(failed[arm], failed["plain"], strict=True)])
+
+    more = {cause: added(arm) for cause, arm in CAUSES.items()}
     causes = [cause for cause, each in more.items() if each.above(MORE)]
-    right_way = less(found, "leading to what is right", "plain", "false")
+    shares = {"plain": "plain"} | {f"{cause}_share": arm for cause, arm in CAUSES.items()}
     return {
         "verdict": "correct" if len(causes) == 3 else "imprecise" if causes else "wrong",
-        "controls": {"shows": more["prompt"].above(MORE), "shows_not": not right_way.above(0)},
+        "controls": {
+            "shows": more["prompt"].above(MORE),
+            "shows_not": not added("leading to what is right").above(0),
+        },
         "numbers": {cause: percent(each) for cause, each in more.items()}
-        | {"plain": f"{100 * share(found, 'plain', 'false').mean:.0f} %"}
-        | {f"{cause}_share": f"{100 * share(found, arm, 'false').mean:.0f} %" for cause, arm in CAUSES.items()},
+        | {name: f"{100 * interval(failed[arm]).mean:.0f} %" for name, arm in shares.items()},
     }

@@ -679,30 +679,40 @@ verdict("A07.3", word,
 # ## Cause 3: "bad prompts, a small or damaged model, too little room"
 #
 # Back to the real model and the well-known capitals. A *leading* question is a bad prompt: "I think the capital of
-# Poland is Vienna. What is the capital of Poland?" The damage: 35 % of each row's weights set to zero, the smallest.
-# Too little room: "answer with one word". Each country is compared with itself under the plain question.
+# Poland is Vienna. What is the capital of Poland?" The damage: 30 % of each row's weights set to zero, the smallest.
+# Too little room: "answer with one word". Each country is compared with itself under the plain question. An answer
+# *fails* if it is neither right nor withheld: the notes count what is absurd or beside the question, too.
 #
-# **Before the run:** *correct* if each of the three surely adds more than 5 points of false answers; *imprecise* if
+# **Before the run:** *correct* if each of the three surely adds more than 5 points of failures; *imprecise* if
 # only some do; *wrong* if none does.
 
 # %% claim="A07.4"
 from experiments.A07_4 import CAUSES, MORE
-from experiments.looping import less
+from experiments.looping import over
 
 causes = evidence("A07.4")
 arms = ["plain", "leading to what is right", *CAUSES.values()]
+
+
+def failed(arm):
+    """Which answers are neither right nor withheld, 1 or 0 a country."""
+    return [1 - a - b for a, b in zip(over(causes, arm, "right"), over(causes, arm, "withheld"), strict=True)]
+
+
 fig, ax = figure(width=9.5, height=3.2)
 for row, arm in enumerate(arms):
-    each = share(causes, arm, "false")
+    each = interval(failed(arm))
     ax.barh(row, 100 * each.mean, color=COLORS[1] if arm in CAUSES.values() else GREY)
     ax.plot([100 * max(each.low, 0), 100 * min(each.high, 1)], [row, row], color="#444444", linewidth=1.5)
     ax.text(100 * min(max(each.high, 0.01), 1) + 1, row, f"{100 * each.mean:.0f} %", va="center", fontsize=9)
 ax.set_yticks(range(len(arms)), arms)
-ax.set(xlabel="false answers, %; line: 95 % interval", xlim=(0, 112), ylim=(len(arms) - 0.5, -0.5))
-more = {cause: less(causes, arm, "plain", "false") for cause, arm in CAUSES.items()}
+ax.set(xlabel="answers that are neither right nor withheld, %; line: 95 % interval", xlim=(0, 112),
+       ylim=(len(arms) - 0.5, -0.5))
+more = {cause: interval([a - b for a, b in zip(failed(arm), failed("plain"), strict=True)])
+        for cause, arm in CAUSES.items()}
 told = ", ".join(f"{CAUSES[cause]} {100 * each.mean:+.0f}" for cause, each in more.items())
-show(fig, alt=f"Bars of false answers in {len(arms)} settings. Against the plain question, in points: {told}.",
-     title=f"Points of false answers added: {told}")
+show(fig, alt=f"Bars of failed answers in {len(arms)} settings. Against the plain question, in points: {told}.",
+     title=f"Points of failed answers added: {told}")
 print(causes.again())
 guilty = [CAUSES[cause] for cause, each in more.items() if each.above(MORE)]
 verdict("A07.4", "correct" if len(guilty) == len(CAUSES) else "imprecise" if guilty else "wrong",
@@ -810,6 +820,7 @@ show(fig, alt=f"Bars: support of six sentences by words and by cosine. False one
 
 # %% claim="A07.5"
 from experiments.A07_5 import solved
+from experiments.looping import less
 
 limits = evidence("A07.5")
 arms = ["no text", "text, has it", "text, told, has it", "text, lacks it", "text, told, lacks it"]
@@ -917,14 +928,14 @@ check(kg_lookup)
 # * **a chain**: "In which country is the publisher of the novel by Ada Kestrel?" Four facts.
 # * **a description**: "Which novel tells of a man who can't stop time?" No name in it, and other words.
 #
-# Vectors get the five passages nearest to the question, and succeed if all facts needed are among them. A second kind
-# of vector search gets five as well, one after the other, each time with what it found last added to the question. The
-# graph starts at the entity that the question names and follows the path of that kind of question, which we wrote.
+# Vectors get the eight passages nearest to the question, twice as many as the longest chain needs, and succeed if all
+# facts needed are among them. A second kind of vector search gets eight as well, one after the other: each time what is
+# nearest to the question *or to anything found so far*. The graph starts at the entity that the question names and
+# follows the path of that kind of question, which we wrote.
 #
-# **Before the run:** *correct* if each surely finds what the other misses (graph on chains, vectors on descriptions)
-# and searching step by step surely closes less than half of the vectors' gap on chains. *Imprecise* if the two
-# complement each other, but that isn't sure of the gap, or more of it closes. *Wrong* if they don't complement each
-# other.
+# **Before the run:** *correct* if each surely finds what the other misses (graph on chains, vectors on descriptions) and
+# searching step by step surely closes less than half of the vectors' gap on chains. *Imprecise* if the two complement
+# each other, but that isn't sure of the gap, or more of it closes. *Wrong* if they don't complement each other.
 
 # %% claim="A07.6"
 import networkx as nx
@@ -957,24 +968,26 @@ facts += [(house, "seated in", town) for house, town in PUBLISHERS]
 facts += [(town, "lies in", land) for town, land in TOWNS.items()]
 about = [(novel, "is about", theme) for novel, theme, _ in NOVELS]
 passages = [SAYS[relation].format(a, b) for a, relation, b in facts + about]
+encode = minilm()
 vectors = encode(passages)
 graph = nx.MultiDiGraph()
 graph.add_edges_from((a, b, relation) for a, relation, b in facts)
 CHAIN = ["wrote", "published by", "seated in", "lies in"]
 
 
-def nearest(question, count=5):
+def nearest(question, count=8):
     """The passages nearest to a question."""
     return [passages[i] for i in (encode([question]) @ vectors.T)[0].topk(count).indices.tolist()]
 
 
-def step_by_step(question, count=5):
-    """One passage after the other, each time with the one before added to the question."""
-    got = []
+def step_by_step(question, count=8):
+    """One passage after the other: what is nearest to the question or to a passage that was found before."""
+    near, got = (encode([question]) @ vectors.T)[0], []
     for _ in range(count):
-        near = nearest(" ".join([question, *got[-1:]]), len(passages))
-        got.append(next(text for text in near if text not in got))
-    return got
+        got.append(int(near.argmax()))
+        near = torch.maximum(near, vectors @ vectors[got[-1]])
+        near[got] = -1
+    return [passages[i] for i in got]
 
 
 def walk(question, path):
@@ -1036,8 +1049,9 @@ verdict("A07.6", word,
         f"{vectors_ahead.text('.2f')} (95 % intervals). Step by step, vectors make up {closed.text('.2f')} on chains.")
 
 # %% [markdown]
-# A nearest passage is near to the *question*. The second fact of a chain has no word in common with it. And what nobody
-# made a relation of, no path can follow. Your function gives the proof along with the answer:
+# A nearest passage is near to the *question*. The second fact of a chain has no word in common with it, but it has one
+# with the first. And what nobody made a relation of, no path can follow. Your function gives the proof along with the
+# answer:
 
 # %% tags=["payoff"]
 where, proof = kg_lookup(facts, "Ada Kestrel", CHAIN)
@@ -1048,9 +1062,9 @@ others, _ = kg_lookup(facts, "Norduland", ["^lies in", "^seated in", "^published
 print(f"\nAnd all authors whose novels come out in Norduland: {', '.join(others) or 'none'}.")
 
 # %% [markdown]
-# The second question is one of *all* of something. No five passages hold that. (The price of a graph is paid before:
-# somebody, or a model that hallucinates, has to extract the triples. GraphRAG, Edge et al. 2024, lets a model extract a
-# graph and summarize its neighborhoods.)
+# The second question is one of *all* of something. No handful of passages holds that. (The price of a graph is paid
+# before: somebody, or a model that hallucinates, has to extract the triples. GraphRAG, Edge et al. 2024, lets a model
+# extract a graph and summarize its neighborhoods.)
 #
 # ## 2026: what is done about it
 #
