@@ -155,7 +155,7 @@ for group, items in GROUPS.items():
 fig, ax = figure(width=9, height=3.4)
 for row, group in enumerate(GROUPS):
     for i, (share, hit) in enumerate(zip(shares[group], hits[group], strict=True)):
-        aside, up = 0.03 * (i * 0.618 % 1 - 0.5), 0.8 * (i * 0.382 % 1 - 0.5)
+        aside, up = 0.012 * (i % 5 - 2), 0.8 * (i * 0.618 % 1 - 0.5)
         ax.plot(share + aside, row + up, "o" if hit else "x", color=COLORS[0] if hit else COLORS[1], markersize=5)
 ax.set_yticks(range(3), list(GROUPS))
 ax.set(xlabel="share of eight samples that agree (dot: right, cross: not)", ylim=(2.5, -0.5), xlim=(0, 1.05))
@@ -177,7 +177,7 @@ show(fig, alt="A row of marks for each group of countries along the share of agr
 # %% claim="A01.7"
 from experiments.knowing import share
 
-kinds = (("right", COLORS[0], ""), ("withheld", GREY, ".."), ("false", COLORS[1], "//"))
+kinds = (("right", COLORS[0], ""), ("withheld", GREY, ""), ("false", COLORS[1], "//"))
 groups = ["well known", "little known", "invented"]
 fig, ax = figure(width=9, height=2.8)
 for row, group in enumerate(groups):
@@ -489,7 +489,7 @@ arms = {"a text that agrees": "agrees with the world", "an altered text": "is al
 fig, ax = figure(width=9, height=2.6)
 for row, arm in enumerate(arms):
     start = 0.0
-    for kind, color, hatch in (("text", COLORS[0], ""), ("unfaithful", COLORS[1], "//"), (None, GREY, "..")):
+    for kind, color, hatch in (("text", COLORS[0], ""), ("unfaithful", COLORS[1], "//"), (None, GREY, "")):
         part = 100 * share(unfaithful, arm, kind).mean if kind else 100 - start
         label = {"text": "what the text says", "unfaithful": "what is true, but not in the text"}.get(kind, "else")
         ax.barh(row, part, left=start, color=color, hatch=hatch, edgecolor="white", label=label if row == 0 else None)
@@ -828,7 +828,7 @@ names = ["no text", "text that has it", "… and the order", "text that lacks it
 fig, ax = figure(width=9.5, height=3.2)
 for row, arm in enumerate(arms):
     start = 0.0
-    for kind, color, hatch in (("right", COLORS[0], ""), ("withheld", GREY, ".."), ("false", COLORS[1], "//")):
+    for kind, color, hatch in (("right", COLORS[0], ""), ("withheld", GREY, ""), ("false", COLORS[1], "//")):
         part = 100 * share(limits, arm, kind).mean
         ax.barh(row, part, left=start, color=color, hatch=hatch, edgecolor="white", label=kind if row == 0 else None)
         if part >= 5:
@@ -933,9 +933,10 @@ check(kg_lookup)
 # nearest to the question *or to anything found so far*. The graph starts at the entity that the question names and
 # follows the path of that kind of question, which we wrote.
 #
-# **Before the run:** *correct* if each surely finds what the other misses (graph on chains, vectors on descriptions) and
-# searching step by step surely closes less than half of the vectors' gap on chains. *Imprecise* if the two complement
-# each other, but that isn't sure of the gap, or more of it closes. *Wrong* if they don't complement each other.
+# **Before the run:** *correct* if each surely finds what the other misses (graph on chains, vectors on descriptions)
+# and searching step by step surely closes less than half of the vectors' gap on chains. *Imprecise* if the two
+# complement each other, but that isn't sure of the gap, or more of it closes. *Wrong* if they don't complement each
+# other.
 
 # %% claim="A07.6"
 import networkx as nx
