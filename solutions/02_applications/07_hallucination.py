@@ -48,14 +48,14 @@ for kind, at in (("well known", 0), ("little known", 0), ("invented", 2)):
 def token_entropy(logits):
     """How undecided the model is about each next token: an entropy, in nats.
 
-    logits: floating-point tensor [..., vocab], with any number of leading dimensions, also none.
+    logits: floating-point tensor [..., vocab], any number of leading dimensions, also none.
             -inf stands for an impossible token, which adds 0; at least one token is possible.
     Returns a tensor [...] of the dtype of logits: minus the sum of p log p over the last
     dimension, with p = softmax(logits) and the natural logarithm.
     Differentiable: gradients flow to logits. An impossible token gets the gradient 0, not NaN.
     """
     ### BEGIN SOLUTION
-    logs = logits.float().log_softmax(-1) if logits.dtype != torch.float64 else logits.log_softmax(-1)
+    logs = logits.double().log_softmax(-1)
     terms = logs.exp() * logs.masked_fill(logs == -torch.inf, 0)
     return -terms.sum(-1).to(logits.dtype)
     ### END SOLUTION
@@ -114,7 +114,8 @@ def self_consistency(answers, weights=None):
     answers: list of str, or None for a sample in which no answer was found; it may be empty
     weights: list of as many floats, each at least 0: a sample's number of votes; None: 1 each
     Two answers are one if they are equal after casefold() and with white space folded: none at
-    the ends, one space wherever there is some inside. Nothing else is folded (punctuation stays).
+    the ends, one space wherever there is some inside. Nothing else is folded: punctuation
+    stays.
 
     Returns (answer, share). answer: the one with the greatest sum of weights, as it was written
     where it came first; of equals the one that came first. share: float, its weights divided by
@@ -225,17 +226,17 @@ verdict("A01.7", word,
 def semantic_entropy(entails, logprobs=None):
     """How undecided the model is about what it means, over all wordings.
 
-    entails:  bool tensor [n, n]: entails[i, j] says that answer i implies answer j; n >= 1. What
-              stands on the diagonal doesn't matter: an answer is always its own meaning.
+    entails:  bool tensor [n, n], n >= 1: entails[i, j] says that answer i implies answer j.
+              What stands on the diagonal doesn't matter.
     logprobs: floating-point tensor [n]: the log-probability of each answer, which may be far
               below the point where exp gives 0; or None: all answers count the same
-    Answers are put into groups in their order: answer i joins the first group whose *first* member
-    f it agrees with both ways (entails[i, f] and entails[f, i]); if there is none it opens one.
-    A group's probability is the sum of its answers', normalized over all n answers.
+    Answers are put into groups in their order: answer i joins the first group whose *first*
+    member f it agrees with both ways (entails[i, f] and entails[f, i]); if there is none it
+    opens one. A group's probability is the sum of its answers', normalized over all n answers.
 
-    Returns (entropy, groups). entropy: tensor without dimensions, of logprobs' dtype (float32 for
-    None): that of the groups' probabilities, in nats. groups: int64 tensor [n], numbered from 0
-    in the order in which they open. No gradient is needed.
+    Returns (entropy, groups). entropy: tensor without dimensions, of logprobs' dtype (float32
+    for None): that of the groups' probabilities, in nats. groups: int64 tensor [n], numbered
+    from 0 in the order in which they open. No gradient is needed.
 
     Kuhn et al. 2023, arXiv:2302.09664.
     """
@@ -328,11 +329,12 @@ def expected_calibration_error(confidence, correct, bins=10, equal_mass=False):
     bins:       how many, at least 1
     equal_mass: False: edges i / bins for i = 0 ... bins. True: edges are the i / bins quantiles
                 of confidence (linear interpolation, as torch.quantile has it by default).
-    A value on an inner edge belongs to the bin below it; what isn't above edge 1 is in the first
-    bin, what is above edge bins - 1 in the last. Empty bins are left out.
+    A value on an inner edge belongs to the bin below it; what isn't above edge 1 is in the
+    first bin, what is above edge bins - 1 in the last. Empty bins are left out.
 
     Returns a float (or a tensor without dimensions): the sum over bins of
-    (answers in it / n) * |share of right ones in it - mean confidence in it|. No gradient needed.
+    (answers in it / n) * |share of right ones in it - mean confidence in it|. No gradient is
+    needed.
 
     Guo et al. 2017, arXiv:1706.04599; bins as scikit-learn's calibration_curve has them.
     """
@@ -745,8 +747,8 @@ def groundedness(answer, source, stop=()):
 
     Returns a list of floats, one for each sentence of the answer ([] without any): the largest
     share of its words that one single sentence of the source holds. Two exceptions: 1.0 for a
-    sentence without words; 0.0 if one of its words holds a digit and stands nowhere in the source.
-    Without a sentence in the source, what has words gets 0.0.
+    sentence without words; 0.0 if one of its words holds a digit and stands nowhere in the
+    source. Without a sentence in the source, what has words gets 0.0.
     """
     ### BEGIN SOLUTION
     def cut(text):
@@ -785,6 +787,7 @@ TRIED = {
     "invented": ("Norvell makes excellent ladders.", False),
 }
 STOP = ["the", "of", "is", "in", "at", "a"]
+encode = minilm()
 source_vectors = encode(re.split(r"(?<=[.!?])\s+", SOURCE))
 fig, ax = figure(width=9.5, height=3.4)
 fooled = {"words": 0, "cosine": 0}
@@ -897,8 +900,8 @@ def kg_lookup(triples, start, path):
     path:    list of str: at each step the relation to follow from all entities reached so far,
              from subject to object; with "^" in front from object to subject. Names are
              compared as they stand.
-    Returns (entities, facts), two lists. entities: where the path ends, sorted, each once: [] if
-    no fact leads on, [start] for an empty path, even if nothing is known of it. facts: every
+    Returns (entities, facts), two lists. entities: where the path ends, sorted, each once: []
+    if no fact leads on, [start] for an empty path, even if nothing is known of it. facts: every
     fact that was followed at some step, also one that led no further, each once, in the order
     in which they first stand in triples; each is a list (or tuple) as in triples.
     """
