@@ -3,7 +3,7 @@
 #   course:
 #     title: "Hallucination: false, fluent, and how to notice"
 #     exercises: applications.hallucination
-#     questions: [A07]
+#     questions: [A07, A01]
 # ---
 
 # %% [markdown]
