@@ -178,20 +178,26 @@ show(fig, alt="A row of marks for each group of countries along the share of agr
 # %% claim="A01.7"
 from experiments.knowing import share
 
-kinds = (("right", COLORS[0], ""), ("withheld", GREY, ""), ("false", COLORS[1], "//"))
+JUDGED = {"right": (COLORS[0], ""), "withheld": (GREY, ""), "false": (COLORS[1], "//")}
+
+
+def parts(ax, rows, styles):
+    """A bar a row, made of parts. rows: a name and a list of percentages each; styles: kind -> (color, hatch)."""
+    for row, sizes in enumerate(rows.values()):
+        start = 0.0
+        for size, (kind, (color, hatch)) in zip(sizes, styles.items(), strict=True):
+            ax.barh(row, size, left=start, color=color, hatch=hatch, edgecolor="white", label=None if row else kind)
+            if size >= 5:
+                ax.text(start + size / 2, row, f"{size:.0f}", ha="center", va="center", color="white", weight="bold")
+            start += size
+    ax.set_yticks(range(len(rows)), list(rows))
+    ax.set(xlabel="answers, %", ylim=(len(rows) - 0.5, -0.5), xlim=(0, 100))
+    ax.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=9)
+
+
 groups = ["well known", "little known", "invented"]
 fig, ax = figure(width=9, height=2.8)
-for row, group in enumerate(groups):
-    start = 0.0
-    for kind, color, hatch in kinds:
-        part = 100 * share(asked, group, kind).mean
-        ax.barh(row, part, left=start, color=color, hatch=hatch, edgecolor="white", label=kind if row == 0 else None)
-        if part >= 5:
-            ax.text(start + part / 2, row, f"{part:.0f}", ha="center", va="center", color="white", weight="bold")
-        start += part
-ax.set_yticks(range(3), groups)
-ax.set(xlabel="answers, %", ylim=(2.5, -0.5), xlim=(0, 100))
-ax.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+parts(ax, {group: [100 * share(asked, group, kind).mean for kind in JUDGED] for group in groups}, JUDGED)
 false_shares = {group: share(asked, group, "false") for group in groups}
 show(fig, alt="Bars of right, withheld and false answers for three groups of countries. False: "
      + ", ".join(f"{group} {each.mean:.0%}" for group, each in false_shares.items()) + ".",
@@ -489,18 +495,11 @@ unfaithful = evidence("A07.1")
 arms = {"a text that agrees": "agrees with the world", "an altered text": "is altered",
         "a text that is silent": "is silent"}
 fig, ax = figure(width=9, height=2.6)
-for row, arm in enumerate(arms):
-    start = 0.0
-    for kind, color, hatch in (("text", COLORS[0], ""), ("unfaithful", COLORS[1], "//"), (None, GREY, "")):
-        part = 100 * share(unfaithful, arm, kind).mean if kind else 100 - start
-        label = {"text": "what the text says", "unfaithful": "what is true, but not in the text"}.get(kind, "else")
-        ax.barh(row, part, left=start, color=color, hatch=hatch, edgecolor="white", label=label if row == 0 else None)
-        if part >= 5:
-            ax.text(start + part / 2, row, f"{part:.0f}", ha="center", va="center", color="white", weight="bold")
-        start += part
-ax.set_yticks(range(3), [f"the text {name}" for name in arms.values()])
-ax.set(xlabel="answers, % of 40", xlim=(0, 100), ylim=(2.5, -0.5))
-ax.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=9)
+told = {"what the text says": (COLORS[0], ""), "what is true, but not in the text": (COLORS[1], "//"),
+        "else": (GREY, "")}
+rows = {f"the text {name}": [100 * share(unfaithful, arm, kind).mean for kind in ("text", "unfaithful")]
+        for arm, name in arms.items()}
+parts(ax, {name: [*sizes, 100 - sum(sizes)] for name, sizes in rows.items()}, told)
 against, beyond = (share(unfaithful, arm, "unfaithful") for arm in ("an altered text", "a text that is silent"))
 show(fig, alt=f"Bars of 40 answers each to three kinds of text. True in the world, but not in the text: "
      f"{against.mean:.0%} where it is altered, {beyond.mean:.0%} where it is silent.",
@@ -827,20 +826,10 @@ from experiments.looping import less
 
 limits = evidence("A07.5")
 arms = ["no text", "text, has it", "text, told, has it", "text, lacks it", "text, told, lacks it"]
-names = ["no text", "text that has it", "… and the order", "text that lacks it", "… and the order"]
+names = ["no text", "text that has it", "has it, and the order", "text that lacks it", "lacks it, and the order"]
 fig, ax = figure(width=9.5, height=3.2)
-for row, arm in enumerate(arms):
-    start = 0.0
-    for kind, color, hatch in (("right", COLORS[0], ""), ("withheld", GREY, ""), ("false", COLORS[1], "//")):
-        part = 100 * share(limits, arm, kind).mean
-        ax.barh(row, part, left=start, color=color, hatch=hatch, edgecolor="white", label=kind if row == 0 else None)
-        if part >= 5:
-            ax.text(start + part / 2, row, f"{part:.0f}", ha="center", va="center", color="white", weight="bold")
-        start += part
-ax.set_yticks(range(len(arms)), names)
-ax.set(xlabel="answers, %", xlim=(0, 100), ylim=(len(arms) - 0.5, -0.5))
-ax.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
-rates = {arm: {kind: 100 * share(limits, arm, kind).mean for kind in ("right", "withheld", "false")} for arm in arms}
+rates = {arm: {kind: 100 * share(limits, arm, kind).mean for kind in JUDGED} for arm in arms}
+parts(ax, {name: list(rates[arm].values()) for arm, name in zip(arms, names, strict=True)}, JUDGED)
 show(fig, alt="Bars of right, withheld and false answers in five settings. False: "
      + ", ".join(f"{arm} {rates[arm]['false']:.0f} %" for arm in arms) + ".",
      title=f"The text lacks it: {rates['text, lacks it']['false']:.0f} % false, with the order "
