@@ -527,8 +527,8 @@ verdict("A07.1", word,
 # same (a bias). We ask in two ways: the likeliest answer, and one drawn at temperature 1.
 #
 # **Before the run:** that a model "may learn and amplify" what is false in its data is *correct* if at some share of
-# false statements the share of false answers is surely *above* it, and below 5 % where all are true; *imprecise* if
-# false answers surely grow, but never above the share of false statements; *wrong* if they don't grow.
+# false statements the likeliest answers are surely false *more* often than that, and surely below 5 % where all are
+# true; *imprecise* if false answers surely grow, but never above the share in the data; *wrong* if they don't grow.
 
 # %% claim="A07.2"
 import torch.nn.functional as F
@@ -588,7 +588,8 @@ axes[0].set_ylabel("false answers, %")
 axes[0].legend(fontsize=9)
 above = {(kind, way, part): interval([rate - part for rate in rates]) for (kind, way), by in false_answers.items()
          for part, rates in by.items()}
-amplified = [key for key, each in above.items() if key[2] > 0 and each.above(0)]
+likeliest = [each for (_, way, part), each in above.items() if way == "likeliest" and part > 0]
+amplified = [each for each in likeliest if each.above(0)]
 clean = max(above[kind, "likeliest", 0.0].high for kind in ("errors that differ", "one error, again and again"))
 grows = interval([b - a for a, b in zip(false_answers["one error, again and again", "likeliest"][0.0],
                                         false_answers["one error, again and again", "likeliest"][0.8], strict=True)])
@@ -601,9 +602,9 @@ show(fig, alt="Share of false answers against the share of false statements, for
 rising = "imprecise" if grows.above(0) else "wrong"
 word = "correct" if amplified and clean < 0.05 else rising
 verdict("A07.2", word,
-        f"Surely above the share in the data in {len(amplified)} of {len(above)} settings; with 60 % false statements "
-        f"the likeliest answers are false in {careless:.0f} % if errors differ, in {bias_rate:.0f} % if they agree "
-        f"({SEEDS} seeds).")
+        f"Likeliest answers are surely more often false than the data in {len(amplified)} of {len(likeliest)} settings; "
+        f"with 60 % false statements they are false in {careless:.0f} % if errors differ, in {bias_rate:.0f} % if they "
+        f"agree ({SEEDS} seeds).")
 
 # %% [markdown]
 # A model can vote errors down that disagree with each other. What it cannot vote down is an error that is agreed upon.
