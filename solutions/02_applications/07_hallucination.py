@@ -602,7 +602,7 @@ show(fig, alt="Share of false answers against the share of false statements, for
 rising = "imprecise" if grows.above(0) else "wrong"
 word = "correct" if amplified and clean < 0.05 else rising
 verdict("A07.2", word,
-        f"Likeliest answers are surely more often false than the data in {len(amplified)} of {len(likeliest)} settings; "
+        f"The likeliest are surely more often false than the data in {len(amplified)} of {len(likeliest)} settings; "
         f"with 60 % false statements they are false in {careless:.0f} % if errors differ, in {bias_rate:.0f} % if they "
         f"agree ({SEEDS} seeds).")
 
