@@ -148,16 +148,16 @@ check(self_consistency)
 # %% tags=["payoff"]
 from experiments.knowing import GROUPS, right
 
-shares, hits = {}, {}
-for group, items in GROUPS.items():
-    votes = [self_consistency([text or None for text in texts]) for texts in asked.each(group, "samples")[0]]
-    shares[group] = [share for _, share in votes]
-    hits[group] = [right(item, answer or "") for item, (answer, _) in zip(items, votes, strict=True)]
+votes = {group: [self_consistency([text or None for text in texts]) for texts in asked.each(group, "samples")[0]]
+         for group in GROUPS}
+shares = {group: [agree for _, agree in each] for group, each in votes.items()}
+hits = {group: [right(item, answer or "") for item, (answer, _) in zip(GROUPS[group], each, strict=True)]
+        for group, each in votes.items()}
 fig, ax = figure(width=9, height=3.4)
 for row, group in enumerate(GROUPS):
-    for i, (share, hit) in enumerate(zip(shares[group], hits[group], strict=True)):
+    for i, (agree, hit) in enumerate(zip(shares[group], hits[group], strict=True)):
         aside, up = 0.012 * (i % 5 - 2), 0.8 * (i * 0.618 % 1 - 0.5)
-        ax.plot(share + aside, row + up, "o" if hit else "x", color=COLORS[0] if hit else COLORS[1], markersize=5)
+        ax.plot(agree + aside, row + up, "o" if hit else "x", color=COLORS[0] if hit else COLORS[1], markersize=5)
 ax.set_yticks(range(3), list(GROUPS))
 ax.set(xlabel="share of eight samples that agree (dot: right, cross: not)", ylim=(2.5, -0.5), xlim=(0, 1.05))
 means = {group: sum(each) / len(each) for group, each in shares.items()}
