@@ -25,11 +25,13 @@ def stands_still(at, name):
     return Law(f"No gradient reaches {name}", holds)
 
 
-def wide_enough(out, one, call):
-    """A law: a sum of squares is a float64 number for float64 inputs, else a float32 one."""
+def _wide_enough(out, one, call):
     given = {x.dtype for x in tensors(list(one.args)) if x.is_floating_point()}
     wanted = torch.float64 if torch.float64 in given else torch.float32
     return out.dtype == wanted or f"{wanted} is wanted, {out.dtype} came out"
+
+
+WIDE = Law("The result is a float32 number, of float64 inputs a float64 one", _wide_enough, everywhere=True)
 
 
 def wide(x):
