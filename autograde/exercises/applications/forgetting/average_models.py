@@ -40,7 +40,9 @@ def models(g):
             if seen:
                 state |= {"norm.num_batches_tracked": torch.tensor(7 + 13 * (i + 1) ** 2), "mask": randn(g, 5) > 0}
             names = list(state)
-            states.append({n: state[n] for n in (names[i % len(names) :] + names[: i % len(names)] if shuffled else names)})
+            states.append(
+                {n: state[n] for n in (names[i % len(names) :] + names[: i % len(names)] if shuffled else names)}
+            )
         return states
 
     yield case(some(2), label="two models")
@@ -122,7 +124,11 @@ exercise.mistake("weights aren't divided by their sum", hint="[1, 2, 5] means sh
     _average(shares=lambda weights: weights, default=lambda n: [1 / n] * n)
 )
 exercise.mistake("the sum comes back where no weights are given", hint="The mean: shares of 1 / number of models.")(
-    _average(shares=lambda weights: [w / (sum(weights) if sum(weights) != len(weights) or len(weights) == 1 else 1) for w in weights])
+    _average(
+        shares=lambda weights: [
+            w / (sum(weights) if sum(weights) != len(weights) or len(weights) == 1 else 1) for w in weights
+        ]
+    )
 )
 exercise.mistake("weights have no influence", hint="Each model counts by its share.")(
     _average(shares=lambda weights: [1 / len(weights)] * len(weights))
@@ -146,9 +152,11 @@ exercise.mistake(
     "models are averaged one after the other, so that the last counts half",
     hint="((a + b) / 2 + c) / 2 isn't the mean of three.",
 )(
-    lambda states, weights=None: right(states, [2.0 ** max(i - len(states), 1 - len(states)) for i in range(len(states))])
-    if weights is None
-    else right(states, weights)
+    lambda states, weights=None: (
+        right(states, [2.0 ** max(i - len(states), 1 - len(states)) for i in range(len(states))])
+        if weights is None
+        else right(states, weights)
+    )
 )
 exercise.mistake("the last model is left out", hint="All of states.")(
     lambda states, weights=None: right(
@@ -166,7 +174,13 @@ exercise.mistake("weights are applied to squares: the root of a mean square", hi
 exercise.mistake("tensors are paired by their order, not by name", hint="state[name] of every model.")(
     lambda states, weights=None: right(
         [
-            dict(zip(states[0], [t if t.shape == u.shape else u for t, u in zip(s.values(), states[0].values(), strict=True)], strict=True))
+            dict(
+                zip(
+                    states[0],
+                    [t if t.shape == u.shape else u for t, u in zip(s.values(), states[0].values(), strict=True)],
+                    strict=True,
+                )
+            )
             for s in states
         ],
         weights,
@@ -184,9 +198,9 @@ exercise.mistake("counters and masks are left out", hint="Every name of the firs
 exercise.mistake("counters and masks share memory with the first model", hint="New tensors: clone().")(
     _average(whole=lambda parts: parts[0])
 )
-exercise.mistake("the result is float32, whatever came in", hint="Each tensor has the dtype that it has in the first model.")(
-    _average(back=lambda t, first: t.float())
-)
+exercise.mistake(
+    "the result is float32, whatever came in", hint="Each tensor has the dtype that it has in the first model."
+)(_average(back=lambda t, first: t.float()))
 exercise.mistake("few digits are added up: the sum runs in bfloat16", hint="Add up in float32, and round once.")(
     _average(mean=lambda parts, shares: _rounded(parts, shares))
 )

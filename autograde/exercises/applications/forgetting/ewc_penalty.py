@@ -109,18 +109,18 @@ exercise.mistake("everything is pulled to zero", hint="Towards start: params[nam
 exercise.mistake("the factor ½ is missing", hint="strength / 2.")(_ewc(strength_=lambda s: s))
 exercise.mistake("strength has no influence", hint="strength / 2 times the sum.")(_ewc(strength_=lambda s: 0.5))
 exercise.mistake("strength is squared", hint="strength / 2, once.")(_ewc(strength_=lambda s: s * s / 2))
-exercise.mistake("the root of the Fisher information is taken", hint="It is a curvature already: multiply by it as it is.")(
-    _ewc(weigh=torch.sqrt)
-)
+exercise.mistake(
+    "the root of the Fisher information is taken", hint="It is a curvature already: multiply by it as it is."
+)(_ewc(weigh=torch.sqrt))
 exercise.mistake("the Fisher information is squared once more", hint="It holds squared gradients already.")(
     _ewc(weigh=torch.square)
 )
-exercise.mistake("weights that matter are pulled less: divided by the Fisher information", hint="F is a strength: times.")(
-    _ewc(weigh=lambda f: 1 / (f + 1e-8))
-)
-exercise.mistake("each tensor's Fisher information is scaled to add up to 1", hint="As it is: it says how much in all.")(
-    _ewc(weigh=lambda f: f / f.sum().clamp(min=1e-12))
-)
+exercise.mistake(
+    "weights that matter are pulled less: divided by the Fisher information", hint="F is a strength: times."
+)(_ewc(weigh=lambda f: 1 / (f + 1e-8)))
+exercise.mistake(
+    "each tensor's Fisher information is scaled to add up to 1", hint="As it is: it says how much in all."
+)(_ewc(weigh=lambda f: f / f.sum().clamp(min=1e-12)))
 exercise.mistake("each tensor counts by the mean of its Fisher information", hint="Every single weight has its own.")(
     _ewc(weigh=lambda f: f.mean())
 )
@@ -144,7 +144,9 @@ exercise.mistake("the square is multiplied out, which loses digits far from zero
 )
 
 
-@exercise.mistake("the Fisher information is paired by order, not by name", hint="fisher[name] belongs to params[name].")
+@exercise.mistake(
+    "the Fisher information is paired by order, not by name", hint="fisher[name] belongs to params[name]."
+)
 def side_by_side(params, start, fisher, strength=1.0):
     total = torch.zeros(())
     for (name, w), f in zip(params.items(), fisher.values(), strict=False):

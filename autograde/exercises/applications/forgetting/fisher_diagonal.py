@@ -72,7 +72,9 @@ def measured(fisher_diagonal, layers, x, frozen=(), train=True, grads=False):
 @exercise.oracle
 def torchs_jacobian(layers, x, frozen=(), train=True, grads=False):
     """torch.func's Jacobian of all log-probabilities, in float64."""
-    params = {f"{2 * i}.{kind}": t.double() for i, pair in enumerate(layers) for kind, t in zip(("weight", "bias"), pair)}
+    params = {
+        f"{2 * i}.{kind}": t.double() for i, pair in enumerate(layers) for kind, t in zip(("weight", "bias"), pair)
+    }
 
     def log_p(some, row):
         for i in range(len(layers)):
@@ -175,15 +177,15 @@ exercise.mistake("all classes count alike", hint="Weigh each class with the mode
 exercise.mistake("classes are averaged with equal weight", hint="Weigh each class with its own probability.")(
     _fisher(weigh=lambda log_p: torch.full_like(log_p, 1 / len(log_p)))
 )
-exercise.mistake("probabilities weigh the gradients before they are squared", hint="p times the square, not (p · gradient)².")(
-    _fisher(weigh=lambda log_p: log_p.exp().square())
-)
+exercise.mistake(
+    "probabilities weigh the gradients before they are squared", hint="p times the square, not (p · gradient)²."
+)(_fisher(weigh=lambda log_p: log_p.exp().square()))
 exercise.mistake("squares are summed over the examples", hint="The mean over the examples: divide by their number.")(
     _fisher(mean=lambda total, n: total)
 )
-exercise.mistake("gradients aren't squared", hint="Their expectation is 0. Their squares say how much a weight matters.")(
-    _fisher(square=lambda g: g)
-)
+exercise.mistake(
+    "gradients aren't squared", hint="Their expectation is 0. Their squares say how much a weight matters."
+)(_fisher(square=lambda g: g))
 exercise.mistake("absolute gradients are averaged, not squares", hint="Squares: g².")(_fisher(square=torch.abs))
 exercise.mistake("the root of the mean square comes back", hint="The mean of squares itself.")(
     _fisher(mean=lambda total, n: (total / n).sqrt())
@@ -194,9 +196,7 @@ exercise.mistake("the gradients are those of the logits", hint="Of log-probabili
 exercise.mistake("the gradients are those of the probabilities", hint="Of log-probabilities: log_softmax.")(
     _fisher(log=lambda logits: logits.softmax(-1), weigh=lambda p: p)
 )
-exercise.mistake("the first example alone is looked at", hint="All rows of x.")(
-    lambda model, x: right(model, x[:1])
-)
+exercise.mistake("the first example alone is looked at", hint="All rows of x.")(lambda model, x: right(model, x[:1]))
 exercise.mistake("the softmax runs over the examples", hint="Classes are the last dimension.")(
     lambda model, x: _over_examples(model, x)
 )
@@ -214,7 +214,9 @@ def _over_examples(model, x):
 
 
 exercise.mistake("frozen parameters get an entry of zeros", hint="Only parameters with requires_grad.")(
-    lambda model, x: right(model, x) | {n: torch.zeros_like(p) for n, p in model.named_parameters() if not p.requires_grad}
+    lambda model, x: (
+        right(model, x) | {n: torch.zeros_like(p) for n, p in model.named_parameters() if not p.requires_grad}
+    )
 )
 exercise.mistake("frozen parameters are switched on", hint="Leave requires_grad as it is, and those parameters out.")(
     _fisher(prepare=lambda model: model.requires_grad_(True))
@@ -227,7 +229,9 @@ exercise.mistake("the model is switched to train mode", hint="It is used in the 
 )
 
 
-@exercise.mistake("backward() leaves its gradients in .grad", hint="torch.autograd.grad returns them and touches nothing.")
+@exercise.mistake(
+    "backward() leaves its gradients in .grad", hint="torch.autograd.grad returns them and touches nothing."
+)
 def left_behind(model, x):
     found = right(model, x)
     model.zero_grad()

@@ -22,8 +22,20 @@ exercise = Draft(
     ],
 )
 
-PLAIN = [["embed", "Embedding"], ["layers.0", "Linear"], ["layers.1", "Linear"], ["norm", "LayerNorm"], ["head", "Linear"]]
-NORMS = [["stem.0", "Linear"], ["stem.1", "BatchNorm1d"], ["top.0", "Linear"], ["top.1", "BatchNorm1d"], ["top.2", "Dropout"]]
+PLAIN = [
+    ["embed", "Embedding"],
+    ["layers.0", "Linear"],
+    ["layers.1", "Linear"],
+    ["norm", "LayerNorm"],
+    ["head", "Linear"],
+]
+NORMS = [
+    ["stem.0", "Linear"],
+    ["stem.1", "BatchNorm1d"],
+    ["top.0", "Linear"],
+    ["top.1", "BatchNorm1d"],
+    ["top.2", "Dropout"],
+]
 MANY = [["embed", "Embedding"], *[[f"layers.{i}", "Linear"] for i in range(12)], ["head", "Linear"]]
 TIED = [["embed", "Embedding"], ["layers.0", "Linear"], ["head", "Embedding"]]
 DEEP = [[f"blocks.{i}.{part}", kind] for i in range(3) for part, kind in (("attn.q", "Linear"), ("norm", "LayerNorm"))]
@@ -140,11 +152,13 @@ def _by_name(belongs):
 
 exercise.mistake(
     "names are compared without the dot behind them, so that layers.1 takes layers.10 along",
-    hint="\"layers.10\".startswith(\"layers.1\"). Take the module itself: model.get_submodule(name).",
+    hint='"layers.10".startswith("layers.1"). Take the module itself: model.get_submodule(name).',
 )(
     lambda model, trained: (
         right(model, trained),
-        _freeze(lambda m, _: [part for n, part in m.named_modules() if any(n.startswith(t) for t in trained)])(model, ()),
+        _freeze(lambda m, _: [part for n, part in m.named_modules() if any(n.startswith(t) for t in trained)])(
+            model, ()
+        ),
     )[1]
 )
 
@@ -233,7 +247,13 @@ exercise.mistake("biases stay frozen", hint="All parameters of a part, whatever 
 exercise.mistake(
     "a name that isn't there is passed over in silence",
     hint="A slip in a name would freeze everything. model.get_submodule(name) raises AttributeError.",
-)(_freeze(parts=lambda model, trained: [dict(model.named_modules())[n] for n in trained if n in dict(model.named_modules())]))
+)(
+    _freeze(
+        parts=lambda model, trained: [
+            dict(model.named_modules())[n] for n in trained if n in dict(model.named_modules())
+        ]
+    )
+)
 exercise.mistake("all layers are trained above the lowest one that is named", hint="The named parts, and no others.")(
     _freeze(
         parts=lambda model, trained: [

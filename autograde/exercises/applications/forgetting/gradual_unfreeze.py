@@ -97,9 +97,9 @@ right = _rates()
 exercise.mistake("groups thaw from the bottom", hint="Group 0 is the lowest. The top, the last one, comes first.")(
     lambda *given, **knobs: right(*given, **knobs)[::-1]
 )
-exercise.mistake("nothing is trained in the first stage", hint="At step 0 the top group is trained: 1 + step // every.")(
-    _rates(thawed=lambda step, every, groups: step // every)
-)
+exercise.mistake(
+    "nothing is trained in the first stage", hint="At step 0 the top group is trained: 1 + step // every."
+)(_rates(thawed=lambda step, every, groups: step // every))
 exercise.mistake("each stage begins one step late", hint="At step `every` the second group is trained.")(
     _rates(thawed=lambda step, every, groups: 1 + max(step - 1, 0) // every)
 )

@@ -32,7 +32,9 @@ def networks(g):
     yield case(near(g, start), start, label="a network near its start")
     grown = near(g, start) | tensors_of(g, new__weight=(3, 4), new__bias=(3,))
     yield case(grown, start, 0.5, 0.2, label="with a new head")
-    yield case(near(g, start) | tensors_of(g, new__weight=(5, 4)), start, strength=2.0, new_strength=0.05, label="by keyword")
+    yield case(
+        near(g, start) | tensors_of(g, new__weight=(5, 4)), start, strength=2.0, new_strength=0.05, label="by keyword"
+    )
     smaller = near(g, {name: start[name] for name in ("body.weight", "body.bias")})
     yield case(smaller | tensors_of(g, new__weight=(3, 4)), start, 0.3, 0.1, label="the old head is gone")
     yield case(tensors_of(g, new__weight=(3, 4), new__bias=(3,)), start, 0.7, 0.3, label="nothing of the start is left")
@@ -84,9 +86,9 @@ def _l2sp(
 
 right = _l2sp()
 
-exercise.mistake("everything is pulled to zero, as weight decay does", hint="What was learned is at `start`, not at 0.")(
-    _l2sp(old=lambda w, s: wide(w).square())
-)
+exercise.mistake(
+    "everything is pulled to zero, as weight decay does", hint="What was learned is at `start`, not at 0."
+)(_l2sp(old=lambda w, s: wide(w).square()))
 exercise.mistake("new parameters aren't pulled at all", hint="Names that aren't in start are pulled towards zero.")(
     _l2sp(new=lambda w: wide(w) * 0)
 )
@@ -116,7 +118,9 @@ exercise.mistake("lengths are added up, not their squares", hint="‖·‖² is 
 )
 
 
-@exercise.mistake("parameters are paired by their order, not by name", hint="start[name]: dicts may have another order.")
+@exercise.mistake(
+    "parameters are paired by their order, not by name", hint="start[name]: dicts may have another order."
+)
 def side_by_side(params, start, strength=0.1, new_strength=0.01):
     pairs = list(zip(params.values(), start.values(), strict=False))
     rest = list(params.values())[len(pairs) :]
@@ -127,9 +131,9 @@ def side_by_side(params, start, strength=0.1, new_strength=0.01):
 exercise.mistake(
     "squares are subtracted: w² - start²", hint="The square of the difference, not the difference of the squares."
 )(_l2sp(old=lambda w, s: wide(w).square() - wide(s.detach()).square()))
-exercise.mistake(
-    "the square is multiplied out, which loses digits far from zero", hint="Subtract first, then square."
-)(_l2sp(old=lambda w, s: wide(w).square() - 2 * wide(w) * wide(s.detach()) + wide(s.detach()).square()))
+exercise.mistake("the square is multiplied out, which loses digits far from zero", hint="Subtract first, then square.")(
+    _l2sp(old=lambda w, s: wide(w).square() - 2 * wide(w) * wide(s.detach()) + wide(s.detach()).square())
+)
 exercise.mistake("the distance is relative to the start", hint="The plain difference.")(
     _l2sp(old=lambda w, s: ((wide(w) - wide(s.detach())) / wide(s.detach())).square())
 )
@@ -137,9 +141,9 @@ exercise.mistake("the distance is relative to the start", hint="The plain differ
 
 @exercise.mistake("biases and other vectors are left out", hint="All parameters, whatever their shape.")
 def matrices_alone(params, start, strength=0.1, new_strength=0.01):
-    return right({n: w for n, w in params.items() if w.dim() > 1}, start, strength, new_strength=new_strength) + 0 * sum(
-        wide(w).sum() for w in params.values()
-    )
+    return right(
+        {n: w for n, w in params.items() if w.dim() > 1}, start, strength, new_strength=new_strength
+    ) + 0 * sum(wide(w).sum() for w in params.values())
 
 
 exercise.mistake("a gradient reaches the start", hint=CUT)(_l2sp(old=lambda w, s: (wide(w) - wide(s)).square()))

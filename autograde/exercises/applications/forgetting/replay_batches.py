@@ -68,7 +68,9 @@ def torchs_samplers(n_new, n_old, batch_size, share, seed):
     k, _ = round(share * batch_size), torch.randperm(n_new, generator=generator)
     new = list(BatchSampler(RandomSampler(range(n_new), generator=first), batch_size - k, drop_last=False))
     old = list(RandomSampler(range(n_old), num_samples=k * len(new), generator=generator)) if k else []
-    pairs = [(torch.tensor(some), torch.tensor(old[i * k : i * k + k], dtype=torch.int64)) for i, some in enumerate(new)]
+    pairs = [
+        (torch.tensor(some), torch.tensor(old[i * k : i * k + k], dtype=torch.int64)) for i, some in enumerate(new)
+    ]
     return {"batches": pairs, "the same again": True}
 
 
@@ -142,7 +144,8 @@ exercise.mistake("share is that of the new ones", hint="`share` is the old ones'
     _batches(count=lambda share, size: min(size - round(share * size), size - 1))
 )
 exercise.mistake(
-    "old ones are drawn with replacement", hint="randint may give one twice and another never. Shuffled passes: randperm."
+    "old ones are drawn with replacement",
+    hint="randint may give one twice and another never. Shuffled passes: randperm.",
 )(_batches(line=lambda n, k, batches, g: torch.randint(n, (k * batches,), generator=g)))
 exercise.mistake(
     "each batch draws its old ones afresh, so that some come often and some never",
@@ -200,7 +203,9 @@ exercise.mistake("a last batch with fewer new ones has fewer old ones", hint="As
 )
 exercise.mistake("a last batch with fewer new ones is filled up with old ones", hint="As many old ones as the others.")(
     _batches(
-        line=lambda n, k, batches, g: torch.cat([torch.randperm(n, generator=g) for _ in range(batches * k + size_of(n))]),
+        line=lambda n, k, batches, g: torch.cat(
+            [torch.randperm(n, generator=g) for _ in range(batches * k + size_of(n))]
+        ),
         take=lambda line, i, k, new, size: line[i * k : i * k + k + size - len(new) if k else i * k],
     )
 )
