@@ -51,7 +51,7 @@ experiment = Experiment(
 
 @experiment.measure
 def measure(seed, steps=150, inputs=None, own=False, untrained=False, replay=0):
-    """Shares of old and new test digits that are read right, with the rate and strength that validation digits chose."""
+    """Shares of old and new test digits that are read right; validation digits chose the rate and the strength."""
     before = old_self(seed)
     if not steps:
         return judged(before, "test", seed) | {"rate": 0.0, "strength": 0.0}
@@ -82,10 +82,20 @@ def conclude(found):
     lost = points(found, BEFORE, "old", ON_NEW)
     kept = {arm: points(found, arm, "both", ALONE) for arm in (ON_NEW, ON_NOISE, ON_OLD, NOBODY)}
     word = "correct" if lost.below(LOST) else "imprecise" if kept[ON_OLD].above(0) else "wrong"
-    names = {"before": BEFORE, "alone": ALONE, "on_new": ON_NEW, "on_noise": ON_NOISE, "on_old": ON_OLD, "own": OWN,
-             "own_alone": OWN_ALONE, "replay": REPLAY}
+    names = {
+        "before": BEFORE,
+        "alone": ALONE,
+        "on_new": ON_NEW,
+        "on_noise": ON_NOISE,
+        "on_old": ON_OLD,
+        "own": OWN,
+        "own_alone": OWN_ALONE,
+        "replay": REPLAY,
+    }
     return {
         "verdict": word,
         "controls": {"shows": kept[ON_OLD].above(0), "shows_not": not kept[NOBODY].above(0)},
-        "numbers": {f"{name}_{of}": percent(found, arm, of) for name, arm in names.items() for of in ("old", "new", "both")},
+        "numbers": {
+            f"{name}_{of}": percent(found, arm, of) for name, arm in names.items() for of in ("old", "new", "both")
+        },
     }

@@ -49,13 +49,23 @@ def measure(seed, steps=150, trained=(0, 2, 4), own=False, replay=0):
 
 @experiment.conclude
 def conclude(found):
-    """Correct if TOP surely reads more of both tasks than ALL, with shared and with own outputs; imprecise if so in one; else wrong."""
+    """Correct if TOP surely reads more of both tasks than ALL, with shared and with own outputs; imprecise if in one;
+    else wrong."""
     kept = {"shared": points(found, TOP, "both", ALL), "own": points(found, OWN_TOP, "both", OWN_ALL)}
     ways = sum(each.above(0) for each in kept.values())
-    names = {"before": BEFORE, "all": ALL, "upper": UPPER, "top": TOP, "bottom": BOTTOM, "own_all": OWN_ALL,
-             "own_top": OWN_TOP}
+    names = {
+        "before": BEFORE,
+        "all": ALL,
+        "upper": UPPER,
+        "top": TOP,
+        "bottom": BOTTOM,
+        "own_all": OWN_ALL,
+        "own_top": OWN_TOP,
+    }
     return {
         "verdict": {2: "correct", 1: "imprecise", 0: "wrong"}[ways],
         "controls": {"shows": points(found, REPLAY, "both", ALL).above(0)},
-        "numbers": {f"{name}_{of}": percent(found, arm, of) for name, arm in names.items() for of in ("old", "new", "both")},
+        "numbers": {
+            f"{name}_{of}": percent(found, arm, of) for name, arm in names.items() for of in ("old", "new", "both")
+        },
     }

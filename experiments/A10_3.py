@@ -51,7 +51,7 @@ experiment = Experiment(
 
 @experiment.measure
 def measure(seed, to=None, weigh=None, strengths=(0.0,)):
-    """Shares of old and new test digits that are read right, with the rate and strength that validation digits chose."""
+    """Shares of old and new test digits that are read right; validation digits chose the rate and the strength."""
     before = old_self(seed)
     if to == "before":
         return judged(before, "test", seed) | {"rate": 0.0, "strength": 0.0}
@@ -60,7 +60,9 @@ def measure(seed, to=None, weigh=None, strengths=(0.0,)):
     weights = fisher(before, digits("old", seed)[0][:200]) if weigh else None
     if weigh == "shuffled":
         dice = torch.Generator().manual_seed(seed)
-        weights = {n: w.flatten()[torch.randperm(w.numel(), generator=dice)].reshape(w.shape) for n, w in weights.items()}
+        weights = {
+            n: w.flatten()[torch.randperm(w.numel(), generator=dice)].reshape(w.shape) for n, w in weights.items()
+        }
     penalty = pulled(goals.get(to, start), weights)
 
     def loss(strength):
@@ -89,16 +91,27 @@ def _between(before, after, share):
 
 @experiment.conclude
 def conclude(found):
-    """Correct if DECAY surely reads more of both tasks than ALONE; imprecise if it doesn't, and TO_START or EWC do; else wrong."""
+    """Correct if DECAY surely reads more of both tasks than ALONE; imprecise if it doesn't, and TO_START or EWC
+    do; else wrong."""
     kept = {arm: points(found, arm, "both", ALONE) for arm in found.arms}
     if kept[DECAY].above(0):
         word = "correct"
     else:
         word = "imprecise" if kept[TO_START].above(0) or kept[EWC].above(0) else "wrong"
-    names = {"before": BEFORE, "alone": ALONE, "decay": DECAY, "start": TO_START, "ewc": EWC, "shuffled": SHUFFLED,
-             "replay": REPLAY, "mean": MEAN}
+    names = {
+        "before": BEFORE,
+        "alone": ALONE,
+        "decay": DECAY,
+        "start": TO_START,
+        "ewc": EWC,
+        "shuffled": SHUFFLED,
+        "replay": REPLAY,
+        "mean": MEAN,
+    }
     return {
         "verdict": word,
         "controls": {"shows": kept[REPLAY].above(0), "shows_not": not kept[ELSEWHERE].above(0)},
-        "numbers": {f"{name}_{of}": percent(found, arm, of) for name, arm in names.items() for of in ("old", "new", "both")},
+        "numbers": {
+            f"{name}_{of}": percent(found, arm, of) for name, arm in names.items() for of in ("old", "new", "both")
+        },
     }

@@ -55,10 +55,18 @@ def conclude(found):
     """Correct if GRADUAL surely reads more of both tasks, with shared and with own outputs; imprecise if so in one."""
     kept = {"shared": points(found, GRADUAL, "both", AT_ONCE), "own": points(found, OWN_GRADUAL, "both", OWN_AT_ONCE)}
     ways = sum(each.above(0) for each in kept.values())
-    names = {"before": BEFORE, "at_once": AT_ONCE, "gradual": GRADUAL, "rates": RATES_ALONE, "own_at_once": OWN_AT_ONCE,
-             "own_gradual": OWN_GRADUAL}
+    names = {
+        "before": BEFORE,
+        "at_once": AT_ONCE,
+        "gradual": GRADUAL,
+        "rates": RATES_ALONE,
+        "own_at_once": OWN_AT_ONCE,
+        "own_gradual": OWN_GRADUAL,
+    }
     return {
         "verdict": {2: "correct", 1: "imprecise", 0: "wrong"}[ways],
         "controls": {"shows": points(found, REPLAY, "both", AT_ONCE).above(0)},
-        "numbers": {f"{name}_{of}": percent(found, arm, of) for name, arm in names.items() for of in ("old", "new", "both")},
+        "numbers": {
+            f"{name}_{of}": percent(found, arm, of) for name, arm in names.items() for of in ("old", "new", "both")
+        },
     }

@@ -1,4 +1,4 @@
-"""A10.5: a real model learns to read plays. What does it forget of plain prose, and what does old text in the batch keep?"""
+"""A10.5: a real model learns to read plays. What does it forget of prose, and what does old text in the batch keep?"""
 
 from __future__ import annotations
 
@@ -138,9 +138,10 @@ def conclude(found):
     numbers = {}
     for name, arm in {"plain": PLAIN, "replay": REPLAY, "fewer": FEWER, "upper": UPPER, "mean": MEAN}.items():
         each = interval(forgotten(found, arm)), interval(learned(found, arm))
-        numbers |= {f"{name}_{what}": f"{of.mean:+.2f}".replace("-", "−") for what, of in zip(("forgot", "learned"), each)}
-        numbers |= {f"{name}_{what}": f"{100 * of.low:.0f} to {100 * of.high:.0f} %".replace("-", "−")
-                    for what, of in zip(("kept", "share"), shares(found, arm))}
+        means = zip(("forgot", "learned"), each, strict=True)
+        numbers |= {f"{name}_{what}": f"{of.mean:+.2f}".replace("-", "−") for what, of in means}
+        both = zip(("kept", "share"), shares(found, arm), strict=True)
+        numbers |= {f"{name}_{what}": f"{100 * of.low:.0f} to {100 * of.high:.0f} %" for what, of in both}
     return {
         "verdict": word,
         "controls": {

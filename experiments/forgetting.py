@@ -23,7 +23,7 @@ Loss = Callable[[nn.Module, torch.Generator], torch.Tensor]
 
 @functools.cache
 def digits(part: str, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Pictures of a part, upright [n, 64] and turned [n, 64], and what they show [n]; a seed shuffles before it cuts."""
+    """Pictures of a part, upright and turned [n, 64], and what they show [n]; a seed shuffles before it cuts."""
     from sklearn.datasets import load_digits
 
     pixels, shown = (torch.tensor(x) for x in load_digits(return_X_y=True))
@@ -39,7 +39,9 @@ def fresh(seed: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
 
 
-def some(x: torch.Tensor, y: torch.Tensor, dice: torch.Generator, rows: int = ROWS) -> tuple[torch.Tensor, torch.Tensor]:
+def some(
+    x: torch.Tensor, y: torch.Tensor, dice: torch.Generator, rows: int = ROWS
+) -> tuple[torch.Tensor, torch.Tensor]:
     """A batch of examples, drawn with replacement."""
     at = torch.randint(len(x), (rows,), generator=dice)
     return x[at], y[at]

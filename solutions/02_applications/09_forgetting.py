@@ -24,16 +24,15 @@ import torch
 import torch.nn.functional as F
 
 from autograde import check
-from labkit import COLORS, evidence, figure, interval, show, smollm, verdict
 
 # %% [markdown]
 # ## A network forgets before your eyes
 #
 # A small network has learned to read digits. Now it learns to read them turned by 90 degrees, from pictures of turned
 # digits alone. Both can be learned together: no picture belongs to both tasks. So whatever is lost, is lost needlessly.
-
 # %% tags=["demo"]
 from experiments.forgetting import digits, judged, learn, old_self, task
+from labkit import COLORS, evidence, figure, interval, show, smollm, verdict
 
 torch.set_num_threads(1)  # the networks are small: a second thread would wait more than it works
 LOOKS = [0, 2, 5, 10, 20, 40, 80, 150]
@@ -105,7 +104,7 @@ model, _ = smollm()
 for names in (["model.layers.29"], ["model.layers"], ["lm_head"], ["model.embed_tokens"]):
     count = sum(parameter.numel() for parameter in freeze_layers(model, names))
     print(f"{names[0]:20} {count:>12,} parameters are trained")
-model.requires_grad_(True).eval();
+model = model.requires_grad_(True).eval()
 
 # %% [markdown]
 # (A training loop that calls `model.train()` afterwards undoes the modes. Many do, once an epoch.)
@@ -113,7 +112,8 @@ model.requires_grad_(True).eval();
 # ## "Freeze the lower layers, tune only the top"
 #
 # Eight seeds: each with other splits, other initial weights, other batches. Every way of training has its own learning
-# rate, chosen on validation digits; what is shown are test digits. A dot is a seed, a bar the 95 % interval of the mean.
+# rate, chosen on validation digits; what is shown are test digits. A dot is a seed, a bar the 95 % interval of the
+# mean.
 #
 # The new task comes in two kinds. With **shared outputs** a turned 3 has the same output as an upright one. With
 # **outputs of its own** the network is given ten more, and is told which task a picture belongs to.
@@ -166,7 +166,9 @@ verdict(
     {2: "correct", 1: "imprecise", 0: "wrong"}[sum(each.above(0) for each in gain.values())],
     "Top layer alone against all layers, mean of both accuracies, in points (95 %): "
     + ", ".join(f"{name} outputs {each.text('+.0f')}" for name, each in gain.items())
-    + f". The control, old examples in the batch: {points(frozen, 'all layers, replay of 100', 'both', ALL).text('+.0f')}.",
+    + ". The control, old examples in the batch: "
+    + points(frozen, "all layers, replay of 100", "both", ALL).text("+.0f")
+    + ".",
 )
 
 # %% [markdown]
@@ -211,7 +213,7 @@ def gradual_unfreeze(groups, step, every, rate, decay=2.6):
 check(gradual_unfreeze)
 
 # %% tags=["payoff"]
-steps = range(0, 150)
+steps = range(150)
 plan = torch.tensor([gradual_unfreeze(5, step, 30, 0.01) for step in steps])
 fig, ax = figure(width=9, height=2.8)
 for group, color in zip(reversed(range(5)), COLORS, strict=False):
@@ -247,8 +249,9 @@ verdict(
     {2: "correct", 1: "imprecise", 0: "wrong"}[sum(each.above(0) for each in gain.values())],
     "Gradual against all at once, mean of both accuracies, in points (95 %): "
     + ", ".join(f"{name} outputs {each.text('+.0f')}" for name, each in gain.items())
-    + f". The control, old examples in the batch: "
-      f"{points(thawed, 'all at once, replay of 100', 'both', AT_ONCE).text('+.0f')}.",
+    + ". The control, old examples in the batch: "
+    + points(thawed, "all at once, replay of 100", "both", AT_ONCE).text("+.0f")
+    + ".",
 )
 
 # %% [markdown]
@@ -479,10 +482,8 @@ show(rows(held_back, arms, marked=(DECAY, TO_START, EWC)),
      alt=f"A row for each penalty, a dot a seed: {told(held_back, arms)}.",
      title="Mean of both tasks, against no penalty: " + ", ".join(
          f"{arm} {gain[arm].mean:+.0f}" for arm in (DECAY, TO_START, EWC)))
-if gain[DECAY].above(0):
-    word = "correct"
-else:
-    word = "imprecise" if gain[TO_START].above(0) or gain[EWC].above(0) else "wrong"
+from_start = gain[TO_START].above(0) or gain[EWC].above(0)
+word = "correct" if gain[DECAY].above(0) else "imprecise" if from_start else "wrong"
 verdict("A10.3", word, "Against no penalty, mean of both accuracies, in points (95 %): "
         + ", ".join(f"{arm} {gain[arm].text('+.0f')}" for arm in (DECAY, TO_START, EWC, SHUFFLED, ELSEWHERE, REPLAY))
         + ".")
@@ -490,9 +491,9 @@ verdict("A10.3", word, "Against no penalty, mean of both accuracies, in points (
 # %% [markdown]
 # ## Exercise 6: your old self as a teacher
 #
-# A penalty on weights guesses what will happen to the answers. One can also hold the *answers*: keep the old model, and
-# ask it. **Learning without Forgetting** (Li and Hoiem 2016) distils from the old self while the new labels are learned;
-# new classes come behind the old ones:
+# A penalty on weights guesses what will happen to the answers. One can also hold the *answers*: keep the old model,
+# and ask it. **Learning without Forgetting** (Li and Hoiem 2016) distils from the old self while the new labels are
+# learned; new classes come behind the old ones:
 #
 # $$L = \underbrace{\text{CE}(y, z)}_{\text{labels}} + \; s\, T^2\,
 # \text{KL}\big(\operatorname{softmax}(z^{\text{old}} / T) \,\Vert\, \operatorname{softmax}(z_{1 \dots k} / T)\big)$$
@@ -564,8 +565,8 @@ for name, extra in (("nothing", noise[:1]), ("noise", noise), ("upright digits, 
 #
 # ## "Distillation ensures that nothing is lost"
 #
-# To *ensure* is a strong word. What fine-tuning has at hand are the new inputs. On them the old self must hold the model
-# without contradicting the labels, and the place where it is held isn't the place where the old task lives.
+# To *ensure* is a strong word. What fine-tuning has at hand are the new inputs. On them the old self must hold the
+# model without contradicting the labels, and the place where it is held isn't the place where the old task lives.
 #
 # **Before the run:** *correct* if, distilling on the new inputs alone, the old accuracy is surely less than five points
 # below what it was. *Imprecise* if that isn't so, but distilling on old inputs, without labels, helps. Else *wrong*.
@@ -673,24 +674,25 @@ show(fig, alt="Accuracy against the number of old examples that were kept, three
 # %% [markdown]
 # ## "Learn the tasks together"
 #
-# Now the real model, SmolLM2-135M-Instruct. The new task: the plays of Shakespeare. What may be forgotten: plain English
-# prose, scikit-learn's pages on its data sets; the prose that is replayed comes from other pages than the prose that is
-# tested. Eight steps of AdamW on batches of six passages of 32 tokens; three seeds; one rate for all arms, which is a
-# limit of this test. Losses are in nats a token; each is compared with the model before.
+# Now the real model, SmolLM2-135M-Instruct. The new task: the plays of Shakespeare. What may be forgotten: plain
+# English prose, scikit-learn's pages on its data sets; the prose that is replayed comes from other pages than the prose
+# that is tested. Eight steps of AdamW on batches of six passages of 32 tokens; three seeds; one rate for all arms, which
+# is a limit of this test. Losses are in nats a token; each is compared with the model before.
 #
 # Two arms beside: the upper half of the layers alone, and the mean of the weights before and after. And a control: the
 # plays that replay has, *without* the prose. If that keeps as much, it was only the smaller dose.
 #
 # **Before the run:** of what plays alone forget, replay keeps a share, and it learns a share of what they learn.
-# *Correct* if it surely keeps more than half, and surely learns more than half. *Imprecise* if it surely keeps something.
-# *Wrong* if it surely keeps nothing (forgets surely more than plays alone). Else *unverifiable*.
+# *Correct* if it surely keeps more than half, and surely learns more than half. *Imprecise* if it surely keeps
+# something. *Wrong* if it surely keeps nothing (forgets surely more than plays alone). Else *unverifiable*.
 
 # %% claim="A10.5"
 from experiments.A10_5 import BEFORE as UNTRAINED
-from experiments.A10_5 import FEWER, LEARNED, PLAIN, UPPER as UPPER_HALF, forgotten, learned, shares
+from experiments.A10_5 import FEWER, LEARNED, PLAIN, forgotten, learned, shares
 from experiments.A10_5 import KEPT as KEPT_SHARE
 from experiments.A10_5 import MEAN as HALFWAY
 from experiments.A10_5 import REPLAY as MIXED
+from experiments.A10_5 import UPPER as UPPER_HALF
 
 mixed = evidence("A10.5")
 print(mixed.again())
@@ -728,9 +730,9 @@ verdict(
 # %% [markdown]
 # ## Exercise 8: average the weights
 #
-# A cure for afterwards: put the old weights and the new ones together. **WiSE-FT** (Wortsman et al. 2021) goes a part of
-# the way, $\theta = (1-a)\,\theta^0 + a\,\theta^1$; a **model soup** averages several fine-tuned models. No training, no
-# data, no cost when it runs. It works as far as the loss between the models has no mountain.
+# A cure for afterwards: put the old weights and the new ones together. **WiSE-FT** (Wortsman et al. 2021) goes a part
+# of the way, $\theta = (1-a)\,\theta^0 + a\,\theta^1$; a **model soup** averages several fine-tuned models. No
+# training, no data, no cost when it runs. It works as far as the loss between the models has no mountain.
 
 
 # %% exercise="average_models"
@@ -837,8 +839,9 @@ show(fig, alt="Old against new accuracy, a mark a cure with its standard deviati
 # backward, by torch's own counter, and the numbers that must be kept besides the model.
 
 # %% tags=["demo"]
-from experiments.forgetting import fisher, keeps_to, pulled, replayed
 from torch.utils.flop_counter import FlopCounterMode
+
+from experiments.forgetting import fisher, keeps_to, pulled, replayed
 
 weights = sum(p.numel() for p in before.parameters())
 important = fisher(before, digits("old", 0)[0][:50])
@@ -865,9 +868,10 @@ for name, (loss, numbers) in steps_of.items():
 # ## 2026: what is done
 #
 # * **Mix.** General data in every fine-tuning set is the standard recipe. Where the old data are not to be had (nobody
-#   has those of an open-weights model), the model writes them itself: **self-synthesized rehearsal** (Huang et al. 2024).
-# * **LoRA** "learns less and forgets less" (Biderman et al. 2024): it lies on the same trade, at another place. Its other
-#   merit is that it can be switched off.
+#   has those of an open-weights model), the model writes them itself: **self-synthesized rehearsal** (Huang et al.
+#   2024).
+# * **LoRA** "learns less and forgets less" (Biderman et al. 2024): it lies on the same trade, at another place. Its
+#   other merit is that it can be switched off.
 # * **Reinforcement learning on the model's own texts** forgets less than supervised fine-tuning at equal new-task
 #   accuracy; what predicts forgetting is the KL divergence from the old model *on the new task's inputs* (Shenfeld,
 #   Pari and Agrawal 2025, "RL's Razor"). A KL term to the reference model is this chapter's exercise 6.

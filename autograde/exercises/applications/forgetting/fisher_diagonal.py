@@ -15,7 +15,7 @@ exercise = Draft(
     no_gradient="it is a fixed number for each weight, computed once",
     hints=[
         "One example at a time, and one class at a time: what is squared is the gradient of a single log-probability.",
-        "torch.autograd.grad(log_p[c], parameters, retain_graph=True) gives the gradients without touching .grad. Their "
+        "torch.autograd.grad(log_p[c], parameters, retain_graph=True) gives them without touching .grad. Their "
         "squares are weighed with the model's own probability of c, and averaged over the examples.",
         "for row in x: log_p = model(row[None]).log_softmax(-1)[0]; for c, p in enumerate(log_p.detach().exp()): for "
         "each parameter total[name] += p * gradient.square() / len(x).",
@@ -72,9 +72,8 @@ def measured(fisher_diagonal, layers, x, frozen=(), train=True, grads=False):
 @exercise.oracle
 def torchs_jacobian(layers, x, frozen=(), train=True, grads=False):
     """torch.func's Jacobian of all log-probabilities, in float64."""
-    params = {
-        f"{2 * i}.{kind}": t.double() for i, pair in enumerate(layers) for kind, t in zip(("weight", "bias"), pair)
-    }
+    kinds = ("weight", "bias")
+    params = {f"{2 * i}.{kind}": pair[k].double() for i, pair in enumerate(layers) for k, kind in enumerate(kinds)}
 
     def log_p(some, row):
         for i in range(len(layers)):
@@ -184,7 +183,8 @@ exercise.mistake("squares are summed over the examples", hint="The mean over the
     _fisher(mean=lambda total, n: total)
 )
 exercise.mistake(
-    "gradients aren't squared", hint="Their expectation is 0. Their squares say how much a weight matters."
+    "gradients are averaged over the classes before they are squared, or never squared",
+    hint="Their expectation is 0. Their squares say how much a weight matters.",
 )(_fisher(square=lambda g: g))
 exercise.mistake("absolute gradients are averaged, not squares", hint="Squares: g².")(_fisher(square=torch.abs))
 exercise.mistake("the root of the mean square comes back", hint="The mean of squares itself.")(

@@ -17,7 +17,7 @@ exercise = Draft(
     points=3,
     precise=True,
     hints=[
-        "Two groups of parameters: those whose name stands in `start`, and the new ones. Where is each group pulled to?",
+        "Two groups of parameters: those whose name stands in `start`, and new ones. Where is each group pulled to?",
         "Go over the names of params, not over two lists side by side: the dicts needn't have the same order. A "
         "difference of bfloat16 numbers is taken after .float().",
         "for name, w in params.items(): the squares of w - start[name].detach() times strength / 2 if name in start, "

@@ -7,7 +7,7 @@ import torch
 from autograde.exercise import Law
 from autograde.judging.comparing import tensors
 
-CUT = "It is a fixed point to be pulled to, or a fixed teacher: detach() it, or compute it under torch.no_grad()."
+CUT = "It is fixed, a point to be pulled to or a teacher: detach() it."
 
 
 def stands_still(at, name):
