@@ -32,7 +32,7 @@ from autograde import check
 # digits alone. Both can be learned together: no picture belongs to both tasks. So whatever is lost, is lost needlessly.
 # %% tags=["demo"]
 from experiments.forgetting import digits, judged, learn, old_self, task
-from labkit import COLORS, evidence, figure, interval, show, smollm, verdict
+from labkit import COLORS, evidence, figure, give_back, interval, show, smollm, verdict
 
 torch.set_num_threads(1)  # the networks are small: a second thread would wait more than it works
 LOOKS = [0, 2, 5, 10, 20, 40, 80, 150]
@@ -482,7 +482,7 @@ gain = {arm: points(held_back, arm, "both", ALONE) for arm in arms[2:]}
 show(rows(held_back, arms, marked=(DECAY, TO_START, EWC)),
      alt=f"A row for each penalty, a dot a seed: {told(held_back, arms)}.",
      title="Mean of both tasks, against no penalty: " + ", ".join(
-         f"{arm} {gain[arm].mean:+.0f}" for arm in (DECAY, TO_START, EWC)))
+         f"{arm} {gain[arm].mean:+.1f}" for arm in (DECAY, TO_START, EWC)))
 from_start = gain[TO_START].above(0) or gain[EWC].above(0)
 word = "correct" if gain[DECAY].above(0) else "imprecise" if from_start else "wrong"
 verdict("A10.3", word, "Against no penalty, mean of both accuracies, in points (95 %): "
@@ -697,6 +697,7 @@ from experiments.A10_5 import REPLAY as MIXED
 from experiments.A10_5 import UPPER as UPPER_HALF
 
 mixed = evidence("A10.5")
+give_back()  # what figures and networks have left: the real model is large
 print(mixed.again())
 arms = [PLAIN, MIXED, FEWER, UPPER_HALF, HALFWAY]
 fig, ax = figure(width=9, height=3.9)
@@ -730,7 +731,9 @@ verdict(
 )
 for arm in (UPPER_HALF, HALFWAY):
     kept, gained = shares(mixed, arm)
-    print(f"Beside: {arm} keep {kept.text('.0%')} and learn {gained.text('.0%')}.")
+    print(f"Beside: {arm}: {kept.text('.0%')} are kept, {gained.text('.0%')} learned.")
+if won[HALFWAY].above(won[PLAIN].mean):
+    print("Half of the way reads plays better than all of it: the one rate was too high for plays alone.")
 
 # %% [markdown]
 # ## Exercise 8: average the weights
