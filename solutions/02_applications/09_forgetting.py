@@ -24,17 +24,19 @@ import torch
 import torch.nn.functional as F
 
 from autograde import check
+from labkit import COLORS, evidence, figure, give_back, interval, show, smollm, verdict
 
 # %% [markdown]
 # ## A network forgets before your eyes
 #
 # A small network has learned to read digits. Now it learns to read them turned by 90 degrees, from pictures of turned
 # digits alone. Both can be learned together: no picture belongs to both tasks. So whatever is lost, is lost needlessly.
-# %% tags=["demo"]
-from experiments.forgetting import digits, judged, learn, old_self, task
-from labkit import COLORS, evidence, figure, give_back, interval, show, smollm, verdict
 
+# %% tags=["demo"]
 torch.set_num_threads(1)  # the networks are small: a second thread would wait more than it works
+
+from experiments.forgetting import digits, judged, learn, old_self, task
+
 LOOKS = [0, 2, 5, 10, 20, 40, 80, 150]
 before = old_self(0)  # three layers, 64 units wide, ten outputs
 seen = [judged(learn(before, lambda net, dice: task(net, 0, dice), 3e-3, steps), "test", 0) for steps in LOOKS]
@@ -227,9 +229,10 @@ show(fig, alt="Learning rates of five groups over 150 steps, each beginning when
 # %% [markdown]
 # ## "Step by step, it doesn't forget at once"
 #
-# The authors of ULMFiT wanted a *better new task*, on top of an output layer that is new and random: if all layers are
-# trained at once, its first, random gradients run through the whole network. Whether the old task is kept they didn't
-# ask. We do, in both kinds; also with the smaller rates below, but without waiting.
+# The authors of ULMFiT warn of catastrophic forgetting, too. What they measure, though, is the *new* task: forgetting
+# harms it, since the new task wants to use what was there. Their output layer is new and random, and if all layers are
+# trained at once, its first, random gradients run through the whole network. We measure the old task as well, in both
+# kinds; also with the smaller rates below, but without waiting.
 #
 # **Before the run:** *correct* if gradual unfreezing helps with shared outputs and with outputs of its own (again: the
 # mean of both accuracies is surely higher than all at once). *Imprecise* if in one of the two, *wrong* if in neither.
@@ -695,10 +698,13 @@ from experiments.A10_5 import KEPT as KEPT_SHARE
 from experiments.A10_5 import MEAN as HALFWAY
 from experiments.A10_5 import REPLAY as MIXED
 from experiments.A10_5 import UPPER as UPPER_HALF
+from labkit.conversion import quiet
 
 mixed = evidence("A10.5")
 give_back()  # what figures and networks have left: the real model is large
-print(mixed.again())
+with quiet():
+    again = mixed.again()
+print(again)
 arms = [PLAIN, MIXED, FEWER, UPPER_HALF, HALFWAY]
 fig, ax = figure(width=9, height=3.9)
 for arm, color, mark in zip(arms, COLORS, "os^DX", strict=False):
@@ -875,8 +881,8 @@ for name, (loss, numbers) in steps_of.items():
 #
 # ## 2026: what is done
 #
-# * **Mix.** General data in every fine-tuning set is the standard recipe. Where the old data are not to be had (nobody
-#   has those of an open-weights model), the model writes them itself: **self-synthesized rehearsal** (Huang et al.
+# * **Mix.** General data in every fine-tuning set is the standard recipe. Where the old data are not to be had (few
+#   open-weights models come with theirs), the model writes them itself: **self-synthesized rehearsal** (Huang et al.
 #   2024).
 # * **LoRA** "learns less and forgets less" (Biderman et al. 2024): it lies on the same trade, at another place. Its
 #   other merit is that it can be switched off.
