@@ -688,9 +688,9 @@ show(fig, alt="Accuracy against the number of old examples that were kept, three
 # everything: the pages that are replayed are of the same kind as those that are tested, so prose can also get better.)
 #
 # **Before the run:** of what plays alone forget, replay keeps a share, and it learns a share of what they learn.
-# *Correct* if it surely keeps more than half, surely learns more than half, and if replay helps on the digits, too, where
-# every way has its own best rate. *Imprecise* if it only keeps something surely. *Wrong* if it surely keeps nothing
-# (forgets surely more than plays alone). Else *unverifiable*.
+# *Correct* if it surely keeps more than half, surely learns more than half, and if replay helps on the digits, too,
+# where every way has its own best rate. *Imprecise* if it only keeps something surely. *Wrong* if it surely keeps
+# nothing (forgets surely more than plays alone). Else *unverifiable*.
 
 # %% claim="A10.5"
 from experiments.A10_5 import BEFORE as UNTRAINED
