@@ -206,9 +206,9 @@ exercise.mistake(
 )
 
 
-exercise.mistake(
-    "every turn is scored", hint="The opening mark begins a user's turn, too. Compare the whole header."
-)(_labels(starts=lambda row, header: [i + len(header) for i, token in enumerate(row) if token == header[0]]))
+exercise.mistake("every turn is scored", hint="The opening mark begins a user's turn, too. Compare the whole header.")(
+    _labels(starts=lambda row, header: [i + len(header) for i, token in enumerate(row) if token == header[0]])
+)
 exercise.mistake(
     "every end mark is scored", hint="The user's turns end, too, and padding may be the same id. Answers only."
 )(_labels(ready=lambda labels, ids, end, ignored: torch.where(ids == end, ids, labels)))
@@ -217,9 +217,7 @@ exercise.mistake(
     hint="transformers shifts inside its loss. The label of place i is the token of place i.",
 )(
     _labels(
-        ready=lambda labels, ids, end, ignored: torch.cat(
-            [labels[:, 1:], torch.full_like(labels[:, :1], ignored)], 1
-        )
+        ready=lambda labels, ids, end, ignored: torch.cat([labels[:, 1:], torch.full_like(labels[:, :1], ignored)], 1)
     )
 )
 exercise.mistake("what is scored and what isn't are exchanged", hint="The assistant's tokens keep their ids.")(

@@ -68,7 +68,9 @@ def weights(g):
     yield made(2, 8, block=4, label="huge weights", size=300.0)
     yield made(8, 3, block=2, label="blocks of two")
     yield made(12, block=4, label="a vector")
-    yield made(8, 10, block=16, label="not contiguous", change=lambda w: w.view(10, 8).T.contiguous().T.reshape(10, 8).T)
+    yield made(
+        8, 10, block=16, label="not contiguous", change=lambda w: w.view(10, 8).T.contiguous().T.reshape(10, 8).T
+    )
     yield made(40, 96, block=64, label="sixty blocks")
 
 
@@ -150,9 +152,9 @@ def _affine(part):
 
 
 exercise.mistake("one scale serves all blocks", hint="Each block has its own largest weight.")(_row_scales)
-exercise.mistake("the scale is the largest weight, not the largest |weight|", hint="A block's outlier may be negative.")(
-    _quantize(scale=lambda part: part.max().clamp(min=0))
-)
+exercise.mistake(
+    "the scale is the largest weight, not the largest |weight|", hint="A block's outlier may be negative."
+)(_quantize(scale=lambda part: part.max().clamp(min=0)))
 exercise.mistake("the scale is half of the range", hint="That is an affine grid's. The largest |w| of the block.")(
     _quantize(scale=_affine)
 )
@@ -180,9 +182,9 @@ exercise.mistake("the first half of the weights is packed with the second half",
 exercise.mistake("codes aren't packed: a byte each", hint="Two codes in a byte: that is the point of four bits.")(
     _quantize(pack=lambda codes: codes.to(torch.uint8))
 )
-exercise.mistake("a block of zeros gets the code of -1", hint="0 / 0 is NaN, and its nearest level is nonsense. Code 7.")(
-    _quantize(divide=lambda part, s: part / s if s > 0 else part - 1)
-)
+exercise.mistake(
+    "a block of zeros gets the code of -1", hint="0 / 0 is NaN, and its nearest level is nonsense. Code 7."
+)(_quantize(divide=lambda part, s: part / s if s > 0 else part - 1))
 exercise.mistake("a block of zeros gets the scale 1", hint="Its scale is 0.")(
     _quantize(finish=lambda packed, scales: (packed, torch.where(scales > 0, scales, torch.ones_like(scales))))
 )

@@ -129,9 +129,7 @@ def _packing(
 
     def pack_sequences(sequences, length, pad=0):
         cuts = [
-            (cut(ids, length), cut(labels, length), i)
-            for i, (ids, labels) in enumerate(sequences)
-            if keep(ids, length)
+            (cut(ids, length), cut(labels, length), i) for i, (ids, labels) in enumerate(sequences) if keep(ids, length)
         ]
         packed = []
         for row in assign([len(ids) for ids, _, _ in cuts], length):
@@ -207,24 +205,22 @@ exercise.mistake(
 exercise.mistake(
     "only the first token of a row is scored", hint="The first label of every sequence is -100, of the row's first too."
 )(_packing(label=lambda labels, at: torch.cat([torch.full_like(labels[:1], IGNORED), labels[1:]]) if at else labels))
-exercise.mistake(
-    "positions run on through the row", hint="For RoPE each sequence begins at position 0 again."
-)(_packing(position=lambda n, before: torch.arange(before, before + n)))
+exercise.mistake("positions run on through the row", hint="For RoPE each sequence begins at position 0 again.")(
+    _packing(position=lambda n, before: torch.arange(before, before + n))
+)
 exercise.mistake("positions begin at 1", hint="The first token has position 0.")(
     _packing(position=lambda n, before: torch.arange(1, n + 1))
 )
-exercise.mistake(
-    "owners are numbered within their row", hint="The number of the sequence in the list that was given."
-)(_packing(owner=lambda number, at: at))
+exercise.mistake("owners are numbered within their row", hint="The number of the sequence in the list that was given.")(
+    _packing(owner=lambda number, at: at)
+)
 exercise.mistake("owners begin at 1", hint="The first sequence of the list has number 0.")(
     _packing(owner=lambda number, at: number + 1)
 )
 exercise.mistake("padding belongs to sequence 0", hint="Padding is nobody's: -1. Sequence 0 would attend to it.")(
     _packing(fill=lambda pad: (pad, IGNORED, 0, 0))
 )
-exercise.mistake("padding is scored", hint="Labels at padding are -100.")(
-    _packing(fill=lambda pad: (pad, pad, 0, -1))
-)
+exercise.mistake("padding is scored", hint="Labels at padding are -100.")(_packing(fill=lambda pad: (pad, pad, 0, -1)))
 exercise.mistake("padding is always 0", hint="`pad` says which id it is.")(
     _packing(fill=lambda pad: (0, IGNORED, 0, -1))
 )

@@ -105,9 +105,9 @@ exercise.mistake("the low half of a byte comes first", hint="bitsandbytes: the f
 exercise.mistake("all high halves come first, then all low ones", hint="A byte holds two neighbours.")(
     _forward(codes=lambda packed: torch.cat([packed >> 4, packed & 15]).long())
 )
-exercise.mistake(
-    "the codes are taken for evenly spaced numbers", hint="A code is a place in the list of levels."
-)(_forward(levels=tuple(i / 7.5 - 1 for i in range(16))))
+exercise.mistake("the codes are taken for evenly spaced numbers", hint="A code is a place in the list of levels.")(
+    _forward(levels=tuple(i / 7.5 - 1 for i in range(16)))
+)
 exercise.mistake("the codes are taken for int4 numbers", hint="A code is a place in the list of levels.")(
     _forward(levels=tuple(float(i - 8) for i in range(16)))
 )
@@ -150,9 +150,7 @@ exercise.mistake(
     "x gets only a part of its gradient",
     hint="x reaches the result by two roads, the frozen layer and the update. Layers below learn through both.",
 )(_forward(base=_cut))
-exercise.mistake("A isn't trained", hint="Both A and B are.")(
-    _forward(update=lambda x, A, B: (x @ A.detach().T) @ B.T)
-)
+exercise.mistake("A isn't trained", hint="Both A and B are.")(_forward(update=lambda x, A, B: (x @ A.detach().T) @ B.T))
 
 
 @exercise.alternative
