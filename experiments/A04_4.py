@@ -57,7 +57,7 @@ def measure(seed, r=0, rates=None, kind="base"):
 
 @experiment.conclude
 def conclude(found) -> dict:
-    """The verdict is about the share of weights: that which full fine-tuning changes, or else that which LoRA trains."""
+    """The verdict is about the share of weights that full fine-tuning changes, or else that LoRA trains."""
     changed = found.interval("full", "changed")
     word = "correct" if changed.within(0.01, 0.05) else "imprecise" if 0.01 <= DEFAULTS <= 0.05 else "wrong"
     gap = found.interval(f"LoRA, r = {RANKS[-1]}", "best", minus="full")
