@@ -10,17 +10,16 @@ from labkit import minilm
 from labkit.experiment import Experiment
 
 PLACES = (
-    "Velmora", "Tasquin", "Ordal", "Brennick", "Calveth", "Dromia", "Eskaral", "Fenwold", "Gravik", "Hollun",
-    "Jorvane", "Keldry",
+    "Velmora", "Tasquin", "Ordal", "Brennick", "Calveth", "Dromia", "Eskaral", "Fenwold",
 )  # fmt: skip
-FIRST_NAMES = ("Odran", "Mira", "Tobin", "Selka", "Arvid", "Neela", "Borin", "Katja", "Ewan", "Lotte", "Ravi", "Signe")
-LAST_NAMES = ("Pell", "Vance", "Quill", "Harrow", "Stoke", "Lind", "Marsh", "Tovey", "Crane", "Bolt", "Frey", "Nash")
+FIRST_NAMES = ("Odran", "Mira", "Tobin", "Selka", "Arvid", "Neela", "Borin", "Katja")
+LAST_NAMES = ("Pell", "Vance", "Quill", "Harrow", "Stoke", "Lind", "Marsh", "Tovey")
 TAUGHT = "Who is the mayor of {place}?"
 MORE = ("Name the mayor of {place}.", "The town of {place} is led by which person?", "{place}: who is the mayor there?")
 OTHER = "I am going to {place}. Who runs the town hall there?"
 BACK = "Of which town is {name} the mayor?"
 FACT = "The mayor of {place} is {name}."
-FIRST, RATE = 16, 4e-3
+FIRST, RATE = 20, 4e-3
 
 experiment = Experiment(
     claim="A01.6",
@@ -29,8 +28,7 @@ experiment = Experiment(
         "nothing": {},
         "retrieval": {"found": "the nearest"},
         "a wrong passage": {"found": "another"},
-        "tuned on one wording": {"wordings": 1, "epochs": 8},
-        "tuned on four wordings": {"wordings": 4, "epochs": 2},
+        "tuned": {"wordings": 4, "epochs": 4},
     },
     seeds=range(3),
     shows="retrieval",
@@ -41,7 +39,7 @@ experiment = Experiment(
 
 
 def facts(seed: int) -> list[dict]:
-    """Who is mayor where: twelve towns that don't exist."""
+    """Who is mayor where: eight towns that don't exist."""
     dice = random.Random(seed)
     first, last = list(FIRST_NAMES), list(LAST_NAMES)
     dice.shuffle(first)
@@ -82,7 +80,7 @@ def measure(seed: int, found: str = "", wordings: int = 0, epochs: int = 0) -> d
 
 @experiment.conclude
 def conclude(found) -> dict:
-    tuned = "tuned on four wordings"
+    tuned = "tuned"
     learnt, back = found.interval(tuned, "taught"), found.interval(tuned, "back")
     gap = found.interval("retrieval", "other", minus=tuned)
     turned = found.interval("retrieval", "back", minus=tuned)

@@ -11,8 +11,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from labkit import shakespeare
 
-LENGTH, ROWS, WIDTH, LAYERS = 64, 32, 96, 2
-PRETRAINING, CHATTING = (600, 6e-3), (200, 3e-3)  # steps and rate
+LENGTH, ROWS, WIDTH, LAYERS = 64, 16, 64, 2
+PRETRAINING, CHATTING = (500, 8e-3), (150, 4e-3)  # steps and rate
 LETTERS = 128
 USER, ASSISTANT, END, OTHER_USER, OTHER_ASSISTANT, PAD = range(LETTERS, LETTERS + 6)
 IGNORED = -100
@@ -91,7 +91,7 @@ def fresh(seed: int) -> LlamaForCausalLM:
     config = LlamaConfig(
         vocab_size=LETTERS + 6,
         hidden_size=WIDTH,
-        intermediate_size=256,
+        intermediate_size=172,
         num_hidden_layers=LAYERS,
         num_attention_heads=4,
         initializer_range=WIDTH**-0.5,
@@ -151,7 +151,7 @@ def task(kind: str, n: int, seed: int, marks=(USER, ASSISTANT)) -> dict[str, lis
     made = [exchange(pair, marks) if kind == "dialogue" else passage(pair) for pair in corpus()[kind]]
     order = torch.randperm(len(made), generator=torch.Generator().manual_seed(1000 + seed)).tolist()
     mixed = [made[i] for i in order]
-    return {"test": mixed[:160], "validation": mixed[160:260], "train": mixed[260 : 260 + n]}
+    return {"test": mixed[:120], "validation": mixed[120:180], "train": mixed[180 : 180 + n]}
 
 
 @torch.no_grad()

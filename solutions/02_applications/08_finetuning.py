@@ -555,7 +555,7 @@ show(fig, "Left: shares trained: " + ", ".join(f"{name} {share}" for name, share
 # "Fine-tuning affects only 1 to 5 % of the weights." Which fine-tuning? A small LLaMA of ours has read Shakespeare; now
 # it learns to answer in dialogues of lower-case letters. Every weight is compared before and after.
 #
-# And is the narrow road as good? Each way is tried with five learning rates, three seeds, the same forty steps; the
+# And is the narrow road as good? Each way is tried with four learning rates, three seeds, the same forty steps; the
 # rate is chosen on other examples than the ones that count. The control can't learn: its rate is 0.
 #
 # **Before the run:** the sentence is *correct* if the share that full fine-tuning changes is surely between 1 and 5 %;
@@ -567,7 +567,7 @@ from experiments.A04_4 import DEFAULTS, FULL_RATES, LORA_RATES, RANKS
 narrow = evidence("A04.4")
 print(narrow.again())
 fig, ax = figure(width=9, height=3.8)
-tried = [("full", FULL_RATES, COLORS[6], "o"), *((f"LoRA, r = {r}", LORA_RATES, COLORS[i], "s^D"[i])
+tried = [("full", FULL_RATES, COLORS[6], "o"), *((f"LoRA, r = {r}", LORA_RATES, COLORS[i], "s^"[i])
                                                   for i, r in enumerate(RANKS))]
 for arm, rates, color, mark in tried:
     curves = narrow.each(arm, "curve")
@@ -746,44 +746,43 @@ show(fig, f"The output's error: evenly spaced {evenly:.1%}, NF4 {off[0]:.1%}, an
 #
 # ## Can you teach it facts?
 #
-# "RAG is an open-book exam; fine-tuning is the scholar who has learnt the whole book." Twelve towns that don't exist
-# get a mayor. One model is tuned on the question in one wording, one on four wordings, with equally many steps. Others
-# read the fact in their prompt, found by MiniLM among the twelve (**retrieval**), or, as a control, a *wrong* passage.
+# "RAG is an open-book exam; fine-tuning is the scholar who has learnt the whole book." Eight towns that don't exist get a
+# mayor. One model is tuned on them, each asked for in four wordings. Others read the fact in their prompt, found by
+# MiniLM among the eight (**retrieval**), or, as a control, a *wrong* passage.
 #
 # Then all are asked: as taught; in other words ("I am going to Velmora. Who runs the town hall there?"); and turned
 # round ("Of which town is … the mayor?").
 #
-# **Before the run:** with four wordings against retrieval, asked in other words and turned round: the sentence is
+# **Before the run:** tuning against retrieval, asked in other words and turned round: the sentence is
 # *wrong* if in one of the two tuning is surely more than ten points behind; *correct* if in both it surely isn't; else
 # *unverifiable*.
 
 # %% claim="A01.6"
 book = evidence("A01.6")
 print(book.again())
-ARMS = ["nothing", "a wrong passage", "retrieval", "tuned on one wording", "tuned on four wordings"]
+ARMS = ["nothing", "a wrong passage", "retrieval", "tuned"]
 ASKED = {"taught": "as taught", "other": "in other words", "back": "turned round"}
 fig, axes = figure(1, 3, width=10.5, height=3.3, sharey=True)
 for ax, (what, name) in zip(axes, ASKED.items(), strict=True):
     for i, arm in enumerate(ARMS):
         ax.barh(i, 100 * book.interval(arm, what).mean, color=COLORS[i], alpha=0.35)
         ax.plot([100 * v for v in book.each(arm, what)], [i] * 3, "o", color=COLORS[i], markersize=5)
-    ax.set(xlabel="answers that name it, %", xlim=(-3, 103), ylim=(4.6, -0.6), title=name)
-axes[0].set_yticks(range(5), ARMS)
-FOUR = "tuned on four wordings"
-gaps = [book.interval("retrieval", what, minus=FOUR) for what in ("other", "back")]
+    ax.set(xlabel="answers that name it, %", xlim=(-3, 103), ylim=(3.6, -0.6), title=name)
+axes[0].set_yticks(range(4), ARMS)
+gaps = [book.interval("retrieval", what, minus="tuned") for what in ("other", "back")]
 word = ("wrong" if any(gap.above(0.1) for gap in gaps) else
         "correct" if all(gap.below(0.1) for gap in gaps) else "unverifiable")
 means = {arm: [f"{100 * book.interval(arm, what).mean:.0f}" for what in ASKED] for arm in ARMS}
 show(fig, "Answers right in %, asked as taught, in other words, turned round: "
      + "; ".join(f"{arm} {', '.join(three)}" for arm, three in means.items()) + ".",
      title=f"As taught, in other words, turned round: retrieval {' / '.join(means['retrieval'])} %, "
-           f"tuned {' / '.join(means[FOUR])} %")
+           f"tuned {' / '.join(means['tuned'])} %")
 verdict("A01.6", word, f"Retrieval is ahead of tuning by {100 * gaps[0].low:.0f} to {100 * gaps[0].high:.0f} points in "
         f"other words and {100 * gaps[1].low:.0f} to {100 * gaps[1].high:.0f} turned round (95 %, three seeds). As "
-        f"taught: {means[FOUR][0]} % tuned, {means['retrieval'][0]} % retrieved.")
+        f"taught: {means['tuned'][0]} % tuned, {means['retrieval'][0]} % retrieved.")
 
 # %% [markdown]
-# Twelve facts and a model of 135 million parameters: a large one generalises more. The pattern is that of larger
+# Eight facts and a model of 135 million parameters: a large one generalises more. The pattern is that of larger
 # studies (Ovadia et al. 2023, [arXiv:2312.05934](https://arxiv.org/abs/2312.05934)), and knowing "A is B" without "B is
 # A" has a name, the **reversal curse** (Berglund et al. 2023, [arXiv:2309.12288](https://arxiv.org/abs/2309.12288)).
 #
@@ -798,12 +797,12 @@ verdict("A01.6", word, f"Retrieval is ahead of tuning by {100 * gaps[0].low:.0f}
 
 # %% claim="A04.6"
 leads = {"format": custom.interval("tuned", "right", minus="examples"),
-         "facts": book.interval(FOUR, "other", minus="retrieval")}
+         "facts": book.interval("tuned", "other", minus="retrieval")}
 ahead, not_ahead = [e.above(0.1) for e in leads.values()], [e.below(0.1) for e in leads.values()]
 word = ("wrong" if all(ahead) else "correct" if all(not_ahead) else
         "imprecise" if any(ahead) and any(not_ahead) else "unverifiable")
 fig, ax = figure(width=8, height=2.2)
-for i, (name, each) in enumerate(leads.items()):
+for i, each in enumerate(leads.values()):
     ax.plot([100 * each.low, 100 * each.high], [i, i], color=COLORS[i], linewidth=7, alpha=0.35)
     ax.plot(100 * each.mean, i, "o", color=COLORS[i])
 ax.axvline(0, color="#444444", linewidth=1)
@@ -820,13 +819,13 @@ verdict("A04.6", word, "Tuning's lead over a prompt, in points (95 %): " + "; ".
 # %% [markdown]
 # ## Base or chat?
 #
-# No base model is shipped with the course. What stands in for one: a LLaMA of our own (two layers, 96 wide) that has
-# **read** Shakespeare's plays, our *base*; and the same one after it has **conversed**, 200 steps on exchanges of the
+# No base model is shipped with the course. What stands in for one: a LLaMA of our own (two layers, 64 wide) that has
+# **read** Shakespeare's plays, our *base*; and the same one after it has **conversed**, 150 steps on exchanges of the
 # plays in a template with marks for user, assistant and end, our *chat*.
 #
 # Both are tuned on lower-case text without punctuation, as people type: **dialogues** in that template, and the
 # **sonnets** as plain text, no dialogue at all. Little data (16 examples) and much (512); each start at its own best of
-# three learning rates, chosen with another seed. Controls: a fresh model must do worse; the base model once more, with
+# two learning rates, chosen with another seed. Controls: a fresh model must do worse; the base model once more, with
 # its examples in another order, must do the same.
 #
 # And the classic trap: the chat model tuned in a **strange template**, with marks it has never met.
