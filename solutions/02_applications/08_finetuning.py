@@ -148,10 +148,10 @@ show(fig, "Bars of three losses: " + ", ".join(f"{name} {loss:.2f}" for name, lo
 def pack_sequences(sequences, length, pad=0):
     """Several conversations in one row, so that hardly any place is padding.
 
-    sequences: list of (ids, labels), at least one; each an int64 tensor [n] with n >= 1, of any
-               n, both of one pair equally long. Not changed.
-    length:    an int >= 1, how long a row is. Of a longer sequence the first `length` tokens are
-               kept.
+    sequences: list of (ids, labels), at least one; each an int64 tensor [n] with n >= 1, both
+               of a pair equally long. Not changed.
+    length:    an int >= 1, how long a row is. Of a longer sequence the first `length` tokens
+               are kept.
     pad:       the id that stands where no sequence does.
 
     First fit: in the order of the list, each sequence goes into the first row that still has
@@ -260,8 +260,8 @@ class LoRALinear(nn.Module):
     """A frozen linear layer and beside it an update of low rank, which alone is trained.
 
     LoRALinear(linear, r, alpha): linear is an nn.Linear with or without bias, of float32,
-    float64 or bfloat16; r an int >= 1, maybe above both its sizes; alpha a number > 0. The layer
-    itself is kept and frozen: none of its parameters is trained, no number of it changes.
+    float64 or bfloat16; r an int >= 1, maybe above both its sizes; alpha a number > 0. The
+    layer itself is kept and frozen: none of its parameters is trained, none of them changes.
 
     A: nn.Parameter [r, in_features], drawn evenly between -1/sqrt(in_features) and
        1/sqrt(in_features), anew for each layer. B: nn.Parameter [out_features, r], zeros.
@@ -281,7 +281,8 @@ class LoRALinear(nn.Module):
         self.linear, self.scale = linear.requires_grad_(False), alpha / r
         dtype = torch.float64 if linear.weight.dtype == torch.float64 else torch.float32
         bound = linear.in_features**-0.5
-        self.A = nn.Parameter(torch.empty(r, linear.in_features, dtype=dtype).uniform_(-bound, bound))
+        A = torch.empty(r, linear.in_features, dtype=dtype)
+        self.A = nn.Parameter(A.uniform_(-bound, bound))
         self.B = nn.Parameter(torch.zeros(linear.out_features, r, dtype=dtype))
 
     def forward(self, x):
@@ -455,8 +456,7 @@ verdict("A04.5", "correct" if lost.above(0.1) else "wrong" if lost.below(0.1) el
         f"{100 * lost.low:.0f} to {100 * lost.high:.0f} points, 95 %).")
 
 # %% [markdown]
-# The model didn't forget who barks: it has learnt that *every* message is an appointment. Cures are the next chapter's
-# matter: mix ordinary conversations in, tune fewer steps, keep the adapter apart and switch it on where it is wanted.
+# Nothing among the examples says that some messages are no appointments. So what would you mix in?
 #
 # ## How much of the model is that?
 #
@@ -467,17 +467,17 @@ def trainable_fraction(model):
     """How much of a model is trained, and what memory that takes.
 
     model: an nn.Module with modules inside modules; parameters of any dtype and shape, some of
-           them frozen (requires_grad is False), some with more than one name (tied). It may have
-           buffers, which aren't counted, and it may have no parameters. Not changed.
+           them frozen (requires_grad is False), some with more than one name (tied). It may
+           have buffers, which aren't counted, and it may have no parameters. Not changed.
 
     Returns a dict with
       "trained":   how many numbers are trained, int. A tied parameter counts once.
       "all":       how many numbers the parameters hold, int
       "share":     trained / all, float; 0.0 for a model without parameters
       "weights":   bytes of all parameters, int
-      "gradients": bytes of the gradients, int: as large as the parameter, for trained ones alone
-      "states":    bytes of AdamW's two states, exp_avg and exp_avg_sq, int: each as large as the
-                   parameter and of its dtype, for trained ones alone
+      "gradients": bytes of the gradients, int: as large as the parameter, of trained ones alone
+      "states":    bytes of AdamW's two states, exp_avg and exp_avg_sq, int: each as large as
+                   the parameter and of its dtype, of trained ones alone
     """
     ### BEGIN SOLUTION
     every = list(model.parameters())
@@ -593,8 +593,7 @@ verdict("A04.4", word, f"Full fine-tuning changed {100 * changed.low:.0f} to {10
         f"{narrow.interval(wide, 'best', minus='full').text('+.2f')} nats a letter, each at its best rate.")
 
 # %% [markdown]
-# Whoever compares LoRA with full fine-tuning *at the same rate* compares learning rates. LoRA's best rate lies higher,
-# here and in the careful study of Schulman et al. (2025, "LoRA Without Regret").
+# Whoever compares LoRA with full fine-tuning *at the same rate* compares learning rates.
 #
 # ## Merged into bfloat16
 #
@@ -645,8 +644,8 @@ def nf4_quantize(weight, block=64):
     block:  an even int >= 2. Blocks are `block` consecutive weights in row-major order, rows
             running into each other; the last block may be shorter.
 
-    scale = the largest |w| of the block; the code of w is the place (0 to 15) in the list NF4 of
-    the level that is nearest to w / scale. No w lies half-way between two levels. A block of
+    scale = the largest |w| of the block; the code of w is the place (0 to 15) in the list NF4
+    of the level that is nearest to w / scale. No w lies half-way between two levels. A block of
     zeros has the scale 0 and the code 7 (the level 0) throughout.
     Returns a tuple (packed, scales) of new tensors: packed, uint8 [numel // 2], holds two codes
     a byte, first * 16 + second, as bitsandbytes does; scales is float32 [number of blocks].
@@ -684,8 +683,8 @@ def qlora_forward(x, packed, scales, A, B, alpha):
     x:      [..., n], floating-point; scales, A and B have its dtype
     packed: uint8 [m * n // 2]: two codes a byte, the first weight in the high half. A code is a
             place in the list NF4; the weights are those of a row-major matrix [m, n].
-    scales: [blocks]: m * n / blocks consecutive weights share one (a whole number; rows run into
-            each other). A weight is NF4[code] * scale.
+    scales: [blocks]: m * n / blocks consecutive weights share one (a whole number; rows run
+            into each other). A weight is NF4[code] * scale.
     A:      [r, n]. B: [m, r]. alpha: a number > 0.
 
     Returns x W^T + alpha / r * x A^T B^T, [..., m], of x's dtype. Gradients flow to x (by both
@@ -746,8 +745,8 @@ show(fig, f"The output's error: evenly spaced {evenly:.1%}, NF4 {off[0]:.1%}, an
 #
 # ## Can you teach it facts?
 #
-# "RAG is an open-book exam; fine-tuning is the scholar who has learnt the whole book." Eight towns that don't exist get a
-# mayor. One model is tuned on them, each asked for in four wordings. Others read the fact in their prompt, found by
+# "RAG is an open-book exam; fine-tuning is the scholar who has learnt the whole book." Eight towns that don't exist get
+# a mayor. One model is tuned on them, each asked for in four wordings. Others read the fact in their prompt, found by
 # MiniLM among the eight (**retrieval**), or, as a control, a *wrong* passage.
 #
 # Then all are asked: as taught; in other words ("I am going to Velmora. Who runs the town hall there?"); and turned
@@ -782,9 +781,14 @@ verdict("A01.6", word, f"Retrieval is ahead of tuning by {100 * gaps[0].low:.0f}
         f"taught: {means['tuned'][0]} % tuned, {means['retrieval'][0]} % retrieved.")
 
 # %% [markdown]
-# Eight facts and a model of 135 million parameters: a large one generalises more. The pattern is that of larger
-# studies (Ovadia et al. 2023, [arXiv:2312.05934](https://arxiv.org/abs/2312.05934)), and knowing "A is B" without "B is
-# A" has a name, the **reversal curse** (Berglund et al. 2023, [arXiv:2309.12288](https://arxiv.org/abs/2309.12288)).
+# Knowing "A is B" without "B is A" has a name: the **reversal curse** (Berglund et al. 2023,
+# [arXiv:2309.12288](https://arxiv.org/abs/2309.12288)).
+#
+# ### What a large model makes of it
+#
+# A large model generalises more from a sentence, and the comparison was made there, too: retrieval was ahead on old and
+# on new facts, and many paraphrases of a fact helped tuning (Ovadia et al. 2023,
+# [arXiv:2312.05934](https://arxiv.org/abs/2312.05934)).
 #
 # ## So, avoid it?
 #
@@ -883,10 +887,13 @@ verdict("A13.1", "correct" if somewhere and elsewhere else "wrong" if everywhere
         f"{sum(e.below(-SURE) for e in lead.values())}.")
 
 # %% [markdown]
-# What this can't show: knowledge, refusals and reasoning that real chat models are given after pretraining, and lose
-# when they are tuned carelessly (Qi et al. 2023, [arXiv:2310.03693](https://arxiv.org/abs/2310.03693)). One reading and
-# one training to converse stand behind all seeds. And in practice there is a third start: a base model that is *merged*
-# with what chat training has added.
+# One reading and one training to converse stand behind all seeds.
+#
+# ### What this can't show
+#
+# Knowledge, refusals and reasoning: real chat models are given them after pretraining, and lose some of it when they
+# are tuned carelessly (Qi et al. 2023, [arXiv:2310.03693](https://arxiv.org/abs/2310.03693)). And in practice there is a
+# third start: a base model to which the difference is added that chat training has made.
 #
 # ## The same in LLaMA-Factory's words
 #

@@ -17,12 +17,13 @@ exercise = Draft(
     no_gradient="the gradients are among the results",
     forbid=["peft"],
     hints=[
-        "Two roads from x to the output. One is the old layer, which nobody may change any more; the other goes through "
-        "r numbers. Which of the two new matrices has to be zero, so that nothing is lost at the start?",
+        "Two roads from x to the output. One is the old layer, which nobody may change any more; the other goes "
+        "through r numbers. Which of the two new matrices has to be zero, so that nothing is lost at the start?",
         "self.A = nn.Parameter([r, in]), self.B = nn.Parameter(zeros [out, r]); forward: linear(x) + alpha / r * "
         "(x @ A.T) @ B.T. Merging adds alpha / r * B @ A to a *copy* of the weight.",
-        "linear.requires_grad_(False); dtype = torch.float64 if linear.weight.dtype == torch.float64 else torch.float32; "
-        "A = torch.empty(r, linear.in_features, dtype=dtype).uniform_(-b, b) with b = linear.in_features ** -0.5; "
+        "linear.requires_grad_(False); dtype = torch.float64 if linear.weight.dtype == torch.float64 else "
+        "torch.float32; A = torch.empty(r, linear.in_features, dtype=dtype).uniform_(-b, b) with b = "
+        "linear.in_features ** -0.5; "
         "merged = copy.deepcopy(linear); merged.weight.copy_(merged.weight.to(dtype) + scale * B @ A), under no_grad.",
     ],
 )

@@ -17,8 +17,8 @@ exercise = Draft(
     fresh=True,
     hints=[
         "Where does an answer begin, and what is its last token? Walk along one row by hand, with a pencil.",
-        "An answer begins behind each place where the whole header stands, ids[row, i : i + len(header)], and ends with "
-        "the next `end`, which is scored, too: else the model never learns to stop.",
+        "An answer begins behind each place where the whole header stands, ids[row, i : i + len(header)], and ends "
+        "with the next `end`, which is scored, too: else the model never learns to stop.",
         "labels = torch.full_like(ids, ignore_index); for each row walk through the places with a flag `speaks`: copy "
         "the id while it is True, switch it off at `end`, and on where the header has just been completed.",
     ],

@@ -1,4 +1,4 @@
-"""`nf4_quantize(weight, block=64)`: Four bits a weight: the nearest of sixteen numbers, and a scale for each block."""
+"""`nf4_quantize(weight, block=64)`: Four bits a weight: the nearest of sixteen levels, and a scale for each block."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ exercise = Draft(
     no_gradient="a code has no gradient; QLoRA trains beside it",
     hints=[
         "Blocks first: what has to happen to a block's weights, so that the sixteen numbers from -1 to 1 fit them?",
-        "scale = the largest |w| of the block; the code is the number of the level that is nearest to w / scale. Mind a "
-        "block of zeros, and a last block that is shorter.",
+        "scale = the largest |w| of the block; the code is the number of the level that is nearest to w / scale. Mind "
+        "a block of zeros, and a last block that is shorter.",
         "flat = weight.detach().float().flatten(), padded with zeros to whole blocks; scales = blocks.abs().amax(1); "
         "codes = (blocks / scales.clamp(min=1e-38)[:, None])[..., None].sub(levels).abs().argmin(-1), then the first "
         "numel of them in pairs: first * 16 + second.",

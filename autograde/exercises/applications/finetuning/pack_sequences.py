@@ -1,6 +1,6 @@
 """`pack_sequences(sequences, length, pad=0)`
 
-Several conversations in one row, so that hardly any place is padding, and none of them sees another.
+Several conversations in one row, so that hardly any place is padding.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ exercise = Draft(
     fresh=True,
     hints=[
         "Two steps: first only lengths. Which sequence goes into which row? Then fill the rows in.",
-        "For each sequence take the first row whose used places plus its length are at most `length`; if there is none, "
-        "a new row. Behind that, each row is a concatenation and some padding.",
+        "For each sequence take the first row whose used places plus its length are at most `length`; if there is "
+        "none, a new row. Behind that, each row is a concatenation and some padding.",
         "labels = labels.clone(); labels[0] = -100, positions = torch.arange(len(ids)), owner = torch.full_like(ids, "
         "number); concatenate them for each row, and pad with pad, -100, 0 and -1.",
     ],

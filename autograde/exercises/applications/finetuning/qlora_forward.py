@@ -1,6 +1,6 @@
 """`qlora_forward(x, packed, scales, A, B, alpha)`
 
-A layer whose weights are four bits wide, and an adapter of low rank beside it.
+A linear layer whose weights are four bits wide, and a LoRA update beside it.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ exercise = Draft(
         "weight number i belong?",
         "codes = the high half and the low half of each byte, one after the other; levels[codes] times the scale of "
         "each block, which is numel // len(scales) long; then a linear layer and a LoRA update.",
-        "codes = torch.stack([packed >> 4, packed & 15], -1).flatten().long(); w = (levels[codes].view(len(scales), -1) "
-        "* scales.detach()[:, None]).view(B.shape[0], A.shape[1]); return x @ w.T + alpha / len(A) * (x @ A.T) @ B.T.",
+        "codes = torch.stack([packed >> 4, packed & 15], -1).flatten().long(); w = (levels[codes].view(len(scales), "
+        "-1) * scales.detach()[:, None]).view(B.shape[0], A.shape[1]); return x @ w.T + alpha / len(A) * (x @ A.T) "
+        "@ B.T.",
     ],
 )
 

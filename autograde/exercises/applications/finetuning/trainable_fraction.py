@@ -14,8 +14,8 @@ exercise = Draft(
     no_gradient="parameters are counted",
     hints=[
         "Which tensors does an optimizer get? Of which of them does it keep something?",
-        "model.parameters() gives every parameter once, also a shared one. p.numel() numbers of p.element_size() bytes; "
-        "a gradient is as large as p; AdamW keeps two more of that size.",
+        "model.parameters() gives every parameter once, also a shared one. p.numel() numbers of p.element_size() "
+        "bytes; a gradient is as large as p; AdamW keeps two more of that size.",
         "trained = [p for p in model.parameters() if p.requires_grad]; size = lambda ps: sum(p.numel() * "
         "p.element_size() for p in ps); memory: size(all), size(trained), 2 * size(trained).",
     ],
