@@ -892,8 +892,8 @@ verdict("A13.1", "correct" if somewhere and elsewhere else "wrong" if everywhere
 # ### What this can't show
 #
 # Knowledge, refusals and reasoning: real chat models are given them after pretraining, and lose some of it when they
-# are tuned carelessly (Qi et al. 2023, [arXiv:2310.03693](https://arxiv.org/abs/2310.03693)). And in practice there is a
-# third start: a base model to which the difference is added that chat training has made.
+# are tuned carelessly (Qi et al. 2023, [arXiv:2310.03693](https://arxiv.org/abs/2310.03693)). And in practice there is
+# a third start: a base model to which the difference is added that chat training has made.
 #
 # ## The same in LLaMA-Factory's words
 #
