@@ -19,16 +19,17 @@ MORE = ("Name the mayor of {place}.", "The town of {place} is led by which perso
 OTHER = "I am going to {place}. Who runs the town hall there?"
 BACK = "Of which town is {name} the mayor?"
 FACT = "The mayor of {place} is {name}."
+QUESTIONS = {"taught": (TAUGHT, "name"), "other": (OTHER, "name"), "back": (BACK, "place")}
 FIRST, RATE = 20, 4e-3
 
 experiment = Experiment(
     claim="A01.6",
     question="Does fine-tuning teach facts that can be asked for in other words, and does retrieval?",
     arms={
-        "nothing": {},
+        "nothing": {"asked": ("taught",)},
         "retrieval": {"found": "the nearest"},
-        "a wrong passage": {"found": "another"},
-        "tuned": {"wordings": 4, "epochs": 4},
+        "a wrong passage": {"found": "another", "asked": ("taught",)},
+        "tuned": {"wordings": 4, "epochs": 3},
     },
     seeds=range(3),
     shows="retrieval",
@@ -48,13 +49,13 @@ def facts(seed: int) -> list[dict]:
 
 
 @experiment.measure
-def measure(seed: int, found: str = "", wordings: int = 0, epochs: int = 0) -> dict:
+def measure(seed: int, found: str = "", wordings: int = 0, epochs: int = 0, asked=tuple(QUESTIONS)) -> dict:
     known = facts(seed)
     passages = [FACT.format(**fact) for fact in known]
     layers = []
     if wordings:
-        asked = (TAUGHT, *MORE)[:wordings]
-        pairs = [(question.format(**fact), FACT.format(**fact)) for question in asked for fact in known]
+        taught = (TAUGHT, *MORE)[:wordings]
+        pairs = [(question.format(**fact), FACT.format(**fact)) for question in taught for fact in known]
         layers = tune(pairs, FIRST, RATE, epochs, seed)
 
     def ask(question: str, wanted: str) -> tuple[float, float]:
@@ -72,10 +73,12 @@ def measure(seed: int, found: str = "", wordings: int = 0, epochs: int = 0) -> d
         return right, share([a == b for a, b in enumerate(at)])
 
     try:
-        parts = {"taught": ask(TAUGHT, "name"), "other": ask(OTHER, "name"), "back": ask(BACK, "place")}
+        parts = {what: ask(*QUESTIONS[what]) for what in asked}
     finally:
         plain_again(layers)
-    return {name: right for name, (right, _) in parts.items()} | {"found": sum(f for _, f in parts.values()) / 3}
+    return {name: right for name, (right, _) in parts.items()} | {
+        "found": sum(f for _, f in parts.values()) / len(parts)
+    }
 
 
 @experiment.conclude
@@ -93,7 +96,7 @@ def conclude(found) -> dict:
     numbers = {"other_gap": f"{100 * gap.low:+.0f} to {100 * gap.high:+.0f}".replace("-", "−")}
     numbers["back_gap"] = f"{100 * turned.low:+.0f} to {100 * turned.high:+.0f}".replace("-", "−")
     for arm in found.arms:
-        for what in ("taught", "other", "back"):
+        for what in experiment.arms[arm].get("asked", QUESTIONS):
             numbers[f"{arm.replace(' ', '_')}_{what}"] = f"{100 * found.interval(arm, what).mean:.0f}"
     return {
         "verdict": word,

@@ -8,7 +8,7 @@ from experiments.adapter import adapt
 from experiments.tuning import start, task, tuned
 from labkit.experiment import Experiment
 
-STEPS, N, ALPHA = 40, 512, 16
+STEPS, N, ALPHA = 24, 512, 16
 FULL_RATES, LORA_RATES = (1e-3, 3e-3, 1e-2, 3e-2), (3e-3, 1e-2, 3e-2, 1e-1)
 RANKS = (1, 16)
 # r = 8 on q and v of a LLaMA with 7 billion weights, as peft does it unless told otherwise: its share of the model.

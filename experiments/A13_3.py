@@ -7,7 +7,7 @@ import functools
 from experiments.tuning import ASSISTANT, OTHER_ASSISTANT, OTHER_USER, USER, judged, start, task, tuned
 from labkit.experiment import Experiment
 
-STEPS, RATES = 40, (3e-3, 1e-2)
+STEPS, RATES = 24, (3e-3, 1e-2)
 LITTLE, MUCH = 16, 512
 OWN, STRANGE = (USER, ASSISTANT), (OTHER_USER, OTHER_ASSISTANT)
 

@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from labkit import shakespeare
 
 LENGTH, ROWS, WIDTH, LAYERS = 64, 16, 64, 2
-PRETRAINING, CHATTING = (500, 8e-3), (150, 4e-3)  # steps and rate
+PRETRAINING, CHATTING = (320, 8e-3), (120, 4e-3)  # steps and rate
 LETTERS = 128
 USER, ASSISTANT, END, OTHER_USER, OTHER_ASSISTANT, PAD = range(LETTERS, LETTERS + 6)
 IGNORED = -100

@@ -52,7 +52,8 @@ with torch.no_grad():
     nll = F.cross_entropy(model(ids).logits[0, :-1], ids[0, 1:], reduction="none")
 HEADER = tokenizer("<|im_start|>assistant\n").input_ids  # opens the assistant's turn
 END = tokenizer.convert_tokens_to_ids("<|im_end|>")  # closes every turn
-answer_at = next(i + 3 for i in range(ids.shape[1]) if ids[0, i : i + 3].tolist() == HEADER)
+row, size = ids[0].tolist(), len(HEADER)
+answer_at = next(i + size for i in range(len(row)) if row[i : i + size] == HEADER)
 speaks = ["assistant" if answer_at <= i < ids.shape[1] - 1 else "others" for i in range(1, ids.shape[1])]
 tones = {"assistant": COLORS[1], "others": "#bbbbbb"}
 fig, ax = figure(width=11, height=3.6)
@@ -555,7 +556,7 @@ show(fig, "Left: shares trained: " + ", ".join(f"{name} {share}" for name, share
 # "Fine-tuning affects only 1 to 5 % of the weights." Which fine-tuning? A small LLaMA of ours has read Shakespeare; now
 # it learns to answer in dialogues of lower-case letters. Every weight is compared before and after.
 #
-# And is the narrow road as good? Each way is tried with four learning rates, three seeds, the same forty steps; the
+# And is the narrow road as good? Each way is tried with four learning rates, three seeds, the same 24 steps; the
 # rate is chosen on other examples than the ones that count. The control can't learn: its rate is 0.
 #
 # **Before the run:** the sentence is *correct* if the share that full fine-tuning changes is surely between 1 and 5 %;
@@ -747,9 +748,10 @@ show(fig, f"The output's error: evenly spaced {evenly:.1%}, NF4 {off[0]:.1%}, an
 #
 # "RAG is an open-book exam; fine-tuning is the scholar who has learnt the whole book." Eight towns that don't exist get
 # a mayor. One model is tuned on them, each asked for in four wordings. Others read the fact in their prompt, found by
-# MiniLM among the eight (**retrieval**), or, as a control, a *wrong* passage.
+# MiniLM among the eight (**retrieval**), or, as a control, a *wrong* passage. The old model, with nothing, is the other
+# control.
 #
-# Then all are asked: as taught; in other words ("I am going to Velmora. Who runs the town hall there?"); and turned
+# Then they are asked: as taught; in other words ("I am going to Velmora. Who runs the town hall there?"); and turned
 # round ("Of which town is … the mayor?").
 #
 # **Before the run:** tuning against retrieval, asked in other words and turned round: the sentence is
@@ -759,11 +761,11 @@ show(fig, f"The output's error: evenly spaced {evenly:.1%}, NF4 {off[0]:.1%}, an
 # %% claim="A01.6"
 book = evidence("A01.6")
 print(book.again())
-ARMS = ["nothing", "a wrong passage", "retrieval", "tuned"]
+ARMS = ["retrieval", "tuned", "a wrong passage", "nothing"]
 ASKED = {"taught": "as taught", "other": "in other words", "back": "turned round"}
 fig, axes = figure(1, 3, width=10.5, height=3.3, sharey=True)
 for ax, (what, name) in zip(axes, ASKED.items(), strict=True):
-    for i, arm in enumerate(ARMS):
+    for i, arm in enumerate(ARMS if what == "taught" else ARMS[:2]):
         ax.barh(i, 100 * book.interval(arm, what).mean, color=COLORS[i], alpha=0.35)
         ax.plot([100 * v for v in book.each(arm, what)], [i] * 3, "o", color=COLORS[i], markersize=5)
     ax.set(xlabel="answers that name it, %", xlim=(-3, 103), ylim=(3.6, -0.6), title=name)
@@ -771,9 +773,11 @@ axes[0].set_yticks(range(4), ARMS)
 gaps = [book.interval("retrieval", what, minus="tuned") for what in ("other", "back")]
 word = ("wrong" if any(gap.above(0.1) for gap in gaps) else
         "correct" if all(gap.below(0.1) for gap in gaps) else "unverifiable")
-means = {arm: [f"{100 * book.interval(arm, what).mean:.0f}" for what in ASKED] for arm in ARMS}
+means = {arm: [f"{100 * book.interval(arm, what).mean:.0f}" for what in ASKED] for arm in ARMS[:2]}
+alone = {arm: f"{100 * book.interval(arm, 'taught').mean:.0f}" for arm in ARMS[2:]}
 show(fig, "Answers right in %, asked as taught, in other words, turned round: "
-     + "; ".join(f"{arm} {', '.join(three)}" for arm, three in means.items()) + ".",
+     + "; ".join(f"{arm} {', '.join(three)}" for arm, three in means.items()) + ". As taught only: "
+     + ", ".join(f"{arm} {share}" for arm, share in alone.items()) + ".",
      title=f"As taught, in other words, turned round: retrieval {' / '.join(means['retrieval'])} %, "
            f"tuned {' / '.join(means['tuned'])} %")
 verdict("A01.6", word, f"Retrieval is ahead of tuning by {100 * gaps[0].low:.0f} to {100 * gaps[0].high:.0f} points in "
@@ -824,7 +828,7 @@ verdict("A04.6", word, "Tuning's lead over a prompt, in points (95 %): " + "; ".
 # ## Base or chat?
 #
 # No base model is shipped with the course. What stands in for one: a LLaMA of our own (two layers, 64 wide) that has
-# **read** Shakespeare's plays, our *base*; and the same one after it has **conversed**, 150 steps on exchanges of the
+# **read** Shakespeare's plays, our *base*; and the same one after it has **conversed**, 120 steps on exchanges of the
 # plays in a template with marks for user, assistant and end, our *chat*.
 #
 # Both are tuned on lower-case text without punctuation, as people type: **dialogues** in that template, and the
