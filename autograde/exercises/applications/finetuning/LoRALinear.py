@@ -416,9 +416,6 @@ class MergedSharing(LoRA):
 
 @exercise.mistake("the merged layer is float32, whatever the old one was", hint="The dtype of linear.weight.")
 class MergedFloat(LoRA):
-    def forward(self, x):
-        return super().forward(x)
-
     @torch.no_grad()
     def merged(self):
         full = super().merged()
@@ -450,6 +447,45 @@ class SmallInFloat(LoRA):
 class Promoted(LoRA):
     def forward(self, x):
         return self.base(x) + self.update(x)
+
+
+@exercise.mistake("the update is left out", hint="linear(x) + alpha / r * x A^T B^T.")
+class NoUpdate(LoRA):
+    def update(self, x):
+        return 0 * super().update(x)
+
+
+@exercise.mistake("merging gives the old layer", hint="W + alpha / r * B @ A, in a new layer.")
+class MergedOld(LoRA):
+    def merged(self):
+        return copy.deepcopy(self.linear)
+
+
+@exercise.mistake("merging empties B", hint="The layer stays as it is; the merged one is another.")
+class MergedOnce(LoRA):
+    @torch.no_grad()
+    def merged(self):
+        new = super().merged()
+        self.B.zero_()
+        return new
+
+
+@exercise.mistake("the scale is trained, too", hint="alpha / r is a number. Only A and B are parameters.")
+class TrainedScale(LoRA):
+    def __init__(self, linear, r, alpha):
+        super().__init__(linear, r, alpha)
+        self.factor = nn.Parameter(torch.tensor(alpha / r, dtype=self.A.dtype))
+
+    def scale(self):
+        return self.factor
+
+
+@exercise.mistake(
+    "A is drawn as kaiming_uniform_ does by default", hint="Its bound is sqrt(6 / in): a=sqrt(5) is asked."
+)
+class DefaultKaiming(LoRA):
+    def first_A(self, A):
+        return nn.init.kaiming_uniform_(A)
 
 
 @exercise.alternative

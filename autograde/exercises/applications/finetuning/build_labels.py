@@ -247,6 +247,11 @@ exercise.mistake(
 )
 
 
+exercise.mistake(
+    "everything but the end marks is scored", hint="Only what the assistant says, and there the end mark as well."
+)(lambda ids, header, end, ignore_index=-100: ids.masked_fill(ids == end, ignore_index))
+
+
 @exercise.alternative
 def by_flag(ids, header, end, ignore_index=-100):
     """One walk along each row, with a flag."""

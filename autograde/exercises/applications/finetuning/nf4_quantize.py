@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 
 from autograde.exercise import Draft, case
 from autograde.exercises.applications.finetuning.shared import NF4, packed_pairs, unpacked
@@ -11,6 +12,7 @@ from autograde.exercises.shared import randn
 exercise = Draft(
     "nf4_quantize",
     points=3,
+    atol=1e-9,
     dtypes=(torch.float64,),
     no_gradient="a code has no gradient; QLoRA trains beside it",
     hints=[
@@ -200,6 +202,23 @@ exercise.mistake("scales are bfloat16", hint="float32. (Double quantization come
 )
 
 
+exercise.mistake("the sign is lost", hint="Eight levels are for the negative half: w / scale, not |w| / scale.")(
+    lambda weight, block=64: right(weight.abs(), block)
+)
+exercise.mistake("a block has twice as many weights", hint="`block` weights share a scale, not `block` bytes.")(
+    lambda weight, block=64: right(weight, 2 * block)
+)
+exercise.mistake("packed isn't uint8", hint="A byte for two codes: .to(torch.uint8).")(
+    _quantize(finish=lambda packed, scales: (packed.int(), scales))
+)
+exercise.mistake("the zeros that fill up the last block are packed, too", hint="numel // 2 bytes: cut them off.")(
+    lambda weight, block=64: right(F.pad(weight.reshape(-1), (0, -weight.numel() % block)), block)
+)
+exercise.mistake("the codes count from the largest level down", hint="Code 0 is the level -1, code 15 is 1.")(
+    _quantize(finish=lambda packed, scales: (255 - packed, scales))
+)
+
+
 @exercise.mistake("a last block that is shorter is left out", hint="It has a scale of its own, like any other.")
 def whole_blocks(weight, block=64):
     flat = weight.detach().reshape(-1)
@@ -216,7 +235,7 @@ exercise.alternative(right)
 def by_padding(weight, block=64):
     flat = weight.detach().float().flatten()
     n = len(flat)
-    rows = torch.nn.functional.pad(flat, (0, -n % block)).view(-1, block)
+    rows = F.pad(flat, (0, -n % block)).view(-1, block)
     scales = rows.abs().amax(1)
     middles = torch.tensor(NF4).unfold(0, 2, 1).mean(-1)
     codes = torch.bucketize((rows / torch.where(scales > 0, scales, 1.0)[:, None]).flatten()[:n], middles)

@@ -232,6 +232,21 @@ exercise.mistake("what is too long loses its beginning", hint="Cut at the end: t
 )
 
 
+exercise.mistake("positions count the places of the row", hint="0 again in each sequence, and at padding.")(
+    lambda sequences, length, pad=0: (
+        *(out := right(sequences, length, pad))[:2],
+        torch.arange(length).repeat(len(out[0]), 1),
+        out[3],
+    )
+)
+exercise.mistake("labels at padding are 0", hint="0 is a token: -100 is what the loss skips.")(
+    _packing(fill=lambda pad: (pad, 0, 0, -1))
+)
+exercise.mistake("the labels are made from the ids anew", hint="Take the labels that are given: the question is -100.")(
+    lambda sequences, length, pad=0: right([(ids, ids) for ids, _ in sequences], length, pad)
+)
+
+
 @exercise.mistake("what is too long is left out", hint="Its first `length` tokens are kept.")
 def dropped(sequences, length, pad=0):
     fits = [(ids, labels) for ids, labels in sequences if len(ids) <= length]

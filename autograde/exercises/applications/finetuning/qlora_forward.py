@@ -154,6 +154,22 @@ exercise.mistake(
 exercise.mistake("A isn't trained", hint="Both A and B are.")(_forward(update=lambda x, A, B: (x @ A.detach().T) @ B.T))
 
 
+exercise.mistake("B isn't trained", hint="Both A and B are.")(_forward(update=lambda x, A, B: (x @ A.T) @ B.detach().T))
+exercise.mistake("the result is float32, whatever x is", hint="The dtype of x.")(
+    lambda x, *others: right(x, *others).float()
+)
+exercise.mistake("the scales are taken from the last block to the first", hint="Block i has scales[i].")(
+    lambda x, packed, scales, *others: right(x, packed, scales.flip(0), *others)
+)
+exercise.mistake("one scale serves all blocks: the largest", hint="Each block has its own.")(
+    _forward(grouped=lambda w, scales: w * scales.max())
+)
+exercise.mistake("alpha is always 1", hint="alpha / r times the update.")(_forward(factor=lambda alpha, r: 1 / r))
+exercise.mistake("the levels are read from the last to the first", hint="Code 0 is the level -1.")(
+    _forward(levels=NF4[::-1])
+)
+
+
 @exercise.alternative
 def by_blocks(x, packed, scales, A, B, alpha):
     """A loop over bytes and blocks; both weights are added first."""

@@ -219,6 +219,25 @@ exercise.mistake(
 )
 
 
+def _but(**changed):
+    """Right but for some entries, each made from all of them."""
+    return lambda model: (out := right(model)) | {name: make(out) for name, make in changed.items()}
+
+
+exercise.mistake("'all' counts only the frozen ones", hint="All: frozen and trained.")(
+    _but(all=lambda out: out["all"] - out["trained"])
+)
+exercise.mistake("states are counted in float32", hint="AdamW keeps them in the parameter's own dtype.")(
+    _but(states=lambda out: 8 * out["trained"])
+)
+exercise.mistake("weights are counted in float32", hint="element_size() of each parameter.")(
+    _but(weights=lambda out: 4 * out["all"])
+)
+exercise.mistake("the share is rounded", hint="trained / all, as it is.")(
+    _but(share=lambda out: round(out["share"], 2))
+)
+
+
 @exercise.alternative
 def by_loop(model):
     out = dict.fromkeys(("trained", "all", "share", "weights", "gradients", "states"), 0)
