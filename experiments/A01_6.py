@@ -29,7 +29,7 @@ experiment = Experiment(
         "nothing": {"asked": ("taught",)},
         "retrieval": {"found": "the nearest"},
         "a wrong passage": {"found": "another", "asked": ("taught",)},
-        "tuned": {"wordings": 4, "epochs": 3},
+        "tuned": {"wordings": 4, "epochs": 7},
     },
     seeds=range(3),
     shows="retrieval",
@@ -84,7 +84,6 @@ def measure(seed: int, found: str = "", wordings: int = 0, epochs: int = 0, aske
 @experiment.conclude
 def conclude(found) -> dict:
     tuned = "tuned"
-    learnt, back = found.interval(tuned, "taught"), found.interval(tuned, "back")
     gap = found.interval("retrieval", "other", minus=tuned)
     turned = found.interval("retrieval", "back", minus=tuned)
     if gap.above(0.1) or turned.above(0.1):
@@ -101,7 +100,7 @@ def conclude(found) -> dict:
     return {
         "verdict": word,
         "controls": {
-            "shows": found.interval("retrieval", "taught", minus="nothing").above(0.1) and learnt.mean >= back.mean,
+            "shows": all(found.interval(arm, "taught", minus="nothing").above(0.1) for arm in ("retrieval", tuned)),
             "shows_not": not found.interval("a wrong passage", "taught").above(0.1),
         },
         "numbers": numbers,
