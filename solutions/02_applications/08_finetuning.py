@@ -893,7 +893,8 @@ somewhere, elsewhere = any(e.above(SURE) for e in lead.values()), any(e.below(SU
 everywhere = all(e.above(SURE) for e in lead.values()) or all(e.below(-SURE) for e in lead.values())
 verdict("A13.1", "correct" if somewhere and elsewhere else "wrong" if everywhere else "unverifiable",
         f"Of four settings, chat is surely ahead in {sum(e.above(SURE) for e in lead.values())} and base in "
-        f"{sum(e.below(-SURE) for e in lead.values())}.")
+        f"{sum(e.below(-SURE) for e in lead.values())}; its lead goes from {min(e.mean for e in lead.values()):+.2f} to "
+        f"{max(e.mean for e in lead.values()):+.2f} nats a letter.")
 
 # %% [markdown]
 # One reading and one training to converse stand behind all seeds.
