@@ -583,12 +583,12 @@ changed = narrow.interval("full", "changed")
 best = {arm: narrow.interval(arm, "best").mean for arm, *_ in tried}
 rate = {arm: sorted(narrow.each(arm, "rate"))[1] for arm, *_ in tried}
 wide = f"LoRA, r = {RANKS[-1]}"
-show(fig, "Loss against learning rate for full fine-tuning and LoRA of three ranks. At its own best rate: "
+show(fig, "Loss against learning rate for full fine-tuning and LoRA of two ranks. At its own best rate: "
      + ", ".join(f"{arm} {best[arm]:.2f} at {rate[arm]:g}" for arm in best) + ".",
      title=f"At its own best rate: full {best['full']:.2f} at {rate['full']:g}, {wide} {best[wide]:.2f} at "
            f"{rate[wide]:g}")
 word = "correct" if changed.within(0.01, 0.05) else "imprecise" if 0.01 <= DEFAULTS <= 0.05 else "wrong"
-verdict("A04.4", word, f"Full fine-tuning changed {100 * changed.low:.0f} to {100 * changed.high:.0f} % of the weights "
+verdict("A04.4", word, f"Full fine-tuning changed {100 * changed.mean:.0f} % of the weights "
         f"(the rest are letters that never came). LoRA changes none of them and trains a share that you choose: "
         f"{100 * DEFAULTS:.2f} % of a 7B model with peft's defaults. {wide} against full: "
         f"{narrow.interval(wide, 'best', minus='full').text('+.2f')} nats a letter, each at its best rate.")
@@ -893,8 +893,8 @@ somewhere, elsewhere = any(e.above(SURE) for e in lead.values()), any(e.below(SU
 everywhere = all(e.above(SURE) for e in lead.values()) or all(e.below(-SURE) for e in lead.values())
 verdict("A13.1", "correct" if somewhere and elsewhere else "wrong" if everywhere else "unverifiable",
         f"Of four settings, chat is surely ahead in {sum(e.above(SURE) for e in lead.values())} and base in "
-        f"{sum(e.below(-SURE) for e in lead.values())}; its lead goes from {min(e.mean for e in lead.values()):+.2f} to "
-        f"{max(e.mean for e in lead.values()):+.2f} nats a letter.")
+        f"{sum(e.below(-SURE) for e in lead.values())}; chat's lead goes from "
+        f"{min(e.mean for e in lead.values()):+.2f} to {max(e.mean for e in lead.values()):+.2f} nats a letter.")
 
 # %% [markdown]
 # One reading and one training to converse stand behind all seeds.
@@ -902,8 +902,8 @@ verdict("A13.1", "correct" if somewhere and elsewhere else "wrong" if everywhere
 # ### What this can't show
 #
 # Knowledge, refusals and reasoning: real chat models are given them after pretraining, and lose some of it when they
-# are tuned carelessly (Qi et al. 2023, [arXiv:2310.03693](https://arxiv.org/abs/2310.03693)). And in practice there is
-# a third start: a base model to which the difference is added that chat training has made.
+# are tuned carelessly (Qi et al. 2023, [arXiv:2310.03693](https://arxiv.org/abs/2310.03693)). And in practice
+# there is a third start: a base model to which the difference is added that chat training has made.
 #
 # ## The same in LLaMA-Factory's words
 #
