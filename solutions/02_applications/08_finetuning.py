@@ -821,8 +821,7 @@ show(fig, "Intervals of tuning's lead over the prompt: " + ", ".join(
     f"{name} {100 * e.low:.0f} to {100 * e.high:.0f} points" for name, e in leads.items()) + ".",
      title="Tuning's lead over the prompt: " + ", ".join(f"{name} {100 * e.mean:+.0f}" for name, e in leads.items()))
 verdict("A04.6", word, "Tuning's lead over a prompt, in points (95 %): " + "; ".join(
-    f"{name} {100 * e.low:.0f} to {100 * e.high:.0f}" for name, e in leads.items()) + ". "
-    "Which of the two it is depends on whether a behaviour is wanted, or facts.")
+    f"{name} {100 * e.low:.0f} to {100 * e.high:.0f}" for name, e in leads.items()) + ".")
 
 # %% [markdown]
 # ## Base or chat?
