@@ -74,7 +74,7 @@ def work_with(lora, weight, bias, r, alpha, A, B, x):
         "trained": sorted(name for name, p in layer.named_parameters() if p.requires_grad),
         "shapes": [list(layer.A.shape), list(layer.B.shape)],
         "dtypes": [str(layer.A.dtype), str(layer.B.dtype)],
-        "A is drawn within its bounds": bool((first.abs() <= bound * 1.001).all()),
+        "A is drawn within its bounds": not many or bool((first.abs() <= bound * 1.001).all()),
         "A's spread": round(float(first.std()) / bound * 3**0.5, 1) if many else 1.0,
         "A is drawn for each layer": bool((first != other.A).any()),
         "B is zero": not bool(layer.B.any()),

@@ -197,8 +197,8 @@ exercise.mistake("blocks have 64 weights, whatever `block` says", hint="It is a 
     _quantize(blocks=lambda block: 64)
 )
 exercise.mistake("scales are float64", hint="float32.")(_quantize(dtype=torch.float64))
-exercise.mistake("scales are bfloat16", hint="float32. (Double quantization comes later, and isn't asked for.)")(
-    _quantize(dtype=torch.bfloat16)
+exercise.mistake("a block of zeros gets a tiny scale", hint="Its scale is 0: only the division has to be guarded.")(
+    _quantize(finish=lambda packed, scales: (packed, scales.clamp(min=1e-8)))
 )
 
 
