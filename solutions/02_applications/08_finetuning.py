@@ -276,26 +276,32 @@ class LoRALinear(nn.Module):
     Source: Hu et al., "LoRA", 2021, arXiv:2106.09685, section 4.1; initialised as in peft.
     """
 
-    ### BEGIN SOLUTION
     def __init__(self, linear, r, alpha):
         super().__init__()
+        ### BEGIN SOLUTION
         self.linear, self.scale = linear.requires_grad_(False), alpha / r
         dtype = torch.float64 if linear.weight.dtype == torch.float64 else torch.float32
         bound = linear.in_features**-0.5
         A = torch.empty(r, linear.in_features, dtype=dtype)
         self.A = nn.Parameter(A.uniform_(-bound, bound))
         self.B = nn.Parameter(torch.zeros(linear.out_features, r, dtype=dtype))
+        ### END SOLUTION
 
     def forward(self, x):
+        """linear(x) and the update: [..., out_features]."""
+        ### BEGIN SOLUTION
         update = self.scale * (x.to(self.A.dtype) @ self.A.T) @ self.B.T
         return (self.linear(x) + update).to(x.dtype)
+        ### END SOLUTION
 
     @torch.no_grad()
     def merged(self):
+        """One plain linear layer that says the same."""
+        ### BEGIN SOLUTION
         new = copy.deepcopy(self.linear)
         new.weight.copy_(self.linear.weight.to(self.A.dtype) + self.scale * self.B @ self.A)
         return new
-    ### END SOLUTION
+        ### END SOLUTION
 
 
 # %% check="LoRALinear"
