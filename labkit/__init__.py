@@ -16,6 +16,8 @@ _HOME = {
     "minilm": "models",
     "ModelMissing": "errors",
     "shakespeare": "text",
+    "docstrings": "corpus",
+    "Passage": "corpus",
     "own": "parts",
     "PartMissing": "parts",
     "figure": "figures",
