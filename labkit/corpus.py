@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib
 import inspect
+import json
+import os
 import re
+import tempfile
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
-__all__ = ["Passage", "docstrings"]
+from labkit.conversion import Progress, cache_folder
+from labkit.models import minilm
+
+__all__ = ["Passage", "Question", "docstrings", "embedded_docstrings", "prepare", "questions"]
+
+_FORMAT = 1  # counts up when what is stored changes
+_AT_ONCE = 64  # texts between two words of progress
 
 # Named one by one: what else hangs on `torch` depends on what was imported before.
-_MODULES = """
+_MODULES = """\
 torch torch.amp torch.autograd torch.autograd.forward_ad torch.autograd.functional torch.autograd.graph
 torch.autograd.profiler torch.backends.cudnn torch.compiler torch.cuda torch.distributed
 torch.distributed.checkpoint torch.distributed.fsdp torch.distributed.optim torch.distributed.pipelining
@@ -26,8 +37,7 @@ torch.nn torch.nn.attention torch.nn.functional torch.nn.init torch.nn.parallel 
 torch.nn.utils.parametrizations torch.nn.utils.parametrize torch.nn.utils.prune torch.nn.utils.rnn torch.optim
 torch.optim.lr_scheduler torch.optim.swa_utils torch.overrides torch.profiler torch.random torch.serialization
 torch.signal.windows torch.sparse torch.special torch.testing torch.utils.benchmark torch.utils.checkpoint
-torch.utils.data torch.utils.dlpack torch.utils.hooks
-""".split()
+torch.utils.data torch.utils.dlpack torch.utils.hooks"""
 _LEAST = 60  # letters; less is "See torch.abs()" and the like
 _SIGNATURE = re.compile(r"\A[\w.]+\(.*\n?")
 _TYPED = re.compile("[A-Z][a-z0-9A-Z]+Tensor")  # IntTensor has all that Tensor has
@@ -41,9 +51,17 @@ class Passage:
     text: str
 
 
+@dataclass(frozen=True)
+class Question:
+    """A question that a reader might ask, and the names of the passages of which any one answers it."""
+
+    text: str
+    answers: tuple[str, ...]
+
+
 @functools.cache
 def docstrings() -> tuple[Passage, ...]:
-    """The docstrings of the installed PyTorch as passages, sorted by name, each text once; 2,077 of them in PyTorch 2.13.
+    """The docstrings of the installed PyTorch as passages, sorted by name, each text once; 2,077 in PyTorch 2.13.
 
     Only public names of a fixed list of modules, whatever else is imported. An entry that stands under several names
     keeps the shortest. The text is prose on one line a paragraph: markup, examples and displayed formulas are gone;
@@ -60,8 +78,80 @@ def docstrings() -> tuple[Passage, ...]:
     return tuple(sorted((Passage(name, text) for text, name in by_text.items()), key=lambda one: one.name))
 
 
+@functools.cache
+def questions() -> tuple[Question, ...]:
+    """291 questions with known answers, always in the same order: "How do I get the running total along one axis?"
+
+    They were written by hand from what a function is for, in everyday words. None contains the name that it asks for,
+    and none has four words in a row in common with a passage that answers it; tests look. The names of all entries
+    that do the same are right answers (`torch.nn.ReLU`, `torch.nn.functional.relu`); that others would serve as well
+    can't be ruled out. Answers that the installed PyTorch doesn't document are left out, and questions without any.
+    """
+    known = {passage.name for passage in docstrings()}
+    written = json.loads((Path(__file__).parent / "questions.json").read_text(encoding="utf-8"))
+    asked = (Question(each["text"], tuple(name for name in each["answers"] if name in known)) for each in written)
+    return tuple(question for question in asked if question.answers)
+
+
+def embedded_docstrings() -> tuple[tuple[Passage, ...], torch.Tensor]:
+    """`passages, vectors = embedded_docstrings()`: the docstrings and MiniLM's vectors of them, float32 [n, 384].
+
+    A vector is that of the name and the text, at most 256 tokens of them, and has length 1. They are worked out once,
+    by `python -m labkit.corpus` (a minute or two), and kept in the course's cache folder. Where they aren't there yet,
+    one line says so, and a smaller corpus is used: every passage that answers a question, and each eighth other.
+    Raises ModelMissing where MiniLM is not here.
+    """
+    passages = docstrings()
+    stored = _stored(passages)
+    if not stored.is_file():
+        answers = {name for question in questions() for name in question.answers}
+        passages = tuple(one for i, one in enumerate(passages) if one.name in answers or i % 8 == 0)
+        print(
+            f"A smaller corpus, {len(passages):,} of {len(docstrings()):,} passages: the vectors of all aren't in the "
+            "cache yet (python -m labkit.corpus puts them there)."
+        )
+    return passages, _vectors(passages)
+
+
+def prepare(progress: Progress | None = None) -> None:
+    """Work out and keep the vectors of all docstrings. Returns at once when that is done."""
+    _vectors(docstrings(), progress)
+
+
+def _stored(passages: tuple[Passage, ...]) -> Path:
+    """Where their vectors lie: another text or another order is another file."""
+    told = json.dumps([(passage.name, passage.text) for passage in passages])
+    return cache_folder() / f"docstrings-{hashlib.sha256(told.encode()).hexdigest()[:16]}-{_FORMAT}.safetensors"
+
+
+def _vectors(passages: tuple[Passage, ...], progress: Progress | None = None) -> torch.Tensor:
+    from safetensors.torch import load_file, save_file
+
+    stored = _stored(passages)
+    if not stored.is_file():
+        found = _embedded([f"{passage.name}: {passage.text}" for passage in passages], progress)
+        stored.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".making-", dir=stored.parent) as making:
+            save_file({"vectors": found}, Path(making) / stored.name)
+            os.replace(Path(making) / stored.name, stored)  # nobody sees half of it
+    return load_file(stored)["vectors"]
+
+
+def _embedded(texts: list[str], progress: Progress | None) -> torch.Tensor:
+    encode = minilm()
+    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # texts of like length: little padding
+    rows = []
+    for start in range(0, len(texts), _AT_ONCE):
+        rows.append(encode([texts[i] for i in order[start : start + _AT_ONCE]]))
+        if progress:
+            progress(min(1.0, (start + _AT_ONCE) / len(texts)), "comparing passages")
+    vectors = torch.empty(len(texts), rows[0].shape[1])
+    vectors[order] = torch.cat(rows)
+    return vectors
+
+
 def _documented() -> Iterator[tuple[str, str]]:
-    for path in _MODULES:
+    for path in _MODULES.split():
         module = importlib.import_module(path)
         for name, thing in _public(module):
             if inspect.ismodule(thing) or not _of_torch(thing) or _TYPED.fullmatch(name):
@@ -86,13 +176,13 @@ def _of_torch(thing: Any) -> bool:
 
 def _with_text(name: str, thing: Any) -> Iterator[tuple[str, str]]:
     documentation = getattr(thing, "__doc__", None)
-    if callable(thing) or isinstance(thing, property | staticmethod | classmethod):
-        if isinstance(documentation, str) and documentation is not type(thing).__doc__:
-            yield name, documentation
+    named = callable(thing) or isinstance(thing, property | staticmethod | classmethod)
+    if named and isinstance(documentation, str) and documentation is not type(thing).__doc__:
+        yield name, documentation
 
 
 _DROPPED = re.compile(r"\.\. (image|figure|code|code-block|math|testcode|testsetup|plot|autosummary|autoclass) *::.*")
-_DIRECTIVE = re.compile(r"\.\. (?:_[^:]*:|(?:[\w-]+) *::)\s*")
+_DIRECTIVE = re.compile(r"\.\. (?:_[^:]*:|(?:[\w-]+) *::?)\s*")
 _EXAMPLE = re.compile(r"(Code )?Examples?(?: usage)? *:*", re.IGNORECASE)
 _ROLE = re.compile(r":[\w:+-]+:`~?([^`<]*?)\s*(?:<[^`>]*>)?`")
 _LINK = re.compile(r"`([^`<]*?)\s*<[^`>]*>`_*")
@@ -108,7 +198,7 @@ def _prose(documentation: str) -> str:
             line = ""
         elif _DROPPED.match(line) or (line.endswith("::") and not line.startswith("..")):
             skipping, line = indent, re.sub(r"^\.\. .*", "", line)[:-1]
-        elif line.startswith(">>>"):
+        elif line.startswith((">>>", "... ")):
             skipping, line = indent - 1, ""  # the output of a doctest ends at an empty line
         else:
             skipping = None
@@ -124,6 +214,12 @@ def _prose(documentation: str) -> str:
 
 def _plain(text: str) -> str:
     text = _LINK.sub(r"\1", _ROLE.sub(r"\1", _DIRECTIVE.sub("", text)))
+    text = re.sub(r":(?:attr|class|func|meth): ?", "", text)
     text = re.sub(r"\\(?:text|mathrm|mathbf|operatorname|texttt|mathcal)\{([^}]*)\}", r"\1", text)
     text = text.replace("``", "").replace("`", "").replace("**", "").replace("\\", "")
     return re.sub(r"\s+", " ", text).strip()
+
+
+if __name__ == "__main__":
+    prepare()
+    print(f"The vectors of {len(docstrings()):,} passages are ready.")
