@@ -1,0 +1,135 @@
+"""A04.9: what do ways of searching cost in time, and what do they find?"""
+
+from __future__ import annotations
+
+import functools
+import random
+import re
+import time
+
+import torch
+
+from experiments.retrieving import some, texts, write
+from labkit import docstrings, minilm, smollm
+from labkit.experiment import Experiment
+
+COUNT, LONG, TOP = 16, 120, 8  # questions a seed; passages beside the answers; passages that are read once more
+SHARE = 0.05  # of the time of an answer: a search that takes surely less is not what one waits for. Stated before.
+
+experiment = Experiment(
+    claim="A04.9",
+    question="How much of the time of an answer is the search, and what does more time find?",
+    arms={
+        "whole passages": {},
+        "128 words": {"size": 128},
+        "64 words": {"size": 64},
+        "32 words": {"size": 32},
+        "16 words": {"size": 16},
+        "read again by the chat model": {"again": True},
+        "at random": {"blind": True},
+    },
+    seeds=range(5),
+    shows="whole passages",
+    shows_not="at random",
+    live=("whole passages", 0),
+    within={"first": 0.13, "five": 0.13, "share": 0.5, "search": 1.0, "pieces": 0.0},
+)
+
+
+@functools.cache
+def _corpus():
+    """(name, text) of every answer to the questions asked here, and of LONG others of more than 100 words."""
+    asked = {name for seed in range(5) for question in some(seed, COUNT) for name in question.answers}
+    others = [one.name for one in docstrings() if one.name not in asked and len(one.text.split()) > 100]
+    wanted = asked | set(random.Random(0).sample(others, LONG))
+    return [(one.name, re.sub(r"\A[\w.]+\(.*\n", "", one.text)) for one in docstrings() if one.name in wanted]
+
+
+@functools.cache
+def _pieces(size):
+    """The name that each piece belongs to, and the pieces' vectors; a quarter of a piece is shared with the next."""
+    owners, pieces = [], []
+    for name, text in _corpus():
+        words = text.split()
+        step = size - size // 4 if size else 1
+        starts = range(0, max(len(words) - size // 4, 1), step) if size else [0]
+        for start in starts:
+            owners.append(name)
+            pieces.append(f"{name}: {' '.join(words[start : start + size] if size else words)}")
+    order = sorted(range(len(pieces)), key=lambda i: len(pieces[i]))
+    vectors = torch.empty(len(pieces), 384)
+    vectors[order] = minilm()([pieces[i] for i in order])
+    return owners, vectors
+
+
+@experiment.measure
+def measure(seed, size=0, again=False, blind=False):
+    """Shares of questions answered by the first and by one of the first five; the search's share of the time."""
+    questions = some(seed, COUNT)
+    owners, vectors = _pieces(size)
+    start = time.process_time()
+    asked = minilm()([question.text for question in questions])
+    scores = asked @ vectors.T
+    if blind:
+        scores = torch.rand(scores.shape)
+    ranked = [list(dict.fromkeys(owners[i] for i in row)) for row in scores.argsort(-1, descending=True).tolist()]
+    if again:
+        ranked = [
+            _read_again(question.text, row[:TOP]) + row[TOP:] for question, row in zip(questions, ranked, strict=True)
+        ]
+    search = time.process_time() - start
+    answer = _answer(seed)
+    hits = [[name in question.answers for name in row] for question, row in zip(questions, ranked, strict=True)]
+    return {
+        "five": sum(any(row[:5]) for row in hits) / COUNT,
+        "first": sum(row[0] for row in hits) / COUNT,
+        "share": search / COUNT / (search / COUNT + answer),
+        "search": search / COUNT,
+        "pieces": len(owners),
+    }
+
+
+@functools.cache
+def _answer(seed):
+    """Seconds that the chat model takes for an answer from one page, one question at a time."""
+    start = time.process_time()
+    for question in some(seed, 3):
+        write([f"{question.answers[0]}: {texts()[question.answers[0]]}\nQuestion: {question.text}"])
+    return (time.process_time() - start) / 3
+
+
+@torch.inference_mode()
+def _read_again(question, names):
+    """The names, ordered by how likely the chat model finds the question after each passage (Sachan et al. 2022)."""
+    model, tokenizer = smollm()
+    heads = [f"Passage: {name}: {' '.join(texts()[name].split()[:32])}\nA question that it answers:" for name in names]
+    given = tokenizer([f"{head} {question}" for head in heads], return_tensors="pt", padding=True, padding_side="left")
+    length = len(tokenizer(f" {question}").input_ids)
+    odds = model(**given, logits_to_keep=length + 1).logits[:, :-1].log_softmax(-1)
+    likely = odds.gather(-1, given.input_ids[:, -length:, None]).sum((1, 2))
+    return [names[i] for i in likely.argsort(descending=True).tolist()]
+
+
+@experiment.conclude
+def conclude(found):
+    """Correct if a plain search surely is more than half of the time of an answer, wrong if surely under SHARE."""
+    share = found.interval("whole passages", "share")
+    word = "correct" if share.above(0.5) else "imprecise" if not share.below(SHARE) else "wrong"
+    again = found.interval("read again by the chat model", "share")
+    word = "imprecise" if word == "wrong" and again.above(0.5) else word
+    gain = found.interval("whole passages", "five", minus="at random")
+    return {
+        "verdict": word,
+        "controls": {
+            "shows": gain.above(0.1),
+            "shows_not": not found.interval("at random", "five").above(0.1),
+        },
+        "numbers": {
+            "share": f"{100 * share.mean:.1f} %",
+            "again": f"{100 * again.mean:.0f} %",
+            "milliseconds": f"{1000 * found.interval('whole passages', 'search').mean:.0f}",
+            "again_ms": f"{1000 * found.interval('read again by the chat model', 'search').mean:.0f}",
+            "first": f"{100 * found.interval('whole passages', 'first').mean:.0f} %",
+            "first_again": f"{100 * found.interval('read again by the chat model', 'first').mean:.0f} %",
+        },
+    }
