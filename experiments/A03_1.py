@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import random
+
 from experiments.asking import ITEMS, holds
 from experiments.retrieving import write
 from labkit.experiment import Experiment, interval
 
 COUNT = 8  # questions a seed
+ORDER = random.Random(0).sample(ITEMS, len(ITEMS))  # as they stand, one seed would get all the capitals
 MANY = 0.1  # of the known answers: more of them following a new page is more than filling gaps. Stated before the run.
 
 experiment = Experiment(
@@ -34,14 +37,14 @@ def _page(item, says):
 @experiment.measure
 def measure(seed, says=""):
     """The shares of answers with the old and with the new value; `each` says of each whether it has the new or old."""
-    items = ITEMS[seed * COUNT : (seed + 1) * COUNT]
+    items = ORDER[seed * COUNT : (seed + 1) * COUNT]
     prompts = []
     for i, item in enumerate(items):
-        about = ITEMS[((seed + 1) * COUNT + i) % len(ITEMS)] if says == "else" else item
+        about = ORDER[((seed + 1) * COUNT + i) % len(ITEMS)] if says == "else" else item
         source = f"[1] {_page(about, says)}\n" if says else ""
         order = "Answer from the source alone.\n" if says else ""
         prompts.append(f"{order}{source}{item[0]} Answer in one short sentence.")
-    given = write(prompts)
+    given = write(prompts, longest=24)
     old = [holds(item, text) for item, text in zip(items, given, strict=True)]
     new = [holds((*item[:3], item[4]), text) for item, text in zip(items, given, strict=True)]
     return {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from experiments.retrieving import answers, asked, names, page, some, texts
 from labkit.experiment import Experiment, interval
 
-COUNT, PAGES, CUT = 8, 5, 22  # questions a seed, pages a prompt, words a page
+COUNT, PAGES, CUT = 6, 5, 18  # questions a seed, pages a prompt, words a page
 FEW, MANY = 0.05, 0.5  # of the answers: changes below count as stable, above as unstable. Stated before the run.
 
 experiment = Experiment(
@@ -13,14 +13,13 @@ experiment = Experiment(
     question="Do the same pages in another order give the same answer?",
     arms={
         "first of five": {"place": 0},
-        "first of five, asked again": {"place": 0},
         "in the middle": {"place": 2},
         "last of five": {"place": 4},
         "the right page is missing": {"place": None},
     },
     seeds=range(5),
     shows="the right page is missing",
-    shows_not="first of five, asked again",
+    shows_not="Asking again with the same order is the same computation: the model answers greedily.",
     live=("in the middle", 0),
     within={"right": 0.26, "code": 1e12},
 )
@@ -30,7 +29,7 @@ experiment = Experiment(
 def measure(seed, place):
     """The share of right answers, and every answer as a number, so that answers can be held against each other."""
     questions = some(seed, COUNT)
-    others = some(seed + 8, COUNT + PAGES)
+    others = some(seed + 15, COUNT + PAGES)
     prompts = []
     for i, question in enumerate(questions):
         opened = [other.answers[0] for other in others[i : i + PAGES - (place is not None)]]
@@ -57,7 +56,6 @@ def conclude(found):
         "verdict": word,
         "controls": {
             "shows": changes(found, "the right page is missing").above(MANY),
-            "shows_not": not changes(found, "first of five, asked again").above(FEW),
         },
         "numbers": {
             "moved": f"{100 * moved.mean:.0f} %",

@@ -8,7 +8,7 @@ from experiments.retrieving import write
 from labkit import minilm
 from labkit.experiment import Experiment
 
-COUNT, TOP = 6, 2  # secrets a seed, passages a prompt
+COUNT, TOP = 5, 2  # secrets a seed, passages a prompt
 OPEN = 0.5  # of the secrets: more of them in a stranger's prompt, and retrieval alone keeps none. Stated before.
 PLACES = ("Kestrel", "Walnut", "Harbor", "Comet", "Juniper", "Falcon", "Marble", "Saffron", "Tundra", "Willow")
 

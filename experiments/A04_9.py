@@ -13,7 +13,7 @@ from experiments.retrieving import some, texts, write
 from labkit import docstrings, minilm, smollm
 from labkit.experiment import Experiment
 
-COUNT, LONG, TOP = 16, 120, 8  # questions a seed; passages beside the answers; passages that are read once more
+COUNT, LONG, TOP = 10, 60, 6  # questions a seed; passages beside the answers; passages that are read once more
 SHARE = 0.05  # of the time of an answer: a search that takes surely less is not what one waits for. Stated before.
 
 experiment = Experiment(
@@ -21,10 +21,9 @@ experiment = Experiment(
     question="How much of the time of an answer is the search, and what does more time find?",
     arms={
         "whole passages": {},
-        "128 words": {"size": 128},
-        "64 words": {"size": 64},
-        "32 words": {"size": 32},
-        "16 words": {"size": 16},
+        "96 words": {"size": 96},
+        "48 words": {"size": 48},
+        "24 words": {"size": 24},
         "read again by the chat model": {"again": True},
         "at random": {"blind": True},
     },
@@ -93,16 +92,16 @@ def measure(seed, size=0, again=False, blind=False):
 def _answer(seed):
     """Seconds that the chat model takes for an answer from one page, one question at a time."""
     start = time.process_time()
-    for question in some(seed, 3):
+    for question in some(seed, 2):
         write([f"{question.answers[0]}: {texts()[question.answers[0]]}\nQuestion: {question.text}"])
-    return (time.process_time() - start) / 3
+    return (time.process_time() - start) / 2
 
 
 @torch.inference_mode()
 def _read_again(question, names):
     """The names, ordered by how likely the chat model finds the question after each passage (Sachan et al. 2022)."""
     model, tokenizer = smollm()
-    heads = [f"Passage: {name}: {' '.join(texts()[name].split()[:32])}\nA question that it answers:" for name in names]
+    heads = [f"Passage: {name}: {' '.join(texts()[name].split()[:28])}\nA question that it answers:" for name in names]
     given = tokenizer([f"{head} {question}" for head in heads], return_tensors="pt", padding=True, padding_side="left")
     length = len(tokenizer(f" {question}").input_ids)
     odds = model(**given, logits_to_keep=length + 1).logits[:, :-1].log_softmax(-1)
