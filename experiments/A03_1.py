@@ -44,7 +44,7 @@ def measure(seed, says=""):
         source = f"[1] {_page(about, says)}\n" if says else ""
         order = "Answer from the source alone.\n" if says else ""
         prompts.append(f"{order}{source}{item[0]} Answer in one short sentence.")
-    given = write(prompts, longest=24)
+    given = write(prompts, longest=18)
     old = [holds(item, text) for item, text in zip(items, given, strict=True)]
     new = [holds((*item[:3], item[4]), text) for item, text in zip(items, given, strict=True)]
     return {

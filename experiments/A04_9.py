@@ -13,7 +13,7 @@ from experiments.retrieving import some, texts, write
 from labkit import docstrings, minilm, smollm
 from labkit.experiment import Experiment
 
-COUNT, LONG, TOP = 10, 60, 6  # questions a seed; passages beside the answers; passages that are read once more
+COUNT, LONG, TOP = 12, 60, 6  # questions a seed; passages beside the answers; passages that are read once more
 SHARE = 0.05  # of the time of an answer: a search that takes surely less is not what one waits for. Stated before.
 
 experiment = Experiment(
@@ -22,12 +22,11 @@ experiment = Experiment(
     arms={
         "whole passages": {},
         "96 words": {"size": 96},
-        "48 words": {"size": 48},
-        "24 words": {"size": 24},
+        "32 words": {"size": 32},
         "read again by the chat model": {"again": True},
         "at random": {"blind": True},
     },
-    seeds=range(5),
+    seeds=range(3),
     shows="whole passages",
     shows_not="at random",
     live=("whole passages", 0),
@@ -38,7 +37,7 @@ experiment = Experiment(
 @functools.cache
 def _corpus():
     """(name, text) of every answer to the questions asked here, and of LONG others of more than 100 words."""
-    asked = {name for seed in range(5) for question in some(seed, COUNT) for name in question.answers}
+    asked = {name for seed in range(3) for question in some(seed, COUNT) for name in question.answers}
     others = [one.name for one in docstrings() if one.name not in asked and len(one.text.split()) > 100]
     wanted = asked | set(random.Random(0).sample(others, LONG))
     return [(one.name, re.sub(r"\A[\w.]+\(.*\n", "", one.text)) for one in docstrings() if one.name in wanted]

@@ -111,6 +111,7 @@ for number, piece in enumerate(chunk_text(entry, 40, 10)[:3], 1):
 # less than the first.
 
 # %% tags=["demo"]
+K1, B = 1.5, 0.75
 fig, (left, right) = figure(1, 2, width=9.5, height=3.2)
 counts = torch.arange(0, 21)
 for relative, color, told in (
@@ -118,18 +119,19 @@ for relative, color, told in (
     (1.0, COLORS[1], "average"),
     (3.0, COLORS[3], "3 × as long"),
 ):
-    left.plot(counts, counts / (counts + 1.5 * (0.25 + 0.75 * relative)), color=color, marker=".", label=told)
-left.set(xlabel="occurrences of the word", ylabel="second factor", title="k1 = 1.5, b = 0.75", ylim=(0, 1))
+    left.plot(counts, counts / (counts + K1 * (1 - B + B * relative)), color=color, marker=".", label=told)
+left.set(xlabel="occurrences of the word", ylabel="second factor", title=f"k1 = {K1}, b = {B}", ylim=(0, 1))
 left.legend(title="document")
 share = torch.linspace(0.0005, 1, 400)
 n = len(passages)
-right.plot(100 * share, torch.log1p((n - share * n + 0.5) / (share * n + 0.5)), color=COLORS[0])
+idf = torch.log1p((n - share * n + 0.5) / (share * n + 0.5))
+right.plot(100 * share, idf, color=COLORS[0])
 right.set(xscale="log", xlabel="documents that hold the word, %", ylabel="idf", title=f"N = {n:,}")
 right.set_xticks([0.1, 1, 10, 100], ["0.1", "1", "10", "100"])
 show(
     fig,
-    alt="Left: the second factor rises with the count and levels off, lower in longer documents. Right: idf falls "
-    "from about 8 for a word in one document to nearly 0 for one in all.",
+    alt=f"Left: the second factor against the count, up to {counts[-1]}, for three lengths. Right: idf falls "
+    f"from {idf[0]:.1f} for a word in one document to {idf[-1]:.1f} for one in all {n:,}.",
 )
 
 # %% [markdown]
@@ -286,6 +288,7 @@ show(
 encode = labkit.minilm()
 trio = ["a running total along an axis", "the cumulative sum of elements", "a learning rate that falls like a cosine"]
 likeness = encode(trio) @ encode(trio).T
+question_vectors = encode([question.text for question in questions])
 for i, j in ((0, 1), (0, 2)):
     shared = len({*trio[i].split()} & {*trio[j].split()} - {"a", "of", "the"})
     print(f"{trio[i]!r} and {trio[j]!r}: {shared} words shared, cosine {likeness[i, j]:.2f}")
@@ -321,7 +324,6 @@ def cosine_top_k(queries, vectors, k):
 check(cosine_top_k)
 
 # %% tags=["payoff"]
-question_vectors = encode([question.text for question in questions])
 scores, nearest = cosine_top_k(question_vectors, vectors, 3)
 for i in (0, 6, 20):
     print(f"{questions[i].text}  ({questions[i].answers[0]})")
@@ -341,7 +343,7 @@ import faiss
 
 faiss.omp_set_num_threads(1)
 dice = torch.Generator().manual_seed(0)
-probes = labkit.minilm()([question.text for question in questions]).numpy()
+probes = question_vectors.numpy()
 copies = vectors[torch.randint(len(vectors), (8000 - len(vectors),), generator=dice)]
 crowd = torch.cat([vectors, copies + 0.03 * torch.randn(copies.shape, generator=dice)])
 crowd = torch.nn.functional.normalize(crowd, dim=-1).numpy()
@@ -508,7 +510,7 @@ check(reciprocal_rank_fusion)
 # %% tags=["payoff"]
 DEPTH = 100
 ranked = {
-    "BM25": word_scores.argsort(-1, descending=True, stable=True)[:, :DEPTH].tolist(),
+    "BM25": word_scores.argsort(dim=-1, descending=True, stable=True)[:, :DEPTH].tolist(),
     "vectors": cosine_top_k(question_vectors, vectors, DEPTH)[1].tolist(),
 }
 ranked["fused"] = [
@@ -689,9 +691,9 @@ better = costs.interval("read again by the chat model", "first", minus="whole pa
 best_size = max(ways[:-1], key=lambda arm: costs.interval(arm, "five").mean)
 show(
     fig,
-    alt=f"Left: shares of questions answered, for {costs.each('whole passages', 'pieces')[0]} whole passages, pieces of "
-    f"{len(ways) - 2} sizes, and reading again. Right: "
-    f"search takes {plain.mean:.1%} of the time of an answer, with reading again {again.mean:.0%}.",
+    alt=f"Left: questions answered, for {costs.each('whole passages', 'pieces')[0]} whole passages, pieces of "
+    f"{len(ways) - 2} sizes, and reading again. Right: search takes {plain.mean:.1%} of the time of an answer, with "
+    f"reading again {again.mean:.0%}.",
     title=f"A plain search is {plain.mean:.1%} of the wait, reading six pages again {again.mean:.0%}; best size: "
     f"{best_size}",
 )
@@ -926,9 +928,9 @@ verdict(
 )
 
 # %% [markdown]
-# That is the second reason: **freshness**. Change a document, and the next answer changes; no weight was touched. The
-# third is **provenance**: an answer with [1] can be checked, one from weights can't. The fourth comes below: **who
-# may read what**.
+# That is a second reason: **freshness**. Change a document, and the next prompt holds the new text; no weight was
+# touched. There is **provenance**: a cited source is a place to look. And there is the question **who may read
+# what**, below.
 #
 # ## "RAG is stable"?
 #
@@ -985,9 +987,8 @@ verdict(
 )
 
 # %% [markdown]
-# The *pipeline* is fixed: one search, one prompt, one answer, always the same number of calls. That is what "stable"
-# can mean, beside an agent that decides for itself. The *answer* still depends on what nobody thinks of as input. So
-# give few pages, the best where the model reads best, and test with shuffled orders.
+# The *pipeline* is fixed: one search, one prompt, one answer. "Stable" can mean that, beside an agent that decides for
+# itself. The *answer* depends on things that nobody takes for input. So test with the order of the pages shuffled.
 #
 # ## "Fine-tune if response time matters"?
 #
@@ -1042,9 +1043,8 @@ verdict(
 )
 
 # %% [markdown]
-# On a graphics card prefill is far cheaper beside decoding than on this processor, so the bars shrink there, and grow
-# with longer pages. In any case it is a number to measure against your limit, not a reason by itself. And a
-# fine-tuned model answers quickly with facts of last year.
+# How prefill and decoding compare depends on the machine: run the cell on yours, and hold the result against your
+# limit. It is a number to measure, not a reason by itself.
 #
 # ## "RAG for data that must be kept secret"?
 #
