@@ -20,7 +20,6 @@ experiment = Experiment(
     question="How much longer does an answer take with pages in the prompt?",
     arms={
         "1 page": {"pages": 1},
-        "4 pages": {"pages": 4},
         "8 pages": {"pages": 8},
         "8 pages, kept": {"pages": 8, "kept": True},
         "no page": {"pages": 0},
@@ -73,7 +72,7 @@ def _timed(sources, question, kept):
 @experiment.conclude
 def conclude(found):
     """Correct if even one page surely doubles the time of an answer, wrong if eight surely don't, else imprecise."""
-    times = {arm: found.interval(arm, "times") for arm in ("1 page", "4 pages", "8 pages", "8 pages, kept")}
+    times = {arm: found.interval(arm, "times") for arm in ("1 page", "8 pages", "8 pages, kept")}
     word = "imprecise" if not times["8 pages"].below(TWICE) else "wrong"
     word = "correct" if times["1 page"].above(TWICE) else word
     first = found.interval("8 pages", "first")
@@ -85,7 +84,6 @@ def conclude(found):
         },
         "numbers": {
             "one": f"{times['1 page'].mean:.1f}",
-            "four": f"{times['4 pages'].mean:.1f}",
             "eight": f"{times['8 pages'].mean:.1f}",
             "kept": f"{times['8 pages, kept'].mean:.1f}",
             "first": f"{first.mean:.0f}",

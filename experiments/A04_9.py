@@ -13,7 +13,7 @@ from experiments.retrieving import some, texts, write
 from labkit import docstrings, minilm, smollm
 from labkit.experiment import Experiment
 
-COUNT, LONG, TOP = 12, 60, 6  # questions a seed; passages beside the answers; passages that are read once more
+COUNT, LONG, TOP = 10, 40, 6  # questions a seed; passages beside the answers; passages that are read once more
 SHARE = 0.05  # of the time of an answer: a search that takes surely less is not what one waits for. Stated before.
 
 experiment = Experiment(
