@@ -172,7 +172,8 @@ def bm25_scores(queries, documents, k1=1.5, b=0.75):
     slow = k1 * (1 - b + b * lengths / lengths.mean().clamp(min=1e-9)) if documents else lengths
     gains = {}
     for word in asked:
-        at, f = torch.tensor(places[word], dtype=torch.int64), torch.tensor(counts[word]).float()
+        at = torch.tensor(places[word], dtype=torch.int64)
+        f = torch.tensor(counts[word]).float()
         idf = torch.tensor((len(documents) - len(at) + 0.5) / (len(at) + 0.5)).log1p()
         gains[word] = at, idf * f / (f + slow[at])
     scores = torch.zeros(len(queries), len(documents))
@@ -643,15 +644,15 @@ print("recall at 10: " + ", ".join(f"{name} {value:.2f}" for name, value in reca
 
 # %% [markdown]
 # Fusion is often sold as a free gain. Here is what it did to these questions, which avoid the manual's words on
-# purpose: hard ground for BM25. Questions that hold a function's name or an error message are other ground.
-# Measure on *your* questions; a hundred labelled ones take an afternoon.
+# purpose: hard ground for BM25. Questions that hold a function's name or an error message are other ground. Measure
+# on *your* questions; a hundred labelled ones take an afternoon.
 #
 # ## How large should a piece be, and what does search cost?
 #
 # "Use RAG where response time doesn't matter", say the notes: so searching is slow? Let's look at what a search costs
-# beside the answer, and what you can buy for more time. In the figure: some passages, searched whole or
-# in pieces of several sizes, or searched whole and then the first six **read again** by the chat model (a
-# *reranker*: how likely does it find the question after this passage? Sachan et al. 2022).
+# beside the answer, and what you can buy for more time. In the figure: some passages, searched whole or in pieces of
+# several sizes, or searched whole and then the first six **read again** by the chat model (a *reranker*: how likely
+# does it find the question after this passage? Sachan et al. 2022).
 #
 # **Before the run:** the claim is *correct* if a plain search is surely more than half of the time of an answer. It
 # is *wrong* if it is surely less than 5 %, and reading again isn't more than half either. Otherwise, if it depends on
@@ -710,9 +711,9 @@ verdict(
 )
 
 # %% [markdown]
-# The encoder reads one short question; the chat model writes a whole answer, one token after another. So a plain
-# search hides behind it. A reranker doesn't. It reads candidates with the question beside them, which a vector made
-# in advance can't; whether that pays is what the left panel says for this small model.
+# The encoder reads one short question, the chat model writes a whole answer, one token after another: hence the bars.
+# A reranker reads candidates with the question beside them, which a vector made in advance can't; whether that pays
+# is what the left panel says, for this small model.
 #
 # ## Let the model read
 #
@@ -725,7 +726,7 @@ verdict(
 
 # %% exercise="grounded_prompt"
 def grounded_prompt(question, passages, budget=120):
-    """Numbered sources, a question, and the order to cite; and which names the numbers stand for.
+    """Numbered sources, a question, the order to cite; and the names that the numbers stand for.
 
     question: str. passages: list of (name, text), best first. budget: whole number, how many
     words (text.split()) the texts that are taken may have together; names don't count.
@@ -736,8 +737,8 @@ def grounded_prompt(question, passages, budget=120):
     one already taken (after the clean-up), or has more words than are left of the budget; later
     ones may still be taken. Texts are never cut.
 
-    Returns (prompt, names). prompt: str, these lines joined by "\n", nothing after the last:
-        Answer from the sources alone and cite them, like [1]. If they don't say, write "I don't know".
+    Returns (prompt, names). prompt: str, these lines, with a line break between them only:
+        Answer from the sources alone and cite them like [1], or write "I don't know".
         [1] NAME: TEXT
         [2] NAME: TEXT           (as many as are taken, numbered from 1)
         Question: QUESTION
@@ -757,8 +758,7 @@ def grounded_prompt(question, passages, budget=120):
             names.append(clean(name))
             texts.append(text)
             left -= words
-    order = "Answer from the sources alone and cite them, like [1]. "
-    order += "If they don't say, write \"I don't know\"."
+    order = 'Answer from the sources alone and cite them like [1], or write "I don\'t know".'
     pairs = enumerate(zip(names, texts, strict=True), 1)
     sources = [f"[{number}] {name}: {text}" for number, (name, text) in pairs]
     prompt = "\n".join([order, *sources, f"Question: {clean(question)}", "Answer:"])
@@ -794,6 +794,9 @@ prompts = {
 said = write([prompt for some in prompts.values() for prompt in some], begun="It is `torch.", longest=8)
 replies = dict(zip(prompts, (said[0:5], said[5:10], said[10:15]), strict=True))
 print(prompts["one planted source"][0], "\n")
+planted = encode([sources_of(i, True)[0][1] for i in trials])
+first = sum(bool(planted[at] @ question_vectors[i] > scores[i, 0]) for at, i in enumerate(trials))
+print(f"Likeness alone would put the planted text first in {first} of {len(trials)} searches.\n")
 for name, texts in replies.items():
     answers = ["torch." + re.split(r"[`(\s]", text)[0] for text in texts]
     obeyed = sum("banana" in text.lower() for text in texts)
@@ -803,10 +806,10 @@ for name, texts in replies.items():
     )
 
 # %% [markdown]
-# The planted text came first because it repeats the question: a search by likeness invites it in. One more sentence in
-# the prompt is one more text in the same channel; the last line says what it did here. What holds stands *outside* the
-# model: who may write into the index, an answer that is checked (is the name an entry of the manual? `torch.BANANA` is
-# none), and no answer that *does* anything by itself. The prompt's clean-up stops one thing: no text can pose as a
+# The planted text repeats the question; how far that alone brings it, the line above says. One more sentence in the
+# prompt is one more text in the same channel; the last line says what it did here. What holds stands *outside* the
+# model: who may write into the index, an answer that is checked (is the name an entry of the manual? `torch.BANANA`
+# is none), and no answer that *does* anything by itself. The prompt's clean-up stops one thing: no text can pose as a
 # source with a number of its own, or as the question.
 #
 # ## "RAG is an open-book exam"?
@@ -872,14 +875,14 @@ verdict(
 )
 
 # %% [markdown]
-# So the exam is won or lost at the shelf: the chain is as good as its search. And this student copies. From a wrong
-# page it often takes the wrong name, with the same confidence and a citation that looks fine. A person in an
-# open-book exam would sometimes put the page away.
+# The last two columns say where the exam is decided: at the shelf or at the desk. A chain is as good as its search.
+# And the squares over "a wrong page" say how readily this student copies, with the same confidence, and a citation
+# that looks fine. A person in an open-book exam would sometimes put the page away.
 #
 # ## "RAG is for what the model doesn't know"?
 #
 # Filling gaps is what everybody names first. But there are answers that the model *knows* and that have changed.
-# Forty easy questions (the capital of France): with the book shut; with a page that agrees; with one that says
+# Thirty-two easy questions (the capital of France): with the book shut; with a page that agrees; with one that says
 # something new; and with one about something else. We look at those that it had right with the book shut.
 #
 # **Before the run:** the claim is *imprecise* if a page surely changes more than 10 % of the known answers to the new
@@ -940,8 +943,8 @@ verdict(
 # order changes. The right one comes first, in the middle, or last (Liu et al. 2023: "lost in the middle").
 #
 # **Before the run:** *correct* if surely less than 5 % of the answers change between first and last; *wrong* if
-# surely more than half do; else *imprecise*. Leaving the right page out must change most: that is the
-# positive control. (Asking again with the same order is the same computation.)
+# surely more than half do; else *imprecise*. Leaving the right page out must change most: that is the positive
+# control. (Asking again with the same order is the same computation.)
 
 # %% claim="A03.2"
 from experiments.A03_2 import changes
@@ -989,8 +992,9 @@ verdict(
 )
 
 # %% [markdown]
-# The *pipeline* is fixed: one search, one prompt, one answer. "Stable" can mean that, beside an agent that decides for
-# itself. The *answer* depends on things that nobody takes for input. So test with the order of the pages shuffled.
+# The *pipeline* is fixed: one search, one prompt, one answer. "Stable" can mean that, beside an agent that decides
+# for itself. The *answer* depends on things that nobody takes for input. So test with the order of the pages
+# shuffled.
 #
 # ## "Fine-tune if response time matters"?
 #
@@ -1051,8 +1055,8 @@ verdict(
 # ## "RAG for data that must be kept secret"?
 #
 # True so far: what isn't in the weights can't leak from them, and a document can be deleted. But a passage that is
-# found is written into the prompt: of whoever asks. Twenty-five secrets (access codes) lie in an index beside harmless
-# notes. Somebody who may not read them asks. Does the code reach his *prompt*, and his *answer*?
+# found is written into the prompt: of whoever asks. Twenty-five secrets (access codes) lie in an index beside
+# harmless notes. Somebody who may not read them asks. Does the code reach his *prompt*, and his *answer*?
 #
 # **Before the run:** *correct* if retrieval by itself surely lets at most half of the secrets into the prompt;
 # *wrong* if even a filter before the search leaks; else *imprecise*: it keeps secrets only with rights, checked in
@@ -1118,9 +1122,9 @@ verdict(
 )
 
 # %% [markdown]
-# A prompt is no lock. The filter belongs *into* the search: after it, the places that forbidden passages took stay
-# empty. And with a hosted model every passage found leaves the house, whoever asked; then "secret" means a model of
-# your own.
+# Is a sentence in the prompt a lock? The second pair of bars says. A filter belongs *into* the search: if it comes
+# after, the places that forbidden passages took stay empty. And with a hosted model every passage found leaves the
+# house, whoever asked; then "secret" means a model of your own.
 #
 # ## What to remember
 #

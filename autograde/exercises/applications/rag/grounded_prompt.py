@@ -22,7 +22,7 @@ exercise = Draft(
     ],
 )
 
-ORDER = "Answer from the sources alone and cite them, like [1]. If they don't say, write \"I don't know\"."
+ORDER = 'Answer from the sources alone and cite them like [1], or write "I don\'t know".'
 
 
 def _text(g, n):
