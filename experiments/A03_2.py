@@ -55,7 +55,7 @@ def conclude(found):
     return {
         "verdict": word,
         "controls": {
-            "shows": changes(found, "the right page is missing").above(MANY),
+            "shows": changes(found, "the right page is missing").mean > MANY,
         },
         "numbers": {
             "moved": f"{100 * moved.mean:.0f} %",

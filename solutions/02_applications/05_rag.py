@@ -26,7 +26,7 @@ import torch
 
 import labkit
 from autograde import check
-from labkit import COLORS, evidence, figure, show, verdict
+from labkit import COLORS, evidence, figure, interval, show, verdict
 
 # %% tags=["demo"]
 passages, vectors = labkit.embedded_docstrings()
@@ -692,7 +692,8 @@ right.set(xlabel="milliseconds a question (one core)")
 right.legend(loc="lower right")
 plain = costs.interval("whole passages", "share")
 again = costs.interval("read again by the chat model", "share")
-better = costs.interval("read again by the chat model", "first", minus="whole passages")
+gains = [costs.each("read again by the chat model", number) for number in ("first", "first before")]
+better = interval([after - before for after, before in zip(*gains, strict=True)])
 best_size = max(ways[:-1], key=lambda arm: costs.interval(arm, "five").mean)
 show(
     fig,
