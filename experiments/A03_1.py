@@ -21,7 +21,7 @@ experiment = Experiment(
         "a page with something new": {"says": "new"},
         "a page about something else": {"says": "else"},
     },
-    seeds=range(4),
+    seeds=range(5),
     shows="a page with something new",
     shows_not="a page about something else",
     live=("a page with something new", 0),
@@ -67,9 +67,16 @@ def among(found, arm, knew, bit):
 @experiment.conclude
 def conclude(found):
     """Imprecise if pages surely change known answers, too; wrong if they don't even fill gaps; else correct."""
-    changed = among(found, "a page with something new", True, 2)
-    filled = among(found, "a page that agrees", False, 1)
-    elsewhere = among(found, "a page about something else", True, 2)
+
+    def over_questions(arm, knew, bit):
+        """The model answers greedily: what varies is the question, so the interval is over questions, not groups."""
+        pairs = zip(found.each("book shut", "each"), found.each(arm, "each"), strict=True)
+        both = [pair for shut, here in pairs for pair in zip(shut, here, strict=True)]
+        return interval([float(bool(value & bit)) for before, value in both if bool(before & 1) == knew])
+
+    changed = over_questions("a page with something new", True, 2)
+    filled = over_questions("a page that agrees", False, 1)
+    elsewhere = over_questions("a page about something else", True, 2)
     word = "imprecise" if changed.above(MANY) else "correct" if filled.above(0) else "wrong"
     return {
         "verdict": word,
@@ -79,5 +86,6 @@ def conclude(found):
             "changed": f"{100 * changed.mean:.0f} %",
             "changed_interval": f"{100 * changed.low:.0f} to {100 * min(changed.high, 1):.0f} %",
             "filled": f"{100 * filled.mean:.0f} %",
+            "changed_by_group": among(found, "a page with something new", True, 2).text(),
         },
     }

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import functools
-import random
-import re
 import time
 
 import torch
 
 from experiments.retrieving import some, texts, write
-from labkit import docstrings, minilm, smollm
+from labkit import embedded_docstrings, minilm, smollm
 from labkit.experiment import Experiment
 
-COUNT, FEW, LONG, TOP = 16, 5, 40, 6  # questions a seed, with reading again; other passages; passages read again
+COUNT, FEW, TOP = 16, 5, 6  # questions a seed, with reading again; passages that are read again
 SHARE = 0.05  # of the time of an answer: a search that takes surely less is not what one waits for. Stated before.
 
 experiment = Experiment(
@@ -21,8 +19,6 @@ experiment = Experiment(
     question="How much of the time of an answer is the search, and what does more time find?",
     arms={
         "whole passages": {},
-        "96 words": {"size": 96},
-        "32 words": {"size": 32},
         "read again by the chat model": {"again": True},
         "at random": {"blind": True},
     },
@@ -30,47 +26,21 @@ experiment = Experiment(
     shows="whole passages",
     shows_not="at random",
     live=("whole passages", 0),
-    within={"first": 0.13, "first before": 0.13, "five": 0.13, "share": 0.5, "search": 1.0, "pieces": 0.0},
+    within={"first": 0.13, "first before": 0.13, "five": 0.13, "share": 0.5, "search": 1.0, "passages": 0.0},
 )
 
 
-@functools.cache
-def _corpus():
-    """(name, text) of every answer to the questions asked here, and of LONG others of more than 100 words."""
-    asked = {name for seed in range(3) for question in some(seed, COUNT) for name in question.answers}
-    others = [one.name for one in docstrings() if one.name not in asked and len(one.text.split()) > 100]
-    wanted = asked | set(random.Random(0).sample(others, LONG))
-    return [(one.name, re.sub(r"\A[\w.]+\(.*\n", "", one.text)) for one in docstrings() if one.name in wanted]
-
-
-@functools.cache
-def _pieces(size):
-    """The name that each piece belongs to, and the pieces' vectors; a quarter of a piece is shared with the next."""
-    owners, pieces = [], []
-    for name, text in _corpus():
-        words = text.split()
-        step = size - size // 4 if size else 1
-        starts = range(0, max(len(words) - size // 4, 1), step) if size else [0]
-        for start in starts:
-            owners.append(name)
-            pieces.append(f"{name}: {' '.join(words[start : start + size] if size else words)}")
-    order = sorted(range(len(pieces)), key=lambda i: len(pieces[i]))
-    vectors = torch.empty(len(pieces), 384)
-    vectors[order] = minilm()([pieces[i] for i in order])
-    return owners, vectors
-
-
 @experiment.measure
-def measure(seed, size=0, again=False, blind=False):
+def measure(seed, again=False, blind=False):
     """Shares of questions answered by the first and by one of the first five; the search's share of the time."""
     questions = some(seed, COUNT)[: FEW if again else COUNT]
-    owners, vectors = _pieces(size)
+    passages, vectors = embedded_docstrings()
     start = time.process_time()
     asked = minilm()([question.text for question in questions])
     scores = asked @ vectors.T
     if blind:
         scores = torch.rand(scores.shape)
-    ranked = [list(dict.fromkeys(owners[i] for i in row)) for row in scores.argsort(-1, descending=True).tolist()]
+    ranked = [[passages[i].name for i in row] for row in scores.topk(10).indices.tolist()]
     before = [row[0] in question.answers for question, row in zip(questions, ranked, strict=True)]
     if again:
         pairs = zip(questions, ranked, strict=True)
@@ -84,7 +54,7 @@ def measure(seed, size=0, again=False, blind=False):
         "first before": sum(before) / len(hits),
         "share": search / len(hits) / (search / len(hits) + answer),
         "search": search / len(hits),
-        "pieces": len(owners),
+        "passages": len(passages),
     }
 
 
