@@ -689,13 +689,13 @@ print(", ".join(f"{size} words: {by_size[size][3]:,} pieces" for size in SIZES))
 # %% [markdown]
 # ## What does a search cost?
 #
-# "Use RAG where response time doesn't matter", say the notes: so searching is slow? Let's look at what a search of all
-# passages costs beside the answer, and what you can buy for more time: the first six **read again** by the chat model
-# (a *reranker*: how likely does it find the question after this passage? Sachan et al. 2022).
+# "Use RAG where response time doesn't matter", say the notes: so searching is slow? Let's look at what a search of
+# all passages costs beside the answer, and what you can buy for more time: the first six **read again** by the chat
+# model (a *reranker*: how likely does it find the question after this passage? Sachan et al. 2022).
 #
-# **Before the run:** the claim is *correct* if a plain search is surely more than half of the time of an answer. It is
-# *wrong* if it is surely less than 5 %, and reading again isn't more than half either. Otherwise, if it depends on the
-# search, it is *imprecise*. Finding pages at random is the negative control.
+# **Before the run:** the claim is *correct* if a plain search is surely more than half of the time of an answer. It
+# is *wrong* if it is surely less than 5 %, and reading again isn't more than half either. Otherwise, if it depends on
+# the search, it is *imprecise*. Finding pages at random is the negative control.
 
 # %% claim="A04.9"
 costs = evidence("A04.9")
@@ -706,7 +706,7 @@ for at, (arm, number) in enumerate(((parts[1], "first before"), (parts[1], "firs
     left.plot([at] * len(costs.each(arm, number)), costs.each(arm, number), "o", color=COLORS[0], alpha=0.4)
     left.plot(at, costs.interval(arm, number).mean, "_", color=COLORS[0], markersize=26, markeredgewidth=3)
 left.set_xticks(range(3), ["search", "search, then\nread 6 again", "at random"])
-left.set(ylabel="right passage comes first", ylim=(-0.03, 1), xlim=(-0.5, 2.5))
+left.set(ylabel="right passage comes first", ylim=(-0.03, 0.63), xlim=(-0.5, 2.5))
 spent = [1000 * costs.interval(arm, "search").mean for arm in parts]
 answer_ms = [ms * (1 / costs.interval(arm, "share").mean - 1) for ms, arm in zip(spent, parts, strict=True)]
 right.barh([0, 1], spent, color=COLORS[0], label="search")
@@ -714,7 +714,7 @@ right.barh([0, 1], answer_ms, left=spent, color=COLORS[1], hatch="//", edgecolor
 right.set_yticks([0, 1], ["search", "search, then\nread 6 again"])
 right.invert_yaxis()
 right.set(xlabel="milliseconds a question (one core)")
-right.legend(loc="lower right")
+right.legend(loc="upper right")
 plain = costs.interval("whole passages", "share")
 again = costs.interval("read again by the chat model", "share")
 gains = [costs.each("read again by the chat model", number) for number in ("first", "first before")]
@@ -729,7 +729,8 @@ show(
 verdict(
     "A04.9",
     "correct" if plain.above(0.5) else "wrong" if plain.below(0.05) and not again.above(0.5) else "imprecise",
-    f"The search takes {plain.low:.1%} to {plain.high:.1%} of an answer's time, {again.low:.0%} to {again.high:.0%} "
+    f"The search takes {max(plain.low, 0):.1%} to {plain.high:.1%} of an answer's time, {again.low:.0%} to "
+    f"{again.high:.0%} "
     f"with "
     f"reading six passages again, which changes the share of first places right by {better.text('+.2f')}.",
 )
@@ -830,11 +831,12 @@ for name, texts in replies.items():
     )
 
 # %% [markdown]
-# The planted text repeats the question; how far that alone brings it, the line above says. One more sentence in the
-# prompt is one more text in the same channel; the last line says what it did here. What holds stands *outside* the
-# model: who may write into the index, an answer that is checked (is the name an entry of the manual? `torch.BANANA`
-# is none), and no answer that *does* anything by itself. The prompt's clean-up stops one thing: no text can pose as a
-# source with a number of its own, or as the question.
+# The planted text repeats the question; how far that alone brings it, the first line says. Whether the order is
+# obeyed, the others say: a model may be too weak to follow it, and that is no defense. One more sentence in the
+# prompt is one more text in the same channel. What holds stands *outside* the model: who may write into the index, an
+# answer that is checked (is the name an entry of the manual? `torch.BANANA` is none), and no answer that *does*
+# anything by itself. The prompt's clean-up stops one thing: no text can pose as a source with a number of its own, or
+# as the question.
 #
 # ## "RAG is an open-book exam"?
 #
