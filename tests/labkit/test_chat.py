@@ -14,7 +14,7 @@ import labkit.models
 from labkit import EndpointFailed, Reply, chat_model
 
 LETTERS = [*"abcdefghijklmnopqrstuvwxyz .<>_{}:\"'/,\n\\[]0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ?!"]
-TEMPLATE = "{% for m in messages %}{{ m['role'] }}:{{ m['content'] }}\n{% endfor %}a:"
+TEMPLATE = "{% for m in messages %}{{ m['role'] }}:{{ m['content'] }}{% endfor %}"
 CHATS = [[{"role": "user", "content": text}] for text in ("hello", "hello there", "why", "a", "hey you, there is more")]
 WEATHER = {"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object"}}}
 
