@@ -16,7 +16,7 @@ exercise = Draft(
     points=3,
     no_gradient="texts are no numbers",
     hints=[
-        "Tools mostly wait: for a network, a disk, another program. What of Python lets several functions wait at once?",
+        "Tools mostly wait: for a network, a disk, another program. What lets several functions wait at once?",
         "concurrent.futures.ThreadPoolExecutor(max_workers=at_most). Its map keeps the order of the calls.",
         "Write one function for one call that never raises, then list(pool.map(one, calls)). No call: an empty list.",
     ],
@@ -29,7 +29,7 @@ import threading
 class World:
     def __init__(self, parties):
         self.lock, self.arrived, self.inside, self.most, self.runs = threading.Condition(), 0, 0, 0, []
-        self.parties = parties
+        self.parties, self.caller = parties, threading.get_ident()
 
     def enter(self, name):
         with self.lock:
@@ -47,13 +47,17 @@ class World:
         self.enter(f"meet {name}")
         try:
             with self.lock:
-                if not self.lock.wait_for(lambda: self.arrived >= self.parties, timeout=WAIT):
+                if not self.lock.wait_for(lambda: self.arrived >= self.parties, timeout=self.patience()):
                     self.parties = 0  # nobody else waits in vain
                     self.lock.notify_all()
                     raise TimeoutError("the others did not come")
             return f"{name} was there"
         finally:
             self.leave()
+
+    def patience(self):
+        """Whoever runs tools in the caller's own thread has hardly anybody else to wait for."""
+        return 0.05 if threading.get_ident() == self.caller else 0.4
 
     def add(self, a, b=1):
         self.enter(f"add {a}")
@@ -81,8 +85,8 @@ class World:
 '''
 
 
-def call_of(name, **arguments):
-    return {"name": name, "arguments": arguments}
+def call_of(tool, **arguments):
+    return {"name": tool, "arguments": arguments}
 
 
 @exercise.cases
@@ -95,11 +99,10 @@ def batches(g):
         return [call_of("meet", name=name) for name in names[:count]]
 
     yield case(meeting(4), 4, SOURCE, label="four that wait for each other")
-    yield case([*meeting(2), call_of("add", a=n), call_of("find", key=key)], 2, SOURCE, label="one fails")
-    yield case([call_of("find", key=key), *meeting(3)], 4, SOURCE, label="the first one fails")
-    yield case([call_of("add", a=n, b=2), call_of("sub", a=n), call_of("add", c=n), call_of("find", key="a")], 0, SOURCE,
-               label="an unknown tool, an unknown argument")  # fmt: skip
-    yield case(meeting(2), 2, SOURCE, at_most=2, label="two at most")
+    yield case([call_of("add", a=n), call_of("find", key=key), call_of("add", a=n + 1)], 0, SOURCE, label="one fails")
+    yield case([call_of("find", key=key), *meeting(3)], 3, SOURCE, label="the first one fails")
+    mixed = [call_of("add", a=n, b=2), call_of("sub", a=n), call_of("add", c=n), call_of("find", key="a")]
+    yield case(mixed, 0, SOURCE, label="an unknown tool, an unknown argument")
     yield case([call_of("linger", name=name) for name in names[:6]], 0, SOURCE, at_most=2, label="six, two at most")
     yield case([call_of("linger", name=name) for name in names[:3]], 0, SOURCE, at_most=1, label="one at most")
     yield case([call_of("add", a=n), call_of("add", a=n)], 0, SOURCE, label="the same call twice")
@@ -113,7 +116,7 @@ def met(call_parallel, calls, parties, source, **settings):
     """What comes back, which tools ran, and how many at once at most."""
     import copy
 
-    space = {"__name__": "tools", "WAIT": 1.0}
+    space = {"__name__": "tools"}
     exec(source, space)
     world = space["World"](parties)
     tools = {name: getattr(world, name) for name in ("meet", "add", "find", "linger")}
@@ -136,12 +139,15 @@ def as_told(calls, parties, source, at_most=4):
         "find": lambda key: {"a": "b"}[key],
         "linger": lambda name: "",
     }
-    ran = [f"{one['name']} {next(iter(one['arguments'].values()))}" for one in calls if one["name"] in known]
-    unknown = [f"add {one['arguments']['c']}" for one in calls if "c" in one["arguments"]]
+    ran = [one for one in calls if one["name"] in known and "c" not in one["arguments"]]
     results = [carried_out(one["name"], one["arguments"], known) for one in calls]
     own = "as_told.<locals>.<lambda>()"
-    return {"results": [text.replace(own, "World.add()") for text in results],
-            "ran": sorted(name for name in ran if name not in unknown), "crowded": False, "kept": True}  # fmt: skip
+    return {
+        "results": [text.replace(own, "World.add()") for text in results],
+        "ran": sorted(f"{one['name']} {next(iter(one['arguments'].values()))}" for one in ran),
+        "crowded": False,
+        "kept": True,
+    }
 
 
 exercise.agrees(agrees)
@@ -192,11 +198,6 @@ def _mapped(pool, one, calls):
 )
 def in_turn(calls, tools, at_most=4):
     return [carried_out(one["name"], one["arguments"], tools) for one in calls]
-
-
-exercise.mistake(
-    "each result is waited for before the next call begins", hint="submit all of them first, then ask for results."
-)(_pooled(lambda pool, one, calls: [pool.submit(one, call).result() for call in calls]))
 
 
 def _as_they_come(pool, one, calls):
