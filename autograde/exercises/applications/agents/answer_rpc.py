@@ -23,6 +23,8 @@ exercise = Draft(
 )
 
 VERSIONS = ("2025-11-25", "2025-06-18")
+PARSE = {"code": -32700, "message": "Parse error"}
+INVALID = {"code": -32600, "message": "Invalid Request"}
 
 
 def schema(name, **properties):
@@ -120,8 +122,8 @@ def server(
     unknown=lambda name: ("error", {"code": -32602, "message": f"Unknown tool: {name}"}),
     fails=lambda error, content: ("result", {"content": content(failed(error)[7:]), "isError": True}),
     method=("error", {"code": -32601, "message": "Method not found"}),
-    parse={"code": -32700, "message": "Parse error"},
-    invalid={"code": -32600, "message": "Invalid Request"},
+    parse=PARSE,
+    invalid=INVALID,
     valid=lambda request: request.get("jsonrpc") == "2.0" and isinstance(request.get("method"), str),
     tell=told,
     write=lambda answer: json.dumps(answer, ensure_ascii=False),
@@ -313,9 +315,7 @@ exercise.mistake("isError is left out where all went well", hint='The docstring 
 exercise.mistake("no arguments are an error", hint="A tool without parameters is called without them: default {}.")(
     server(arguments=lambda params: params["arguments"])
 )
-exercise.mistake("what isn't JSON is an invalid request", hint="-32700, Parse error.")(
-    server(parse={"code": -32600, "message": "Invalid Request"})
-)
+exercise.mistake("what isn't JSON is an invalid request", hint="-32700, Parse error.")(server(parse=INVALID))
 exercise.mistake("jsonrpc isn't looked at", hint='A request says "jsonrpc": "2.0".')(
     server(valid=lambda request: isinstance(request.get("method"), str))
 )
@@ -355,15 +355,13 @@ def with_match(line, tools, schemas):
         case _:
             return error(None, -32600, "Invalid Request")
     if method == "ping":
-        return send(id=number, result=dict())
+        return send(id=number, result={})
     if method == "initialize":
-        known = ["2025-11-25", "2025-06-18"]
+        known, about = ["2025-11-25", "2025-06-18"], {"name": "course", "version": "1.0"}
         version = params["protocolVersion"] if params["protocolVersion"] in known else known[0]
         return send(
             id=number,
-            result=dict(
-                serverInfo=dict(name="course", version="1.0"), capabilities=dict(tools={}), protocolVersion=version
-            ),
+            result={"serverInfo": about, "capabilities": {"tools": {}}, "protocolVersion": version},
         )
     if method == "tools/list":
         every = [one["function"] for one in schemas]
