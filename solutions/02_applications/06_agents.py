@@ -25,7 +25,7 @@ import json
 import re
 
 from autograde import check
-from labkit import COLORS, chat_model, evidence, figure, show, verdict
+from labkit import COLORS, chat_model, evidence, figure, interval, show, verdict
 
 # %% [markdown]
 # ## Ask for an action, and get a whole story
@@ -42,9 +42,13 @@ Action: look
 Action Input: {"place": "school"}
 Observation: thing: a brass bell
 Thought: I found it.
-Final Answer: a brass bell"""
-asked = f"{ONE_RUN}\n\nGo on in the same way.\n\nQuestion: Start at the mill. What do you find?"
-story = llm([{"role": "user", "content": asked}], max_new_tokens=60).text
+Final Answer: a brass bell
+
+Question: Start at the mill. What do you find?
+"""
+begun = llm.tokenizer(ONE_RUN, return_tensors="pt")
+written = llm.model.generate(**begun, max_new_tokens=48)[0, begun.input_ids.shape[1] :]
+story = llm.tokenizer.decode(written)
 print(story)
 
 # %% [markdown]
@@ -301,8 +305,8 @@ for start in ("market", "castle", "church", "tower"):
 #
 # $$p + (p + s) + (p + 2s) + \dots = np + \frac{n(n-1)}{2}\,s$$
 #
-# tokens: the bill grows with the square of the steps. (A provider's prefix cache makes what was read before cheaper,
-# not free.) Here is a way of six signs, with scripted actions, counted by the real tokenizer.
+# tokens: in long conversations the bill grows with the square of the steps. (A provider's prefix cache makes what was
+# read before cheaper, not free.) Here is a way of six signs, with scripted actions, counted by the real tokenizer.
 
 # %% tags=["demo"]
 chat, read = EXAMPLES + turns(hunt("a1")), []
@@ -329,7 +333,7 @@ show(fig, f"Bars: tokens read in each of {len(read)} steps, from {read[0]} to {r
 #
 # Both get the same tasks: ways of one to three looks, and the same five examples, each in its own form. In half of
 # the arms the question says how many signs there are, so that a plan *could* be right beforehand. Controls: a program
-# that looks once, for tasks of one look (must succeed), and no tool at all (must fail). Five seeds, twelve tasks
+# that looks once, for tasks of one look (must succeed), and no tool at all (must fail). Four seeds, twelve tasks
 # each.
 #
 # **Before the run:** *correct* if planning surely solves more than the loop, both with the number told and without;
@@ -349,8 +353,9 @@ for i, arms in enumerate(pairs.values()):
         left.plot([i + shift - 0.1, i + shift + 0.1], [mean] * 2, color=color, linewidth=2)
 left.axhline(found.interval("no tool", "solved").mean, color="#777777", linestyle=":", linewidth=1, label="no tool")
 left.set_xticks(range(2), pairs)
-left.set(ylabel="tasks solved, %", ylim=(-4, 108), xlim=(-0.5, 1.5), title="A dot a seed, a line their mean")
-left.legend(loc="upper right")
+left.set(ylabel="tasks solved, %", ylim=(-4, 124), xlim=(-0.5, 1.5), yticks=range(0, 101, 20),
+         title="A dot a seed, a line their mean")
+left.legend(loc="upper center", ncols=3)
 for arm, color, mark in zip(("plan", "loop"), COLORS, "os", strict=False):
     means = [found.interval(arm, f"solved_{k}").mean for k in (1, 2, 3)]
     right.plot([1, 2, 3], means, mark + "-", color=color, label=arm)
@@ -359,7 +364,7 @@ right.set(xlabel="looks that the task needs", ylim=(-4, 108), title="Number not 
 right.legend()
 gaps = [found.interval(plan, "solved", minus=loop) for plan, loop in pairs.values()]
 shares = {arm: found.interval(arm, "solved").mean for pair in pairs.values() for arm in pair}
-show(fig, "Left: share of tasks solved by planning and by the loop, five seeds. Means, number told: "
+show(fig, "Left: share of tasks solved by planning and by the loop, seed by seed. Means, number told: "
           f"{shares['plan, length told']:.0f} and {shares['loop, length told']:.0f} %; not told: {shares['plan']:.0f} "
           f"and {shares['loop']:.0f} %. Right: the same by the number of looks a task needs.",
      title=f"Plan against loop: {shares['plan']:.0f} to {shares['loop']:.0f} % where the way isn't known, "
@@ -537,34 +542,41 @@ verdict("A03.3", "correct" if ahead.above(0) else "imprecise" if able.above(0) e
 # If every decision is right with probability $p$, and errors can't be mended, $n$ decisions are right with $p^n$:
 # $0.95^{20} = 0.36$. So a small difference between two models should become a large one.
 #
-# We have one model; a weaker one is the same with noise in its matrices (5 % of each one's spread). Same tasks, five
+# We have one model; a weaker one is the same with noise in its matrices, 5 % of each one's spread. Same tasks, four
 # seeds, each with its own noise. Control: noise as large as the weights must destroy it.
 #
 # **Before the run:** *correct* if the weakened model surely solves less, and loses more on tasks of three looks than
 # on those of one; *imprecise* if it surely solves less, but not so; *wrong* if it doesn't surely solve less.
 
 # %% claim="A03.4"
-found = evidence("A03.4")
+found, strong = evidence("A03.4"), evidence("A01.5")
 print(found.again())
+each = {k: {"as it is": strong.each("loop", f"solved_{k}"), "weakened": found.each("weakened", f"solved_{k}")}
+        for k in (1, 2, 3)}
+means = {arm: [interval(each[k][arm]).mean for k in each] for arm in ("as it is", "weakened")}
 fig, ax = figure(width=8, height=3.4)
-ks = [1, 2, 3]
-means = {arm: [found.interval(arm, f"solved_{k}").mean for k in ks] for arm in ("as it is", "weakened")}
 for (arm, values), color, mark in zip(means.items(), COLORS, "os", strict=False):
-    ax.plot(ks, values, mark + "-", color=color, label=arm)
-    for k in ks:
-        each = found.each(arm, f"solved_{k}")
-        ax.plot([k + 0.03 * (j - 2) for j in range(len(each))], each, mark, color=color, alpha=0.3, markersize=4)
-    first = values[0] / 100
-    ax.plot(ks, [100 * first**k for k in ks], ":", color=color, linewidth=1)
-ax.plot([], [], ":", color="#777777", label=r"$p^n$, p from one look")
-ax.set_xticks(ks)
+    ax.plot([*each], values, mark + "-", color=color, label=arm)
+    for k in each:
+        dots = each[k][arm]
+        ax.plot([k + 0.04 * (j - 1.5) for j in range(len(dots))], dots, mark, color=color, alpha=0.3, markersize=4)
+    ax.plot([*each], [100 * (values[0] / 100) ** k for k in each], ":", color=color, linewidth=1)
+ax.plot([], [], ":", color="#777777", label="$p^n$, with p from one look")
+ax.set_xticks([*each])
 ax.set(xlabel="looks that the task needs", ylabel="tasks solved, %", ylim=(-4, 108))
 ax.legend()
-short, long = (found.interval("weakened", f"solved_{k}", minus="as it is") for k in (1, 3))
-whole = found.interval("weakened", "solved", minus="as it is")
+
+
+def lost(what):
+    """Points that the weakened model solves more or less, seed by seed."""
+    pairs = zip(found.each("weakened", what), strong.each("loop", what), strict=True)
+    return interval([weak - whole for weak, whole in pairs])
+
+
+short, long, whole = lost("solved_1"), lost("solved_3"), lost("solved")
 show(fig, f"Share of tasks solved against looks. As it is: {', '.join(f'{v:.0f}' for v in means['as it is'])} %; "
           f"weakened: {', '.join(f'{v:.0f}' for v in means['weakened'])} %.",
-     title=f"The weakened model loses {-short.mean:.0f} points at one look, {-long.mean:.0f} at three")
+     title=f"The weakened model solves {short.mean:+.0f} points at one look, {long.mean:+.0f} at three")
 word = "wrong" if not whole.below(0) else "correct" if long.mean < short.mean else "imprecise"
 verdict("A03.4", word, f"Weakened against as it is: {whole.text('+.0f')} points over all tasks, on average "
         f"{short.mean:+.0f} at one look and {long.mean:+.0f} at three.")
@@ -637,32 +649,30 @@ def rag_tool(search, k=3, limit=300):
 check(rag_tool)
 
 # %% [markdown]
-# On the documentation of the installed PyTorch, by the words of the query (a plain count; the chapter on RAG does it
-# properly).
+# On the documentation of the installed PyTorch, searched by BM25 (a score for rare words in common; the chapter on
+# RAG builds it).
 
 # %% tags=["demo"]
-from collections import Counter
+import bm25s
 
 from labkit.corpus import docstrings
 
 PASSAGES = docstrings()
-WORDS = [Counter(re.findall(r"[a-z]+", f"{passage.name} {passage.text}".lower())) for passage in PASSAGES]
-COMMON = Counter(word for words in WORDS for word in words)
+WORDS = bm25s.BM25()
+WORDS.index(bm25s.tokenize([f"{one.name} {one.text}" for one in PASSAGES], show_progress=False), show_progress=False)
 
 
 def by_words(query, k):
-    """The k passages that hold most of the query's rare words, as pairs (name, text)."""
-    asked = set(re.findall(r"[a-z]+", query.lower()))
-    scores = [sum(1 / COMMON[word] for word in asked if word in words) / len(words) ** 0.5 for words in WORDS]
-    order = sorted(range(len(PASSAGES)), key=lambda i: -scores[i])[:k]
-    return [(PASSAGES[i].name, PASSAGES[i].text) for i in order if scores[i] > 0]
+    """The k passages whose words fit the query best, as pairs (name, text)."""
+    best, scores = WORDS.retrieve(bm25s.tokenize(query, show_progress=False), k=k, show_progress=False)
+    return [(PASSAGES[i].name, PASSAGES[i].text) for i, score in zip(best[0], scores[0], strict=True) if score > 0]
 
 
 print(f"{len(PASSAGES):,} passages;", [name for name, _ in by_words("cumulative sum of elements", 3)])
 
 # %% tags=["payoff"]
 search_docs = rag_tool(by_words, k=2, limit=70)
-for query in ("cumulative sum of elements", "cumulative product of elements", "cumulative sum of elements", "qwxz"):
+for query in ("cumulative sum of elements", "cumulative product", "running sum of elements", "qwxz"):
     print(f"{query}:\n{search_docs(query=query)}\n")
 print(search_docs.sources)
 
@@ -730,7 +740,7 @@ show(fig, f"Bars: of {n} planted orders were obeyed, passage as it is {counts[0]
 #
 # Questions of the chapter on RAG about PyTorch, and sums, in turn. Retrieval (MiniLM, the best passage of about two
 # thousand) runs before *every* task; or *when the model asks* for it with an action; or *never*. A calculator is
-# there in all arms. Controls: sums when asked for (must succeed) and questions without retrieval (must fail). Five
+# there in all arms. Controls: sums when asked for (must succeed) and questions without retrieval (must fail). Three
 # seeds, twelve tasks each.
 #
 # **Before the run:** *correct* if retrieval for every task surely solves more than retrieval when asked for; *wrong*
@@ -1081,7 +1091,7 @@ for message in run["messages"][len(EXAMPLES) + 1 :]:
 # * RAG is a way to put knowledge into a prompt; an agent is a way to control a program. They are no rivals: retrieval
 #   is a tool of an agent.
 # * The program owns the end: steps, tokens, circles. It reads actions as data, and tells failures to the model.
-# * Conversations are read again at each step: the bill grows with the square of their length.
+# * Conversations are read again at each step: the bill of a long one grows with the square of its steps.
 # * Retrieved text is data. Form can be taken from it, influence can't; limit what a call may reach.
 #
 # **Sources.** Yao et al. 2022, [arXiv:2210.03629](https://arxiv.org/abs/2210.03629) (ReAct); Xu et al. 2023,
