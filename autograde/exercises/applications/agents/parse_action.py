@@ -45,6 +45,8 @@ def texts(g):
     yield case(f"Thought: {some}\nFinal Answer: {third}\n{call}", label="an answer, then a call")
     yield case(f"Final Answer: {some}\nObservation: {third}\n", label="an answer, then an invented observation")
     yield case(f"Final Answer: {some} Observation: {third}", label="Observation: amid a line is no marker")
+    yield case(f"Final Answer: {some}\n  Observation: {third}", label="an indented Observation: is no marker")
+    yield case(f"Thought:that {more}\nThought: {some}\nAction: Find_It\nAction Input: {{}}", label="two thoughts")
     yield case(
         f'Thought: the next Action: is {other}.\nAction: {tool}\nAction Input: {{"a": "Observation: {{{some}}}"}}',
         label="markers amid a line",

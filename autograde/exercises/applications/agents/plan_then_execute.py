@@ -62,13 +62,14 @@ def plans(g):
     yield one([*many, step("add", a="$1", b="$11"), step("shout", text="$11, $1 $12")], "twelve steps: $1 and $11")
     yield one([step("add", a=n, b=0), step("shout", text="$0 is no step")], "steps count from 1")
     yield one([step("day", year=1990 + n % 30), step("keep", items="$1"), step("shout", text="on $1")], "a date")
-    yield one([step("keep", items="$1 "), step("keep", items=n), step("shout", text="$2")], "a space behind")
+    yield one([step("keep", items=n), step("keep", items="$1 "), step("shout", text=" $2")], "a space behind")
     yield one([step("shout", text="$2 later"), step("shout", text=f"costs {n}$ or 5$1")], "a dollar behind a number")
     yield one([], "an empty plan")
     yield one([step("add", a=n, b=0)], "text before the plan", before=f"My plan, {more}: ")
     yield one([step("add", a=n, b=1)], "one tool", names=("add",), answer="")
     yield one(f"First {some}, then {more}.", "no plan")
     yield one(json.dumps(step("add", a=n, b=1)), "an object, not a list")
+    yield one(" " + json.dumps({"plan": [step("add", a=n, b=1)]}), "a list within an object")
     yield one([step("add", a=n, b=1), some], "a step is a text")
     yield one([step("add", a=n, b=1), {"name": "add"}], "a step without arguments")
     yield one([step("add", a=n, b=1), {"name": "add", "arguments": [n, 1]}], "arguments in a list")
@@ -323,6 +324,13 @@ def _strict(text):
     return _plan(text)
 
 
+def _anywhere(text):
+    return _plan(text.lstrip().removeprefix("{"))
+
+
+exercise.mistake("a list within an object is a plan", hint="A text that begins with { has another form: no plan.")(
+    planner(plan=_anywhere)
+)
 exercise.mistake("text before the plan isn't allowed", hint="The list begins at the first [.")(planner(plan=_strict))
 
 

@@ -64,7 +64,7 @@ def runs(g):
         [f"{add}\nObservation: {n}\nThought: good\nFinal Answer: {more}", f"{shout} \n\n", final],
         "the model invents the observation",
     )
-    yield one([halve, wrote("find", key=some), final], "tools fail")
+    yield one([f"\n {halve}", wrote("find", key=some), final], "tools fail")
     yield one([wrote("secret"), wrote("add", a=n, c=1), final], "an unknown tool, and an unknown argument")
     yield one([f"{some}, {more}.", f"Action: add\nAction Input: {n}", "Action: add", final], "what can't be read")
     yield one([wrote("find", key="ä"), wrote("nothing"), wrote("empty"), wrote("day", year=1990 + n % 30), final],
