@@ -9,13 +9,12 @@ from __future__ import annotations
 from experiments.hunting import LOOKS, loop, scored, tasks, weakened
 from labkit.experiment import Evidence, Experiment, Interval, evidence, interval
 
-NOISE = 0.05
-
 experiment = Experiment(
     claim="A03.4",
     question="Does a weaker model lose more where a task takes more steps?",
     arms={
-        "weakened": {"noise": NOISE},
+        "weakened": {"noise": 0.05},
+        "weakened more": {"noise": 0.1},
         "much weakened": {"noise": 1.0, "steps": 1},
     },
     seeds=range(4),
@@ -41,9 +40,9 @@ def lost(found: Evidence, arm: str, what: str) -> Interval:
 
 @experiment.conclude
 def conclude(found) -> dict:
-    short, long = (lost(found, "weakened", f"solved_{k}") for k in (LOOKS[0], LOOKS[-1]))
-    whole = lost(found, "weakened", "solved")
-    word = "wrong"
+    short, long = (lost(found, "weakened more", f"solved_{k}") for k in (LOOKS[0], LOOKS[-1]))
+    whole = lost(found, "weakened more", "solved")
+    word = "unverifiable"
     if whole.below(0):
         word = "correct" if long.mean < short.mean else "imprecise"
     numbers = {"gap": whole.text("+.0f"), "gap_1": f"{short.mean:+.0f}", "gap_3": f"{long.mean:+.0f}"}
@@ -51,6 +50,7 @@ def conclude(found) -> dict:
     for what in ("solved", *(f"solved_{k}" for k in LOOKS)):
         numbers[f"as_it_is_{what}"] = f"{strong.interval('loop', what).mean:.0f}"
         numbers[f"weakened_{what}"] = f"{found.interval('weakened', what).mean:.0f}"
+        numbers[f"weakened_more_{what}"] = f"{found.interval('weakened more', what).mean:.0f}"
     return {
         "verdict": word,
         "controls": {"shows": lost(found, experiment.shows, "solved").below(0)},
