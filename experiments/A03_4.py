@@ -13,8 +13,7 @@ experiment = Experiment(
     claim="A03.4",
     question="Does a weaker model lose more where a task takes more steps?",
     arms={
-        "weakened": {"noise": 0.05},
-        "weakened more": {"noise": 0.1},
+        "weakened": {"noise": 0.1},
         "much weakened": {"noise": 1.0, "steps": 1},
     },
     seeds=range(4),
@@ -34,14 +33,14 @@ def measure(seed: int, noise: float, steps: int = 5) -> dict:
 
 def lost(found: Evidence, arm: str, what: str) -> Interval:
     """Points that a weakened model solves more or less than the same model as it is, seed by seed."""
-    pairs = zip(found.each(arm, what), evidence("A01.5").each("loop", what), strict=True)
+    pairs = zip(found.each(arm, what), evidence("A01.5").each("loop", what), strict=False)  # its first seeds
     return interval([weak - strong for weak, strong in pairs])
 
 
 @experiment.conclude
 def conclude(found) -> dict:
-    short, long = (lost(found, "weakened more", f"solved_{k}") for k in (LOOKS[0], LOOKS[-1]))
-    whole = lost(found, "weakened more", "solved")
+    short, long = (lost(found, "weakened", f"solved_{k}") for k in (LOOKS[0], LOOKS[-1]))
+    whole = lost(found, "weakened", "solved")
     word = "unverifiable"
     if whole.below(0):
         word = "correct" if long.mean < short.mean else "imprecise"
@@ -50,7 +49,6 @@ def conclude(found) -> dict:
     for what in ("solved", *(f"solved_{k}" for k in LOOKS)):
         numbers[f"as_it_is_{what}"] = f"{strong.interval('loop', what).mean:.0f}"
         numbers[f"weakened_{what}"] = f"{found.interval('weakened', what).mean:.0f}"
-        numbers[f"weakened_more_{what}"] = f"{found.interval('weakened more', what).mean:.0f}"
     return {
         "verdict": word,
         "controls": {"shows": lost(found, experiment.shows, "solved").below(0)},

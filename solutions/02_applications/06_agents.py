@@ -550,20 +550,19 @@ verdict("A03.3", "correct" if ahead.above(0) else "imprecise" if able.above(0) e
 # If every decision is right with probability $p$, and errors can't be mended, $n$ decisions are right with $p^n$:
 # $0.95^{20} = 0.36$. So a small difference between two models should become a large one.
 #
-# We have one model; weaker ones are the same with noise in its matrices, 5 % and 10 % of each one's spread. Same
-# tasks, four seeds, each with its own noise. Control: noise as large as the weights must destroy it.
+# We have one model; a weaker one is the same with noise in its matrices, 10 % of each one's spread. The tasks are those
+# of the loop above, four seeds, each with its own noise. Control: noise as large as the weights must destroy it.
 #
-# **Before the run:** *correct* if the model with 10 % of noise surely solves less, and loses more on tasks of three
-# looks than on those of one; *imprecise* if it surely solves less, but not so; *unverifiable* if four seeds can't
-# tell.
+# **Before the run:** *correct* if the weakened model surely solves less, and loses more on tasks of three looks than on
+# those of one; *imprecise* if it surely solves less, but not so; *unverifiable* if four seeds can't tell.
 
 # %% claim="A03.4"
 found, strong = evidence("A03.4"), evidence("A01.5")
 print(found.again())
-arms = {"as it is": (strong, "loop"), "5 % of noise": (found, "weakened"), "10 % of noise": (found, "weakened more")}
+arms = {"as it is": (strong, "loop"), "weakened": (found, "weakened")}
 ks, means = [1, 2, 3], {}
 fig, ax = figure(width=8, height=3.4)
-for shift, (name, (source, arm)), color, mark in zip((-0.04, 0, 0.04), arms.items(), COLORS, "osD", strict=False):
+for shift, (name, (source, arm)), color, mark in zip((-0.03, 0.03), arms.items(), COLORS, "os", strict=False):
     means[name] = [source.interval(arm, f"solved_{k}").mean for k in ks]
     ax.plot(ks, means[name], mark + "-", color=color, label=name)
     for k in ks:
@@ -576,17 +575,17 @@ ax.legend()
 
 
 def lost(what):
-    """Points that the model with 10 % of noise solves more or less, seed by seed."""
-    pairs = zip(found.each("weakened more", what), strong.each("loop", what), strict=True)
+    """Points that the weakened model solves more or less, seed by seed."""
+    pairs = zip(found.each("weakened", what), strong.each("loop", what), strict=False)
     return interval([weak - whole for weak, whole in pairs])
 
 
 short, long, whole = lost("solved_1"), lost("solved_3"), lost("solved")
 told = "; ".join(f"{name}: {', '.join(f'{v:.0f}' for v in values)} %" for name, values in means.items())
 show(fig, f"Share of tasks solved at one, two and three looks. {told}.",
-     title=f"10 % of noise: {short.mean:+.0f} points at one look, {long.mean:+.0f} at three")
+     title=f"Weakened: {short.mean:+.0f} points at one look, {long.mean:+.0f} at three")
 word = "unverifiable" if not whole.below(0) else "correct" if long.mean < short.mean else "imprecise"
-verdict("A03.4", word, f"10 % of noise against none: {whole.text('+.0f')} points over all tasks, on average "
+verdict("A03.4", word, f"Weakened against as it is: {whole.text('+.0f')} points over all tasks, on average "
         f"{short.mean:+.0f} at one look and {long.mean:+.0f} at three.")
 
 # %% [markdown]
@@ -737,7 +736,7 @@ show(fig, f"Bars: of {n} planted orders were obeyed, passage as it is {counts[0]
      title=f"Obeyed, of {n}: {counts[0]} as it is, {counts[1]} on one line, {counts[2]} quoted, {counts[3]} checked")
 
 # %% [markdown]
-# One line takes away the forged *form*: no passage can pretend to be a line of the transcript. It does nothing
+# One line takes away the forged *form*: no passage can pretend to be a line of the transcript. It has no means
 # against a polite order, for the model reads instructions and data as one text; warnings and quotation marks shift
 # the odds, in which direction the bars say. What holds is what the *program* does: it accepts only a name that
 # retrieval gave. In earnest: permissions for each tool, arguments checked against what this user may do, a person
