@@ -65,12 +65,12 @@ def shown(way: str) -> list[dict[str, str]]:
     """Worked examples: the same five tasks for all arms, solved in the arm's own way."""
     told = [{"role": "system", "content": "Use what you are given, then answer."}]
     for question, answer, passage in SHOWN:
-        given = f"[1] {answer}: {passage}" if passage else OTHER
-        told.append(user(f"{given}\nQuestion: {question}" if way == "always" else f"Question: {question}"))
+        told.append(user(f"Question: {question}"))
+        if way == "always" or way == "asked" and passage:
+            given = f"[1] {answer}: {passage}" if passage else OTHER
+            told += [assistant(act("search_docs", question)), user(f"Observation: {given}")]
         if not passage:
             told += [assistant(act("calculate", question)), user(f"Observation: {answer}")]
-        elif way == "asked":
-            told += [assistant(act("search_docs", question)), user(f"Observation: {given}")]
         told.append(assistant(f"Final Answer: {answer}"))
     return told
 
@@ -97,9 +97,10 @@ def measure(seed: int, way: str) -> dict:
     chats, answers = [], [None] * len(some)
     asked, searches, tokens = 0, [0] * len(some), 0
     for i, (question, _) in enumerate(some):
-        searches[i] += way == "always"
-        given = f"{found(question)}\n" if way == "always" else ""
-        chats.append([*examples, user(f"{given}Question: {question}")])
+        chats.append([*examples, user(f"Question: {question}")])
+        if way == "always":  # the program searches, whatever the question is
+            searches[i] += 1
+            chats[i] += [assistant(act("search_docs", question)), user(f"Observation: {found(question)}")]
     for _ in range(3):
         live = [i for i, answer in enumerate(answers) if answer is None]
         if not live:

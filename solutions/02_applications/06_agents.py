@@ -550,11 +550,12 @@ verdict("A03.3", "correct" if ahead.above(0) else "imprecise" if able.above(0) e
 # If every decision is right with probability $p$, and errors can't be mended, $n$ decisions are right with $p^n$:
 # $0.95^{20} = 0.36$. So a small difference between two models should become a large one.
 #
-# We have one model; a weaker one is the same with noise in its matrices, 10 % of each one's spread. The tasks are those
-# of the loop above, four seeds, each with its own noise. Control: noise as large as the weights must destroy it.
+# We have one model; a weaker one is the same with noise in its matrices, 10 % of each one's spread. The tasks are
+# those of the loop above, four seeds, each with its own noise. Control: noise as large as the weights must destroy
+# it.
 #
-# **Before the run:** *correct* if the weakened model surely solves less, and loses more on tasks of three looks than on
-# those of one; *imprecise* if it surely solves less, but not so; *unverifiable* if four seeds can't tell.
+# **Before the run:** *correct* if the weakened model surely solves less, and loses more on tasks of three looks than
+# on those of one; *imprecise* if it surely solves less, but not so; *unverifiable* if four seeds can't tell.
 
 # %% claim="A03.4"
 found, strong = evidence("A03.4"), evidence("A01.5")
@@ -746,9 +747,10 @@ show(fig, f"Bars: of {n} planted orders were obeyed, passage as it is {counts[0]
 # ## "Each task goes through RAG"?
 #
 # Questions of the chapter on RAG about PyTorch, and sums, in turn. Retrieval (MiniLM, the best passage of about two
-# thousand) runs before *every* task; or *when the model asks* for it with an action; or *never*. A calculator is
-# there in all arms. Controls: sums when asked for (must succeed) and questions without retrieval (must fail). Three
-# seeds, twelve tasks each.
+# thousand) runs for *every* task, since the program searches for the question before the model acts; or *when the
+# model asks* for it with an action; or *never*. A calculator is there in all arms, and each has the same five
+# examples, solved in its own way. Controls: sums when asked for (must succeed), questions without retrieval (must
+# fail). Three seeds.
 #
 # **Before the run:** *correct* if retrieval for every task surely solves more than retrieval when asked for; *wrong*
 # if surely less; otherwise *unverifiable*: then success doesn't decide, and what projects do is no fact that a run
@@ -1052,6 +1054,7 @@ from mcp_types import jsonrpc_message_adapter
 
 LOOK = {"type": "function", "function": {"name": "look", "description": "See what is at a place.", "parameters": {
     "type": "object", "properties": {"place": {"type": "string"}}, "required": ["place"]}}}
+print(answer_rpc('{"jsonrpc": "2.0", "id": 0, "method": "ping"}', {"look": look}, [LOOK]))
 heard = []
 
 
