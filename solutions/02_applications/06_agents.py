@@ -538,9 +538,8 @@ verdict("A03.3", "correct" if ahead.above(0) else "imprecise" if able.above(0) e
 
 # %% [markdown]
 # So complexity is not what makes an agent; *who chooses the next step* is. Where a program can know the steps, or an
-# upper bound of them, it takes them more cheaply, in a fixed order, and each of its steps can be tested. An agent is
-# for tasks whose steps nobody can write down beforehand. Its freedom has a price: every decision is a chance to go
-# wrong.
+# upper bound of them, it takes them in a fixed order, and each of its steps can be tested. An agent is for tasks
+# whose steps nobody can write down beforehand. Its freedom has a price: every decision is a chance to go wrong.
 #
 # (A program with an `if`, which reads "sign" and goes on, would do here as well as any. It could because our signs
 # have a form; people's mails and web pages don't.)
@@ -789,9 +788,9 @@ verdict("A03.5", "correct" if gap.above(0) else "wrong" if gap.below(0) else "un
 
 # %% [markdown]
 # Two prices stand against each other. Retrieval for every task needs no decision, and it puts a passage before tasks
-# that need none: foreign text that a small model takes for the matter. Retrieval as a tool needs a decision each
-# time, one more call of the model, and a query that somebody has to write. What is solved of the questions is bounded
-# by retrieval itself: how often the best passage is a right one, the chapter on RAG measures.
+# that need none: foreign text, which a model may take for the matter. Read off the figure what this small one makes
+# of it. Retrieval as a tool asks for a decision each time, another call of the model, and a query that somebody has
+# to write. And no answer is right whose passage wasn't found: the chapter on RAG measures that.
 #
 # So "a RAG flow for each task" is one design among several. Let retrieval be a tool where tasks differ; put it before
 # the model where every task needs it.
