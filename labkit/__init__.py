@@ -14,6 +14,9 @@ from typing import Any
 _HOME = {
     "smollm": "models",
     "minilm": "models",
+    "chat_model": "chat",
+    "Reply": "chat",
+    "EndpointFailed": "chat",
     "ModelMissing": "errors",
     "shakespeare": "text",
     "docstrings": "corpus",
