@@ -367,6 +367,7 @@ def explain_os(error: OSError) -> str:
 
 
 def prepare_models() -> None:
-    """Convert the model once, with labkit's own progress bar on the screen."""
-    if subprocess.call([PYTHON, "-m", "labkit.models"], cwd=ROOT, env=environment(), stdin=subprocess.DEVNULL):
-        raise Stop(f"The model could not be prepared, as said above: mend that, {AGAIN}")
+    """Convert the model and work out the manual's vectors once, with labkit's own progress bar on the screen."""
+    for module in ("labkit.models", "labkit.corpus"):
+        if subprocess.call([PYTHON, "-m", module], cwd=ROOT, env=environment(), stdin=subprocess.DEVNULL):
+            raise Stop(f"The model could not be prepared, as said above: mend that, {AGAIN}")

@@ -9,6 +9,7 @@ import inspect
 import json
 import os
 import re
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from typing import Any
 import torch
 
 from labkit.conversion import Progress, cache_folder
-from labkit.models import minilm
+from labkit.models import main, minilm
 
 __all__ = ["Passage", "Question", "docstrings", "embedded_docstrings", "prepare", "questions"]
 
@@ -221,5 +222,4 @@ def _plain(text: str) -> str:
 
 
 if __name__ == "__main__":
-    prepare()
-    print(f"The vectors of {len(docstrings()):,} passages are ready.")
+    sys.exit(main(prepare, "Vectors of the manual", "The vectors of PyTorch's manual are ready."))

