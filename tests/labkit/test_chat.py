@@ -1,5 +1,6 @@
 """chat_model: the local model in batches, and an endpoint that answers, calls tools, streams, is slow, or fails."""
 
+import contextlib
 import json
 import threading
 import time
@@ -106,9 +107,10 @@ class Handler(BaseHTTPRequestHandler):
         status, parts = answer if isinstance(answer, tuple) else (200, answer)
         self.send_response(status)
         self.end_headers()
-        for part in [parts] if isinstance(parts, str) else parts:
-            self.wfile.write(part.encode())
-            self.wfile.flush()
+        with contextlib.suppress(BrokenPipeError):  # who asked has given up
+            for part in [parts] if isinstance(parts, str) else parts:
+                self.wfile.write(part.encode())
+                self.wfile.flush()
 
     def log_message(self, *args):
         pass
