@@ -96,6 +96,26 @@ def test_gradients_at_a_kink_are_not_compared():
     assert grade(kinked, lambda x, by: x.clamp(min=0) * by).solved
 
 
+def test_gradients_are_compared_where_an_entry_is_masked():
+    """An input of minus infinity made every gradient look like one at a kink."""
+
+    def masked(g):
+        for n in (3, 4, 5):
+            yield case(torch.cat([torch.full((1,), -torch.inf), torch.randn(n, generator=g)]), label=f"{n} and a gap")
+
+    def entropy(x):
+        return torch.distributions.Categorical(logits=x).entropy()
+
+    def without_its_slope(x):
+        logs = x.log_softmax(-1).clamp(min=-99)
+        return -(logs.exp().detach() * logs).sum()
+
+    one = exercise(entropy, masked, dtypes=())
+    assert grade(one, entropy).solved
+    report = grade(one, without_its_slope)
+    assert not line(report, FLOWS).passed and line(report, "gives the right result").passed
+
+
 def test_a_result_that_can_be_asked_for_without_gradients_needs_none():
     free = exercise(no_gradient="it is a metric")
     assert grade(free, torch.no_grad()(scaled)).solved
