@@ -1003,7 +1003,7 @@ for at, arm in enumerate(compared):
         at,
         value.mean,
         0.6,
-        color=COLORS[1] if at < 2 else COLORS[6],
+        color=COLORS[1] if at < 2 else COLORS[5],
         yerr=[[value.mean - max(value.low, 0)], [min(value.high, 1) - value.mean]],
         capsize=4,
     )
