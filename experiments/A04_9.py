@@ -91,7 +91,7 @@ def conclude(found):
     return {
         "verdict": word,
         "controls": {
-            "shows": gain.above(0.1),
+            "shows": gain.mean > 0.1,
             "shows_not": not found.interval("at random", "five").above(0.1),
         },
         "numbers": {

@@ -650,10 +650,10 @@ print("recall at 10: " + ", ".join(f"{name} {value:.2f}" for name, value in reca
 # ## How large should a piece be?
 #
 # Small pieces are about one thing, and lose what stands around them. Large ones are understood, and mix. A passage is
-# found by its best piece. With words alone, no encoder, that is quickly drawn for six sizes, a quarter shared:
+# found by its best piece. With words alone, no encoder, that is quickly drawn for five sizes, a quarter shared:
 
 # %% tags=["payoff"]
-SIZES = (8, 16, 32, 64, 128, 256)
+SIZES = (16, 32, 64, 128, 256)
 by_size = {}
 for size in SIZES:
     cut = [chunk_text(f"{one.name}: {one.text}", size, size // 4) for one in passages]
@@ -685,6 +685,7 @@ show(
     f"passages {whole[0]:.2f}",
 )
 print(", ".join(f"{size} words: {by_size[size][3]:,} pieces" for size in SIZES))
+labkit.give_back()
 
 # %% [markdown]
 # ## What does a search cost?
@@ -986,7 +987,8 @@ order = evidence("A03.2")
 print(order.again())
 fig, (left, right) = figure(1, 2, width=10, height=3.5)
 for at, arm in enumerate(("first of five", "in the middle", "last of five")):
-    left.plot([at] * 5, order.each(arm, "right"), "o", color=COLORS[0], alpha=0.35)
+    each = order.each(arm, "right")
+    left.plot([at] * len(each), each, "o", color=COLORS[0], alpha=0.35)
     left.plot(at, order.interval(arm, "right").mean, "_", color=COLORS[0], markersize=26, markeredgewidth=3)
 left.set_xticks(range(3), ["first", "middle", "last"])
 left.set(xlabel="place of the right page among five", ylabel="right answers", ylim=(-0.03, 1.03), xlim=(-0.4, 2.4))
@@ -1001,7 +1003,7 @@ for at, arm in enumerate(compared):
         at,
         value.mean,
         0.6,
-        color=COLORS[1] if at < 2 else COLORS[6],
+        color=COLORS[1] if at < 2 else COLORS[5],
         yerr=[[value.mean - max(value.low, 0)], [min(value.high, 1) - value.mean]],
         capsize=4,
     )
