@@ -933,10 +933,10 @@ train_on_prompt: false        # labels of the question are -100
 learning_rate: 4.0e-3
 quantization_bit: 4           # QLoRA
 """
-recipe = yaml.safe_load(RECIPE)
-linear = [part for layer in model.model.layers for part in layer.modules() if isinstance(part, nn.Linear)]
+recipe, (chat_model, _) = yaml.safe_load(RECIPE), smollm()
+linear = [part for layer in chat_model.model.layers for part in layer.modules() if isinstance(part, nn.Linear)]
 new = sum(recipe["lora_rank"] * (part.in_features + part.out_features) for part in linear)
-total = sum(p.numel() for p in model.parameters())
+total = sum(p.numel() for p in chat_model.parameters())
 print(f"lora_target: all is {len(linear)} layers; rank {recipe['lora_rank']} makes {new:,} new numbers, "
       f"{new / total:.2%} beside {total:,}.")
 print(f"The update is multiplied by alpha / r = {recipe['lora_alpha'] / recipe['lora_rank']:g}; the adapter's file has "
