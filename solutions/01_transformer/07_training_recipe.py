@@ -399,8 +399,8 @@ ax.set(xlabel="step", ylabel="share of the peak rate")
 ax.legend()
 show(
     fig,
-    alt="Two learning rate plans over 140 steps, planned for 100. At step 100 yours is at "
-    f"{mine[100]:.2f} and the library's at {theirs[100]:.2f} of the peak rate, at the last {mine[-1]:.2f} and {theirs[-1]:.2f}.",
+    alt="Two learning rate plans over 140 steps, planned for 100. Of the peak rate, yours has "
+    f"{mine[100]:.2f} at step 100 and {mine[-1]:.2f} at the end, the library's {theirs[100]:.2f} and {theirs[-1]:.2f}.",
     title=f"40 steps past the plan: yours is at {mine[-1]:.2f}, the library's at {theirs[-1]:.2f}",
 )
 
@@ -770,8 +770,8 @@ middle = [values[len(values) // 2] for values in lost]
 show(
     fig,
     alt="Left: histogram of gradient sizes between SmolLM2's layers before and after scaling the loss, the range "
-    f"that is zero in FP16 shaded. Right, by layer: without a scale {middle[0]:.1f} % of the numbers in the middle layer "
-    f"are zero and {middle[2]:.2g} % of the length is lost, with a scale {middle[1]:.1f} % and {middle[3]:.2g} %.",
+    f"that is zero in FP16 shaded. Right, by layer: without a scale {middle[0]:.1f} % of the middle layer's "
+    f"numbers are zero and {middle[2]:.2g} % of the length is lost, with a scale {middle[1]:.1f} % and {middle[3]:.2g} %.",
     title=f"Middle layer in FP16: {middle[0]:.0f} % zeros and {middle[2]:.2g} % of the length lost; scaled "
     f"{middle[1]:.0f} % and {middle[3]:.2g} %",
 )
@@ -863,8 +863,8 @@ right.set(xlabel="step", ylabel="error (1 = nothing learnt)", ylim=(0, 1.1))
 right.legend()
 show(
     fig,
-    alt=f"Left: the scale against the step, on a logarithmic axis: from {scales[0]:.0e} to {scales[-1]:.0e}. Right: the "
-    f"error falls to {errors[-1]:.2f} with the scaler and {alone[-1]:.2f} without a scale.",
+    alt=f"Left: the scale against the step, on a logarithmic axis: from {scales[0]:.0e} to {scales[-1]:.0e}. Right: "
+    f"the error falls to {errors[-1]:.2f} with the scaler and {alone[-1]:.2f} without a scale.",
     title=f"After 300 steps: error {errors[-1]:.2f} with your scaler, {alone[-1]:.2f} without a scale",
 )
 
