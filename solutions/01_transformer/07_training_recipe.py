@@ -771,7 +771,7 @@ show(
     fig,
     alt="Left: histogram of gradient sizes between SmolLM2's layers before and after scaling the loss, the range "
     f"that is zero in FP16 shaded. Right, by layer: without a scale {middle[0]:.1f} % of the middle layer's "
-    f"numbers are zero and {middle[2]:.2g} % of the length is lost, with a scale {middle[1]:.1f} % and {middle[3]:.2g} %.",
+    f"numbers are zero, {middle[2]:.2g} % of the length is lost; with a scale {middle[1]:.1f} and {middle[3]:.2g} %.",
     title=f"Middle layer in FP16: {middle[0]:.0f} % zeros and {middle[2]:.2g} % of the length lost; scaled "
     f"{middle[1]:.0f} % and {middle[3]:.2g} %",
 )
