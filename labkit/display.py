@@ -24,6 +24,6 @@ def show_html(html: str, text: str) -> bool:
 
 
 def minus(text: str) -> str:
-    """The text with a true minus sign in front of negative numbers, none in front of zeros; hyphens stay as they are."""
+    """The text with a true minus sign in front of negative numbers, none in front of zeros; hyphens stay."""
     text = re.sub(r"(?<!\w)-(?=0(\.0+)?(?![\d.]))", "", text)
     return re.sub(r"(?<!\w)-(?=\d)", "−", text)
