@@ -227,6 +227,9 @@ from experiments import T08_1 as recipes
 
 found = evidence("T08.1")
 print(found.again())
+tried = {part: recipes.rates(part) for part in (*recipes.PLANS, *recipes.PARTS) if len(recipes.rates(part)) > 1}
+at_edge = [part for part, rates in tried.items() if recipes.best_rate(found, part) in (rates[0], rates[-1])]
+print(f"Best at the edge of the rates that were tried: {', '.join(at_edge) or 'nothing'}.")
 
 
 def ends(part):
@@ -666,7 +669,8 @@ verdict(
 # which keeps one. And FP16 isn't dead: reinforcement learning of language models has come back to it for its finer
 # fraction; Qi et al. 2025, arXiv:2510.26788.)
 #
-# Now the steps. FP16 itself is in the race, with and without a loss scale (what that is comes next).
+# Now the steps. FP16 itself is in the race, at float32's best rate, with and without a loss scale (what that is comes
+# next).
 #
 # **Before the run:** "mixed precision speeds up convergence" is *correct* if bfloat16 or FP16 ends surely more than
 # 0.01 nats *below* float32 after the same steps, *wrong* if all surely don't, *imprecise* if the seeds can't tell.
