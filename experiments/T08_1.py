@@ -157,14 +157,9 @@ def gain(found: Evidence, part: str, over: str) -> Interval:
     return found.interval(best(found, over), "test", minus=best(found, part))
 
 
-def word(correct: bool, imprecise: bool) -> str:
-    """The verdict of two findings, the stronger one first."""
-    return "correct" if correct else "imprecise" if imprecise else "wrong"
-
-
 @experiment.conclude
 def conclude(found: Evidence) -> dict:
-    """Correct if warm-up and decay each gain surely more than COUNTS, imprecise if one does or both together."""
+    """Correct if warm-up and decay each gain surely more than COUNTS, wrong if both together surely gain less."""
     gains = {
         "warmup": gain(found, "warm-up", "constant"),
         "warmup_on_decay": gain(found, "warm-up, decay", "decay"),
@@ -173,18 +168,20 @@ def conclude(found: Evidence) -> dict:
         "plan": gain(found, "warm-up, decay", "constant"),
         "clipping": gain(found, "warm-up, decay, clipping", "warm-up, decay"),
         "plateau": gain(found, "plateau", "constant"),
+        "adamw_over_sgd": gain(found, "AdamW, decay 0.1", "SGD with momentum"),
+        "muon_over_sgd": gain(found, "Muon and AdamW", "SGD with momentum"),
         **{name: gain(found, part, "decay") for name, part in BESIDE_DECAY.items()},
     }
-    surely = {name: each.above(COUNTS) for name, each in gains.items()}
+    each = all(gains[name].above(COUNTS) for name in ("warmup", "decay"))
     return {
-        "verdict": word(surely["warmup"] and surely["decay"], surely["warmup"] or surely["decay"] or surely["plan"]),
+        "verdict": "correct" if each else "wrong" if gains["plan"].below(COUNTS) else "imprecise",
         "controls": {
             "shows": gain(found, "decay", "too slow").above(COUNTS),
             "shows_not": gain(found, "other pages", "decay").within(-0.05, 0.05),
         },
         "numbers": {
-            **{name: f"{each.mean:+.2f}".replace("-", "−") for name, each in gains.items()},
-            **{f"{name}_range": each.text("+.2f").replace("-", "−") for name, each in gains.items()},
+            **{name: f"{one.mean:+.3f}".replace("-", "−") for name, one in gains.items()},
+            **{f"{name}_range": one.text("+.3f").replace("-", "−") for name, one in gains.items()},
             **{f"rate_{name}": f"{best_rate(found, part):g}" for name, part in NAMED.items()},
         },
     }

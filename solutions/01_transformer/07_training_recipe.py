@@ -287,8 +287,8 @@ for name, gain in gained.items():
 # Both stories are about *what rate is best*. So we draw the whole curve over peak rates, and compare the lowest points.
 #
 # **Before the run:** "warm-up and decay speed up convergence" is *correct* if each of the two, alone, at its own best
-# rate, ends surely more than 0.01 nats below the constant rate after the same steps; *imprecise* if only one does, or
-# only both together; else *wrong*.
+# rate, ends surely more than 0.01 nats below the constant rate after the same steps; *wrong* if the two together surely
+# gain less than that; else *imprecise*.
 
 # %% claim="T08.1"
 PLANS = ("constant", "warm-up", "decay", "warm-up, decay")
@@ -315,11 +315,10 @@ show(
     title=f"At the best rate warm-up gains {warm.mean:+.3f} nats, decay {fall.mean:+.3f}; at {highest:g} warm-up "
     f"gains {saved.mean:+.2f}",
 )
-counted = [gain.above(recipes.COUNTS) for gain in (warm, fall)]
-word = "correct" if all(counted) else "imprecise" if any(counted) or both.above(recipes.COUNTS) else "wrong"
+each = all(gain.above(recipes.COUNTS) for gain in (warm, fall))
 verdict(
     "T08.1",
-    word,
+    "correct" if each else "wrong" if both.below(recipes.COUNTS) else "imprecise",
     f"Nats a letter below the constant rate, each at its own best rate: warm-up {told(warm)}, decay {told(fall)}, both "
     f"{told(both)}. At a peak of {highest:g}, far above the best, warm-up gains {told(saved)}.",
 )
@@ -332,9 +331,9 @@ verdict(
 # "Dynamic adjustment" stands in the notes as well. The usual form is `ReduceLROnPlateau`: it looks at the validation
 # loss, here every 20 steps, and halves the rate when that hasn't fallen by 0.01.
 #
-# **Before the run:** as a habit, "warm-up, decay, dynamic adjustment" is *correct* if both the plan (warm-up and decay)
-# and the plateau rule end surely more than 0.01 nats below the constant rate, each at its own best rate; *imprecise* if
-# one does, *wrong* if none.
+# **Before the run:** as a habit, "warm-up, decay, dynamic adjustment" is *correct* if the plan (warm-up and decay) and
+# the plateau rule both end surely below the constant rate, each at its own best rate; *wrong* if one ends surely above
+# it; else *imprecise*.
 
 # %% claim="T07.10"
 fig, ax = figure(width=8, height=2.8)
@@ -346,10 +345,11 @@ show(
     f"a plateau. Gains over the constant rate: {told(planned)} and {told(watched)} nats.",
     title=f"Below the constant rate: the plan by {planned.mean:.3f} nats, the plateau rule by {watched.mean:.3f}",
 )
-sure = [gain.above(recipes.COUNTS) for gain in (planned, watched)]
+habits = (planned, watched)
+helped = all(gain.above(0) for gain in habits)
 verdict(
     "T07.10",
-    "correct" if all(sure) else "imprecise" if any(sure) else "wrong",
+    "correct" if helped else "wrong" if any(gain.below(0) for gain in habits) else "imprecise",
     f"Over the constant rate the plan gains {told(planned)}, the plateau rule {told(watched)} nats a letter.",
 )
 
@@ -416,8 +416,8 @@ show(
 # is in torch. All four run along half a cosine, each at its own best rate.
 #
 # **Before the run:** "use AdamW" is *correct* if AdamW with its decay ends surely more than 0.01 nats below SGD with
-# momentum *and* below Adam without decay, and Muon not below AdamW; *imprecise* if it beats SGD only, or Muon beats it;
-# *wrong* if it doesn't even beat SGD.
+# momentum *and* below Adam without decay, and Muon not surely below AdamW; *wrong* if it ends surely above SGD; else
+# *imprecise*.
 
 # %% claim="T07.9"
 OPTIMIZERS = {
@@ -447,7 +447,7 @@ show(
 beats = [gain.above(recipes.COUNTS) for gain in (over_sgd, over_adam)]
 verdict(
     "T07.9",
-    "wrong" if not beats[0] else "correct" if beats[1] and not muon.above(recipes.COUNTS) else "imprecise",
+    "correct" if all(beats) and not muon.above(recipes.COUNTS) else "wrong" if over_sgd.below(0) else "imprecise",
     f"AdamW's decay gains {told(over_adam)} nats over Adam and AdamW {told(over_sgd)} over SGD with momentum; Muon "
     f"gains {told(muon)} over AdamW.",
 )
