@@ -768,7 +768,8 @@ for values, color, style, name in zip(lost, (COLORS[1], COLORS[0]) * 2, ("-", "-
                                       ("zero, no scale", "zero, scaled", "length lost, no scale",
                                        "length lost, scaled"), strict=True):
     right.plot(sorted(layers), values, color=color, linestyle=style, label=name)
-right.set(xlabel="layer", ylabel="share (%)", ylim=(-3, 115))
+top = max(map(max, lost))
+right.set(xlabel="layer", ylabel="share (%)", ylim=(-0.03 * top, 1.5 * top))
 right.legend(loc="upper center", ncols=2, fontsize=8.5)
 middle = [values[len(values) // 2] for values in lost]
 show(
