@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 
 
@@ -20,3 +21,9 @@ def show_html(html: str, text: str) -> bool:
 
     display({"text/html": html, "text/plain": text}, raw=True)
     return True
+
+
+def minus(text: str) -> str:
+    """The text with a true minus sign in front of negative numbers, none in front of zeros; hyphens stay."""
+    text = re.sub(r"(?<!\w)-(?=0(\.0+)?(?![\d.]))", "", text)
+    return re.sub(r"(?<!\w)-(?=\d)", "−", text)

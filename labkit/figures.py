@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from labkit.display import kernel_shell, show_html
+from labkit.display import kernel_shell, minus, show_html
 
 # Okabe and Ito, "Color Universal Design" (2008), in the order that stays apart best on white; their yellow is left
 # out, because lines and text in it can't be read on white.
@@ -72,9 +72,9 @@ def show(fig, alt: str, title: str | None = None) -> None:
         raise ValueError("show() needs alt: a sentence that tells what the figure shows to someone who can't see it.")
     try:
         if title:
-            fig.suptitle(title, x=0.01, horizontalalignment="left")
+            fig.suptitle(minus(title), x=0.01, horizontalalignment="left")
         if kernel_shell() is not None:
-            alt = " ".join(alt.split())
+            alt = minus(" ".join(alt.split()))
             show_html(_image(fig, alt), f"Figure: {alt}")
     finally:
         plt.close(fig)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 
-from labkit.display import show_html
+from labkit.display import minus, show_html
 
 __all__ = ["VERDICTS", "verdict"]
 
@@ -21,7 +21,7 @@ def verdict(claim: str, word: str, because: str) -> None:
     """
     if word not in VERDICTS:
         raise ValueError(f"A verdict is one of {', '.join(VERDICTS)}, not {word!r}.")
-    sign = _SIGN.format(claim=claim, word=word)
+    sign, because = _SIGN.format(claim=claim, word=word), minus(because)
     text = f"{sign} {because}"
     if not show_html(f"<p><strong>{html.escape(sign)}</strong> {html.escape(because)}</p>", text):
         print(text)

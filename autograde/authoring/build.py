@@ -13,6 +13,7 @@ from nbformat import NotebookNode
 from autograde.authoring import bank, lint
 from autograde.authoring.cells import CellMaker
 from autograde.authoring.chapter import AuthoringError, Chapter, lines_of_solution, paths, read, title_of
+from autograde.authoring.colab import lacking
 from autograde.files import replace
 from autograde.repository import ROOT
 
@@ -62,7 +63,7 @@ def sources(
     made = {}
     for chapter in chapters:
         told(chapter.path)
-        made[chapter.path] = CellMaker(chapter, questions, _models(root), contents).notebook()
+        made[chapter.path] = CellMaker(chapter, questions, _models(root), lacking(chapter, root), contents).notebook()
     return made
 
 

@@ -27,7 +27,7 @@ REPOSITORY, VERSION = "{slug}", "{tag}"
 if "google.colab" in sys.modules and importlib.util.find_spec("autograde") is None:
     if REPOSITORY.startswith("OWNER/"):
         sys.exit("This copy of the course is not published yet: run `autograde slug OWNER/REPO` with its own address.")
-    LACKING = ["gguf", "cloudpickle", "platformdirs", "rapidfuzz", "sacrebleu"]
+    LACKING = [{lacking}]
     INSTALL = [sys.executable, "-m", "pip", "install", "-q"]
     COURSE = f"git+https://github.com/{{REPOSITORY}}@{{VERSION}}"
     for packages in (LACKING, ["--no-deps", {models}], ["--no-deps", COURSE]):
@@ -42,8 +42,16 @@ _MORE_TAGS = {"payoff": ["raises-exception"]}
 class CellMaker:
     """Makes the cells of one chapter. Every id comes from what the cell is, never from chance."""
 
-    def __init__(self, chapter: Chapter, bank: Bank, models: list[str], contents: list[tuple[str, str]]):
-        self.chapter, self.bank, self.models, self.contents = chapter, bank, models, contents
+    def __init__(
+        self,
+        chapter: Chapter,
+        bank: Bank,
+        models: list[str],
+        lacking: list[str],
+        contents: list[tuple[str, str]],
+    ):
+        self.chapter, self.bank, self.contents = chapter, bank, contents
+        self.models, self.lacking = models, lacking
         self.exercises = exercises_of(chapter)
         self._seen: Counter[str] = Counter()
 
@@ -121,8 +129,8 @@ class CellMaker:
         return "\n".join(["| chapter | section |", "|---|---|", *rows])
 
     def _bootstrap(self) -> NotebookNode:
-        models = ", ".join(f'"{pin}"' for pin in self.models)
-        source = _BOOTSTRAP.format(slug=repository.slug(), tag=repository.tag(), models=models)
+        models, lacking = (", ".join(f'"{each}"' for each in names) for names in (self.models, self.lacking))
+        source = _BOOTSTRAP.format(slug=repository.slug(), tag=repository.tag(), models=models, lacking=lacking)
         grader = nbgrader_marks("bootstrap", locked=True)
         metadata = {"tags": ["bootstrap"], "nbgrader": grader, **COLLAPSED}
         return nbformat.v4.new_code_cell(source, id=self._id("bootstrap"), metadata=metadata)

@@ -773,10 +773,26 @@ print(f"\n{knob}\n\nyour sample: {tokenizer.decode([*prompt.input_ids[0], *mine[
       f"\n\ngenerate:    {tokenizer.decode([*prompt.input_ids[0], *theirs[0]])!r}")
 
 # %% [markdown]
-# The texts differ, as two draws do. So compare what can be compared: draw the next token 4,000 times with your
-# `sample`, and set the frequencies beside the exact probabilities that transformers' warpers give. (Only the 200
-# likeliest tokens take part. `top_k = 200` rules the others out anyway, and 4,000 rows of 49,152 logits would fill
-# the memory.)
+# A trap before you compare sampled texts with anybody's. Nobody has set `top_k` in the next cell, and the model's own
+# configuration holds none. How many tokens can `generate` draw?
+
+# %% tags=["demo"]
+kept = {}
+for told, given in {"nothing said": {}, "top_k=0": {"top_k": 0}}.items():
+    out = model.generate(**prompt, max_new_tokens=1, pad_token_id=END, do_sample=True, output_scores=True,
+                         return_dict_in_generate=True, **given)
+    kept[told] = int(out.scores[0].isfinite().sum())
+    print(f"{told:14} {kept[told]:,} of {out.scores[0].shape[-1]:,} tokens can be drawn")
+print(f"model.generation_config.top_k is {model.generation_config.top_k}")
+
+# %% [markdown]
+# Where both the call and the configuration leave it open, transformers 5 falls back to a default of its own. Whoever
+# samples for statistics (self-consistency, distillation data, perplexity of samples) says `top_k=0`.
+#
+# Your two texts above differ, as two draws do. So compare what can be compared: draw the next token 4,000 times with
+# your `sample`, and set the frequencies beside the exact probabilities that transformers' warpers give. (Only the 200
+# likeliest tokens take part. `top_k = 200` rules the others out anyway, and 4,000 rows of 49,152 logits would fill the
+# memory.)
 
 # %% tags=["payoff"]
 draws = 4000

@@ -511,6 +511,22 @@ check(tool_schema)
 print(json.dumps(tool_schema(get_weather), indent=1))
 
 # %% [markdown]
+# One word in it is dialect. `nullable` comes from OpenAPI 3.0, and the templates that chat models were trained on have
+# kept it. JSON Schema's own way to say "a text or nothing" is a list of types. Ask a validator of JSON Schema what it
+# makes of both.
+
+# %% tags=["demo"]
+import jsonschema
+
+for said in ({"type": "string", "nullable": True}, {"type": ["string", "null"]}):
+    taken = jsonschema.Draft202012Validator(said).is_valid(None)
+    print(f"{json.dumps(said):40} None is {'accepted' if taken else 'refused'}")
+
+# %% [markdown]
+# A validator skips a keyword that it doesn't know, in silence. So find out which dialect your endpoint reads: a chat
+# template wants the first form; OpenAI's *strict mode* wants the second, every property listed under `required`, and
+# `"additionalProperties": false`.
+#
 # ## Ask for a call
 #
 # Put the descriptions into the system message, say in which form a call is to be written, and ask. Twelve
@@ -520,7 +536,6 @@ print(json.dumps(tool_schema(get_weather), indent=1))
 # `jsonschema`. SmolLM2-135M was not trained on calls; models that were write them much more reliably.)
 
 # %% tags=["demo"]
-import jsonschema
 from transformers.utils import get_json_schema
 
 
@@ -975,6 +990,16 @@ for answer in ('{"name": "exit", "arguments": {}}', '{"name": "get_weather", "ar
     print(f"   {answer}\n      {dispatch(answer, TOOLS)['content']}")
 
 # %% [markdown]
+# ## What real endpoints add
+#
+# * **Parallel calls.** One answer may hold several calls, each with an id. All of them are carried out, and every
+#   result goes back under its id, errors included.
+# * **`tool_choice`.** The program may demand a call, forbid one, or name the tool: the mask of exercise 5, as a
+#   setting.
+# * **MCP**, the Model Context Protocol, moves the list of tools out of the program: a server tells names, descriptions
+#   and JSON Schemas, any client can find and call them. What comes back is still text that somebody else wrote. You
+#   serve and find tools that way in the chapter on agents.
+#
 # ## What to remember
 #
 # * A chat is a text in the one form that the model was trained on. The template is part of the model.

@@ -14,6 +14,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
 from labkit import COLORS, figure, figures, show  # noqa: E402
+from labkit.display import minus  # noqa: E402
 
 CELLS = [
     "from labkit import figure, show, knobs\n"
@@ -112,3 +113,15 @@ def test_knobs_draw_when_a_slider_moves(monkeypatch):
     assert drawn == [{"head_count": 7, "base": 2.0}]
     with pytest.raises(ValueError, match="slider"):
         figures.knobs(print, x=object())
+
+
+@pytest.mark.parametrize(
+    ("text", "typeset"),
+    [
+        ("gains -0.01 at 0.1 (-0.02 to +0.03)", "gains −0.01 at 0.1 (−0.02 to +0.03)"),
+        ("int8 -0.00, top-10 of GPT-2, warm-up -5", "int8 0.00, top-10 of GPT-2, warm-up −5"),
+        ("0.1-0.2, -0, -0.005", "0.1-0.2, 0, −0.005"),
+    ],
+)
+def test_negative_numbers_have_a_true_minus_sign(text, typeset):
+    assert minus(text) == typeset
