@@ -9,7 +9,7 @@ from torch import nn
 from autograde.exercise import Draft, case
 from autograde.exercises.data_parallel.shared import place
 from autograde.exercises.data_parallel.tensor_parallel.shared import (
-    agree_by_entry,
+    agree_on_layer,
     enter,
     gathered,
     holds_its_shard,
@@ -98,7 +98,7 @@ def one_process(whole, xs, pulls, trained, options):
 
 
 exercise.probe(train_layer)
-exercise.agrees(agree_by_entry(["y", "gradient of x", "gradients"], one_process))
+exercise.agrees(agree_on_layer(["y", "gradient of x", "gradients"], one_process))
 
 
 def _shard(one, rank):

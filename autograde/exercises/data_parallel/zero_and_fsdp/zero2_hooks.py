@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import nn
 
 from autograde.exercise import Draft, case
-from autograde.exercises.data_parallel.shared import agree_first_on, bytes_of, place
+from autograde.exercises.data_parallel.shared import agree_by_entry, bytes_of, place
 from autograde.exercises.shared import pick, randn
 
 exercise = Draft(
@@ -105,7 +105,7 @@ def backward_with_hooks(zero2_hooks, weights, owners, x, tied=False, frozen=()):
     return {"held": [held.get(i) for i in range(len(params))]} | told
 
 
-exercise.agrees(agree_first_on(["held"], whole_batches))
+exercise.agrees(agree_by_entry(["held"], whole_batches))
 
 
 def _trained(one):
