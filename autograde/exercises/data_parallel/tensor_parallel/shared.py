@@ -187,3 +187,34 @@ def plain_tensors(exercise, layer):
             for name, p in list(self.named_parameters()):
                 delattr(self, name)
                 setattr(self, name, p.detach())
+
+
+def leave_wrongly(exercise, layer, products="the products"):
+    """Adds the mistakes that `layer`, right as it stands, makes where the ranks' products leave the region."""
+    terms = "Each rank has some terms of every output. Region.leave adds them up."
+    back = "All ranks hold the same result and get the same gradient: Region.leave hands it on, as it is."
+    mistakes = (
+        (f"{products} aren't added up over the ranks", terms, as_it_is),
+        (f"{products} are averaged, not added up", terms, lambda y: leave(y, mean)),
+        (
+            "the gradient is all-reduced where the result leaves, too, and comes out as many times as there are ranks",
+            back,
+            lambda y: leave(y, total, total),
+        ),
+        (
+            "the gradient is divided by the number of ranks on its way back",
+            back,
+            lambda y: leave(y, total, lambda g: g / place()[1]),
+        ),
+        (
+            "the sum is cut off from the graph",
+            "autograd doesn't know all_reduce. Region.leave is made for this.",
+            lambda y: total(y.detach()),
+        ),
+    )
+    for says, hint, through in mistakes:
+
+        @exercise.mistake(says, hint=hint)
+        class Leaves(layer):
+            def leave(self, y, through=through):
+                return through(y)
