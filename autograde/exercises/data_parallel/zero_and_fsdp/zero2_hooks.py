@@ -291,6 +291,22 @@ _mistake(
 )
 
 
+class _CopySent(_Hooks):
+    """Divides into a new tensor and sends that; nobody frees .grad."""
+
+    def hook(self, i, owner, held):
+        def arrived(p):
+            grad = self.mean(p.grad)
+            self.send(grad, owner)
+            self.keep(held, i, grad, owner)
+
+        return arrived
+
+
+exercise.mistake(
+    "a divided copy is sent, and the gradient itself stays in .grad, where the next pass adds to it",
+    hint="p.grad = None frees it, and the next pass starts from nothing.",
+)(_as_function(_CopySent))
 _mistake(
     "the gradients are set to zeros instead of None, and keep their memory",
     "p.grad = None: zeros weigh as much as any other numbers.",
