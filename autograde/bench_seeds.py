@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import concurrent.futures
 import os
+import signal
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -31,7 +32,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     chosen = options.exercises or [name for name in names() if not find(name).ranks]
     refused = 0
-    with concurrent.futures.ProcessPoolExecutor(options.jobs) as pool:
+    # Ctrl-C is for the one that tells: the others only end.
+    quiet = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}
+    with concurrent.futures.ProcessPoolExecutor(options.jobs, **quiet) as pool:
         for name in chosen:
             starts = range(options.first, options.first + options.most, _CHUNK)
             ends = [min(start + _CHUNK, options.first + options.most) for start in starts]

@@ -135,10 +135,19 @@ def shown(value: Any) -> str:
         numbers_ = value.detach().reshape(-1)[:6].tolist()
         head = ", ".join(f"{x:.4g}" if isinstance(x, float) else str(x) for x in numbers_)
         return f"{describe(value)}: [{head}{', …' if value.numel() > 6 else ''}]"
-    if isinstance(value, (list, tuple)) and any(True for _ in tensors(value)):
-        rows = [shown(item) for item in value[:4]] + ["…"] * (len(value) > 4)
-        return "\n".join([f"{describe(value)}:", *rows])
+    if isinstance(value, (list, tuple, dict)) and any(True for _ in tensors(value)):
+        named = isinstance(value, dict)
+        pairs = value.items() if named else enumerate(value)
+        rows = [_row(f"{name}: " if named or isinstance(item, dict) else "", item) for name, item in pairs]
+        return "\n".join([f"{describe(value)}:", *rows[:4], *["…"] * (len(rows) > 4)])
     if isinstance(value, (str, list, tuple, dict, int, float, bool)) or value is None:
         text = repr(value)
         return text if len(text) <= 300 else text[:300] + "…"
     return describe(value)
+
+
+def _row(label: str, item: Any) -> str:
+    """One item of a list or dict; what it holds itself stands under it, farther to the right."""
+    first, *more = shown(item).split("\n")
+    head = label.rstrip() if more and isinstance(item, dict) else label + first
+    return "\n".join([head, *("  " + line for line in more)])

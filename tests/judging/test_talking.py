@@ -22,7 +22,7 @@ from autograde.exercise import Exercise, Law, Misconception, case
 from autograde.exercises import chapters, find
 from autograde.judging.grading import grade, judged
 from autograde.judging.limits import budget
-from autograde.judging.pointing import first_wrong
+from autograde.judging.pointing import first_wrong, shown
 from autograde.report import BAD, GOOD, NEUTRAL, Line, Points, Report
 from labkit.errors import PlainError
 from labkit.unsolved import missing
@@ -443,3 +443,15 @@ def test_text_is_readable_in_a_light_and_a_dark_theme(notebook):
 )
 def test_the_first_wrong_element_is_found(expected, got, told):
     assert first_wrong(expected, got, 1e-5, 1e-5) == told
+
+
+def test_what_ranks_bring_home_is_shown_entry_by_entry():
+    """Dictionaries of tensors were one text, broken in the middle of a word."""
+    told = shown([{"mean": torch.zeros(2), "params": [torch.ones(1)], "n": 3}] * 2).split("\n")
+    rows = [
+        "  mean: a float32 tensor of shape (2,): [0, 0]",
+        "  params: a list of 1:",
+        "    a float32 tensor of shape (1,): [1]",
+        "  n: 3",
+    ]
+    assert told == ["a list of 2:", "0:", *rows, "1:", *rows]

@@ -63,3 +63,24 @@ def test_the_pair_says_how_many_times_faster_and_whether_the_scores_agree():
     text = Pair(4, 3, 7, 30.0, 3.0, 1.5, 2, 190.0, True).text
     assert "(10.0 x)" in text and "(20.0 x)" in text and "the same scores" in text
     assert "DIFFERENT" in Pair(4, 3, 7, 30.0, 3.0, 1.5, 2, 190.0, False).text
+
+
+def test_what_was_measured_before_ctrl_c_is_told_and_kept(monkeypatch, tmp_path, capsys):
+    def measure(names, notebooks, checks):
+        notebooks.append(bench.Notebook("01_first", 3, 0.5, 2, processor=4.5))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bench, "measure", measure)
+    assert bench.main(["01", "--json", str(tmp_path / "told.json")]) == 130
+    told = capsys.readouterr()
+    assert "Stopped" in told.err and "01_first" in told.out and "4.50 s" in told.out
+    assert "01_first" in (tmp_path / "told.json").read_text()
+
+
+def test_nothing_measured_before_ctrl_c_is_no_error(monkeypatch, capsys):
+    def measure(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bench, "measure", measure)
+    assert bench.main(["01"]) == 130
+    assert "Traceback" not in capsys.readouterr().err

@@ -7,7 +7,7 @@ import torch.distributed as dist
 
 from autograde.exercise import Draft, case
 from autograde.exercises.data_parallel.communication.shared import gathered, mean_over_ranks, other_calls
-from autograde.exercises.data_parallel.shared import agree_first_on, bytes_of
+from autograde.exercises.data_parallel.shared import agree_by_entry, bytes_of
 from autograde.exercises.shared import pick, randn
 
 exercise = Draft(
@@ -68,7 +68,7 @@ def outer_on_rank(function, params, start, velocity, lr=None, momentum=None):
     return {"params": list(new), "velocity": list(after)}
 
 
-exercise.agrees(agree_first_on(["params", "velocity"], torch_sgd))
+exercise.agrees(agree_by_entry(["params", "velocity"], torch_sgd))
 
 
 @exercise.law("Each parameter travels once, by all_reduce, and nothing else does", essential=True)

@@ -7,7 +7,7 @@ import torch.distributed as dist
 
 from autograde.exercise import Draft, PerRank, case, same
 from autograde.exercises.data_parallel.communication.shared import gathered, mean_over_ranks, other_calls
-from autograde.exercises.data_parallel.shared import agree_first_on, bytes_of
+from autograde.exercises.data_parallel.shared import agree_by_entry, bytes_of
 from autograde.exercises.shared import pick, randn
 from autograde.judging.comparing import rebuild
 
@@ -117,7 +117,7 @@ def round_on_rank(function, matrix, q, residual):
     return told | {"kept": [tuple(after.shape), [str(x.dtype) for x in (found, after, left)]]}
 
 
-_agree = agree_first_on(["approximation", "residual", "q qᵀ"], torch_hook)
+_agree = agree_by_entry(["approximation", "residual", "q qᵀ"], torch_hook)
 
 
 @exercise.agrees

@@ -9,7 +9,7 @@ import torch.distributed as dist
 
 from autograde.exercise import Draft, case, same
 from autograde.exercises.data_parallel.communication.shared import gathered, mean_over_ranks, other_calls
-from autograde.exercises.data_parallel.shared import agree_first_on
+from autograde.exercises.data_parallel.shared import agree_by_entry
 from autograde.exercises.shared import pick, randn
 
 exercise = Draft(
@@ -70,7 +70,7 @@ def topk_on_rank(function, gradient, residual, k):
     return {"mean": mean, "residual": left}
 
 
-exercise.agrees(agree_first_on(["mean", "residual"], sum_of_sparse))
+exercise.agrees(agree_by_entry(["mean", "residual"], sum_of_sparse))
 
 
 @exercise.law("A rank sends k values and k int32 indices, by all_gather", essential=True)

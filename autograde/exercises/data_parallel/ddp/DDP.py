@@ -10,7 +10,7 @@ from torch import nn
 
 from autograde.exercise import Draft, case
 from autograde.exercises.data_parallel.ddp.shared import buckets_in_a_loop, grad_or_zeros, trainable
-from autograde.exercises.data_parallel.shared import agree_first_on, bytes_of
+from autograde.exercises.data_parallel.shared import agree_by_entry, bytes_of
 from autograde.exercises.shared import pick, randn
 
 exercise = Draft(
@@ -191,7 +191,7 @@ def train_on_rank(wrapper, layers, starts, x, y, bucket_bytes, frozen=(), tied=(
     return result | {"gradient": flat(gradients), "end": flat(tensors), "mode left alone": left}
 
 
-exercise.agrees(agree_first_on(["start", "gradient", "end"], whole_batch))
+exercise.agrees(agree_by_entry(["start", "gradient", "end"], whole_batch))
 
 
 @exercise.law("Every rank starts from rank 0's parameters and buffers")

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import nn
 
 from autograde.exercise import Draft, case
-from autograde.exercises.data_parallel.shared import agree_first_on
+from autograde.exercises.data_parallel.shared import agree_by_entry
 from autograde.exercises.shared import pick, randn
 from autograde.judging.comparing import compare
 
@@ -106,7 +106,7 @@ def accumulate_on_rank(accumulate, weight, x, y, rows, old=0.0, training=True):
     return told | {"loss without a graph": not getattr(loss, "requires_grad", False)}
 
 
-exercise.agrees(agree_first_on(["loss", "gradient"], one_big_batch))
+exercise.agrees(agree_by_entry(["loss", "gradient"], one_big_batch))
 
 
 @exercise.law("The ranks talk once, after the last micro-batch")

@@ -13,7 +13,7 @@ from autograde.exercise import Draft, case
 from autograde.exercises.data_parallel.pipeline_parallel.gpipe_schedule import gpipe_by_kind
 from autograde.exercises.data_parallel.pipeline_parallel.one_f_one_b_schedule import one_f_one_b_by_limit
 from autograde.exercises.data_parallel.pipeline_parallel.shared import most_held
-from autograde.exercises.data_parallel.shared import agree_first_on, place
+from autograde.exercises.data_parallel.shared import agree_by_entry, place
 from autograde.exercises.shared import pick, randn
 
 exercise = Draft(
@@ -148,7 +148,7 @@ def step_on_rank(pipeline_step, schedule, weights, widths, x, y, rows, old=0.0, 
     return told | {"events": events, "held": most[0]}
 
 
-exercise.agrees(agree_first_on(["loss", "gradient"], unsplit))
+exercise.agrees(agree_by_entry(["loss", "gradient"], unsplit))
 
 
 @exercise.law("Every rank runs its actions in the order given, each once")

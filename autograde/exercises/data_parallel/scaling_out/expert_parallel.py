@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 
 from autograde.exercise import Draft, PerRank, case
-from autograde.exercises.data_parallel.shared import agree_first_on, place
+from autograde.exercises.data_parallel.shared import agree_by_entry, place
 from autograde.exercises.shared import pick, randn
 
 exercise = Draft(
@@ -121,7 +121,7 @@ def everything_in_one_place(x, chosen, gates, weights, rows, capacity):
 
 
 exercise.agrees(
-    agree_first_on(["output", "gradient of x", "gradient of gates", "gradient of experts"], everything_in_one_place)
+    agree_by_entry(["output", "gradient of x", "gradient of gates", "gradient of experts"], everything_in_one_place)
 )
 
 

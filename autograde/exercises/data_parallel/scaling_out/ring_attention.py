@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 
 from autograde.exercise import Draft, case
-from autograde.exercises.data_parallel.shared import agree_first_on, place
+from autograde.exercises.data_parallel.shared import agree_by_entry, place
 from autograde.exercises.shared import pick, randn
 
 exercise = Draft(
@@ -92,7 +92,7 @@ def whole_sequence(q, k, v, lengths, causal=False):
     ]
 
 
-exercise.agrees(agree_first_on(["output", "gradient of q", "gradient of k", "gradient of v"], whole_sequence))
+exercise.agrees(agree_by_entry(["output", "gradient of q", "gradient of k", "gradient of v"], whole_sequence))
 
 
 @exercise.law("Keys and values go once round the ring, and their gradients come back", essential=True)
@@ -131,7 +131,7 @@ def _attend(
     shift,
     causal=False,
     scale=None,
-    rescale=True,
+    rescale=("total", "out"),
     divide="end",
     hidden=None,
     late=1,
@@ -152,12 +152,12 @@ def _attend(
             scores = scores.masked_fill(hidden(rows, cols, source), -torch.inf)
         new = torch.maximum(top, scores.amax(-1, keepdim=True).detach())
         weights = (scores - new).exp()
-        fix = (top - new).exp() if rescale else torch.ones_like(top)
+        fix = {part: (top - new).exp() if part in rescale else torch.ones_like(top) for part in ("total", "out")}
         if divide == "each":
             out = out + torch.nan_to_num(weights / weights.sum(-1, keepdim=True)) @ v / n
             total = torch.ones_like(total)
         else:
-            total, out = total * fix + weights.sum(-1, keepdim=True), out * fix + weights @ v
+            total, out = total * fix["total"] + weights.sum(-1, keepdim=True), out * fix["out"] + weights @ v
         top = new
         if step < n + steps - 1:
             rows = lengths[(rank - step - late) % n]
@@ -208,7 +208,15 @@ exercise.mistake(
 exercise.mistake(
     "what was added up before is not rescaled when a larger score appears",
     hint="Old terms were taken relative to the old maximum: times exp(old - new).",
-)(_wrong(rescale=False))
+)(_wrong(rescale=()))
+exercise.mistake(
+    "only the weighted sum of the values is rescaled when a larger score appears, not the sum of the weights",
+    hint="Both sums were taken relative to the old maximum: both times exp(old - new).",
+)(_wrong(rescale=("out",)))
+exercise.mistake(
+    "only the sum of the weights is rescaled when a larger score appears, not the weighted sum of the values",
+    hint="Both sums were taken relative to the old maximum: both times exp(old - new).",
+)(_wrong(rescale=("total",)))
 exercise.mistake("the causal mask has no effect", hint="A query sees keys up to its own place in the whole sequence.")(
     lambda *given, causal=False: _attend(*given)
 )

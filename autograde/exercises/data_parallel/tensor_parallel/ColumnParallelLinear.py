@@ -10,7 +10,7 @@ from torch import nn
 from autograde.exercise import Draft, case
 from autograde.exercises.data_parallel.shared import place
 from autograde.exercises.data_parallel.tensor_parallel.shared import (
-    agree_by_entry,
+    agree_on_layer,
     as_it_is,
     cut,
     enter,
@@ -78,7 +78,7 @@ def one_process(whole, xs, pulls, trained):
 
 
 exercise.probe(train_layer)
-exercise.agrees(agree_by_entry(["y", "gradient of x", "gradients"], one_process))
+exercise.agrees(agree_on_layer(["y", "gradient of x", "gradients"], one_process))
 
 
 def _shard(one, rank):

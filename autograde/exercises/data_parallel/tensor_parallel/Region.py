@@ -7,7 +7,7 @@ import torch.distributed as dist
 
 from autograde.exercise import Draft, case
 from autograde.exercises.data_parallel.tensor_parallel.shared import (
-    agree_by_entry,
+    agree_on_layer,
     as_it_is,
     enter,
     from_rank_0,
@@ -97,7 +97,7 @@ def through_both_borders(region, xs, pulls, trained):
 
 
 _NUMBERS = ["entered", "back through enter", "back beside enter", "left", "back through leave", "left alone"]
-exercise.agrees(agree_by_entry(_NUMBERS, one_process))
+exercise.agrees(agree_on_layer(_NUMBERS, one_process))
 
 
 @exercise.law("One all-reduce on the way back through enter, one on the way out through leave, no more", essential=True)

@@ -10,20 +10,19 @@ from torch import nn
 from autograde.exercise import Draft, case
 from autograde.exercises.data_parallel.shared import place
 from autograde.exercises.data_parallel.tensor_parallel.shared import (
-    agree_by_entry,
+    agree_on_layer,
     cut,
     enter,
     gathered,
     holds_its_shard,
     leave,
+    leave_wrongly,
     leaves,
-    mean,
     parameter,
     plain_tensors,
     size,
     spread,
     talks,
-    total,
     total_at_rank_0,
     total_by_gathering,
     train_layer,
@@ -80,7 +79,7 @@ def one_process(whole, xs, pulls):
 
 
 exercise.probe(train_layer)
-exercise.agrees(agree_by_entry(["y", "gradient of x", "gradients"], one_process))
+exercise.agrees(agree_on_layer(["y", "gradient of x", "gradients"], one_process))
 
 
 def _shard(one, rank):
@@ -176,31 +175,6 @@ class NoBias(Rows):
 
 
 @exercise.mistake(
-    "the ranks' products are averaged, not added up", hint="Each rank has some terms of every sum: add up."
-)
-class Averages(Rows):
-    def leave(self, y):
-        return leave(y, mean)
-
-
-@exercise.mistake(
-    "the products aren't added up over the ranks", hint="Each rank has some terms of every sum. Region.leave adds up."
-)
-class NoSum(Rows):
-    def leave(self, y):
-        return y
-
-
-@exercise.mistake(
-    "the gradient is all-reduced backwards as well, and comes out as many times as there are ranks",
-    hint="All ranks hold the same result and get the same gradient: Region.leave hands it on.",
-)
-class SumsBack(Rows):
-    def leave(self, y):
-        return leave(y, total, total)
-
-
-@exercise.mistake(
     "every rank holds the whole weight and uses its columns only",
     hint="Cut in __init__, and keep nothing but the part: memory is what this is done for.",
 )
@@ -264,15 +238,6 @@ class GathersProducts(Rows):
 
 
 @exercise.mistake(
-    "the sum is cut off from the graph",
-    hint="autograd doesn't know all_reduce. Region.leave is made for this.",
-)
-class Detached(Rows):
-    def leave(self, y):
-        return total(y.detach())
-
-
-@exercise.mistake(
     "the sum is made with Region.enter, which adds up backwards instead of forwards",
     hint="enter stands where x goes into the region, leave where the ranks' results come together.",
 )
@@ -307,6 +272,7 @@ class FirstPart(Rows):
         return t[:, : cut(t, 1, *place()).shape[1]].clone()
 
 
+leave_wrongly(exercise, Rows)
 plain_tensors(exercise, Rows)
 
 
@@ -330,10 +296,3 @@ class BiasAfterOnRank0(Rows):
         return y if self.bias is None or place()[0] else y + self.bias
 
 
-@exercise.mistake(
-    "the gradient is divided by the number of ranks on its way back",
-    hint="The gradient of a sum is 1 for each of its terms: Region.leave hands it on, as it is.",
-)
-class DividesBack(Rows):
-    def leave(self, y):
-        return leave(y, total, lambda g: g / place()[1])

@@ -11,7 +11,7 @@ from autograde.exercise import Draft, case
 from autograde.exercises.data_parallel.shared import place
 from autograde.exercises.data_parallel.tensor_parallel.shared import (
     Talk,
-    agree_by_entry,
+    agree_on_layer,
     cut,
     enter,
     holds_its_shard,
@@ -81,7 +81,7 @@ def gated(x, gate, up, down):
 
 
 exercise.probe(train_layer)
-exercise.agrees(agree_by_entry(["y", "gradient of x", "gradients"], one_process))
+exercise.agrees(agree_on_layer(["y", "gradient of x", "gradients"], one_process))
 
 
 def _shard(one, rank):

@@ -9,11 +9,12 @@ from torch import nn
 from autograde.exercise import Draft, case
 from autograde.exercises.data_parallel.shared import place
 from autograde.exercises.data_parallel.tensor_parallel.shared import (
-    agree_by_entry,
+    agree_on_layer,
     enter,
     gathered,
     holds_its_shard,
     leave,
+    leave_wrongly,
     leaves,
     mean,
     parameter,
@@ -21,7 +22,6 @@ from autograde.exercises.data_parallel.tensor_parallel.shared import (
     size,
     spread,
     talks,
-    total,
     train_layer,
 )
 from autograde.exercises.shared import pick, randn
@@ -98,7 +98,7 @@ def one_process(whole, xs, pulls, trained, options):
 
 
 exercise.probe(train_layer)
-exercise.agrees(agree_by_entry(["y", "gradient of x", "gradients"], one_process))
+exercise.agrees(agree_on_layer(["y", "gradient of x", "gradients"], one_process))
 
 
 def _shard(one, rank):
@@ -192,32 +192,6 @@ class NoWayBack(Heads):
 class OnlyQueriesEnter(Heads):
     def enter(self, x):
         return [enter(x), x, x]
-
-
-@exercise.mistake(
-    "the products of o aren't added up over the ranks",
-    hint="Each rank has some terms of every output. Region.leave adds them up.",
-)
-class NoSum(Heads):
-    def leave(self, y):
-        return y
-
-
-@exercise.mistake(
-    "the products of o are averaged, not added up", hint="Each rank has some terms of every output: add up."
-)
-class Averages(Heads):
-    def leave(self, y):
-        return leave(y, mean)
-
-
-@exercise.mistake(
-    "the gradient is all-reduced where the result leaves as well, and comes out as many times as there are ranks",
-    hint="All ranks hold the same result and get the same gradient: Region.leave hands it on.",
-)
-class SumsBack(Heads):
-    def leave(self, y):
-        return leave(y, total, total)
 
 
 @exercise.mistake(
@@ -316,14 +290,6 @@ class Views(Heads):
 
 
 @exercise.mistake(
-    "the sum is cut off from the graph", hint="autograd doesn't know all_reduce. Region.leave is made for this."
-)
-class Detached(Heads):
-    def leave(self, y):
-        return total(y.detach())
-
-
-@exercise.mistake(
     "the scores are scaled by the width of all heads on the rank, not of one",
     hint="1 / sqrt(head_dim): scaled_dot_product_attention does it where the last dimension is one head's.",
 )
@@ -351,6 +317,7 @@ class NoScale(Heads):
         return self.leave(attended(self.enter(x), q, self.k, self.v, self.o, self.head_dim))
 
 
+leave_wrongly(exercise, Heads, "the products of o")
 plain_tensors(exercise, Heads)
 
 
@@ -426,10 +393,3 @@ class Swapped(Heads):
         return super().parts(q, v, k, o)
 
 
-@exercise.mistake(
-    "the gradient is divided by the number of ranks on its way back",
-    hint="The gradient of a sum is 1 for each of its terms: Region.leave hands it on, as it is.",
-)
-class DividesBack(Heads):
-    def leave(self, y):
-        return leave(y, total, lambda g: g / place()[1])

@@ -9,12 +9,13 @@ from torch import nn
 from autograde.exercise import Draft, case
 from autograde.exercises.data_parallel.shared import place
 from autograde.exercises.data_parallel.tensor_parallel.shared import (
-    agree_by_entry,
+    agree_on_layer,
     cut,
     enter,
     gathered,
     holds_its_shard,
     leave,
+    leave_wrongly,
     leaves,
     mean,
     parameter,
@@ -22,7 +23,6 @@ from autograde.exercises.data_parallel.tensor_parallel.shared import (
     size,
     spread,
     talks,
-    total,
     train_layer,
 )
 from autograde.exercises.shared import pick, randn
@@ -76,7 +76,7 @@ def one_process(whole, xs, pulls, trained):
 
 
 exercise.probe(train_layer)
-exercise.agrees(agree_by_entry(["y", "gradient of x", "gradients"], one_process))
+exercise.agrees(agree_on_layer(["y", "gradient of x", "gradients"], one_process))
 
 
 def _shard(one, rank):
@@ -168,32 +168,6 @@ class NoWayBack(Units):
 class OnlyTheGateEnters(Units):
     def enter(self, x):
         return enter(x), x
-
-
-@exercise.mistake(
-    "the products of down aren't added up over the ranks",
-    hint="Each rank has some terms of every output. Region.leave adds them up.",
-)
-class NoSum(Units):
-    def leave(self, y):
-        return y
-
-
-@exercise.mistake(
-    "the products of down are averaged, not added up", hint="Each rank has some terms of every output: add up."
-)
-class Averages(Units):
-    def leave(self, y):
-        return leave(y, mean)
-
-
-@exercise.mistake(
-    "the gradient is all-reduced where the result leaves as well, and comes out as many times as there are ranks",
-    hint="All ranks hold the same result and get the same gradient: Region.leave hands it on.",
-)
-class SumsBack(Units):
-    def leave(self, y):
-        return leave(y, total, total)
 
 
 @exercise.mistake(
@@ -295,14 +269,6 @@ class SiluOfUp(Units):
 
 
 @exercise.mistake(
-    "the sum is cut off from the graph", hint="autograd doesn't know all_reduce. Region.leave is made for this."
-)
-class Detached(Units):
-    def leave(self, y):
-        return total(y.detach())
-
-
-@exercise.mistake(
     "x is cut off from the graph, so that it gets no gradient",
     hint="What stands before this layer is trained through x: let it enter, don't detach it.",
 )
@@ -325,6 +291,7 @@ class Gelu(Units):
         return F.gelu(F.linear(a, self.gate)) * F.linear(b, self.up)
 
 
+leave_wrongly(exercise, Units, "the products of down")
 plain_tensors(exercise, Units)
 
 
@@ -395,10 +362,3 @@ class FirstPart(Units):
         return cut(gate, 0, *each), cut(up, 0, *each), cut(down, 1, *each)
 
 
-@exercise.mistake(
-    "the gradient is divided by the number of ranks on its way back",
-    hint="The gradient of a sum is 1 for each of its terms: Region.leave hands it on, as it is.",
-)
-class DividesBack(Units):
-    def leave(self, y):
-        return leave(y, total, lambda g: g / place()[1])

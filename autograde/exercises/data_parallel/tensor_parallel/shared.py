@@ -6,10 +6,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from autograde.exercise import PerRank
-from autograde.exercises.data_parallel.shared import agree_first_on, place
+from autograde.exercises.data_parallel.shared import agree_by_entry, place
 from autograde.exercises.shared import randn
-from autograde.judging.comparing import compare
 
 ROUNDING = 2e-5  # what float32 leaves of sums of numbers of size 1 that are added in another order
 
@@ -45,63 +43,9 @@ def train_layer(layer, whole, xs, pulls, trained=True, options=None):
     return result | {"bytes held": held, "forwards": sent(forwards), "backwards": sent(backwards)}
 
 
-def agree_by_entry(numbers, oracle):
-    """As `agree_first_on`; but it tells which entries are off, on which ranks and how, and which are right."""
-    agrees = agree_first_on(numbers, oracle, ROUNDING)
-
-    def by_entry(expected, got, one):
-        verdict = agrees(expected, got, one)
-        if verdict is True or isinstance(expected, PerRank) or not isinstance(got, list):  # a mistake's, or no ranks'
-            return verdict
-        right, given = ([_entries(of_rank, numbers) for of_rank in each] for each in (expected, got))
-        return _told_by_entry(right, given) or verdict
-
-    return by_entry
-
-
-def _entries(told, numbers):
-    """What a rank brought home, with the gradients of its parameters one by one."""
-    named = {"y": "the result", "gradients": "gradients"}
-    found = {named.get(key, key): told[key] for key in numbers}
-    parts = found.pop("gradients", {})
-    return found | {f"gradient of parameter `{name}`": part for name, part in parts.items()}
-
-
-def _told_by_entry(expected, got):
-    """Which entries are off, on which ranks and how; an empty text if none is."""
-    off, right = [], []
-    for name in dict.fromkeys(name for of_rank in (*expected, *got) for name in of_rank):
-        pairs = [(e.get(name), g.get(name)) for e, g in zip(expected, got, strict=True)]
-        wrong = [r for r, (e, g) in enumerate(pairs) if compare(e, g, rtol=1e-4, atol=ROUNDING)]
-        ranks = "every rank" if len(wrong) == len(pairs) else f"rank {' and '.join(map(str, wrong))}"
-        if wrong:
-            off.append(f"{name} on {ranks} ({_how(pairs, wrong)})")
-        else:
-            right.append(name)
-    return off and f"off: {'; '.join(off)}. Right on all ranks: {', '.join(right) or 'nothing'}"
-
-
-def _how(pairs, wrong):
-    """How one entry differs on the ranks on which it is wrong."""
-    expected, got = pairs[wrong[0]]
-    if expected is None or any(pairs[r][1] is None for r in wrong):
-        return "there should be none" if expected is None else "there is none"
-    if not all(isinstance(t, torch.Tensor) for pair in pairs for t in pair):
-        return compare(expected, got, rtol=1e-4, atol=ROUNDING, where="it").message
-    if expected.shape != got.shape:
-        return f"of shape {tuple(got.shape)} instead of {tuple(expected.shape)}"
-    if not all(pairs[r][1].isfinite().all() for r in wrong):
-        return "not all of it finite"
-    for times in (0, 1 / len(pairs), len(pairs), -1):
-        if all(_near(times * e, g) for e, g in (pairs[r] for r in wrong)):
-            return f"{times:.3g} times the right one"
-    if len({g.shape for _, g in pairs}) == 1 and all(_near(e, sum(g for _, g in pairs)) for e, _ in pairs):
-        return "the ranks' parts of it add up to the right one"
-    return f"by up to {max(float((g - e).abs().max()) for e, g in (pairs[r] for r in wrong) if e.shape == g.shape):.2g}"
-
-
-def _near(expected, got):
-    return compare(expected, got, rtol=1e-4, atol=ROUNDING) is None
+def agree_on_layer(numbers, oracle):
+    """As `agree_by_entry`, with a layer's words for its entries."""
+    return agree_by_entry(numbers, oracle, ROUNDING, {"y": "the result", "gradients": "gradient of parameter"})
 
 
 def spread(g, *shape, scale=1.0):
@@ -243,3 +187,34 @@ def plain_tensors(exercise, layer):
             for name, p in list(self.named_parameters()):
                 delattr(self, name)
                 setattr(self, name, p.detach())
+
+
+def leave_wrongly(exercise, layer, products="the products"):
+    """Adds the mistakes that `layer`, right as it stands, makes where the ranks' products leave the region."""
+    terms = "Each rank has some terms of every output. Region.leave adds them up."
+    back = "All ranks hold the same result and get the same gradient: Region.leave hands it on, as it is."
+    mistakes = (
+        (f"{products} aren't added up over the ranks", terms, as_it_is),
+        (f"{products} are averaged, not added up", terms, lambda y: leave(y, mean)),
+        (
+            "the gradient is all-reduced where the result leaves, too, and comes out as many times as there are ranks",
+            back,
+            lambda y: leave(y, total, total),
+        ),
+        (
+            "the gradient is divided by the number of ranks on its way back",
+            back,
+            lambda y: leave(y, total, lambda g: g / place()[1]),
+        ),
+        (
+            "the sum is cut off from the graph",
+            "autograd doesn't know all_reduce. Region.leave is made for this.",
+            lambda y: total(y.detach()),
+        ),
+    )
+    for says, hint, through in mistakes:
+
+        @exercise.mistake(says, hint=hint)
+        class Leaves(layer):
+            def leave(self, y, through=through):
+                return through(y)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from autograde.exercise import Draft, PerRank, case
 from autograde.exercises.data_parallel.shared import place
 from autograde.exercises.data_parallel.tensor_parallel.shared import (
-    agree_by_entry,
+    agree_on_layer,
     cut,
     gathered,
     leave,
@@ -92,7 +92,7 @@ def on_own_vocabulary(function, logits, targets, vocab_size, pull, options):
     return told | {"forwards": sent["f"], "backwards": sent["b"]}
 
 
-_agrees = agree_by_entry(["loss", "gradient of logits"], one_process)
+_agrees = agree_on_layer(["loss", "gradient of logits"], one_process)
 
 
 @exercise.agrees

@@ -8,7 +8,7 @@ from torch import nn
 from torch.func import functional_call
 
 from autograde.exercise import Draft, case
-from autograde.exercises.data_parallel.shared import agree_first_on, place
+from autograde.exercises.data_parallel.shared import agree_by_entry, place
 from autograde.exercises.data_parallel.zero_and_fsdp.shared import (
     GATHERS,
     SCATTERS,
@@ -249,7 +249,7 @@ def train_units(FSDP, units, start, x, gain=None):
 
 
 NUMBERS = ["outputs", "input gradients", "part gradients", "parts", "without a graph"]
-exercise.agrees(agree_first_on(NUMBERS, unsharded))
+exercise.agrees(agree_by_entry(NUMBERS, unsharded))
 
 
 def _wholes(one):

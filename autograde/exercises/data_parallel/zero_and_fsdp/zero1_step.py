@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import nn
 
 from autograde.exercise import Draft, case
-from autograde.exercises.data_parallel.shared import agree_first_on, place
+from autograde.exercises.data_parallel.shared import agree_by_entry, place
 from autograde.exercises.data_parallel.zero_and_fsdp.shared import (
     GATHERS,
     SCATTERS,
@@ -137,7 +137,7 @@ def _near(right, found, step):
     return torch.where((right - found).abs() <= step * right.abs(), right, found)
 
 
-_firmly = agree_first_on(["params", "part"], one_process)
+_firmly = agree_by_entry(["params", "part"], one_process)
 exercise.agrees(_agrees)
 
 

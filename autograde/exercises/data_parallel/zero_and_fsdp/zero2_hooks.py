@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import nn
 
 from autograde.exercise import Draft, case
-from autograde.exercises.data_parallel.shared import agree_first_on, bytes_of, place
+from autograde.exercises.data_parallel.shared import agree_by_entry, bytes_of, place
 from autograde.exercises.shared import pick, randn
 
 exercise = Draft(
@@ -105,7 +105,7 @@ def backward_with_hooks(zero2_hooks, weights, owners, x, tied=False, frozen=()):
     return {"held": [held.get(i) for i in range(len(params))]} | told
 
 
-exercise.agrees(agree_first_on(["held"], whole_batches))
+exercise.agrees(agree_by_entry(["held"], whole_batches))
 
 
 def _trained(one):
@@ -291,6 +291,22 @@ _mistake(
 )
 
 
+class _CopySent(_Hooks):
+    """Divides into a new tensor and sends that; nobody frees .grad."""
+
+    def hook(self, i, owner, held):
+        def arrived(p):
+            grad = self.mean(p.grad)
+            self.send(grad, owner)
+            self.keep(held, i, grad, owner)
+
+        return arrived
+
+
+exercise.mistake(
+    "a divided copy is sent, and the gradient itself stays in .grad, where the next pass adds to it",
+    hint="p.grad = None frees it, and the next pass starts from nothing.",
+)(_as_function(_CopySent))
 _mistake(
     "the gradients are set to zeros instead of None, and keep their memory",
     "p.grad = None: zeros weigh as much as any other numbers.",
