@@ -18,6 +18,7 @@ LACKS = {
     "faiss": "faiss-cpu",
     "gguf": "gguf",
     "mcp": "mcp",
+    "mcp_types": "mcp-types",
     "onnx": "onnx",
     "onnxruntime": "onnxruntime",
     "onnxscript": "onnxscript",

@@ -15,8 +15,9 @@ from autograde.repository import ROOT
 
 # What Colab brings of what we import, by its own list of packages; triton and tensorrt stand behind a look for a GPU.
 COLAB = {
-    *("IPython", "PIL", "accelerate", "cycler", "httpx", "huggingface_hub", "ipywidgets", "jinja2", "jsonschema"),
-    *("matplotlib", "networkx", "numpy", "peft", "psutil", "pydantic", "regex", "safetensors", "scipy", "sklearn"),
+    *("IPython", "PIL", "accelerate", "anyio", "cycler", "httpx", "huggingface_hub", "ipywidgets", "jinja2"),
+    *("jsonschema", "matplotlib", "networkx", "numpy", "peft", "psutil", "pydantic", "regex", "safetensors", "scipy"),
+    "sklearn",
     *("tensorrt", "tokenizers", "torch", "transformers", "triton", "yaml"),
 }
 OURS = {"autograde", "labkit", "experiments"}

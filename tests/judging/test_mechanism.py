@@ -104,7 +104,8 @@ def test_gradients_are_compared_where_an_entry_is_masked():
             yield case(torch.cat([torch.full((1,), -torch.inf), torch.randn(n, generator=g)]), label=f"{n} and a gap")
 
     def entropy(x):
-        return torch.distributions.Categorical(logits=x).entropy()
+        logs = x.log_softmax(-1).clamp(min=-99)
+        return -(logs.exp() * logs).sum()
 
     def without_its_slope(x):
         logs = x.log_softmax(-1).clamp(min=-99)
@@ -113,7 +114,7 @@ def test_gradients_are_compared_where_an_entry_is_masked():
     one = exercise(entropy, masked, dtypes=())
     assert grade(one, entropy).solved
     report = grade(one, without_its_slope)
-    assert not line(report, FLOWS).passed and line(report, "gives the right result").passed
+    assert not line(report, FLOWS).passed and report.lines[0].passed
 
 
 def test_a_result_that_can_be_asked_for_without_gradients_needs_none():
