@@ -21,7 +21,7 @@ from experiments.forgetting import (
 )
 from labkit.experiment import Experiment
 
-STRENGTHS = (0.3, 1.0, 3.0, 10.0)
+STRENGTHS = (0.03, 0.3, 1.0, 3.0, 10.0, 30.0)
 LOST = 5.0  # points of old accuracy: what is surely less than that counts as kept. Stated before the run.
 BEFORE, ALONE, ON_NEW, ON_NOISE, ON_OLD = "before", "new task alone", "on new inputs", "on noise", "on old inputs"
 OWN, OWN_ALONE = "on new inputs, own outputs", "new task alone, own outputs"
@@ -42,10 +42,10 @@ experiment = Experiment(
         REPLAY: {"replay": 100},
     },
     seeds=range(8),
-    shows=ON_OLD,
+    shows=REPLAY,
     shows_not=NOBODY,
     live=(ALONE, 0),
-    within={"old": 0.08, "new": 0.05, "both": 0.05, "rate": 1.0, "strength": 9.0},
+    within={"old": 0.08, "new": 0.05, "both": 0.05, "rate": 1.0, "strength": 30.0},
 )
 
 
@@ -80,7 +80,7 @@ def conclude(found):
     """Correct if ON_NEW surely loses less than LOST; imprecise if it doesn't, and ON_OLD surely reads more of both
     than ALONE; else wrong."""
     lost = points(found, BEFORE, "old", ON_NEW)
-    kept = {arm: points(found, arm, "both", ALONE) for arm in (ON_NEW, ON_NOISE, ON_OLD, NOBODY)}
+    kept = {arm: points(found, arm, "both", ALONE) for arm in (ON_NEW, ON_NOISE, ON_OLD, NOBODY, REPLAY)}
     word = "correct" if lost.below(LOST) else "imprecise" if kept[ON_OLD].above(0) else "wrong"
     names = {
         "before": BEFORE,
@@ -94,7 +94,7 @@ def conclude(found):
     }
     return {
         "verdict": word,
-        "controls": {"shows": kept[ON_OLD].above(0), "shows_not": not kept[NOBODY].above(0)},
+        "controls": {"shows": kept[REPLAY].above(0), "shows_not": not kept[NOBODY].above(0)},
         "numbers": {
             f"{name}_{of}": percent(found, arm, of) for name, arm in names.items() for of in ("old", "new", "both")
         },

@@ -9,7 +9,7 @@ DECAY = 2.6
 BEFORE, AT_ONCE, GRADUAL, RATES_ALONE = "before", "all at once", "gradual", "lower rates below, all at once"
 OWN_AT_ONCE, OWN_GRADUAL = "all at once, own outputs", "gradual, own outputs"
 REPLAY = "all at once, replay of 100"
-_RATES = (1e-3, 3e-3, 1e-2)
+_RATES = (1e-3, 3e-3, 1e-2, 3e-2)
 
 experiment = Experiment(
     claim="A10.4",

@@ -163,6 +163,22 @@ exercise.mistake("the last model is left out", hint="All of states.")(
         states[:-1] or states, None if weights is None or sum(weights[:-1]) == 0 else weights[:-1]
     )
 )
+exercise.mistake("the first two models alone are averaged", hint="All of states, as many as there are.")(
+    lambda states, weights=None: right(states[:2], None if weights is None or sum(weights[:2]) == 0 else weights[:2])
+)
+exercise.mistake(
+    "models are mixed in one after the other by their shares, so that later ones count more",
+    hint="Each step shrinks what came before. A sum of share * tensor over all models.",
+)(_average(mean=lambda parts, shares: _mixed_in(parts, shares)))
+
+
+def _mixed_in(parts, shares):
+    total = _wide(parts[0])
+    for share, part in zip(shares[1:], parts[1:], strict=True):
+        total = total + share * (_wide(part) - total)
+    return total
+
+
 exercise.mistake("the median is taken", hint="The mean.")(
     _average(mean=lambda parts, shares: _wide(torch.stack([_wide(p) for p in parts])).median(0).values)
 )

@@ -161,6 +161,22 @@ exercise.mistake(
     )
 )
 exercise.mistake(
+    "only examples without a label are held to the old self", hint="All examples are, those with a label, too."
+)(
+    _loss(
+        mean=lambda each, labels: each[labels == -100].mean() if bool((labels == -100).any()) else each.sum() * 0,
+    )
+)
+exercise.mistake(
+    "the old self's logits are filled up with zeros for the new classes",
+    hint="The old self knows no new classes. Cut the new logits: logits[:, : old_logits.shape[1]].",
+)(
+    _loss(
+        mine=lambda logits, k: logits,
+        soft=lambda s, t, T: _kl(s / T, F.pad(t, (0, s.shape[1] - t.shape[1])) / T),
+    )
+)
+exercise.mistake(
     "examples without a label count in the mean of the first part",
     hint="The mean over those that have a label.",
 )(_loss(task=lambda logits, labels: F.cross_entropy(logits, labels, reduction="sum") / len(labels)))

@@ -9,7 +9,16 @@ import torch
 import torch.nn.functional as F
 
 from autograde.exercise import Draft, case
-from autograde.exercises.applications.forgetting.shared import CUT, WIDE, near, pulled, stands_still, tensors_of, wide
+from autograde.exercises.applications.forgetting.shared import (
+    CUT,
+    WIDE,
+    in_float32,
+    near,
+    pulled,
+    stands_still,
+    tensors_of,
+    wide,
+)
 from autograde.exercises.shared import randn
 
 exercise = Draft(
@@ -66,6 +75,7 @@ def torchs_weighted_errors(params, start, fisher, strength=1.0):
 exercise.law(WIDE)
 exercise.law(stands_still(1, "the start"))
 exercise.law(stands_still(2, "the Fisher information"))
+exercise.law(in_float32(1.0625, -1 / 256, lambda w, s: ({"w": w}, {"w": s}, {"w": torch.ones_like(w)}, 2.0)))
 
 
 @exercise.law("A weight without Fisher information is free to move")

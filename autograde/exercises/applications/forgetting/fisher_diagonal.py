@@ -154,6 +154,36 @@ def squared_mean(model, x):
     return total
 
 
+@exercise.mistake(
+    "log-probabilities are summed over the batch before their gradient is squared, with mean probabilities",
+    hint="In a sum over the batch, gradients of different examples cancel. Square each example's own.",
+)
+def squared_sum(model, x):
+    mine = _own(model)
+    log_p = model(x).log_softmax(-1)
+    total = {n: torch.zeros_like(p) for n, p in mine.items()}
+    for value, p in zip(log_p.sum(0), log_p.detach().exp().mean(0), strict=True):
+        for name, gradient in zip(mine, _gradients(value, mine), strict=True):
+            total[name] += p * gradient.square() / len(x)
+    return total
+
+
+@exercise.mistake(
+    "gradients add up in .grad from one backward() to the next",
+    hint="Each class of each example has a gradient of its own. torch.autograd.grad returns it, and nothing adds up.",
+)
+def never_emptied(model, x):
+    mine = _own(model)
+    total = {n: torch.zeros_like(p) for n, p in mine.items()}
+    for row in x:
+        log_p = model(row[None]).log_softmax(-1)[0]
+        for value in log_p:
+            value.backward(retain_graph=True)
+            for name, parameter in mine.items():
+                total[name] += value.detach().exp() * parameter.grad.square() / len(x)
+    return total
+
+
 def _batch_loss(model, x):
     """One backward of the mean loss with the model's own guesses, then squares."""
     mine = _own(model)
@@ -172,6 +202,22 @@ exercise.mistake(
 )(_fisher(weigh=lambda log_p: F.one_hot(log_p.argmax(), len(log_p)).to(log_p.dtype)))
 exercise.mistake("all classes count alike", hint="Weigh each class with the model's own probability of it.")(
     _fisher(weigh=torch.ones_like)
+)
+exercise.mistake("what comes out is divided by the number of classes, too", hint="Probabilities add up to 1 already.")(
+    _fisher(weigh=lambda log_p: log_p.exp() / len(log_p))
+)
+exercise.mistake("all is scaled so that the largest number is 1", hint="As it is: the strength of EWC scales it.")(
+    lambda model, x: _scaled(right(model, x))
+)
+
+
+def _scaled(found):
+    most = max(float(f.max()) for f in found.values())
+    return {n: f / most for n, f in found.items()}
+
+
+exercise.mistake("each parameter has one number, the mean over its weights", hint="Every single weight has its own.")(
+    lambda model, x: {n: f.mean() for n, f in right(model, x).items()}
 )
 exercise.mistake("classes are averaged with equal weight", hint="Weigh each class with its own probability.")(
     _fisher(weigh=lambda log_p: torch.full_like(log_p, 1 / len(log_p)))

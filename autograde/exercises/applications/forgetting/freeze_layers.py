@@ -254,6 +254,9 @@ exercise.mistake(
         ]
     )
 )
+exercise.mistake(
+    'the empty name is passed over: "" trains nothing', hint='model.get_submodule("") is the whole model.'
+)(_freeze(parts=lambda model, trained: [model.get_submodule(name) for name in trained if name]))
 exercise.mistake("all layers are trained above the lowest one that is named", hint="The named parts, and no others.")(
     _freeze(
         parts=lambda model, trained: [

@@ -35,6 +35,7 @@ def schedules(g):
     yield case(4, every - 1, every, 0.01, label="the last step of the first stage")
     yield case(4, every, every, 0.01, label="the first step of the second stage")
     yield case(5, 2 * every + 1, every, 0.003, 2.0, label="three of five")
+    yield case(5, 14, 8, 0.02, 1.7, label="late in the second stage")
     yield case(3, 2 * every, every, 0.1, decay=3.0, label="all of three, just now")
     yield case(3, 50 * every, every, 0.02, label="long after all have thawed")
     yield case(6, every * 3 - 1, every, 0.5, 1.0, label="the same rate for all")
@@ -102,6 +103,13 @@ exercise.mistake(
 )(_rates(thawed=lambda step, every, groups: step // every))
 exercise.mistake("each stage begins one step late", hint="At step `every` the second group is trained.")(
     _rates(thawed=lambda step, every, groups: 1 + max(step - 1, 0) // every)
+)
+exercise.mistake(
+    "each stage begins one step late, the first one too: nothing is trained at step 0",
+    hint="At step 0 the top group is trained, at step `every` the second: 1 + step // every.",
+)(_rates(thawed=lambda step, every, groups: 1 + (step - 1) // every))
+exercise.mistake("each stage begins half a stage early: step / every is rounded", hint="Round down: step // every.")(
+    _rates(thawed=lambda step, every, groups: 1 + round(step / every))
 )
 exercise.mistake("each stage begins one step early", hint="Steps 0 to every - 1 are the first stage.")(
     _rates(thawed=lambda step, every, groups: 1 + (step + 1) // every)

@@ -9,7 +9,16 @@ import torch
 import torch.nn.functional as F
 
 from autograde.exercise import Draft, case
-from autograde.exercises.applications.forgetting.shared import CUT, WIDE, near, pulled, stands_still, tensors_of, wide
+from autograde.exercises.applications.forgetting.shared import (
+    CUT,
+    WIDE,
+    in_float32,
+    near,
+    pulled,
+    stands_still,
+    tensors_of,
+    wide,
+)
 from autograde.exercises.shared import randn
 
 exercise = Draft(
@@ -63,6 +72,7 @@ def torchs_squared_errors(params, start, strength=0.1, new_strength=0.01):
 
 exercise.law(WIDE)
 exercise.law(stands_still(1, "the start"))
+exercise.law(in_float32(1.0625, -1 / 256, lambda w, s: ({"w": w}, {"w": s}, 2.0)))
 
 
 def _l2sp(

@@ -51,11 +51,15 @@ def batches(replay_batches, n_new, n_old, batch_size, share, seed):
         generator = torch.Generator().manual_seed(seed)
         return [(new, old) for new, old in replay_batches(n_new, n_old, batch_size, share, generator)]
 
+    def alike(a, b):
+        both = isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor)
+        return torch.equal(a, b) if both else type(a) is type(b) and a == b
+
     first, again = made(1), made(2)
     return {
         "batches": first,
         "the same again": len(first) == len(again)
-        and all(bool(torch.equal(a, b)) for x, y in zip(first, again, strict=True) for a, b in zip(x, y, strict=True)),
+        and all(alike(a, b) for x, y in zip(first, again, strict=True) for a, b in zip(x, y, strict=True)),
     }
 
 
@@ -217,6 +221,12 @@ exercise.mistake("the old ones come first in each pair", hint="(new, old).")(
 )
 exercise.mistake("old indices start behind the new ones", hint="Each kind is counted from 0.")(
     lambda n_new, *given: [(new, old + n_new) for new, old in right(n_new, *given)]
+)
+exercise.mistake(
+    "where no old ones are wanted, `old` holds no whole numbers", hint="torch.tensor([]) is float32: dtype=torch.int64."
+)(_batches(end=lambda pairs: [(new, old if len(old) else torch.tensor([])) for new, old in pairs]))
+exercise.mistake("indices come back in lists, not in tensors", hint="Pairs of int64 tensors, as randperm gives them.")(
+    _batches(end=lambda pairs: [(new.tolist(), old.tolist()) for new, old in pairs])
 )
 exercise.mistake("the tensors are int32", hint="int64, as randperm gives them.")(
     _batches(end=lambda pairs: [(new.int(), old.int()) for new, old in pairs])

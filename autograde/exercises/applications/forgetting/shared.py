@@ -34,6 +34,23 @@ def _wide_enough(out, one, call):
 WIDE = Law("The result is a float32 number, of float64 inputs a float64 one", _wide_enough, everywhere=True)
 
 
+def in_float32(weight, start, given):
+    """A law: what isn't a bfloat16 number any more, a difference or a square, is held in float32.
+
+    The same ten weights are asked about in bfloat16 and in float32; `given(weights, start)` gives the arguments. So it
+    says nothing about a wrong formula.
+    """
+
+    def holds(out, one, call):
+        if one.made or one.label != "a network near its start":
+            return None
+        w, s = (torch.full((10,), x, dtype=torch.bfloat16) for x in (weight, start))
+        low, full = float(call(*given(w, s))), float(call(*given(w.float(), s.float())))
+        return abs(low - full) <= 1e-3 * abs(full) or f"in bfloat16 it is {low:.6g}, in float32 {full:.6g}"
+
+    return Law("Of bfloat16 weights, too, differences and squares are taken in float32", holds)
+
+
 def wide(x):
     return x if x.dtype == torch.float64 else x.float()
 
