@@ -194,7 +194,8 @@ def parts(ax, rows, styles):
         for size, (kind, (color, hatch)) in zip(sizes, styles.items(), strict=True):
             ax.barh(row, size, left=start, color=color, hatch=hatch, edgecolor="white", label=None if row else kind)
             if size >= 5:
-                ax.text(start + size / 2, row, f"{size:.0f}", ha="center", va="center", color="white", weight="bold")
+                ax.text(start + size / 2, row, f"{size:.0f}", ha="center", va="center", color="white", weight="bold",
+                        bbox={"facecolor": color, "edgecolor": "none", "pad": 1.5})
             start += size
     ax.set_yticks(range(len(rows)), list(rows))
     ax.set(xlabel="answers, %", ylim=(len(rows) - 0.5, -0.5), xlim=(0, 100))
@@ -886,8 +887,8 @@ for arm, kind in (("text, has it", "right"), ("text, has it", "false"), ("text, 
 fig, ax = figure(width=9, height=2.9)
 for row, (name, each) in enumerate(support.items()):
     good_ones = name.endswith("right")
-    ax.plot(each, [row + 0.5 * (i % 7 - 3) / 7 for i in range(len(each))], "o" if good_ones else "x",
-            color=COLORS[0] if good_ones else COLORS[1])
+    ax.plot(each, [row + 0.7 * (i * 0.618 % 1 - 0.5) for i in range(len(each))], "o" if good_ones else "x",
+            color=COLORS[0] if good_ones else COLORS[1], markersize=5)
 ax.set_yticks(range(3), [f"{name} ({len(each)})" for name, each in support.items()])
 ax.axvline(0.75, color="#444444", linestyle=":")
 ax.set(xlabel="support of the answer's weakest sentence", xlim=(-0.03, 1.05), ylim=(2.6, -0.6))
@@ -897,6 +898,9 @@ show(fig, alt=f"Marks: support of each answer's weakest sentence, in three rows.
      title=f"Pass at 0.75: {told}")
 
 # %% [markdown]
+# Supported isn't answered: a sentence that stands in the text passes, even if it is beside the question. And what is
+# right in other words, or with an ornament of the model's own, may not pass.
+#
 # ## Exercise 7: follow the relations
 #
 # The last cure: a **knowledge graph**, since "vector databases weaken the relations between objects". A graph holds
