@@ -175,7 +175,8 @@ show(fig, alt="A row of marks for each group of countries along the share of agr
 # So the notes call the pretrained model elsewhere. You have seen three answers; here are 120, asked once each without
 # drawing. An answer is *right* if it names the capital; else *withheld* if it says that it doesn't know, or that the
 # place isn't real ("a fictional city", even if a name follows); else *false* if it states something. (A few do none of
-# these. And spelling counts: "Ashgabad" for Ashgabat is false here.) Intervals are over the countries.
+# these. And the judge is strict: "Ashgabad" for Ashgabat is false, and so is "Djibouti" for Djibouti City, which moves
+# the second bar by a few points.) Intervals are over the countries.
 #
 # **Before the run:** *correct* if in both groups of real countries surely more than 95 % are right (95 % intervals).
 # *Wrong* if of the little-known ones surely fewer than half are right and surely more than half are false: it doesn't
