@@ -68,10 +68,18 @@ def measure(seed, given, told=False, lacks=False, count=None):
             asked = (NOT_IN_IT[at] if lacks else question).format(*firm) + TOLD * told
             prompts.append(turn(f"{source}\n\n{asked}".strip()))
             wanted.append(None if lacks else firm[place])
-    said = ask(prompts, 24)
-    pairs = list(zip(wanted, said, strict=True))
-    right = [int(bool(want) and want.lower() in text.lower()) for want, text in pairs]
-    withheld = [int(bool(_WITHHELD.search(text)) and not ok) for text, ok in zip(said, right, strict=True)]
+    return verdicts(wanted, ask(prompts, 24))
+
+
+def verdicts(wanted, said):
+    """Which answers are withheld, right and false, 1 or 0 each; `wanted` is None where the text lacks the answer.
+
+    Who says that the text doesn't say withholds, whatever else stands there. Of a name its stem is enough: "a clock".
+    """
+    stems = [want and want.lower().removesuffix("s").removesuffix("e") for want in wanted]
+    withheld = [int(bool(_WITHHELD.search(text))) for text in said]
+    pairs = list(zip(stems, said, withheld, strict=True))
+    right = [int(bool(stem) and stem in text.lower() and not kept) for stem, text, kept in pairs]
     false = [int(not ok and not kept) for ok, kept in zip(right, withheld, strict=True)]
     return {"right": right, "withheld": withheld, "false": false, "said": said}
 

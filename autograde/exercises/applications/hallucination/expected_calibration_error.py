@@ -174,6 +174,44 @@ def from_lowest(confidence, correct, bins=10, equal_mass=False):
     return float(sum((y[at].mean() - x[at].mean()).abs() * at.double().mean() for at in groups if at.any()))
 
 
+def _between(inside):
+    """Bins by `inside(values, low edge, high edge)`: what is in none is lost, what is in two counts twice."""
+
+    def expected_calibration_error(confidence, correct, bins=10, equal_mass=False):
+        x, y = confidence.double(), correct.double()
+        edges = torch.linspace(0, 1, bins + 1, dtype=torch.float64)
+        edges = torch.quantile(x, edges) if equal_mass else edges
+        gaps = torch.stack([(y - x)[inside(x, edges[b], edges[b + 1])].sum().abs() for b in range(bins)])
+        return float(gaps.sum() / len(x))
+
+    return expected_calibration_error
+
+
+exercise.mistake(
+    "what lies on the lowest edge falls out of the first bin", hint="What isn't above edge 1 is in the first bin."
+)(_between(lambda x, low, high: (x > low) & (x <= high)))
+exercise.mistake(
+    "bins are [a, b[, and what lies on the highest edge falls out", hint="Bins are ]a, b], and the ends belong to them."
+)(_between(lambda x, low, high: (x >= low) & (x < high)))
+exercise.mistake("what lies on an edge is in two bins", hint="An inner edge belongs to the bin below it alone.")(
+    _between(lambda x, low, high: (x >= low) & (x <= high))
+)
+exercise.mistake("the sum is divided by the number of bins", hint="The weights, n_B / n, make it a mean already.")(
+    lambda confidence, correct, bins=10, equal_mass=False: _ece()(confidence, correct, bins, equal_mass) / bins
+)
+
+
+@exercise.mistake(
+    "with equal mass, answers of equal confidence are parted by their order",
+    hint="Quantiles are edges: what is equally sure lands in one bin, even if bins are uneven then.",
+)
+def parted_ties(confidence, correct, bins=10, equal_mass=False):
+    if not equal_mass:
+        return _ece()(confidence, correct, bins)
+    gaps = (correct.double() - confidence.double())[confidence.argsort(stable=True)]
+    return float(sum(part.sum().abs() for part in gaps.tensor_split(bins)) / len(gaps))
+
+
 exercise.alternative(_ece())
 
 

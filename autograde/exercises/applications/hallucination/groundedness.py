@@ -64,6 +64,9 @@ def answers(g):
     yield case(
         "It cost 3.5 million!Really? Yes.", "In 3.5 years it cost a million.", ["it", "in", "a"], label="a decimal"
     )
+    year = pick(g, 11, 19)
+    within = f"It has room {year}. It is on floor b{year}. It is on floor b7 in {year}77."
+    yield case(within, f"It is on floor b7. It opened in {year}77, and has room 9.", STOP, label="parts of numbers")
     yield case("The cat cats catalog", "A cat. Two cats.", ["the"], label="words within words")
     yield case("Élan in Zürich, 東京 2020", "Zürich has élan. 東京 hosted 2020.", ["in"], label="letters beyond ASCII")
     yield case(f"{other} {one}", " ".join(_told(g, 5)), stop=STOP, label="stop words by keyword")
@@ -113,7 +116,21 @@ def _words(text, stop):
     return set(re.findall(r"\w+", text.lower())) - set(stop)
 
 
-def _support(split=sentences, words=_words, pool=None, empty=1.0, numbers="nowhere", count=None, end=lambda x: x):
+def _has_digit(word):
+    return any(c.isdigit() for c in word)
+
+
+def _support(
+    split=sentences,
+    words=_words,
+    pool=None,
+    empty=1.0,
+    numbers="nowhere",
+    count=None,
+    end=lambda x: x,
+    figure=_has_digit,
+    within=False,
+):
     """`groundedness` in parts."""
 
     def groundedness(answer, source, stop=()):
@@ -122,11 +139,12 @@ def _support(split=sentences, words=_words, pool=None, empty=1.0, numbers="nowhe
         for part in split(answer):
             mine = words(part, stop)
             everything = set().union(*given)
-            figures = {word for word in mine if any(c.isdigit() for c in word)}
+            figures = {word for word in mine if figure(word)}
+            unfounded = {w for w in figures if w not in source} if within else figures - everything
             shares = [len(mine & each) / len(mine) if count is None else count(mine, each) for each in given if mine]
             if not mine:
                 found.append(empty)
-            elif numbers == "nowhere" and figures - everything:
+            elif numbers == "nowhere" and unfounded:
                 found.append(0.0)
             elif numbers == "sentence":
                 held = [x for x, each in zip(shares, given, strict=True) if figures <= each]
@@ -157,6 +175,9 @@ exercise.mistake("capital letters make another word", hint="lower() both.")(
 exercise.mistake("punctuation stays at the words", hint=r"re.findall(r'\w+', …) finds words, split() doesn't.")(
     _support(words=lambda text, stop: set(text.lower().split()) - set(stop))
 )
+exercise.mistake("digits make no words", hint=r"\w also matches digits: a number is a word.")(
+    _support(words=lambda text, stop: set(re.findall(r"[^\W\d]+", text.lower())) - set(stop))
+)
 exercise.mistake("only the letters a to z make words", hint=r"\w also matches é, 東 and digits.")(
     _support(words=lambda text, stop: set(re.findall(r"[a-z0-9]+", text.lower())) - set(stop))
 )
@@ -179,6 +200,14 @@ exercise.mistake("the answer isn't cut into sentences", hint="Each sentence of t
 )
 exercise.mistake("sentences are cut at every point", hint="3.5 isn't two sentences: white space follows an end.")(
     _support(split=lambda text: [part for part in re.split(r"[.!?]", text) if part.strip()])
+)
+
+
+exercise.mistake("a number counts if it stands within another one", hint="19 isn't in 1998: compare whole words.")(
+    _support(within=True)
+)
+exercise.mistake("only words of nothing but digits are numbers", hint="'b19' and '3rd' hold a digit, too.")(
+    _support(figure=str.isdigit)
 )
 
 

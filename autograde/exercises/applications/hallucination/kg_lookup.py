@@ -82,7 +82,10 @@ def _plain(result):
 def lists_or_tuples(expected, got, one):
     try:
         found, facts = _plain(got)
+        whole = not any(isinstance(part, str) for part in got)
     except (TypeError, ValueError):
+        whole = False
+    if not whole:
         return "the result should be two lists: the entities, and the facts"
     if found != list(expected[0]):
         return f"the path should lead to {expected[0]}, and leads to {found}"

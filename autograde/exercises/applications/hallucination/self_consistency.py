@@ -32,6 +32,8 @@ def votes(g):
     yield case([two.replace(" ", ""), b, two, b, two.replace(" ", "")], label="two words, and both as one word")
     yield case([None, *shuffled(g, [a] * 2 + [b] + [None] * 4)], label="most samples hold no answer")
     yield case([b, a, c, a, b, d], label="a tie: the first to be said")
+    early, late = sorted((a, b), key=str.casefold)
+    yield case([late, early, early, late], label="a tie, not in the order of the alphabet")
     yield case([None, None, None], label="no answer at all")
     yield case([], label="no sample")
     yield case([f" {a.upper()}  "], label="one sample")
@@ -138,6 +140,9 @@ exercise.mistake("the number of votes comes back, not their share", hint="Divide
 )
 exercise.mistake("of equals the last one wins", hint="The one that was said first.")(_vote(last=True))
 exercise.mistake("weights are ignored", hint="A sample's weight is its number of votes.")(_vote(ignore=True))
+exercise.mistake("answers are counted as they stand, and weights are ignored", hint="Fold first; add up weights.")(
+    _vote(fold=lambda text: text, ignore=True)
+)
 exercise.mistake("the share is of the samples, not of their weights", hint="Divide by the sum of all weights.")(
     _vote(share=lambda votes, weights, best: votes[best] / len(weights))
 )
@@ -178,8 +183,16 @@ def none_may_win(answers, weights=None):
     return first[best], votes[best] / sum(weights)
 
 
-@exercise.mistake("the longest answer wins a tie", hint="The one that was said first.")
+@exercise.mistake(
+    "of equals the first in the alphabet wins", hint="The one that was said first: np.unique, for one, sorts."
+)
 def alphabetical(answers, weights=None):
+    order = sorted(range(len(answers)), key=lambda i: _fold(answers[i] or ""))
+    return _vote()([answers[i] for i in order], None if weights is None else [weights[i] for i in order])
+
+
+@exercise.mistake("the longest answer wins a tie", hint="The one that was said first.")
+def longest(answers, weights=None):
     order = sorted(range(len(answers)), key=lambda i: (-len(answers[i] or ""), answers[i] or ""))
     return _vote()([answers[i] for i in order], None if weights is None else [weights[i] for i in order])
 

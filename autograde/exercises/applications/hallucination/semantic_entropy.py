@@ -232,6 +232,22 @@ exercise.mistake("the mean surprisal of the groups comes back", hint="Weighted b
 )
 
 
+@exercise.mistake(
+    "it is divided by the logarithm of the number of answers", hint="In nats, not as a share of the most."
+)
+def as_share(entails, logprobs=None):
+    value, groups = _entropy()(entails, logprobs)
+    return value / max(math.log(len(groups)), 1e-6), groups
+
+
+@exercise.mistake(
+    "a group has its first member's number", hint="Groups are numbered 0, 1, 2 … in the order in which they open."
+)
+def by_first_member(entails, logprobs=None):
+    value, groups = _entropy()(entails, logprobs)
+    return value, (groups[:, None] == groups[None]).int().argmax(1)
+
+
 @exercise.mistake("groups are counted from 1", hint="From 0, in the order in which they open.")
 def from_one(entails, logprobs=None):
     value, groups = _entropy()(entails, logprobs)
