@@ -125,10 +125,8 @@ def _of_rows(change: Callable, back: bool = False) -> Holds:
 def _one_apart(by: float) -> Holds:
     """Whether wrong whole numbers are all off by the same amount."""
 
-    def holds(got: torch.Tensor, right: torch.Tensor, same: Callable) -> bool | None:
+    def holds(got: torch.Tensor, right: torch.Tensor, same: Callable) -> bool:
         off = (got - right)[got != right]
-        if not len(off):  # wrong by its type, say: numbers tell nothing
-            return None
         return bool((right == right.round()).all()) and bool((off == by).all())
 
     return holds
@@ -137,10 +135,8 @@ def _one_apart(by: float) -> Holds:
 def _filled(value: float, whose: int) -> Holds:
     """Whether, wherever it is wrong, the result (0) or the right answer (1) is one value, and not everywhere."""
 
-    def holds(got: torch.Tensor, right: torch.Tensor, same: Callable) -> bool | None:
+    def holds(got: torch.Tensor, right: torch.Tensor, same: Callable) -> bool:
         bad = _bad(got, right, same)
-        if not bad.any():
-            return None
         at = (got, right)[whose][bad]
         hit = at.isnan() if math.isnan(value) else at == value
         return bool(hit.all()) and not bool(bad.all() and right.numel() > 1 and whose)
@@ -260,9 +256,9 @@ def _within_one_in(of: float) -> Holds:
 
 
 def _sided(sign: int) -> Holds:
-    def holds(got: torch.Tensor, right: torch.Tensor, same: Callable) -> bool | None:
+    def holds(got: torch.Tensor, right: torch.Tensor, same: Callable) -> bool:
         bad = _bad(got, right, same)
-        return bool(((got - right)[bad] * sign > 0).all()) if bad.any() else None
+        return bool(((got - right)[bad] * sign > 0).all())
 
     return holds
 

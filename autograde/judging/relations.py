@@ -7,7 +7,7 @@ solution chose stands in it; and of hidden inputs it isn't told at all (see `gra
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -43,6 +43,11 @@ def related(exercise: Exercise, wrong: Pairs) -> Diagnosis | None:
     return Diagnosis(says) if says else None
 
 
+def _off(numbers: Sequence[tuple[torch.Tensor, torch.Tensor]], same: Callable) -> list:
+    """The pairs in which some number is off: of a result that is wrong by its type alone they have nothing to say."""
+    return [(g, e) for g, e in numbers if not same(e, g)]
+
+
 def leaning(exercise: Exercise, wrong: Pairs) -> Diagnosis | None:
     """The little that can be said of numbers that nothing else explains: that they are near, too large or too small."""
     numbers = [(_numbers(g), _numbers(e)) for g, e in wrong]
@@ -73,7 +78,9 @@ def _relation(wrong: Pairs, same: Callable) -> str:
         return first_that(TRUTHS, numbers, same) or first_that(PLACES, numbers, same, 2)
     if sum(e.numel() for _, e in numbers) < LEAST:
         return ""
-    numbers = [(g.double(), e.double()) for g, e in numbers]
+    numbers = _off([(g.double(), e.double()) for g, e in numbers], same)
+    if not numbers:
+        return ""
     found = factor_of(numbers, same) or first_that(NUMBERS + SPREADS, numbers, same)
     return found or first_that(PLACES, numbers, same, 2)
 
@@ -149,7 +156,7 @@ def _of_sequences(wrong: Pairs, same: Callable) -> str:
     shapes = [(nesting(g), nesting(e)) for g, e in pairs]
     if all(e is not None and g == e for g, e in shapes):
         numbers = [(torch.tensor(flat(g)).double(), torch.tensor(flat(e)).double()) for g, e in pairs]
-        if said := first_that(OFF_BY_ONE, numbers, same):
+        if said := first_that(OFF_BY_ONE, _off(numbers, same), same):
             return said
     return first_that(SEQUENCES, pairs, same)
 

@@ -245,3 +245,13 @@ def test_other_questions_are_asked_for_a_short_time_only(monkeypatch):
     monkeypatch.setattr(instead, "_SECONDS", -1.0)
     before = grade(exercise, lambda x, y, by=0.5: (by * y - x.exp()).mean()).diagnosis
     assert "exchanged" not in before and len(asked) < 60
+
+
+@pytest.mark.parametrize("n", [0, 4])
+def test_nothing_is_said_of_numbers_of_which_none_is_off(n):
+    """Wrong by its type alone: "every wrong number is 1 too large" held, there being no wrong number."""
+    cases = [case(torch.arange(n) + i, label=f"{i}") for i in range(4)]
+    ids = toy(lambda x: x + 1, lambda g: iter(cases))
+    assert "too large" not in told(ids, lambda x: (x + 1).float())
+    listed = toy(lambda x: [t + 1 for t in x], lambda g: (case([one.args[0]] * 2, label=one.label) for one in cases))
+    assert "too large" not in told(listed, lambda x: [(t + 1).float() for t in x])
