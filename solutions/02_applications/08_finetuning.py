@@ -637,7 +637,8 @@ ax.legend()
 show(fig, "Against the size of the update: weights unchanged "
      + ", ".join(f"{u:.0%} at {s:g}" for u, s in zip(unchanged, SIZES, strict=True)) + "; error of the update "
      + ", ".join(f"{e:.0%} at {s:g}" for e, s in zip(missing, SIZES, strict=True)) + ".",
-     title=f"Update a thousandth of the weights: {unchanged[3]:.0%} of them stay, and it is off by {missing[3]:.0%}")
+     title=f"An update of {SIZES[3]:g} of the weights' size: {unchanged[3]:.0%} of them stay, "
+           f"it is off by {missing[3]:.0%}")
 
 # %% [markdown]
 # So merge in float32, measure, and round last; or keep the adapter apart. And don't "unmerge" from a rounded matrix:
@@ -797,7 +798,8 @@ show(fig, "Answers right in %, asked as taught, in other words, turned round: "
      title=f"As taught, in other words, turned round: retrieval {' / '.join(means['retrieval'])} %, "
            f"tuned {' / '.join(means['tuned'])} %")
 verdict("A01.6", word, f"Retrieval's lead over tuning: {signed(gaps[0])} points in other words, {signed(gaps[1])} "
-        f"turned round (95 %, three seeds). As taught: {means['tuned'][0]} % tuned, {means['retrieval'][0]} % retrieved.")
+        f"turned round (95 %, three seeds). As taught: {means['tuned'][0]} % tuned, "
+        f"{means['retrieval'][0]} % retrieved.")
 
 # %% [markdown]
 # (A t interval of three seeds doesn't know that a lead ends at a hundred points.)
@@ -917,9 +919,9 @@ verdict("A13.1", "correct" if somewhere and elsewhere else "wrong" if everywhere
         f"{min(e.mean for e in lead.values()):+.2f} to {max(e.mean for e in lead.values()):+.2f} nats a letter.")
 
 # %% [markdown]
-# One reading and one training to converse stand behind all seeds, so the intervals hold what the drawn examples do, and
-# nothing of what another pair of models would. And with two rates an optimum may lie beyond them: what looks like harm by
-# tuning may be the rate's.
+# One reading and one training to converse stand behind all seeds: the intervals know what other examples would do, and
+# nothing of what another pair of models would. And with two rates an optimum may lie beyond them: what looks like harm
+# by tuning may be the rate's.
 #
 # ### What this can't show
 #
@@ -961,8 +963,8 @@ print(f"The update is multiplied by alpha / r = {recipe['lora_alpha'] / recipe['
 
 # %% [markdown]
 # Its traps are those of this page. `template`: a name that doesn't fit the chat model trains without an error.
-# `packing` without `neat_packing` lets conversations read each other. `cutoff_len` shortens question and answer, each at
-# its end: a long answer loses its end mark, a long question the header behind it, and later turns fall away.
+# `packing` without `neat_packing` lets conversations read each other. `cutoff_len` shortens question and answer, each
+# at its end: a long answer loses its end mark, a long question the header behind it, and later turns fall away.
 # (A trainer that cuts the whole row may cut away *every* label of an example: its mean loss is 0/0, NaN.)
 #
 # ## In 2026

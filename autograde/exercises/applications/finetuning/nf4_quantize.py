@@ -166,9 +166,6 @@ exercise.mistake("the scale is the mean |weight|", hint="The largest |w| of the 
 exercise.mistake("the weights aren't divided by their scale", hint="The level that is nearest to w / scale.")(
     _quantize(divide=lambda part, s: part)
 )
-exercise.mistake("scales are float16", hint="float32.")(
-    _quantize(finish=lambda packed, scales: (packed, scales.half()))
-)
 exercise.mistake(
     "each row has a scale, however long it is", hint="`block` weights share one; rows run into each other."
 )(lambda weight, block=64: right(weight, weight.shape[-1]))
