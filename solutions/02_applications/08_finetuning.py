@@ -422,8 +422,8 @@ give_back()
 # **asked** in words for the line; **four examples in the prompt** (few-shot); and a control that must fail, tuned on
 # the same examples with their answers shuffled.
 #
-# Two further questions go to the tuned model: requests in **other wordings** than it has been trained on, and
-# **ordinary questions** ("Which animal barks?").
+# Two further tests: requests in **other wordings** than the examples', for the tuned model and for examples in the
+# prompt; and **ordinary questions** ("Which animal barks?"), before and after.
 #
 # **Before the run:** "fine-tune to customize a model's abilities" is *correct* if tuning surely gains more than ten
 # points over asking, *wrong* if surely less, else *unverifiable*. "Robustness is hard to control" is *correct* if the
