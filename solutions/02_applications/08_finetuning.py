@@ -13,7 +13,7 @@
 # goes on training on them. It works in minutes on a laptop, and it is easy to do wrong without noticing.
 #
 # The interview questions: **when do you fine-tune, and when do you retrieve (RAG)? And from which model do you start,
-# base or chat?** The usual notes say: fine-tuning customises a model and touches 1 to 5 % of its weights; it is hard to
+# base or chat?** The usual notes say: fine-tuning customizes a model and touches 1 to 5 % of its weights; it is hard to
 # control, so avoid it; chat models are for dialogue, base models for the rest. Here you build each part (labels,
 # packing, LoRA, four-bit weights), tune a real model, and put the sentences to the test.
 #
@@ -29,6 +29,12 @@ from torch import nn
 
 from autograde import check
 from labkit import COLORS, evidence, figure, give_back, interval, show, smollm, verdict
+
+
+def signed(each, digits=0):
+    """An interval with signs: shares in points, or, with digits, as it is."""
+    return each.text(f"+.{digits}f" if digits else "+.0%").replace("%", "").replace("-", "−")
+
 
 # The sixteen levels of NormalFloat4 (QLoRA, arXiv:2305.14314, appendix E).
 NF4 = [-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635,
@@ -61,7 +67,7 @@ ax.bar(range(len(nll)), nll, color=[tones[who] for who in speaks])
 names = [tokenizer.decode([int(i)]).replace("\n", "⏎").replace(" ", "␣") for i in ids[0, 1:]]
 ax.set_xticks(range(len(nll)), names, rotation=90, fontsize=8)
 ax.set(ylabel="NLL, nats", xlim=(-0.7, len(nll) - 0.3))
-ax.legend(handles=[ax.bar([0], [0], color=tone, label=who)[0] for who, tone in tones.items()], loc="upper center")
+ax.legend(handles=[ax.bar([0], [0], color=tone, label=who) for who, tone in tones.items()], loc="upper center")
 of_answer = sum(float(x) for x, who in zip(nll, speaks, strict=True) if who == "assistant")
 count = speaks.count("assistant")
 show(fig, f"Bars of the NLL of {len(nll)} tokens; {count} of them, orange, are the assistant's and hold "
@@ -70,7 +76,7 @@ show(fig, f"Bars of the NLL of {len(nll)} tokens; {count} of them, orange, are t
            "the loss")
 
 # %% [markdown]
-# Train on all of it, and much of the gradient teaches the model to write *questions*. So the usual choice: the loss
+# Train on all of it, and part of the gradient teaches the model to write *questions*. So the usual choice: the loss
 # counts on the assistant's tokens alone. In code that is a matter of **labels**: a copy of the ids, in which everything
 # else is −100, the number that `cross_entropy` skips.
 #
@@ -85,7 +91,7 @@ def build_labels(ids, header, end, ignore_index=-100):
 
     ids:    int64 [rows, n]: conversations, padded on either side or cut off at the end. Not
             changed.
-    header: tuple of ints, one or more: the ids that open a turn of the assistant. Its first id
+    header: tuple of ints, two or more: the ids that open a turn of the assistant. Its first id
             and `end` are marks: the first opens turns of others, too (followed by other ids),
             and neither stands within a content. Its other ids may stand anywhere.
     end:    the id that closes every turn, whoever speaks. Padding may have the same id.
@@ -234,9 +240,9 @@ right.set(ylabel="loss, nats a token", xlabel="conversation in the row", xlim=(-
 right.legend(fontsize=8)
 gap, leak = (max(abs(a - b) for a, b in zip(alone, other, strict=True)) for other in (within, across))
 show(fig, f"Left: padding takes {wasted['padded']:.0%} of a padded batch, {wasted['packed']:.0%} when packed. Right: "
-          f"losses alone and packed differ by at most {gap:.4f} with mask and positions, by {leak:.2f} without.",
-     title=f"Padding {wasted['padded']:.0%} → {wasted['packed']:.0%}; a packed loss is off by {gap:.4f}, without mask "
-           f"and positions by {leak:.2f}")
+          f"losses alone and packed differ by at most {gap:.0e} with mask and positions, by {leak:.2f} without.",
+     title=f"Padding {wasted['padded']:.0%} → {wasted['packed']:.0%}; a packed loss is off by {gap:.0e}, without mask "
+           f"and positions by {leak:.1f}")
 
 # %% [markdown]
 # Without the mask the second conversation reads the first. With similar examples that can even *lower* the training
@@ -273,7 +279,7 @@ class LoRALinear(nn.Module):
     merged(): a new plain nn.Linear of linear's sizes and dtype, with weight W + alpha / r * B A
        (added in A's dtype, then rounded once) and a copy of the bias, if there is one. Nothing
        of self or linear is changed or shared.
-    Source: Hu et al., "LoRA", 2021, arXiv:2106.09685, section 4.1; initialised as in peft.
+    Source: Hu et al., "LoRA", 2021, arXiv:2106.09685, section 4.1; initialized as in peft.
     """
 
     def __init__(self, linear, r, alpha):
@@ -357,7 +363,7 @@ for layer in LAYERS[FIRST_LAYER:]:
         for name, part in list(parent.named_children()):
             if isinstance(part, nn.Linear):
                 setattr(parent, name, LoRALinear(part, 8, 16))
-                adapters.append((parent, name))
+                adapters.append((parent, name, part))
 rows = [torch.tensor(tokenizer(rendered(*example)).input_ids) for example in examples]
 goals = [build_labels(row[None], tuple(HEADER), END)[0] for row in rows]
 
@@ -388,8 +394,8 @@ for step, batch in enumerate(order):
     optimizer.step()
     curve.append(float(loss.detach()))
 after = replies([q for q, _ in unseen] + ORDINARY)
-for parent, name in adapters:
-    setattr(parent, name, getattr(parent, name).linear)  # the model is its old self again
+for parent, name, part in adapters:
+    setattr(parent, name, part)  # the model is its old self again
 right_before, right_after = ([said == want for said, (_, want) in zip(told, unseen, strict=False)]
                              for told in (before, after))
 gain = interval([float(b) - float(a) for a, b in zip(right_before, right_after, strict=True)])
@@ -408,7 +414,7 @@ for question, was, now in zip(ORDINARY, before[-4:], after[-4:], strict=True):
 give_back()
 
 # %% [markdown]
-# Read the last lines. Nobody asked for that.
+# Read the last lines: ordinary questions, of which no example said anything.
 #
 # ## Customised, and at what price?
 #
@@ -416,10 +422,10 @@ give_back()
 # **asked** in words for the line; **four examples in the prompt** (few-shot); and a control that must fail, tuned on
 # the same examples with their answers shuffled.
 #
-# Two further questions go to the tuned model: requests in **other wordings** than it has been trained on, and
-# **ordinary questions** ("Which animal barks?").
+# Two further tests: requests in **other wordings** than the examples', for the tuned model and for examples in the
+# prompt; and **ordinary questions** ("Which animal barks?"), before and after.
 #
-# **Before the run:** "fine-tune to customise a model's abilities" is *correct* if tuning surely gains more than ten
+# **Before the run:** "fine-tune to customize a model's abilities" is *correct* if tuning surely gains more than ten
 # points over asking, *wrong* if surely less, else *unverifiable*. "Robustness is hard to control" is *correct* if the
 # tuned model surely loses more than ten points on ordinary questions, *wrong* if surely fewer, else *unverifiable*.
 
@@ -510,7 +516,8 @@ check(trainable_fraction)
 
 # %% [markdown]
 # Your function on a LLaMA with 7 billion weights, which takes no memory here: it is made on torch's `meta` device,
-# where tensors have a shape and no numbers. Base in bfloat16, adapters in float32.
+# where tensors have a shape and no numbers. Base in bfloat16, adapters in float32; "q and v" are the linear layers that
+# make queries and values, which alone get adapters from `peft`, Hugging Face's LoRA library, unless you say otherwise.
 
 # %% tags=["payoff"]
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -563,7 +570,8 @@ show(fig, "Left: shares trained: " + ", ".join(f"{name} {share}" for name, share
 # it learns to answer in dialogues of lower-case letters. Every weight is compared before and after.
 #
 # And is the narrow road as good? Each way is tried with four learning rates, three seeds, the same 24 steps; the
-# rate is chosen on other examples than the ones that count. The control can't learn: its rate is 0.
+# rate is chosen on other examples than the ones that count. (Each run is judged half-way and at its end; the better
+# counts.) The control can't learn: its rate is 0.
 #
 # **Before the run:** the sentence is *correct* if the share that full fine-tuning changes is surely between 1 and 5 %;
 # *imprecise* if it isn't, but LoRA as peft sets it up (r = 8 on q and v of a 7B LLaMA) trains that share; else *wrong*.
@@ -594,13 +602,14 @@ show(fig, "Loss against learning rate for full fine-tuning and LoRA of two ranks
      title=f"At its own best rate: full {best['full']:.2f} at {rate['full']:g}, {wide} {best[wide]:.2f} at "
            f"{rate[wide]:g}")
 word = "correct" if changed.within(0.01, 0.05) else "imprecise" if 0.01 <= DEFAULTS <= 0.05 else "wrong"
-verdict("A04.4", word, f"Full fine-tuning changed {100 * changed.mean:.0f} % of the weights "
-        f"(the rest are letters that never came). LoRA changes none of them and trains a share that you choose: "
+verdict("A04.4", word, f"Full fine-tuning changed {100 * changed.mean:.0f} % of the weights (the rest: embeddings of "
+        "letters that never came). LoRA changes none of them and trains a share that you choose: "
         f"{100 * DEFAULTS:.2f} % of a 7B model with peft's defaults. {wide} against full: "
-        f"{narrow.interval(wide, 'best', minus='full').text('+.2f')} nats a letter, each at its best rate.")
+        f"{signed(narrow.interval(wide, 'best', minus='full'), 2)} nats a letter, each at its best rate. Best rates: "
+        + ", ".join(f"{arm} {r:g}" for arm, r in rate.items()) + ".")
 
 # %% [markdown]
-# Whoever compares LoRA with full fine-tuning *at the same rate* compares learning rates.
+# So try each way over a range of rates, and look where its optimum lies. Who takes one rate for both compares rates.
 #
 # ## Merged into bfloat16
 #
@@ -619,16 +628,17 @@ for size in SIZES:
     new = (old.float() + small).bfloat16()
     unchanged.append(float((new == old).float().mean()))
     missing.append(float((new.float() - old.float() - small).norm() / small.norm()))
-fig, ax = figure(width=8, height=3)
+fig, ax = figure(width=9, height=3)
 ax.plot(SIZES, [100 * u for u in unchanged], color=COLORS[0], marker="o", label="weights that don't change at all, %")
 ax.plot(SIZES, [100 * m for m in missing], color=COLORS[1], marker="s", label="error of the update, % of its size")
 ax.set(xscale="log", yscale="log", xlabel="size of the update, times that of the weights", ylabel="%")
 ax.invert_xaxis()
 ax.legend()
 show(fig, "Against the size of the update: weights unchanged "
-     + ", ".join(f"{u:.0%} at {s:g}" for u, s in zip(unchanged, SIZES, strict=True)) + ".",
-     title=f"An update of a thousandth of the weights: {unchanged[3]:.0%} of them don't change in bfloat16, "
-           f"its error is {missing[3]:.0%} of it")
+     + ", ".join(f"{u:.0%} at {s:g}" for u, s in zip(unchanged, SIZES, strict=True)) + "; error of the update "
+     + ", ".join(f"{e:.0%} at {s:g}" for e, s in zip(missing, SIZES, strict=True)) + ".",
+     title=f"An update of {SIZES[3]:g} of the weights' size: {unchanged[3]:.0%} of them stay, "
+           f"it is off by {missing[3]:.0%}")
 
 # %% [markdown]
 # So merge in float32, measure, and round last; or keep the adapter apart. And don't "unmerge" from a rounded matrix:
@@ -742,11 +752,10 @@ ax.legend(fontsize=9)
 bits = (packed.numel() * 8 + scales.numel() * 32) / weight.numel()
 show(fig, f"The output's error: evenly spaced {evenly:.1%}, NF4 {off[0]:.1%}, and {off[-1]:.1%} after 60 steps of the "
           "adapter.",
-     title=f"{bits:.1f} bits a weight: NF4 is off by {off[0]:.1%}, evenly spaced levels by {evenly:.1%}; with an "
-           f"adapter {off[-1]:.1%}")
+     title=f"{bits:.1f} bits: NF4 is off by {off[0]:.1%}, evenly spaced by {evenly:.1%}, with an adapter {off[-1]:.1%}")
 
 # %% [markdown]
-# (On the very text it was trained on: it shows that gradients arrive, not that it generalises.) QLoRA quantizes the
+# (On the very text it was trained on: it shows that gradients arrive, not that it generalizes.) QLoRA quantizes the
 # scales once more, which brings 4.5 bits a weight down to 4.13, and computes in bfloat16. On a GPU `bitsandbytes` does
 # all that; ask it for `quant_type="nf4"`, since its plain `Linear4bit` is FP4.
 #
@@ -774,6 +783,8 @@ for ax, (what, name) in zip(axes, ASKED.items(), strict=True):
     for i, arm in enumerate(ARMS if what == "taught" else ARMS[:2]):
         ax.barh(i, 100 * book.interval(arm, what).mean, color=COLORS[i], alpha=0.35)
         ax.plot([100 * v for v in book.each(arm, what)], [i] * 3, "o", color=COLORS[i], markersize=5)
+    if what != "taught":
+        ax.text(50, 2.5, "not asked", ha="center", va="center", color="#888888")
     ax.set(xlabel="answers that name it, %", xlim=(-3, 103), ylim=(3.6, -0.6), title=name)
 axes[0].set_yticks(range(4), ARMS)
 gaps = [book.interval("retrieval", what, minus="tuned") for what in ("other", "back")]
@@ -786,17 +797,19 @@ show(fig, "Answers right in %, asked as taught, in other words, turned round: "
      + ", ".join(f"{arm} {share}" for arm, share in alone.items()) + ".",
      title=f"As taught, in other words, turned round: retrieval {' / '.join(means['retrieval'])} %, "
            f"tuned {' / '.join(means['tuned'])} %")
-verdict("A01.6", word, f"Retrieval is ahead of tuning by {100 * gaps[0].low:.0f} to {100 * gaps[0].high:.0f} points in "
-        f"other words and {100 * gaps[1].low:.0f} to {100 * gaps[1].high:.0f} turned round (95 %, three seeds). As "
-        f"taught: {means['tuned'][0]} % tuned, {means['retrieval'][0]} % retrieved.")
+verdict("A01.6", word, f"Retrieval's lead over tuning: {signed(gaps[0])} points in other words, {signed(gaps[1])} "
+        f"turned round (95 %, three seeds). As taught: {means['tuned'][0]} % tuned, "
+        f"{means['retrieval'][0]} % retrieved.")
 
 # %% [markdown]
+# (A t interval of three seeds doesn't know that a lead ends at a hundred points.)
+#
 # Knowing "A is B" without "B is A" has a name: the **reversal curse** (Berglund et al. 2023,
 # [arXiv:2309.12288](https://arxiv.org/abs/2309.12288)).
 #
 # ### What a large model makes of it
 #
-# A large model generalises more from a sentence, and the comparison was made there, too: retrieval was ahead on old and
+# A large model generalizes more from a sentence, and the comparison was made there, too: retrieval was ahead on old and
 # on new facts, and many paraphrases of a fact helped tuning (Ovadia et al. 2023,
 # [arXiv:2312.05934](https://arxiv.org/abs/2312.05934)).
 #
@@ -822,12 +835,12 @@ for i, each in enumerate(leads.values()):
 ax.axvline(0, color="#444444", linewidth=1)
 ax.axvline(10, color="#444444", linestyle=":")
 ax.set_yticks(range(2), list(leads))
-ax.set(xlabel="tuning ahead of the prompt, points (95 %)", ylim=(1.6, -0.6))
+ax.set(xlabel="tuning ahead of the prompt, points (95 %; dotted: the rule's ten)", ylim=(1.6, -0.6))
 show(fig, "Intervals of tuning's lead over the prompt: " + ", ".join(
-    f"{name} {100 * e.low:.0f} to {100 * e.high:.0f} points" for name, e in leads.items()) + ".",
+    f"{name} {signed(e)} points" for name, e in leads.items()) + ".",
      title="Tuning's lead over the prompt: " + ", ".join(f"{name} {100 * e.mean:+.0f}" for name, e in leads.items()))
 verdict("A04.6", word, "Tuning's lead over a prompt, in points (95 %): " + "; ".join(
-    f"{name} {100 * e.low:.0f} to {100 * e.high:.0f}" for name, e in leads.items()) + ".")
+    f"{name} {signed(e)}" for name, e in leads.items()) + ".")
 
 # %% [markdown]
 # ## Base or chat?
@@ -857,6 +870,7 @@ CELLS = [("dialogue", 16), ("dialogue", 512), ("text", 16), ("text", 512)]
 lead = {(what, size): starts.interval(f"base, {what}, {size}", "loss", minus=f"chat, {what}, {size}")
         for what, size in CELLS}
 strange = starts.interval("base, dialogue, 16", "loss", minus="chat, dialogue in a strange template, 16")
+price = starts.interval("chat, dialogue in a strange template, 16", "loss", minus="chat, dialogue, 16")
 rows = [*((f"{what}, {size} examples", lead[what, size]) for what, size in CELLS),
         ("dialogue, 16 examples,\nstrange template", strange)]
 fig, ax = figure(width=9, height=3.4)
@@ -865,23 +879,26 @@ for i, (_, each) in enumerate(rows):
     ax.plot([each.low, each.high], [i, i], color=color, linewidth=7, alpha=0.35)
     ax.plot(each.mean, i, "o", color=color)
 ax.axvline(0, color="#444444", linewidth=1)
+ax.axvline(0.01, color="#444444", linestyle=":")
 ax.set_yticks(range(5), [name for name, _ in rows])
-ax.set(xlabel="chat start ahead of base start, nats a letter (95 %)", ylim=(4.6, -0.6))
+ax.set(xlabel="chat start ahead of base start, nats a letter (95 %; dotted: the rule's 0.01)", ylim=(4.6, -0.6))
 said = ", ".join(f"{name} {each.mean:+.2f}".replace("\n", " ") for name, each in rows)
 show(fig, f"Intervals of the chat start's lead: {said}.",
      title=f"Chat's lead on dialogue {lead['dialogue', 16].mean:+.2f} with 16 examples, "
            f"{lead['dialogue', 512].mean:+.2f} with 512; on plain text {lead['text', 16].mean:+.2f} and "
            f"{lead['text', 512].mean:+.2f}")
 smaller = [arm for arm in starts.arms if 0.003 in starts.each(arm, "rate")]
-print(f"The smaller of the two rates, 0.003, was the best for: {'; '.join(smaller) or 'none'}.")
+print(f"The smaller of the two rates, 0.003, was the best for: {'; '.join(smaller) or 'none'}. A still smaller one "
+      "wasn't tried.")
 SURE = 0.01
 chat_ahead = [lead["dialogue", size].above(SURE) for size in (16, 512)]
 chat_not = [lead["dialogue", size].below(SURE) for size in (16, 512)]
 verdict("A13.3", "correct" if all(chat_ahead) else "imprecise" if any(chat_ahead) else
         "wrong" if all(chat_not) else "unverifiable",
         "Chat's lead on dialogue, nats a letter (95 %): " + ", ".join(
-            f"{lead['dialogue', size].text('+.2f')} with {size} examples" for size in (16, 512))
-        + f"; in a strange template, 16 examples, {strange.text('+.2f')}. Untuned, chat has "
+            f"{signed(lead['dialogue', size], 2)} with {size} examples" for size in (16, 512))
+        + f"; in a strange template, 16 examples, {signed(strange, 2)}: the template costs chat {signed(price, 2)}. "
+        "Untuned, chat has "
         f"{starts.interval('untuned chat, dialogue, 512', 'loss').mean:.2f} nats a letter, tuned on 16 examples "
         f"{starts.interval('chat, dialogue, 16', 'loss').mean:.2f}, on 512 "
         f"{starts.interval('chat, dialogue, 512', 'loss').mean:.2f}.")
@@ -891,7 +908,7 @@ base_ahead = [lead["text", size].below(-SURE) for size in (16, 512)]
 verdict("A13.2", "correct" if all(base_ahead) else "imprecise" if any(base_ahead) else
         "wrong" if all(lead["text", size].above(SURE) for size in (16, 512)) else "unverifiable",
         "Chat's lead on plain text, nats a letter (95 %), negative where base is ahead: " + ", ".join(
-            f"{lead['text', size].text('+.2f')} with {size} examples" for size in (16, 512)) + ".")
+            f"{signed(lead['text', size], 2)} with {size} examples" for size in (16, 512)) + ".")
 
 # %% claim="A13.1"
 somewhere, elsewhere = any(e.above(SURE) for e in lead.values()), any(e.below(SURE) for e in lead.values())
@@ -902,7 +919,9 @@ verdict("A13.1", "correct" if somewhere and elsewhere else "wrong" if everywhere
         f"{min(e.mean for e in lead.values()):+.2f} to {max(e.mean for e in lead.values()):+.2f} nats a letter.")
 
 # %% [markdown]
-# One reading and one training to converse stand behind all seeds.
+# One reading and one training to converse stand behind all seeds: the intervals know what other examples would do, and
+# nothing of what another pair of models would. And with two rates an optimum may lie beyond them: what looks like harm
+# by tuning may be the rate's.
 #
 # ### What this can't show
 #
@@ -920,13 +939,13 @@ import yaml
 
 RECIPE = """
 model_name_or_path: HuggingFaceTB/SmolLM2-135M-Instruct
-stage: sft                    # supervised fine-tuning; others: rm, ppo, dpo, kto
+stage: sft                    # supervised fine-tuning; others: pt, rm, ppo, dpo, kto
 finetuning_type: lora         # or full, freeze
 lora_rank: 8
 lora_alpha: 16
 lora_target: all              # every linear layer of the blocks, not lm_head
 template: chatml              # must be the one that the chat model was trained with
-cutoff_len: 1024              # what is longer loses its end, and with it the end mark
+cutoff_len: 1024              # of a longer turn, question and answer lose their ends
 packing: true
 neat_packing: true            # attention stays within a conversation
 train_on_prompt: false        # labels of the question are -100
@@ -944,15 +963,16 @@ print(f"The update is multiplied by alpha / r = {recipe['lora_alpha'] / recipe['
 
 # %% [markdown]
 # Its traps are those of this page. `template`: a name that doesn't fit the chat model trains without an error.
-# `packing` without `neat_packing` lets conversations read each other. `cutoff_len` cuts at the end: no end mark, no
-# stopping. And if *every* label of an example is cut away, its mean loss is 0/0: NaN.
+# `packing` without `neat_packing` lets conversations read each other. `cutoff_len` shortens question and answer, each
+# at its end: a long answer loses its end mark, a long question the header behind it, and later turns fall away.
+# (A trainer that cuts the whole row may cut away *every* label of an example: its mean loss is 0/0, NaN.)
 #
 # ## In 2026
 #
 # **LoRA is the usual way, and its numbers are better known.** All linear layers, the MLP's above all, not q and v
 # alone; a learning rate about ten times that of full fine-tuning; equal to it as long as the data fits into the adapter
-# (Schulman et al. 2025). DoRA, rsLoRA, PiSSA and LoRA+ are variants in peft, one flag each; compare them at their own
-# best rates.
+# (Schulman et al. 2025). DoRA, rsLoRA and PiSSA are options of peft's `LoraConfig`, LoRA+ an optimizer; compare them at
+# their own best rates.
 #
 # **Serving many adapters** on one base (multi-LoRA in vLLM, S-LoRA) is a reason not to merge.
 #
@@ -968,7 +988,7 @@ print(f"The update is multiplied by alpha / r = {recipe['lora_alpha'] / recipe['
 # * Packing: positions, block mask, first label −100.
 # * LoRA: $B = 0$, $\alpha / r$, its own learning rate, merge in float32.
 # * QLoRA: NF4 below, adapters beside; gradients pass through, not into.
-# * Behaviour and format: tune. Facts: retrieve. And test what you did *not* train.
+# * Behavior and format: examples in the prompt first, then tune. Facts: retrieve. And test what you did *not* train.
 # * Base or chat: ask how much data you have, whose template it is in, and try both.
 #
 # **Sources.** Hu et al. 2021, [arXiv:2106.09685](https://arxiv.org/abs/2106.09685); Dettmers et al. 2023,

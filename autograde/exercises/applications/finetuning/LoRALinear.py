@@ -461,6 +461,44 @@ class MergedOld(LoRA):
         return copy.deepcopy(self.linear)
 
 
+@exercise.mistake("merging gives back the very layer that was given", hint="A new layer, with W + alpha / r * B @ A.")
+class MergedSame(LoRA):
+    def merged(self):
+        return self.linear
+
+
+@exercise.mistake("alpha is left out of merging", hint="W + alpha / r * B @ A, as in the forward pass.")
+class MergedByRank(LoRA):
+    def merged_scale(self):
+        return 1 / self.r
+
+
+@exercise.mistake("A is drawn above 0 alone", hint="Evenly between -1 / sqrt(in) and 1 / sqrt(in): both signs.")
+class PositiveA(LoRA):
+    def first_A(self, A):
+        return A.uniform_(0, A.shape[1] ** -0.5)
+
+
+@exercise.mistake(
+    "A is drawn from a normal distribution with the deviation 1 / sqrt(in)", hint="Evenly, within these bounds."
+)
+class NarrowNormalA(LoRA):
+    def first_A(self, A):
+        return A.normal_(std=A.shape[1] ** -0.5)
+
+
+@exercise.mistake("A is drawn much too small", hint="Evenly between -1 / sqrt(in) and 1 / sqrt(in), all of that range.")
+class SmallA(LoRA):
+    def first_A(self, A):
+        return A.normal_(std=0.01)
+
+
+@exercise.mistake("the old layer is scaled, too", hint="linear(x) as it is; alpha / r scales the update alone.")
+class AllScaled(LoRA):
+    def base(self, x):
+        return self.scale() * self.linear(x)
+
+
 @exercise.mistake("merging empties B", hint="The layer stays as it is; the merged one is another.")
 class MergedOnce(LoRA):
     @torch.no_grad()

@@ -192,6 +192,18 @@ exercise.mistake("only the first answer is scored", hint="A conversation has man
 exercise.mistake(
     "from the first answer on everything is scored", hint="`end` closes an answer; the next question isn't scored."
 )(_labels(stop=lambda row, start, end: len(row)))
+exercise.mistake("from the last answer on everything is scored", hint="`end` closes it; padding isn't scored.")(
+    _labels(pick=lambda spans: spans[-1:], stop=lambda row, start, end: len(row))
+)
+exercise.mistake(
+    "an answer that is cut off loses its last token", hint="Without an end mark it goes on up to the row's end."
+)(_labels(stop=lambda row, start, end: _last(row, start, end) - (end not in row[start:])))
+exercise.mistake("the end mark of an empty answer isn't scored", hint="To say nothing is an answer, too: it ends.")(
+    _labels(stop=lambda row, start, end: start if row[start : start + 1] == [end] else _last(row, start, end))
+)
+exercise.mistake("the end mark is looked for from the row's beginning", hint="The next one behind the header.")(
+    _labels(stop=lambda row, start, end: _last(row, 0, end))
+)
 exercise.mistake(
     "an answer without an end mark isn't scored",
     hint="A row that was cut off has no `end`. What is left of the answer is an answer.",

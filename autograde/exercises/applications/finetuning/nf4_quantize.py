@@ -160,6 +160,15 @@ exercise.mistake(
 exercise.mistake("the scale is half of the range", hint="That is an affine grid's. The largest |w| of the block.")(
     _quantize(scale=_affine)
 )
+exercise.mistake("the scale is the mean |weight|", hint="The largest |w| of the block: nothing may lie beyond 1.")(
+    _quantize(scale=lambda part: part.abs().mean())
+)
+exercise.mistake("the weights aren't divided by their scale", hint="The level that is nearest to w / scale.")(
+    _quantize(divide=lambda part, s: part)
+)
+exercise.mistake(
+    "each row has a scale, however long it is", hint="`block` weights share one; rows run into each other."
+)(lambda weight, block=64: right(weight, weight.shape[-1]))
 exercise.mistake("the scale is the standard deviation", hint="Quantiles of the normal, yes, but scaled to reach 1.")(
     _quantize(scale=lambda part: part.std() if len(part) > 1 else part.abs().max())
 )

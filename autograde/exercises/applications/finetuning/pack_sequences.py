@@ -104,10 +104,10 @@ def int64(out, one, call):
     return all(x.dtype is torch.int64 for x in out)
 
 
-def _first_fit(lengths, length):
+def _first_fit(lengths, length, fits=lambda taken, n, length: taken + n <= length):
     rows, used = [], []
     for number, n in enumerate(lengths):
-        at = next((i for i, taken in enumerate(used) if taken + n <= length), len(used))
+        at = next((i for i, taken in enumerate(used) if fits(taken, n, length)), len(used))
         if at == len(used):
             rows.append([])
             used.append(0)
@@ -193,7 +193,7 @@ exercise.mistake("each sequence has a row of its own", hint="That is padding. As
     _packing(assign=lambda lengths, length: [[i] for i in range(len(lengths))])
 )
 exercise.mistake("a row is never filled to its last place", hint="used + n <= length fits.")(
-    _packing(assign=lambda lengths, length: _first_fit(lengths, length - (length > max(lengths))))
+    _packing(assign=lambda lengths, length: _first_fit(lengths, length, lambda taken, n, length: taken + n < length))
 )
 exercise.mistake(
     "the first token of a sequence is scored",
@@ -226,6 +226,20 @@ exercise.mistake("padding is always 0", hint="`pad` says which id it is.")(
 )
 exercise.mistake("positions of padding are -1", hint="0: an embedding of positions would have no row -1.")(
     _packing(fill=lambda pad: (pad, IGNORED, -1, -1))
+)
+exercise.mistake("labels are shifted by one", hint="The loss shifts them. The label of a place is its own token.")(
+    lambda sequences, length, pad=0: (
+        (out := right(sequences, length, pad))[0],
+        torch.nn.functional.pad(out[1][:, 1:], (0, 1), value=IGNORED),
+        *out[2:],
+    )
+)
+exercise.mistake("padding has positions, too, from 0 on", hint="0 throughout.")(
+    lambda sequences, length, pad=0: (
+        *(out := right(sequences, length, pad))[:2],
+        torch.where(out[3] < 0, (out[3] < 0).cumsum(-1) - 1, out[2]),
+        out[3],
+    )
 )
 exercise.mistake("what is too long loses its beginning", hint="Cut at the end: the question stays.")(
     _packing(cut=lambda x, length: x[-length:])

@@ -131,6 +131,14 @@ exercise.mistake("there is no alpha", hint="alpha / r times the update.")(_forwa
 exercise.mistake("alpha is divided by the root of r", hint="That is rsLoRA: alpha / r here.")(
     _forward(factor=lambda alpha, r: alpha / r**0.5)
 )
+exercise.mistake("alpha is multiplied by r", hint="alpha / r.")(_forward(factor=lambda alpha, r: alpha * r))
+exercise.mistake("alpha is divided by r twice", hint="alpha / r, once.")(_forward(factor=lambda alpha, r: alpha / r**2))
+exercise.mistake("the four-bit layer is scaled by alpha / r, too", hint="Only the update is.")(
+    lambda x, packed, scales, A, B, alpha: alpha / len(A) * right(x, packed, scales, A, B, len(A))
+)
+exercise.mistake("the four-bit layer counts twice", hint="x W^T once, and the update.")(
+    _forward(join=lambda old, new: 2 * old + new)
+)
 exercise.mistake("the update is left out", hint="x @ w.T + alpha / r * (x @ A.T) @ B.T.")(
     _forward(join=lambda old, new: old)
 )

@@ -233,6 +233,23 @@ exercise.mistake("states are counted in float32", hint="AdamW keeps them in the 
 exercise.mistake("weights are counted in float32", hint="element_size() of each parameter.")(
     _but(weights=lambda out: 4 * out["all"])
 )
+exercise.mistake("'weights' counts the whole state dict", hint="Parameters once, and no buffers.")(
+    lambda model: (
+        right(model) | {"weights": sum(x.numel() * x.element_size() for x in [*_by_names(model), *model.buffers()])}
+    )
+)
+exercise.mistake("gradients are counted in float32", hint="A gradient is as large as its parameter.")(
+    _but(gradients=lambda out: 4 * out["trained"])
+)
+exercise.mistake("the share is one of bytes", hint="Of numbers: trained / all.")(
+    _but(share=lambda out: out["gradients"] / max(1, out["weights"]))
+)
+exercise.mistake("'weights' counts only the frozen ones", hint="All parameters, frozen and trained.")(
+    _but(weights=lambda out: out["weights"] - out["gradients"])
+)
+exercise.mistake("frozen parameters are taken to have states", hint="AdamW keeps nothing of what it doesn't train.")(
+    _but(states=lambda out: 2 * out["weights"])
+)
 exercise.mistake("the share is rounded", hint="trained / all, as it is.")(
     _but(share=lambda out: round(out["share"], 2))
 )
