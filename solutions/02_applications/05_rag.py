@@ -774,8 +774,8 @@ verdict(
 
 # %% [markdown]
 # The encoder reads one short question, the chat model writes an answer, one token after another. A reranker reads
-# candidates with the question beside them, which a vector made in advance can't. Whether that pays is a question for
-# more than the 15 that the left panel has: look at the interval above.
+# candidates with the question beside them, which a vector made in advance can't. Whether that pays takes many labeled
+# questions: mind the interval in the sentence above.
 #
 # ## Let the model read
 #
@@ -1060,8 +1060,8 @@ verdict(
 
 # %% [markdown]
 # The *pipeline* is fixed: one search, one prompt, one answer. "Stable" can mean that, beside an agent that decides
-# for itself. What of the *answer* depends on the order of the pages, which nobody takes for input, the right panel
-# says, roughly: there are 18 questions, hence the long bars. So test your own with the pages shuffled.
+# for itself. Whether the *answer* holds if the pages change places is another matter, and nobody takes their order for
+# input. So test your own with the pages shuffled, on many questions.
 #
 # ## "Fine-tune if response time matters"?
 #
