@@ -19,10 +19,10 @@ exercise = Draft(
     hints=[
         "One word at a time: in how many documents does it stand, and how often in each? Which parts of the formula "
         "depend on the word alone, and which on the document alone?",
-        "Count each document once with a Counter; df of a word is the number of counters that hold it. A document "
+        "Count each document once with a Counter; n of a word is the number of counters that hold it. A document "
         "without the word gets nothing for it.",
-        "For each word of a query and each document with tf > 0 add "
-        "`math.log(1 + (N - df + 0.5) / (df + 0.5)) * tf / (tf + k1 * (1 - b + b * length / average))`.",
+        "For each word of a query and each document with f > 0 add "
+        "`math.log(1 + (N - n + 0.5) / (n + 0.5)) * f / (f + k1 * (1 - b + b * length / average))`.",
     ],
 )
 
@@ -50,6 +50,8 @@ def bm25_cases(g):
         label="a word that is in every document, and one in none",
     )
     yield case(queries=[["Axis"], ["axis"]], documents=[["Axis", "sum"], ["axis", "axis"], ["AXIS"]], label="capitals")
+    inside = [["axis", "sum"], ["a", "norm"], ["norm_1", "an", "a_1", "sum"], ["clip"]]
+    yield case([["a", "sum"], ["norm"]], inside, label="words that are part of other words")
     yield case([_document(g, 3)], _corpus(g, 6), 0.6, 0.2, label="another k1 and b")
     yield case([["the", "sum"]], corpus, k1=0.0, label="k1 = 0: how often doesn't count")
     yield case([["the", "sum"]], corpus, b=0.0, label="b = 0: lengths don't count")
@@ -124,10 +126,11 @@ def _made(
     average=lambda lengths: sum(lengths) / max(len(lengths), 1),
     frequency=lambda counts, word: sum(word in each for each in counts),
     query_words=list,
+    relate=lambda length, mean: length / mean,
     clean=lambda word: word,
     finish=lambda scores: scores,
 ):
-    """Scores in parts: idf, how a count saturates, a document's length, the average, df, words asked, the end."""
+    """Scores in parts: idf, how a count saturates, lengths and their average, df, words asked, what is given back."""
 
     def bm25_scores(queries, documents, k1=1.5, b=0.75):
         documents = [[clean(word) for word in document] for document in documents]
@@ -140,7 +143,7 @@ def _made(
                 df = frequency(counts, word)
                 for j, each in enumerate(counts):
                     if each[word]:
-                        relative = 1 - b + b * lengths[j] / mean
+                        relative = 1 - b + b * relate(lengths[j], mean)
                         scores[i, j] += idf(len(documents), df) * saturation(each[word], k1, relative)
         return finish(scores)
 
@@ -151,14 +154,14 @@ right = _made()
 
 exercise.mistake(
     "the factor (k1 + 1) is kept in the numerator",
-    hint="It changes no ranking, so Lucene dropped it: tf / (tf + …), as the docstring has it.",
+    hint="It changes no ranking, so Lucene dropped it: f / (f + …), as the docstring has it.",
 )(_made(saturation=lambda tf, k1, relative: tf * (k1 + 1) / (tf + k1 * relative)))
 
 exercise.mistake("idf lacks the 1 + within the logarithm", hint="Then a word in most documents counts against them.")(
     _made(idf=lambda n, df: math.log((n - df + 0.5) / (df + 0.5)))
 )
 
-exercise.mistake("idf is log(N / df)", hint="ln(1 + (N - df + 0.5) / (df + 0.5)).")(
+exercise.mistake("idf is log(N / n)", hint="ln(1 + (N - n + 0.5) / (n + 0.5)).")(
     _made(idf=lambda n, df: math.log(n / df))
 )
 
@@ -171,18 +174,18 @@ exercise.mistake("the logarithm is that of base 2", hint="The natural one: math.
 )
 
 exercise.mistake(
-    "df counts occurrences, not documents", hint="In how many documents does the word stand, once or more?"
+    "n counts occurrences, not documents", hint="In how many documents does the word stand, once or more?"
 )(_made(frequency=lambda counts, word: sum(each[word] for each in counts)))
 
 exercise.mistake("the lengths of documents are ignored", hint="1 - b + b * length / average goes with k1.")(
     _made(saturation=lambda tf, k1, relative: tf / (tf + k1))
 )
 
-exercise.mistake("counts don't saturate", hint="tf / (tf + k1 …): the tenth occurrence adds less than the first.")(
+exercise.mistake("counts don't saturate", hint="f / (f + k1 …): the tenth occurrence adds less than the first.")(
     _made(saturation=lambda tf, k1, relative: tf / relative)
 )
 
-exercise.mistake("how often a word occurs is ignored", hint="tf is a count, not 0 or 1.")(
+exercise.mistake("how often a word occurs is ignored", hint="f is a count, not 0 or 1.")(
     _made(saturation=lambda tf, k1, relative: 1 / (1 + k1 * relative))
 )
 
@@ -194,11 +197,42 @@ exercise.mistake("a document's length counts different words", hint="All its wor
     _made(length=lambda document: len(set(document)))
 )
 
+exercise.mistake("a document's length is in letters", hint="Its number of words: len(document).")(
+    _made(length=lambda document: sum(map(len, document)))
+)
+
+exercise.mistake("the average is divided by the length", hint="length / average: long documents are held back.")(
+    _made(relate=lambda length, mean: mean / length)
+)
+
+exercise.mistake("b and 1 - b are exchanged", hint="b goes with the length: 1 - b + b * length / average.")(
+    lambda queries, documents, k1=1.5, b=0.75: right(queries, documents, k1, 1 - b)
+)
+
+exercise.mistake("a word is looked for within words", hint='"a" doesn\'t stand in ["axis"]: compare whole words.')(
+    _made(frequency=lambda counts, word: sum(any(word in other for other in each) for each in counts))
+)
+
+
+@exercise.mistake("words are counted in the joined text", hint="Whole words: document.count(word) of the list.")
+def bm25_in_text(queries, documents, k1=1.5, b=0.75):
+    scores = torch.zeros(len(queries), len(documents))
+    texts = [" ".join(document) for document in documents]
+    mean = sum(map(len, documents)) / max(len(documents), 1)
+    for i, query in enumerate(queries):
+        for word in query:
+            idf = lucene(len(documents), sum(word in text for text in texts))
+            for j, text in enumerate(texts):
+                if tf := text.count(word):
+                    scores[i, j] += idf * saturated(tf, k1, 1 - b + b * len(documents[j]) / mean)
+    return scores
+
+
 exercise.mistake("the average length leaves out empty documents", hint="The mean over all documents.")(
     _made(average=lambda lengths: sum(lengths) / max(sum(map(bool, lengths)), 1))
 )
 
-exercise.mistake("words are changed to small letters", hint="Tokens come as they should be compared.")(
+exercise.mistake("words are changed to small letters", hint="Words come as they should be compared.")(
     _made(clean=str.lower)
 )
 

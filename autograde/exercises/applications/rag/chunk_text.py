@@ -145,6 +145,38 @@ exercise.mistake(
     hint="When a piece has reached the last word, stop: what would follow is only its overlap.",
 )(_variant(ends=lambda start, size, overlap, n: False))
 
+exercise.mistake(
+    "words are joined by single spaces, and a last piece is added that holds nothing new",
+    hint="A piece is a slice of the text; and where one has reached the last word, stop.",
+)(
+    _variant(
+        cut=lambda text, spans, start, stop: " ".join(text.split()[start:stop]),
+        ends=lambda start, size, overlap, n: False,
+    )
+)
+
+exercise.mistake("words are parted at single spaces", hint="Any white space parts words: text.split(), \\S+.")(
+    lambda text, size, overlap=0: (
+        _refuse(size, overlap)
+        or [
+            " ".join(text.split(" ")[i : i + size])
+            for i in range(0, max(len(text.split(" ")) - overlap, 1), size - overlap)
+        ]
+    )
+)
+
+
+@exercise.mistake("only letters and digits make words", hint="Whatever stands between white space is a word: \\S+.")
+def chunk_letters_and_digits(text, size, overlap=0):
+    _refuse(size, overlap)
+    spans, pieces = [found.span() for found in re.finditer(r"\w+", text)], []
+    for start in range(0, len(spans), size - overlap):
+        pieces.append(_cut(text, spans, start, start + size))
+        if start + size >= len(spans):
+            break
+    return pieces
+
+
 exercise.mistake("the pieces are joined by single spaces", hint="A piece is a slice of the text: its own line breaks.")(
     _variant(cut=lambda text, spans, start, stop: " ".join(text.split()[start:stop]))
 )

@@ -198,6 +198,20 @@ exercise.mistake("lengths below 1 are raised to 1", hint="Keep clear of 0 alone,
     )
 )
 
+exercise.mistake("a small number is added to the lengths", hint="Tiny vectors feel it: clamp(min=1e-12) instead.")(
+    _made(lambda a, b: a @ b.T / (a.norm(dim=-1, keepdim=True) * b.norm(dim=-1) + 1e-3))
+)
+
+exercise.mistake("rows are divided by their squared length", hint="By the length itself, the root of it.")(
+    _made(
+        lambda a, b: (
+            unit(a)
+            / a.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+            @ (unit(b) / b.norm(dim=-1, keepdim=True).clamp(min=1e-12)).T
+        )
+    )
+)
+
 exercise.mistake("each vector's mean is subtracted first", hint="That is Pearson's correlation.")(
     _made(lambda a, b: unit(a - a.mean(-1, keepdim=True)) @ unit(b - b.mean(-1, keepdim=True)).T)
 )

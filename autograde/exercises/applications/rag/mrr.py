@@ -119,6 +119,28 @@ exercise.mistake("all relevant passages add their reciprocals", hint="Only the f
     )
 )
 
+exercise.mistake("it is the mean average precision", hint="Only the first relevant passage counts: 1 / place.")(
+    _made(
+        lambda ranking, wanted, k: (
+            sum(
+                sum(other in wanted for other in ranking[:place]) / place
+                for place, item in enumerate(ranking, 1)
+                if item in wanted and place <= _within(k)
+            )
+            / len({*wanted})
+        )
+    )
+)
+
+exercise.mistake("the reciprocals of all relevant passages are averaged", hint="Only the first one that comes counts.")(
+    _made(
+        lambda ranking, wanted, k: (
+            sum(1 / place for place, item in enumerate(ranking, 1) if item in wanted and place <= _within(k))
+            / len({*wanted})
+        )
+    )
+)
+
 exercise.mistake("the last relevant passage counts", hint="The first one that comes.")(
     _made(
         lambda ranking, wanted, k: max(

@@ -107,6 +107,21 @@ exercise.mistake("a question without anything relevant counts as 1", hint="It ca
     )
 )
 
+exercise.mistake("a question whose ranking is empty is left out", hint="Nothing found: it counts as 0.")(
+    lambda rankings, relevant, k: right(
+        *map(list, zip(*[pair for pair in zip(rankings, relevant, strict=True) if pair[0]] or [([], [])], strict=True)),
+        k,
+    )
+)
+
+exercise.mistake("hits are divided by the relevant ones that are ranked", hint="By all relevant ones, found or not.")(
+    _made(lambda ranking, wanted, k: len({*ranking[:k]} & {*wanted}) / max(len({*ranking} & {*wanted}), 1))
+)
+
+exercise.mistake("all relevant passages have to be found", hint="Each one that is found counts for its share.")(
+    _made(lambda ranking, wanted, k: float({*wanted} <= {*ranking[:k]}))
+)
+
 exercise.mistake("k is ignored", hint="The first k places count.")(
     _made(lambda ranking, wanted, k: _share(ranking, wanted, len(ranking)))
 )

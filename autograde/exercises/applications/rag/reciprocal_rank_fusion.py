@@ -43,7 +43,8 @@ def fusion_cases(g):
     yield case([["a", "b", "c"], ["c", "b", "a"], ["b", "a"]], k=0, label="k = 0")
     weighted = _clear(g, lambda: ([ranking(g, NAMES, 6) for _ in range(2)], 60, [0.3, 1.7]))
     yield case(*weighted, label="two weights")
-    yield case([["a", "b"], ["c", "b"], ["c", "a"]], weights=[2.0, 0.0, 0.5], label="a weight of 0")
+    yield case([["a", "b"], ["c", "b", "z"], ["c", "a"]], weights=[2.0, 0.0, 0.5], label="a weight of 0")
+    yield case([[5, 3, 2], [2, 3, 5]], label="equal scores of numbers")
     yield case([["a", "b", "a", "c"], ["c", "b", "b", "d"]], label="an item that stands there twice")
     yield case([["b", "a"], [], ["a", "c"]], label="an empty ranking")
     yield case([["only", "one", "list"]], label="one ranking")
@@ -175,6 +176,35 @@ exercise.mistake("an item that stands in a ranking twice counts at its worse pla
 exercise.mistake(
     "repeated items are taken out before places are counted", hint="Items after a repeated one keep their places."
 )(_made(places=lambda items: [(item, place) for place, item in enumerate(dict.fromkeys(items), 1)]))
+
+exercise.mistake("items of score 0 are left out", hint="Each item that is ranked comes once, a weight of 0 or not.")(
+    _made(order=lambda sums: [pair for pair in sorted(sums.items(), key=lambda pair: -pair[1]) if pair[1] > 0])
+)
+
+exercise.mistake("an item's best place alone counts", hint="The sum over the rankings that hold it.")(
+    lambda rankings, k=60, weights=None: sorted(
+        (
+            (
+                item,
+                max(
+                    (
+                        w / (k + each.index(item) + 1)
+                        for w, each in zip(weights or [1.0] * len(rankings), rankings, strict=True)
+                        if item in each
+                    )
+                ),
+            )
+            for item in dict.fromkeys(item for each in rankings for item in each)
+        ),
+        key=lambda pair: -pair[1],
+    )
+)
+
+exercise.mistake("the sums are divided by the sum of the weights", hint="The plain sums.")(
+    lambda rankings, k=60, weights=None: [
+        (item, score / (sum(weights) if weights else 1)) for item, score in right(rankings, k, weights)
+    ]
+)
 
 exercise.mistake("the lowest score comes first", hint="Best first.")(
     _made(order=lambda sums: sorted(sums.items(), key=lambda pair: pair[1]))
