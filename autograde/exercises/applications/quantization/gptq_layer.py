@@ -111,7 +111,10 @@ def beats_rounding(out, one, call):
         wrong = codes * scale - w
         return float(((wrong @ hessian) * wrong).sum())
 
-    return loss(out) < loss((w / scale).round().clamp(-most, most))
+    plain = loss((w / scale).round().clamp(-most, most))
+    if loss(optimal_brain_surgeon(*one.args, **one.kwargs)) >= plain:
+        return None  # it wins on average: 2 of 300 draws are such that it doesn't
+    return loss(out) < plain
 
 
 @exercise.law("Every row is quantized by itself")
