@@ -391,8 +391,7 @@ verdict("A01.5", word, f"Planning against the loop, in points: {gaps[0].text('+.
 # they are mixed: a plan as a list of things to do, and a new plan when an observation contradicts it.
 #
 # Both need a model that can. Read off the right panel how far this one gets, and don't take its limits for those of
-# the pattern: a larger model may write plans that this one can't. Nor is more information always a better prompt for a
-# small model: the verdict says what telling the number did to each of the two.
+# the pattern. What telling the number did to each of the two, the verdict says in figures.
 #
 # ### Exercise 4: plan, then execute
 
