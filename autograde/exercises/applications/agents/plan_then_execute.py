@@ -231,9 +231,11 @@ def refuses(out, one, call):
 
 @exercise.law("The second time the model gets the messages, its own text, and lines $1 = TEXT")
 def is_told_the_results(out, one, call):
+    if "error" in by_the_rules(*one.args)["out"]:
+        return None
     results = out["out"].get("results") if _gave(out) else None
     if not out["seen"] or not isinstance(results, list):
-        return None
+        return False
     lines = "\n".join(f"${i} = {text}" for i, text in enumerate(results, 1))
     more = [{"role": "assistant", "content": one.args[0][0]}, {"role": "user", "content": lines}]
     return agrees([*one.args[2], *more], out["seen"][0], one)
