@@ -55,7 +55,7 @@ def test_the_official_client_understands_it(tmp_path, which):
     assert tools[0].input_schema["properties"] == {"a": {"type": "integer"}, "b": {"type": "integer"}}
     assert results == [
         ("5", False),
-        ("[1, 2.5, null]", False),
+        ('[1, 2.5, null, "ü"]', False),
         ("null", False),
         ("ValueError: 3 is odd", True),
         (-32602, "Unknown tool: secret"),

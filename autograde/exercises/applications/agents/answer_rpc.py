@@ -7,7 +7,7 @@ import json
 import torch
 
 from autograde.exercise import Draft, case
-from autograde.exercises.applications.agents.shared import TOOLS, agrees, compiled, failed, told
+from autograde.exercises.applications.agents.shared import TOOLS, agrees, ascii_only, compiled, failed, told
 from autograde.exercises.applications.prompts_and_tools.shared import pick, words
 
 exercise = Draft(
@@ -65,6 +65,7 @@ def lines(g):
     yield one(asks("tools/list"), "the list of tools")
     yield one(asks("tools/list", f"q-{n}"), "the id is a text")
     yield one(asks("ping", 0), "the id is 0")
+    yield one(asks("ping", None), "the id is null")
     yield one(calls("add", a=n, b=2), "a call")
     yield one(calls("shout", "abc", text=f"{some} ä"), "a text of two lines comes back")
     yield one(calls("find", key="ä"), "a list comes back")
@@ -214,6 +215,9 @@ exercise.mistake("only notifications/… are left unanswered", hint="What makes 
 exercise.mistake("an id of 0 is taken for none", hint='`if "id" not in request`, for 0 is false.')(
     server(silent=lambda request: not request.get("id"))
 )
+exercise.mistake("an id of null is taken for none", hint='`"id" not in request`: get gives None for both.')(
+    server(silent=lambda request: request.get("id") is None)
+)
 exercise.mistake("a notification runs its tool", hint="Ask for the id before anything runs.")(server(early=True))
 exercise.mistake("the id comes back as a number", hint="As it came: clients compare it.")(
     server(number=lambda r: 1 if isinstance(r, dict) and isinstance(r.get("id"), str) else _number(r))
@@ -290,6 +294,21 @@ exercise.mistake("the content is a text", hint="A list of blocks: text is one ki
 )
 exercise.mistake("the content is one block, not a list", hint="A list of blocks.")(
     server(content=lambda text: {"type": "text", "text": text})
+)
+exercise.mistake("letters beyond ASCII become numbers", hint="json.dumps(…, ensure_ascii=False): ü is one letter.")(
+    server(tell=ascii_only)
+)
+exercise.mistake("a line break ends the answer", hint="Without one: whoever writes to the pipe adds it.")(
+    server(write=lambda answer: json.dumps(answer, ensure_ascii=False) + "\n")
+)
+exercise.mistake("a tool's failure is told with error:", hint="TYPE: MESSAGE; that it failed says isError.")(
+    server(fails=lambda error, content: ("result", {"content": content(failed(error)), "isError": True}))
+)
+exercise.mistake("an unknown tool isn't named", hint="Unknown tool: NAME")(
+    server(unknown=lambda name: ("error", {"code": -32602, "message": "Unknown tool"}))
+)
+exercise.mistake("isError is written is_error", hint="On the wire it is isError; Python's classes say otherwise.")(
+    lambda line, tools, schemas: (server()(line, tools, schemas) or "").replace('"isError"', '"is_error"') or None
 )
 exercise.mistake("results are told in Python's writing", hint="A str as it is, anything else as JSON.")(
     server(tell=str)

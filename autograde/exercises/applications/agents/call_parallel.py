@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
 from autograde.exercise import Draft, case
-from autograde.exercises.applications.agents.shared import agrees, carried_out, failed, told
+from autograde.exercises.applications.agents.shared import agrees, ascii_only, carried_out, failed, told
 from autograde.exercises.applications.prompts_and_tools.shared import pick, words
 
 exercise = Draft(
@@ -29,7 +30,7 @@ import threading
 class World:
     def __init__(self, parties):
         self.lock, self.arrived, self.inside, self.most, self.runs = threading.Condition(), 0, 0, 0, []
-        self.parties, self.caller = parties, threading.get_ident()
+        self.parties, self.gone, self.caller = parties, False, threading.get_ident()
 
     def enter(self, name):
         with self.lock:
@@ -47,8 +48,9 @@ class World:
         self.enter(f"meet {name}")
         try:
             with self.lock:
-                if not self.lock.wait_for(lambda: self.arrived >= self.parties, timeout=self.patience()):
-                    self.parties = 0  # nobody else waits in vain
+                self.lock.wait_for(lambda: self.gone or self.arrived >= self.parties, timeout=self.patience())
+                if self.gone or self.arrived < self.parties:
+                    self.gone = True  # nobody else waits in vain
                     self.lock.notify_all()
                     raise TimeoutError("the others did not come")
             return f"{name} was there"
@@ -78,7 +80,7 @@ class World:
         self.enter(f"linger {name}")
         try:
             with self.lock:
-                self.lock.wait(0.004)
+                self.lock.wait(0.008)
             return ""
         finally:
             self.leave()
@@ -101,6 +103,7 @@ def batches(g):
     yield case(meeting(4), 4, SOURCE, label="four that wait for each other")
     yield case([call_of("add", a=n), call_of("find", key=key), call_of("add", a=n + 1)], 0, SOURCE, label="one fails")
     yield case([call_of("find", key=key), *meeting(3)], 3, SOURCE, label="the first one fails")
+    yield case([call_of("add", a=n), *meeting(4)], 5, SOURCE, label="a short one, then four that wait for each other")
     mixed = [call_of("add", a=n, b=2), call_of("sub", a=n), call_of("add", c=n), call_of("find", key="a")]
     yield case(mixed, 0, SOURCE, label="an unknown tool, an unknown argument")
     yield case([call_of("linger", name=name) for name in names[:6]], 0, SOURCE, at_most=2, label="six, two at most")
@@ -159,7 +162,7 @@ def all_at_once(out, one, call):
     if not any(asked["name"] == "meet" for asked in one.args[0]):
         return None
     late = sum("did not come" in text for text in waiting)
-    return bool(waiting) and (not late or f"{late} waited in vain: the calls run one after the other")
+    return bool(waiting) and (not late or f"{late} waited in vain: fewer run at once than may")
 
 
 @exercise.law("Never more than at_most at once")
@@ -214,6 +217,17 @@ exercise.mistake("as many threads as calls", hint="max_workers=at_most: a servic
 exercise.mistake("at_most is ignored", hint="max_workers=at_most.")(_pooled(_mapped, most=lambda at_most, calls: 4))
 
 
+def _in_batches(calls, tools, at_most=4):
+    batches = [calls[i : i + at_most] for i in range(0, len(calls), at_most)]
+    return [text for some in batches for text in _pooled(_mapped)(some, tools, at_most)]
+
+
+exercise.mistake(
+    "the calls run in batches, and the slowest of each holds up the next",
+    hint="Where one ends, the next begins at once.",
+)(_in_batches)
+
+
 def _raised(name, arguments, tools):
     return told(tools[name](**arguments))
 
@@ -240,6 +254,12 @@ def _keyed(name, arguments, tools):
 
 
 exercise.mistake("an unknown tool is a KeyError", hint="error: unknown tool: NAME")(_pooled(_mapped, run=_keyed))
+exercise.mistake("letters beyond ASCII become numbers", hint="json.dumps(…, ensure_ascii=False): ü is one letter.")(
+    _pooled(_mapped, run=lambda *call: carried_out(*call, told=ascii_only))
+)
+exercise.mistake("the error's type isn't told", hint="KeyError: 'x' says more than 'x'.")(
+    _pooled(_mapped, run=lambda *call: re.sub(r"^error: \w+Error: ", "error: ", carried_out(*call)))
+)
 exercise.mistake("the results aren't texts", hint="A str as it is, anything else as JSON.")(
     _pooled(_mapped, run=lambda name, arguments, tools: _kept(name, arguments, tools))
 )

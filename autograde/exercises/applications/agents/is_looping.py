@@ -51,6 +51,8 @@ def histories(g):
     yield case([a, a, a], repeats=4, label="repeats = 4, three times")
     yield case([b, a, a, a, a], repeats=4, label="repeats = 4, four times")
     yield case([a, e, c], label="the same tool, other arguments")
+    shout, loud = call_of("find", key="map"), call_of("find", key="MAP")
+    yield case([shout, loud, shout], label="capital letters differ")
     yield case([call_of("f", x=1), call_of("f", x=True), call_of("f", x=1.0)], label="1, true and 1.0 differ")
     yield case([call_of("f", x=n), call_of("f", x=str(n)), call_of("f", x=n)], label="a number and its text differ")
     yield case([call_of("f", x=n), call_of("g", x=n), call_of("f", x=n)], label="the same arguments, other tools")
@@ -146,6 +148,33 @@ exercise.mistake("only blocks of the greatest length are looked at", hint="From 
 exercise.mistake("a short history is taken for a loop", hint="Are there p * repeats calls at all?")(
     _looker(long_enough=False)
 )
+
+
+exercise.mistake("capital letters don't count", hint="A search for Map may find what one for map doesn't.")(
+    _looker(lambda call: _text(call).lower())
+)
+
+
+@exercise.mistake("no call at all is taken for a loop", hint="[] is [] again and again: are there p * repeats calls?")
+def nothing_loops(calls, repeats=3, longest=3):
+    return not calls or _looker()(calls, repeats, longest)
+
+
+@exercise.mistake("lengths run from 0 to longest - 1", hint="range(1, longest + 1).")
+def from_zero(calls, repeats=3, longest=3):
+    return not calls or _looker()(calls, repeats, longest - 1)
+
+
+@exercise.mistake("the first calls are looked at, not the last", hint="keys[-n:] are the last n of them.")
+def at_the_beginning(calls, repeats=3, longest=3):
+    keys = [_text(call) for call in calls]
+    tails = [(p, keys[: p * repeats]) for p in range(1, longest + 1)]
+    return any(len(tail) == p * repeats and tail == tail[:p] * repeats for p, tail in tails)
+
+
+@exercise.mistake("the length of the block comes back", hint="A bool: True or False.")
+def how_long(calls, repeats=3, longest=3):
+    return next((p for p in range(1, longest + 1) if _looker(lengths=lambda _: [p])(calls, repeats)), False)  # noqa: B023
 
 
 @exercise.mistake("a loop anywhere counts", hint="What was left isn't a loop any more: look at the end.")

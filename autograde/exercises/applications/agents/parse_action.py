@@ -55,6 +55,7 @@ def texts(g):
     yield case(
         f"Thought: {some}\nAction: {tool}\nAction Input: {nested}\nDone {{{more}}}", label="nested, more follows"
     )
+    yield case(f"Action: {tool} {more}\nAction Input: {{}}", label="a name of several words")
     yield case(f"Action:   {tool}  \n{more}\nAction Input:\n  {{}} ", label="white space, and a line between")
     yield case(f"{more}\n{some}\n\nAction: {tool}\nAction Input: {{}}", label="a thought of two lines, unmarked")
     yield case(f" Thought: {more}\u2028Action: {other}\nFinal Answer:{some}", label="a line ends with \\n only")
@@ -156,6 +157,10 @@ exercise.mistake(
     hint="It is a marker only at the beginning of a line: a text may hold the word.",
 )(reader(before=lambda text: text.partition("Observation:")[0]))
 
+exercise.mistake("an indented Observation: cuts, too", hint="Only at the very beginning of a line is it a marker.")(
+    reader(before=lambda text: re.split(r"^[^\S\n]*Observation:", text, maxsplit=1, flags=re.MULTILINE)[0])
+)
+
 exercise.mistake("only an observation after a line break cuts", hint="The text may begin with one.")(
     reader(before=lambda text: text.partition("\nObservation:")[0])
 )
@@ -176,6 +181,10 @@ exercise.mistake(
     "the input reaches to the last brace",
     hint="Text after the object may hold braces, too. raw_decode knows where it ends.",
 )(reader(load=_greedy))
+
+exercise.mistake(
+    "only one line is read as the input", hint="The object may go over several lines, also over those that follow."
+)(reader(load=lambda text: _object(text.lstrip().partition("\n")[0])))
 
 exercise.mistake("the input reaches to the first closing brace", hint="Objects are nested, and texts may hold braces.")(
     reader(load=_short)
@@ -229,6 +238,26 @@ def prose_is_an_answer(text):
         return parse(text)
     except ValueError:
         return {"thought": "", "answer": _before(text).strip()}
+
+
+exercise.mistake("a marker needs a space behind its colon", hint="Final Answer:x is one, too: ^(Action|Final Answer):")(
+    reader(marks=r"^(Action|Final Answer): ")
+)
+
+exercise.mistake("only the first word of the name comes back", hint="The rest of the line, whatever stands there.")(
+    reader(name=lambda text: (text.split() or [""])[0])
+)
+
+
+@exercise.mistake("the input may stand before the action", hint="The first Action Input: below the line with Action:.")
+def input_anywhere(text):
+    try:
+        return parse(text)
+    except ValueError as error:
+        found = re.search(r"^Action Input:.*$", _before(text), re.MULTILINE)
+        if str(error) != "no input" or found is None:
+            raise
+        return parse(f"{_before(text)}\n{found[0]}")
 
 
 @exercise.mistake("a missing input is an empty one", hint='ValueError("no input"): the model can mend what it is told.')

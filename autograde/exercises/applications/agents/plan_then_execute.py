@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import torch
 
 from autograde.exercise import Draft, case
-from autograde.exercises.applications.agents.shared import OFFERED, TOOLS, agrees, compiled, failed, told
+from autograde.exercises.applications.agents.shared import OFFERED, TOOLS, agrees, ascii_only, compiled, failed, told
 from autograde.exercises.applications.prompts_and_tools.shared import pick, words
 
 exercise = Draft(
@@ -38,8 +38,8 @@ def plans(g):
     some, more = words(g, 1, 3), words(g, 4, 5)
     start = [{"role": "system", "content": f"Plan. {more}"}, {"role": "user", "content": f"{some}, {n}?"}]
 
-    def one(plan, label, names=OFFERED, answer=f"It is {some}.", before=""):
-        text = plan if isinstance(plan, str) else before + json.dumps(plan, ensure_ascii=False)
+    def one(plan, label, names=OFFERED, answer=f" It is {some}.\n", before="", after=""):
+        text = plan if isinstance(plan, str) else before + json.dumps(plan, ensure_ascii=False) + after
         chosen = [names[i] for i in torch.randperm(len(names), generator=g).tolist()]
         return case([text, answer], chosen, copy.deepcopy(start), TOOLS, label=label)
 
@@ -65,7 +65,8 @@ def plans(g):
     yield one([step("keep", items=n), step("keep", items="$1 "), step("shout", text=" $2")], "a space behind")
     yield one([step("shout", text="$2 later"), step("shout", text=f"costs {n}$ or 5$1")], "a dollar behind a number")
     yield one([], "an empty plan")
-    yield one([step("add", a=n, b=0)], "text before the plan", before=f"My plan, {more}: ")
+    yield one([step("add", a=n, b=0)], "text around the plan", before=f"My plan, {more}: ", after=f". {some}")
+    yield one([step("add", a=n, b=2)], "text behind the plan", after=f"\nThat is all [{some}].")
     yield one([step("add", a=n, b=1)], "one tool", names=("add",), answer="")
     yield one(f"First {some}, then {more}.", "no plan")
     yield one(json.dumps(step("add", a=n, b=1)), "an object, not a list")
@@ -111,15 +112,15 @@ def _result(number, values):
     return values[int(number)]
 
 
-def _filled(value, values, amid=True, deep=True, kind=lambda x: x, pattern=r"\$(\d+)"):
+def _filled(value, values, amid=True, deep=True, kind=lambda x: x, pattern=r"\$(\d+)", put=told):
     if isinstance(value, str):
         if found := re.fullmatch(pattern, value):
             return kind(_result(found[1], values))
-        return re.sub(pattern, lambda found: told(_result(found[1], values)), value) if amid else value
+        return re.sub(pattern, lambda found: put(_result(found[1], values)), value) if amid else value
     if deep and isinstance(value, list):
-        return [_filled(item, values, amid, deep, kind, pattern) for item in value]
+        return [_filled(item, values, amid, deep, kind, pattern, put) for item in value]
     if deep and isinstance(value, dict):
-        return {key: _filled(item, values, amid, deep, kind, pattern) for key, item in value.items()}
+        return {key: _filled(item, values, amid, deep, kind, pattern, put) for key, item in value.items()}
     return value
 
 
@@ -222,6 +223,24 @@ def runs_as_planned(out, one, call):
     return _gave(out) and (out["ran"] == wanted or f"{len(out['ran'])} runs of tools, where {len(wanted)} should be")
 
 
+@exercise.law('What is no plan ends in ValueError("no plan")')
+def refuses(out, one, call):
+    wanted = by_the_rules(*one.args)["out"]
+    return None if "error" not in wanted else out["out"] == wanted
+
+
+@exercise.law("The second time the model gets the messages, its own text, and lines $1 = TEXT")
+def is_told_the_results(out, one, call):
+    if "error" in by_the_rules(*one.args)["out"]:
+        return None
+    results = out["out"].get("results") if _gave(out) else None
+    if not out["seen"] or not isinstance(results, list):
+        return False
+    lines = "\n".join(f"${i} = {text}" for i, text in enumerate(results, 1))
+    more = [{"role": "assistant", "content": one.args[0][0]}, {"role": "user", "content": lines}]
+    return agrees([*one.args[2], *more], out["seen"][0], one)
+
+
 @exercise.law("The messages that were given stay as they are")
 def leaves_messages(out, one, call):
     return _gave(out) and out["kept"] is True
@@ -300,6 +319,12 @@ exercise.mistake("an unknown tool is a KeyError", hint="error: unknown tool: NAM
 exercise.mistake("a missing result is told as an exception", hint="error: no result $3, and no more.")(
     planner(missing=lambda error: f"error: LookupError: {error.args[0]}")
 )
+exercise.mistake("letters beyond ASCII become numbers", hint="json.dumps(…, ensure_ascii=False): ü is one letter.")(
+    planner(tell=ascii_only, fill=lambda value, values: _filled(value, values, put=ascii_only))
+)
+exercise.mistake("amid a text a result stands in Python's writing", hint="As told: None is null, a list is JSON.")(
+    planner(fill=lambda value, values: _filled(value, values, put=str))
+)
 exercise.mistake("results are told in Python's writing", hint="A str as it is, anything else as JSON.")(
     planner(tell=str)
 )
@@ -332,6 +357,33 @@ exercise.mistake("a list within an object is a plan", hint="A text that begins w
     planner(plan=_anywhere)
 )
 exercise.mistake("text before the plan isn't allowed", hint="The list begins at the first [.")(planner(plan=_strict))
+
+
+def _whole(text):
+    try:
+        json.loads(text[text.index("[") :])
+    except ValueError:
+        raise ValueError("no plan") from None
+    return _plan(text)
+
+
+def _to_the_last(text):
+    return _whole(text[: text.rindex("]") + 1] if "]" in text else text)
+
+
+exercise.mistake("text behind the plan isn't allowed", hint="raw_decode reads the list, and ignores what follows.")(
+    planner(plan=_whole)
+)
+exercise.mistake(
+    "the plan reaches to the last bracket", hint="Text behind it may hold brackets. raw_decode knows its end."
+)(planner(plan=_to_the_last))
+exercise.mistake("the answer is stripped", hint="The answer is the model's text, as it is.")(
+    lambda llm, tools, messages: _stripped(planner()(llm, tools, messages))
+)
+
+
+def _stripped(out):
+    return out | {"answer": out["answer"].strip()}
 
 
 def _one(text):

@@ -15,6 +15,7 @@ from autograde.exercises.applications.agents.shared import (
     TOOLS,
     _before,
     agrees,
+    ascii_only,
     carried_out,
     compiled,
     failed,
@@ -64,7 +65,7 @@ def runs(g):
         [f"{add}\nObservation: {n}\nThought: good\nFinal Answer: {more}", f"{shout} \n\n", final],
         "the model invents the observation",
     )
-    yield one([f"\n {halve}", wrote("find", key=some), final], "tools fail")
+    yield one([f"\n {halve}", wrote("find", key=some), wrote("ring", number=n), final], "tools fail")
     yield one([wrote("secret"), wrote("add", a=n, c=1), final], "an unknown tool, and an unknown argument")
     yield one([f"{some}, {more}.", f"Action: add\nAction Input: {n}", "Action: add", final], "what can't be read")
     yield one([wrote("find", key="ä"), wrote("nothing"), wrote("empty"), wrote("day", year=1990 + n % 30), final],
@@ -144,17 +145,22 @@ def agent(
     observes_errors=True,
     remember=True,
     at_end=lambda text: None,
+    adds=True,
+    asks_late=False,
 ):
     """An agent in parts: how it reads, keeps, runs, observes, counts, and when it stops."""
 
     def run_agent(llm, tools, messages, max_steps=6, max_tokens=4000):
         messages, calls, tokens, answer, stopped, text = copied(messages), [], 0, None, "steps", ""
         for _ in range(steps(max_steps)):
-            if over(tokens, max_tokens):
+            if not asks_late and over(tokens, max_tokens):
                 stopped = "tokens"
                 break
             reply = llm(messages)
-            tokens += spent(reply)
+            tokens = adds * tokens + spent(reply)
+            if asks_late and over(tokens, max_tokens):
+                stopped = "tokens"
+                break
             text = keep(reply.text)
             messages.append(_turn(text))
             try:
@@ -258,6 +264,9 @@ def _raised(name, arguments, tools):
 exercise.mistake("a tool's error ends the run", hint="except Exception: the model can mend what it is told.")(
     agent(run=_raised)
 )
+exercise.mistake("only some kinds of errors are caught", hint="except Exception: tools have errors of their own.")(
+    agent(run=lambda *call: carried_out(*call, catch=(ValueError, KeyError, TypeError)))
+)
 exercise.mistake("what can't be read ends the run", hint="except ValueError: the message is the observation.")(
     agent(catch=_Never)
 )
@@ -297,6 +306,9 @@ def _plain(name, arguments, tools):
 
 
 exercise.mistake("results are told in Python's writing", hint="json.dumps, a str as it is.")(agent(run=_plain))
+exercise.mistake("letters beyond ASCII become numbers", hint="json.dumps(…, ensure_ascii=False): ü is one letter.")(
+    agent(run=lambda *call: carried_out(*call, told=ascii_only))
+)
 exercise.mistake("an empty result is told as none", hint="An empty text is a result. Don't ask `if result`.")(
     agent(run=lambda name, arguments, tools: carried_out(name, arguments, tools) or "error: no result")
 )
@@ -327,6 +339,10 @@ exercise.mistake("only the tokens that are read count", hint="prompt_tokens + co
 exercise.mistake("tokens may be overdrawn by one more call", hint="The model isn't asked once tokens >= max_tokens.")(
     agent(over=lambda tokens, most: tokens > most)
 )
+exercise.mistake("only the last reply's tokens count", hint="tokens += …: all replies together.")(agent(adds=False))
+exercise.mistake(
+    "tokens are asked about after the model has answered", hint="Before each call: what is spent can't be spent less."
+)(agent(asks_late=True))
 exercise.mistake("tokens aren't limited", hint="Before each call: are there any left?")(
     agent(over=lambda tokens, most: False)
 )

@@ -93,7 +93,7 @@ def shout(text):
 
 def find(key):
     log.append(["find", key])
-    return {"ä": [1, 2.5, None], "b": "x y"}[key]
+    return {"ä": [1, 2.5, None, "ü"], "b": "x y"}[key]
 
 def halve(n):
     log.append(["halve", n])
@@ -112,6 +112,13 @@ def empty():
     log.append(["empty"])
     return ""
 
+class NoAnswer(Exception):
+    pass
+
+def ring(number):
+    log.append(["ring", number])
+    raise NoAnswer(f"nobody at {number}")
+
 def keep(items):
     log.append(["keep", items])
     return items
@@ -120,7 +127,7 @@ def secret():
     log.append(["secret"])
     return "key"
 """
-OFFERED = ("add", "shout", "find", "halve", "day", "nothing", "empty", "keep")
+OFFERED = ("add", "shout", "find", "halve", "day", "nothing", "empty", "keep", "ring")
 
 
 @functools.cache
@@ -133,15 +140,20 @@ def told(result):
     return result if isinstance(result, str) else json.dumps(result, ensure_ascii=False, default=str)
 
 
+def ascii_only(result):
+    """As told, but with json's own habit of writing letters beyond ASCII as numbers."""
+    return result if isinstance(result, str) else json.dumps(result, default=str)
+
+
 def failed(error):
     return f"error: {type(error).__name__}: {error}"
 
 
-def carried_out(name, arguments, tools):
+def carried_out(name, arguments, tools, told=told, catch=Exception):
     """The text that a call gives, whatever happens."""
     if name not in tools:
         return f"error: unknown tool: {name}"
     try:
         return told(tools[name](**arguments))
-    except Exception as error:
+    except catch as error:
         return failed(error)
