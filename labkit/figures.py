@@ -6,6 +6,7 @@ import base64
 import html
 import io
 import os
+import textwrap
 from collections.abc import Callable
 from typing import Any
 
@@ -72,12 +73,26 @@ def show(fig, alt: str, title: str | None = None) -> None:
         raise ValueError("show() needs alt: a sentence that tells what the figure shows to someone who can't see it.")
     try:
         if title:
-            fig.suptitle(minus(title), x=0.01, horizontalalignment="left")
+            _fit(fig.suptitle(minus(title), x=0.01, horizontalalignment="left"), fig)
         if kernel_shell() is not None:
             alt = minus(" ".join(alt.split()))
             show_html(_image(fig, alt), f"Figure: {alt}")
     finally:
         plt.close(fig)
+
+
+def _fit(title, fig) -> None:
+    """A title holds what a run gave, so nobody knew its length: smaller letters, then a second line, keep it whole."""
+    renderer = getattr(fig.canvas, "get_renderer", lambda: None)()  # None: the figure's own
+
+    def over() -> float:
+        return title.get_window_extent(renderer).width / (0.985 * fig.bbox.width)
+
+    if over() > 1:
+        title.set_fontsize(max(title.get_fontsize() / over(), 10.5))
+    if (share := over()) > 1:
+        text = title.get_text()
+        title.set_text("\n".join(textwrap.wrap(text, int(len(text) / share), break_on_hyphens=False)))
 
 
 def _image(fig, alt: str) -> str:

@@ -125,3 +125,18 @@ def test_knobs_draw_when_a_slider_moves(monkeypatch):
 )
 def test_negative_numbers_have_a_true_minus_sign(text, typeset):
     assert minus(text) == typeset
+
+
+@pytest.mark.parametrize("words", [3, 12, 16, 40])
+def test_a_title_stays_inside_its_figure(words, monkeypatch):
+    """One was cut at the right edge: its length came from the run."""
+    fig, ax = figure(width=8, height=3)
+    ax.plot([1, 2])
+    monkeypatch.setattr(plt, "close", lambda fig: None)
+    show(fig, alt="a line", title=" ".join(["eight"] * words))
+    fig.canvas.draw()
+    box = fig._suptitle.get_window_extent()
+    assert box.x0 >= 0 and box.x1 <= fig.bbox.width and fig._suptitle.get_fontsize() >= 10
+    assert fig._suptitle.get_text().split() == ["eight"] * words
+    top = ax.get_position().y1 * fig.bbox.height
+    assert top <= box.y0
