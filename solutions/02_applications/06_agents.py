@@ -553,8 +553,8 @@ verdict("A03.3", "correct" if ahead.above(0) else "imprecise" if able.above(0) e
 # $0.95^{20} = 0.36$. So a small difference between two models should become a large one.
 #
 # We have one model; a weaker one is the same with noise in its matrices, 10 % of each one's spread. The tasks are
-# those of the loop above, four seeds, each with its own noise. Control: noise as large as the weights must destroy
-# it.
+# those of the loop above, four seeds, each with its own noise: few, so read the interval afterwards, not the word
+# alone. Control: noise as large as the weights must destroy it.
 #
 # **Before the run:** *correct* if the weakened model surely solves less, and loses more on tasks of three looks than
 # on those of one; *imprecise* if it surely solves less, but not so; *unverifiable* if four seeds can't tell.
@@ -593,9 +593,8 @@ verdict("A03.4", word, f"Weakened against as it is: {whole.text('+.0f')} points 
 
 # %% [markdown]
 # The dotted line shows what independent errors would give, with the share of success at one look for $p$. Compare it
-# with the others: the decision that goes wrong here is of another kind than those of a single look. After a sign the
-# model has to go *on* instead of answering, and no task of one look asks for that. A benchmark of single calls can't
-# see it.
+# with the others. After a sign the model has to go *on* instead of answering, and no task of one look asks for that: a
+# benchmark of single calls can't see it.
 #
 # ## Retrieval as a tool
 #
