@@ -78,7 +78,8 @@ exercise.law(teacher_is_still(1))
 def nothing_to_gain(out, one, call):
     student, _, tokens = one.args[:3]
     mask = one.kwargs.get("mask", one.args[-1])
-    return None if one.made else same(call(student, student + 1, tokens, mask), torch.tensor(0.0), atol=1e-3)
+    rounding = 1e-3 + 1e-5 * float(student.abs().max())  # adding 1 rounds logits in the hundreds
+    return None if one.made else same(call(student, student + 1, tokens, mask), torch.tensor(0.0), atol=rounding)
 
 
 @exercise.law("What stands at padding doesn't matter")
