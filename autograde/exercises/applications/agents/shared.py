@@ -120,7 +120,8 @@ def ring(number):
     raise NoAnswer(f"nobody at {number}")
 
 def keep(items):
-    log.append(["keep", items])
+    is_plain = items is None or isinstance(items, (str, int, float, list, dict))
+    log.append(["keep", items if is_plain else f"{type(items).__name__} {items}"])  # the log leaves the sandbox
     return items
 
 def secret():
