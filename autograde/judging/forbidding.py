@@ -203,6 +203,8 @@ class _Rules:
     def code(self, code: CodeType, space: dict) -> str | None:
         """The forbidden name behind a Python function with these globals: its own, or that of its module."""
         found = self._codes.get(code) or self._module(space.get("__name__", ""))
+        if found and found != EXERCISES and _is_being_imported(found):
+            return None  # torch does that by itself, in the middle of something else: nobody has called anything yet
         if not found or code in self._allowed:
             if len(self.harmless_codes) > _MOST_CODES:  # a long session makes functions without end
                 self.harmless_codes.clear()
@@ -263,6 +265,10 @@ class _Operators(Listener):
         if func.__name__ not in self._harmless:
             self._note(self._rules.operator(func.__name__))
         return func(*args, **(kwargs or {}))
+
+
+def _is_being_imported(name: str) -> bool:
+    return getattr(getattr(sys.modules.get(name), "__spec__", None), "_initializing", False)
 
 
 @functools.lru_cache(maxsize=512)

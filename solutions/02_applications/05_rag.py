@@ -24,13 +24,13 @@ import time
 
 import torch
 
-import labkit
 from autograde import check
-from labkit import COLORS, evidence, figure, interval, show, verdict
 
 # %% tags=["demo"]
-passages, vectors = labkit.embedded_docstrings()
-questions = labkit.questions()
+from labkit import COLORS, corpus, evidence, figure, give_back, interval, minilm, show, verdict
+
+passages, vectors = corpus.embedded_docstrings()
+questions = corpus.questions()
 names = [passage.name for passage in passages]
 place = {name: i for i, name in enumerate(names)}
 relevant = [[place[name] for name in question.answers if name in place] for question in questions]
@@ -291,11 +291,11 @@ show(
 # up to its 256th token.
 
 # %% tags=["demo"]
-encode = labkit.minilm()
+encode = minilm()
 trio = ["a running total along an axis", "the cumulative sum of elements", "a learning rate that falls like a cosine"]
 likeness = encode(trio) @ encode(trio).T
 question_vectors = encode([question.text for question in questions])
-labkit.give_back()  # the encoder's working memory
+give_back()  # the encoder's working memory
 for i, j in ((0, 1), (0, 2)):
     shared = len({*trio[i].split()} & {*trio[j].split()} - {"a", "of", "the"})
     print(f"{trio[i]!r} and {trio[j]!r}: {shared} words shared, cosine {likeness[i, j]:.2f}")
@@ -666,7 +666,7 @@ firsts = {
     "BM25": bm25_scores([split_words(text) for text in named], bags).argmax(-1).tolist(),
     "vectors": cosine_top_k(encode(named), vectors, 1)[1][:, 0].tolist(),
 }
-labkit.give_back()
+give_back()
 came_first = {name: [float(a == b) for a, b in zip(found, drawn, strict=True)] for name, found in firsts.items()}
 lead = interval([a - b for a, b in zip(*came_first.values(), strict=True)])
 print(
@@ -719,7 +719,7 @@ show(
     title=f"The best of five sizes, {best_size} words, {ahead_of}: {lead[0]:+.2f} ({lead[1]:+.2f} to {lead[2]:+.2f})",
 )
 print(", ".join(f"{size} words: {by_size[size][3]:,} pieces" for size in SIZES))
-labkit.give_back()
+give_back()
 
 # %% [markdown]
 # ## What does a search cost?

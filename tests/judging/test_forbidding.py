@@ -171,3 +171,17 @@ def test_check_takes_no_ready_made_solution(capsys):
     causal_mask = find("causal_mask").oracle
     assert check(causal_mask) == check(causal_mask, hidden=True) == 0.0
     assert "autograde.exercises" in capsys.readouterr().out
+
+
+def test_importing_a_forbidden_module_calls_nothing_yet(tmp_path, monkeypatch):
+    """torch imports some of its modules when something else is first used: nobody is to be blamed for that."""
+    (tmp_path / "ready_made").mkdir()
+    (tmp_path / "ready_made/__init__.py").write_text("from ready_made.parts import half\nvalue = half(4)\n")
+    (tmp_path / "ready_made/parts.py").write_text("class Part:\n    pass\n\n\ndef half(n):\n    return n / 2\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with Watch(["ready_made"]) as watch:
+        import ready_made
+    assert watch.used is None
+    with Watch(["ready_made"]) as watch:
+        ready_made.half(6)
+    assert watch.used == "ready_made"
