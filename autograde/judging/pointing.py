@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import numbers
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -137,9 +138,9 @@ def shown(value: Any) -> str:
         return f"{describe(value)}: [{head}{', …' if value.numel() > 6 else ''}]"
     if isinstance(value, (list, tuple, dict)) and any(True for _ in tensors(value)):
         named = isinstance(value, dict)
-        pairs = value.items() if named else enumerate(value)
+        pairs = itertools.islice(value.items() if named else enumerate(value), 4)
         rows = [_row(f"{name}: " if named or isinstance(item, dict) else "", item) for name, item in pairs]
-        return "\n".join([f"{describe(value)}:", *rows[:4], *["…"] * (len(rows) > 4)])
+        return "\n".join([f"{describe(value)}:", *rows, *["…"] * (len(value) > 4)])
     if isinstance(value, (str, list, tuple, dict, int, float, bool)) or value is None:
         text = repr(value)
         return text if len(text) <= 300 else text[:300] + "…"

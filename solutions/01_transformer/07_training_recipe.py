@@ -224,6 +224,7 @@ UNSEEN = pieces(held, 96, torch.Generator().manual_seed(9))
 
 # %% tags=["demo"]
 from experiments import T08_1 as recipes
+from labkit.display import minus
 
 found = evidence("T08.1")
 print(found.again())
@@ -250,7 +251,7 @@ def dots(ax, parts):
 
 def told(gain):
     """A gain with its 95 % interval, with true minus signs."""
-    return f"{gain.mean:+.3f} ({gain.text('+.3f')})"
+    return minus(f"{gain.mean:+.3f} ({gain.text('+.3f')})")
 
 
 MLPS = {"ReLU": "decay", "SiLU": "SiLU", "GELU": "GELU", "SwiGLU": "SwiGLU"}
