@@ -251,8 +251,8 @@ def test_a_cell_whose_mark_is_no_exercise_of_the_course_is_left_alone():
 
 def test_reset_and_reveal_need_no_torch():
     code = (
-        "import sys; from autograde.buttons import press; press('reset', 'softmax', 'x'); press('reveal', 'softmax', '');"
-        "sys.exit('torch' in sys.modules)"
+        "import sys; from autograde.buttons import press; press('reset', 'softmax', ''); press('reveal', 'softmax', '')"
+        "; sys.exit('torch' in sys.modules)"
     )
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     assert subprocess.call([sys.executable, "-c", code], env=env) == 0

@@ -1,7 +1,8 @@
-"""What a learner's JupyterLab starts with: wrapped code, buttons, patience for Validate; no news, no teacher's tools."""
+"""What a learner's JupyterLab starts with: wrapped code, buttons, patience for Validate; no news, no teacher's tool."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -43,12 +44,20 @@ def test_the_course_s_own_extension_is_found_and_whole():
     (path,) = Path(folder).glob("*/package.json")
     package = json.loads(path.read_text(encoding="utf-8"))
     built = package["jupyterlab"]["_build"]
-    script = (path.parent / built["load"]).read_text(encoding="utf-8")
+    script = (path.parent / built["load"].partition("?")[0]).read_text(encoding="utf-8")
     assert package["name"] == path.parent.name and f"'{package['name']}'" in script
     assert f"'{built['extension']}'" in script
     for label in ("Reset this exercise", "Hint", "Reveal the solution"):
         assert f"'{label}'" in script
     assert "autograde.buttons" in script and callable(buttons.press)
+
+
+def test_a_changed_extension_gets_another_address():
+    """JupyterLab lets browsers keep an extension's files for a year."""
+    for path in SETTINGS.glob("labextensions/*/package.json"):
+        file, _, version = json.loads(path.read_text())["jupyterlab"]["_build"]["load"].partition("?v=")
+        wanted = hashlib.sha256((path.parent / file).read_bytes().replace(b"\r\n", b"\n")).hexdigest()[:8]
+        assert version == wanted, f'write "load": "{file}?v={wanted}" in {path.name}'
 
 
 def test_the_extension_is_javascript():
