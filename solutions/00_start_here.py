@@ -30,9 +30,9 @@
 # What is solved comes from your checks and is kept when you close this page.
 
 # %% tags=["demo"]
-from labkit import progress
+from labkit import show_map
 
-progress.course_map()
+show_map()
 
 # %% tags=["setup"]
 import torch

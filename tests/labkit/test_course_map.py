@@ -194,8 +194,8 @@ def test_links_on_colab_lead_to_colab_or_nowhere(monkeypatch):
 
 def test_a_notebook_gets_the_page_and_a_terminal_the_text(monkeypatch, capsys):
     shown = []
-    progress.course_map()
+    course_map.show_map()
     assert "0 of 32 chapters solved" in capsys.readouterr().out
-    monkeypatch.setattr(progress, "show_html", lambda html, text: shown.append((html, text)) or True)
-    progress.course_map()
+    monkeypatch.setattr(course_map, "show_html", lambda html, text: shown.append((html, text)) or True)
+    course_map.show_map()
     assert "<table" in shown[0][0] and "0 of 32 chapters" in shown[0][1] and not capsys.readouterr().out
