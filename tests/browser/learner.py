@@ -53,6 +53,16 @@ class Learner:
         self.page.get(f"{self.address}/lab/tree/{path}?reset&token={self.token}")
         self.ready()
 
+    def start(self, path: str) -> None:
+        """Follow the link that the server prints, which should lead to the notebook `path`."""
+        self.path = path
+        self.page.get(f"{self.address}/?token={self.token}")
+        self.ready()
+
+    def title(self) -> str:
+        """The first heading of the notebook."""
+        return self.all(f"{CELLS} h1")[0].text.rstrip("¶")
+
     def ready(self) -> None:
         count = len(self.written())
         self.until(lambda: len(self.all(CELLS)) == count, f"the {count} cells of {self.path}")
@@ -104,6 +114,16 @@ class Learner:
         ended = lambda: self.prompt(place) not in (before, "[*]:", "[ ]:")  # noqa: E731
         self.until(ended, f"the end of cell {place}")
         return self.cell(place).find_element(By.CSS_SELECTOR, ".jp-Cell-outputArea")
+
+    def figures(self, place: int) -> list[list[str]]:
+        """The figures in a cell's output: text for readers who can't see them, and picture."""
+        pictures = self.all(CELLS)[place].find_elements(By.CSS_SELECTOR, ".jp-Cell-outputArea img")
+        return [[picture.get_attribute("alt"), picture.get_attribute("src")] for picture in pictures]
+
+    def turn(self, place: int, by: str = Keys.ARROW_RIGHT) -> None:
+        """Move the first slider in a cell's output by a key."""
+        handle = self.until(lambda: self.cell(place).find_element(By.CSS_SELECTOR, ".noUi-handle"), "a slider")
+        handle.send_keys(by)
 
     def prompt(self, place: int) -> str:
         return self.all(CELLS)[place].find_element(By.CSS_SELECTOR, ".jp-InputPrompt").get_attribute("textContent")
