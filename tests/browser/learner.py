@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 
 from chromium import PATIENCE
 from selenium.common.exceptions import WebDriverException
@@ -12,6 +11,7 @@ from selenium.webdriver import ActionChains, Keys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
+from served import TOKEN, Lab
 
 CELLS = ".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Notebook-cell"
 BUTTONS = ".jp-NotebookPanel:not(.lm-mod-hidden) .jp-NotebookPanel-toolbar .jp-Toolbar-item"
@@ -25,14 +25,13 @@ arguments[0].dispatchEvent(event);
 
 
 class Learner:
-    """Somebody in front of one JupyterLab, of which `page` is the browser and `notebooks` the folder it shows.
+    """Somebody who sits in front of the browser `page`, which shows the JupyterLab `lab`.
 
     Nothing here sleeps: each act waits until what it needs is there, and fails after `PATIENCE` seconds.
     """
 
-    def __init__(self, page, address: str, token: str, notebooks: Path):
-        self.page, self.address, self.token, self.notebooks = page, address, token, notebooks
-        self.path = ""
+    def __init__(self, page, lab: Lab):
+        self.page, self.lab, self.path = page, lab, ""
 
     def until(self, what: Callable, told: str):
         """What `what()` gives once it is true; errors count as not yet."""
@@ -50,13 +49,13 @@ class Learner:
     def open(self, path: str) -> None:
         """Open a notebook, alone, and wait until its kernel is ready."""
         self.path = path
-        self.page.get(f"{self.address}/lab/tree/{path}?reset&token={self.token}")
+        self.page.get(f"{self.lab.address}/lab/tree/{path}?reset&token={TOKEN}")
         self.ready()
 
     def start(self, path: str) -> None:
         """Follow the link that the server prints, which should lead to the notebook `path`."""
         self.path = path
-        self.page.get(f"{self.address}/?token={self.token}")
+        self.page.get(f"{self.lab.address}/?token={TOKEN}")
         self.ready()
 
     def title(self) -> str:
@@ -70,11 +69,12 @@ class Learner:
 
     def written(self) -> list[dict]:
         """The cells of the notebook's file, as it was saved last."""
-        return json.loads((self.notebooks / self.path).read_text(encoding="utf-8"))["cells"]
+        return json.loads((self.lab.notebooks / self.path).read_text(encoding="utf-8"))["cells"]
 
     def index(self, name: str) -> int:
         """The place of the cell that nbgrader knows as `name`."""
-        return next(i for i, c in enumerate(self.written()) if c["metadata"].get("nbgrader", {}).get("grade_id") == name)
+        marks = [cell["metadata"].get("nbgrader", {}).get("grade_id") for cell in self.written()]
+        return marks.index(name)
 
     def find(self, part: str) -> int:
         """The place of the first code cell whose source has `part` in it."""
@@ -125,6 +125,11 @@ class Learner:
         handle = self.until(lambda: self.cell(place).find_element(By.CSS_SELECTOR, ".noUi-handle"), "a slider")
         handle.send_keys(by)
 
+    def reads(self, place: int, text: str) -> None:
+        """Wait until `text` stands in a cell's output."""
+        area = self.cell(place).find_element(By.CSS_SELECTOR, ".jp-Cell-outputArea")
+        self.until(lambda: text in area.text, f"{text!r} under cell {place}")
+
     def prompt(self, place: int) -> str:
         return self.all(CELLS)[place].find_element(By.CSS_SELECTOR, ".jp-InputPrompt").get_attribute("textContent")
 
@@ -142,8 +147,10 @@ class Learner:
 
     def press(self, label: str) -> None:
         """Press a button of the notebook's toolbar."""
+
         def button():
             return next((b for b in self.all(BUTTONS) if label in (b.text, b.get_attribute("title"))), None)
+
         self.until(lambda: button().click() or True, f"the button {label!r}")
 
     def dialog(self) -> str:

@@ -58,7 +58,7 @@ def strangers(learner: Learner) -> list[str]:
     """What the page has loaded, or tried to, from anywhere but its own server."""
     loaded = learner.ask("return performance.getEntriesByType('resource').map(entry => entry.name)")
     assert loaded
-    return [name for name in loaded if not name.startswith((learner.address, "data:", "blob:"))]
+    return [name for name in loaded if not name.startswith((learner.lab.address, "data:", "blob:"))]
 
 
 def complaints(learner: Learner) -> list[str]:

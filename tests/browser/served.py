@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 from chromium import PATIENCE
@@ -22,43 +21,40 @@ TOKEN = "learner"
 START = "import sys, course; course.PYTHON = sys.executable; sys.exit(course.lab(sys.argv[1:]))"
 
 
-def home(folder: Path) -> Path:
-    """A new learner's home in `folder`, with a copy of the notebooks. Gives the notebooks' folder."""
-    shutil.copytree(ROOT / "notebooks", folder / "notebooks")
-    (folder / "home").mkdir()
-    return folder / "notebooks"
+class Lab:
+    """One learner's JupyterLab: `folder` has their home and their copy of the notebooks. It can be started again."""
 
+    def __init__(self, folder: Path):
+        self.notebooks, self._folder, self._process = folder / "notebooks", folder, None
+        shutil.copytree(ROOT / "notebooks", self.notebooks)
+        (folder / "home").mkdir()
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self._port = probe.getsockname()[1]
+        self.address = f"http://127.0.0.1:{self._port}"
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    def start(self) -> None:
+        """Serve, and wait until there is an answer."""
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("JUPYTER", "LABKIT_", "XDG_"))}
+        own = {"HOME": str(self._folder / "home"), "LABKIT_HOME": str(self._folder / "labkit"), "OMP_NUM_THREADS": "1"}
+        options = ["--no-browser", f"--port={self._port}", "--ServerApp.port_retries=0"]
+        options += [f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={self.notebooks}"]
+        command, log = [sys.executable, "-c", START, *options], self._folder / "server.log"
+        with open(log, "ab") as file:
+            quiet = {"stdin": subprocess.DEVNULL, "stdout": file, "stderr": file}
+            self._process = subprocess.Popen(command, cwd=ROOT, env=kept | own, **quiet)
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end and self._process.poll() is None:
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"{self.address}/api", timeout=PATIENCE):
+                return
+            time.sleep(0.05)
+        raise AssertionError("JupyterLab does not answer:\n" + log.read_text(errors="replace")[-3000:])
 
-
-@contextlib.contextmanager
-def lab(folder: Path, port: int) -> Iterator[str]:
-    """Serve what `home` made at `folder` while this is open. Gives the address that opens the start page."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("JUPYTER", "LABKIT_", "XDG_"))}
-    own = {"HOME": str(folder / "home"), "LABKIT_HOME": str(folder / "labkit"), "OMP_NUM_THREADS": "1"}
-    options = ["--no-browser", f"--port={port}", "--ServerApp.port_retries=0", f"--IdentityProvider.token={TOKEN}"]
-    command = [sys.executable, "-c", START, *options, f"--ServerApp.root_dir={folder / 'notebooks'}"]
-    with open(folder / "server.log", "ab") as log:
-        process = subprocess.Popen(command, cwd=ROOT, env=kept | own, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-    try:
-        _wait(process, f"http://127.0.0.1:{port}/api", folder / "server.log")
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()  # JupyterLab ends its kernels, too
-        try:
-            process.wait(PATIENCE)
-        finally:
-            process.kill()
-
-
-def _wait(process: subprocess.Popen, url: str, log: Path) -> None:
-    end = time.monotonic() + PATIENCE
-    while time.monotonic() < end and process.poll() is None:
-        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=PATIENCE):
-            return
-        time.sleep(0.05)
-    raise AssertionError("JupyterLab does not answer:\n" + log.read_text(errors="replace")[-3000:])
+    def stop(self) -> None:
+        """End it, and with it its kernels."""
+        if self._process is not None:
+            self._process.terminate()
+            try:
+                self._process.wait(PATIENCE)
+            finally:
+                self._process.kill()

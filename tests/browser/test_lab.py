@@ -1,4 +1,4 @@
-"""A learner opens the course with `python course.py lab` and works in it: in a real browser, with mouse and keyboard."""
+"""A learner opens the course with `python course.py lab` and works in it, in a real browser."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 import jupytext
 import looks
 import pytest
-import served
 from learner import Learner
+from served import Lab
 
 from autograde.repository import ROOT
 
@@ -18,18 +18,14 @@ EXERCISE = "scaled_dot_product_attention"
 
 
 @pytest.fixture(scope="module")
-def at(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
-    """A learner's folder, and the port of their JupyterLab."""
-    folder = tmp_path_factory.mktemp("learner")
-    served.home(folder)
-    return folder, served.free_port()
-
-
-@pytest.fixture(scope="module")
-def learner(browser, at) -> Iterator[Learner]:
-    folder, port = at
-    with served.lab(folder, port) as address:
-        yield Learner(browser, address, served.TOKEN, folder / "notebooks")
+def learner(browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Learner]:
+    """One learner for all of these tests, whose course remembers what they did."""
+    lab = Lab(tmp_path_factory.mktemp("learner"))
+    try:
+        lab.start()
+        yield Learner(browser, lab)
+    finally:
+        lab.stop()
 
 
 def solution(name: str, chapter: str = CHAPTER) -> str:
@@ -108,3 +104,45 @@ def test_nobody_else_is_asked_and_nothing_is_complained_about(learner):
     learner.open(CHAPTER)
     assert looks.strangers(learner) == []
     assert looks.complaints(learner) == []
+
+
+def test_the_buttons_reset_hint_and_reveal(learner):
+    """Of an exercise that nobody has tried: a hint at once, the solution after a try, and the stub at the end."""
+    name = "causal_mask"
+    learner.open(CHAPTER)
+    learner.run(learner.index("setup"))
+    place = learner.index(name)
+    stub = learner.read(place)
+    learner.focus(place)
+    learner.press("Reveal the solution")
+    learner.reads(place, f"Try {name} first")
+    learner.press("Hint")
+    learner.reads(place, f"Hint 1 of 3 for {name}: ")
+    written = stub.replace("raise NotImplementedError", "return torch.ones(n, m, dtype=torch.bool)")
+    learner.write(place, written)
+    learner.run(place)
+    learner.run(learner.index(f"check_{name}"))
+    learner.focus(place)
+    learner.press("Reveal the solution")
+    learner.reads(place, "One solution of " + name)
+    assert looks.pale(learner, place) == [] and looks.cut_off(learner) == []
+    learner.press("Reset this exercise")
+    learner.reads(place, "Your text is kept")
+    assert learner.read(place) == stub
+
+
+def test_progress_is_there_after_a_restart(learner):
+    learner.open(CHAPTER)
+    learner.run(learner.index("setup"))
+    learner.write(learner.index("padding_mask"), solution("padding_mask"))
+    learner.run(learner.index("padding_mask"))
+    assert "points" in learner.run(learner.index("check_padding_mask")).text
+    learner.lab.stop()
+    learner.lab.start()
+    learner.start(START)
+    learner.run(learner.index("setup"))
+    said = learner.run(learner.find("progress.show()"))
+    assert "padding_mask" in said.text
+    for theme in ("Dark", "Light"):
+        learner.wear(theme)
+        assert looks.pale(learner, learner.find("progress.show()")) == []

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import pkgutil
 import sys
 from pathlib import Path
 
+import nbgrader.server_extensions
 from traitlets.config import Config
 
 from autograde.repository import ROOT
@@ -38,10 +40,21 @@ def test_settings_are_ones_that_jupyterlab_knows():
                 assert value in [each["const"] for each in known[key].get("oneOf", [{"const": not before}])]
 
 
+def config(name: str) -> Config:
+    made = Config()
+    exec((SETTINGS / name).read_text(encoding="utf-8"), {"get_config": lambda: made})
+    return made
+
+
 def test_validate_waits_for_a_slow_machine():
-    config = Config()
-    exec((SETTINGS / "nbgrader_config.py").read_text(encoding="utf-8"), {"get_config": lambda: config})
-    assert config.Execute.timeout >= 600
+    assert config("nbgrader_config.py").Execute.timeout >= 600
+
+
+def test_the_server_loads_of_nbgrader_what_validate_needs_and_no_more():
+    extensions = config("jupyter_server_config.py").ServerApp.jpserver_extensions.get_value({})
+    off = {name.rpartition(".")[2] for name, on in extensions.items() if not on}
+    there = {module.name for module in pkgutil.iter_modules(nbgrader.server_extensions.__path__)}
+    assert there - off == {"validate_assignment"} and off <= there
 
 
 def test_the_launcher_points_jupyterlab_to_them(monkeypatch):
