@@ -1,4 +1,4 @@
-"""What serves a learner's JupyterLab: no teacher's tools, which take three seconds and 200 MB, and no alarming words."""
+"""What serves a learner's JupyterLab: no teacher's tools (three seconds, 200 MB), no alarming words."""
 
 import zmq
 
