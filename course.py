@@ -27,6 +27,7 @@ HELP = """usage: python course.py COMMAND [options]
   build       make notebooks/ from solutions/     (--check: only say whether notebooks/ is up to date)
   bench       time and memory of every notebook   (--json FILE, chapters' names; bench tests, seeds, lab)
   experiment  measure what a claim hangs on       (--list, --check, or claims such as T06.2)
+  progress    what is solved, and where to go next  (part of a chapter's name, or --section 01)
   setup       only make the environment
 
 The first run makes .venv beside this file; later runs start in seconds. All options of JupyterLab and of pytest:
@@ -98,6 +99,10 @@ def experiment(options):
     return launch([PYTHON, "-m", "experiments"] + options)
 
 
+def progress(options):
+    return launch([PYTHON, "-m", "labkit.course_map"] + options)
+
+
 def setup(options):
     say("Ready. Open the course with: python course.py lab")
     return 0
@@ -108,7 +113,15 @@ def end(signum, frame):
 
 
 def main(arguments):
-    commands = {"lab": lab, "test": test, "build": build, "bench": bench, "setup": setup, "experiment": experiment}
+    commands = {
+        "lab": lab,
+        "test": test,
+        "build": build,
+        "bench": bench,
+        "setup": setup,
+        "experiment": experiment,
+        "progress": progress,
+    }
     if not arguments or arguments[0] == "help" or {"-h", "--help"} & set(arguments):
         say(HELP)
         return 0
