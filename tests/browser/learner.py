@@ -130,6 +130,12 @@ class Learner:
         area = self.cell(place).find_element(By.CSS_SELECTOR, ".jp-Cell-outputArea")
         self.until(lambda: text in area.text, f"{text!r} under cell {place}")
 
+    def follow(self, place: int, link: str) -> None:
+        """Click on a link in a cell's output, and wait until the notebook that it leads to is in front."""
+        before = self.title()
+        self.cell(place).find_element(By.LINK_TEXT, link).click()
+        self.until(lambda: self.title() != before, f"where {link!r} leads to")
+
     def prompt(self, place: int) -> str:
         return self.all(CELLS)[place].find_element(By.CSS_SELECTOR, ".jp-InputPrompt").get_attribute("textContent")
 

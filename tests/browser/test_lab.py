@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from learner import Learner
 from served import Lab
 
+from autograde.exercises import find, order
 from autograde.repository import ROOT
 
 START, CHAPTER = "00_start_here.ipynb", "01_transformer/01_attention.ipynb"
@@ -131,18 +133,26 @@ def test_the_buttons_reset_hint_and_reveal(learner):
     assert learner.read(place) == stub
 
 
-def test_progress_is_there_after_a_restart(learner):
+def test_progress_is_on_the_map_after_a_restart(learner):
+    name = "padding_mask"
     learner.open(CHAPTER)
     learner.run(learner.index("setup"))
-    learner.write(learner.index("padding_mask"), solution("padding_mask"))
-    learner.run(learner.index("padding_mask"))
-    assert "points" in learner.run(learner.index("check_padding_mask")).text
+    learner.write(learner.index(name), solution(name))
+    learner.run(learner.index(name))
+    assert (
+        f"{name}: {find(name).points} of {find(name).points} points" in learner.run(learner.index(f"check_{name}")).text
+    )
     learner.lab.stop()
     learner.lab.start()
     learner.start(START)
-    learner.run(learner.index("setup"))
-    said = learner.run(learner.find("progress.show()"))
-    assert "padding_mask" in said.text
+    place = learner.find("progress.course_map()")
+    row = next(line for line in learner.run(place).text.split("\n") if "1.1 Attention" in line)
+    earned, points = re.search(r"([\d.]+) of ([\d.]+)", row).groups()
+    assert find(name).points <= float(earned) <= float(points)
+    assert float(points) == sum(find(each).points for each in order("transformer.attention"))
     for theme in ("Dark", "Light"):
         learner.wear(theme)
-        assert looks.pale(learner, learner.find("progress.show()")) == []
+        assert looks.pale(learner, place) == []
+    assert looks.cut_off(learner) == []
+    learner.follow(place, "1.1 Attention")
+    assert learner.title() == "Attention"
