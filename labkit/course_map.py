@@ -16,7 +16,8 @@ import textwrap
 from labkit import progress
 from labkit.chapters import START, Chapter, Standing, chapters, course, standings, suggestion
 
-_BAR = 8  # characters
+_TITLE, _BAR = 34, 8  # characters
+_BEFORE = 2 + 5 + _TITLE + 2
 
 
 def advice(here: list[Standing], link=lambda chapter: f"{chapter.number} {chapter.title}") -> str:
@@ -38,24 +39,24 @@ def is_new(here: list[Standing]) -> bool:
 
 def as_text(here: list[Standing], exercises: bool = False) -> str:
     """The map for a terminal, in lines of up to 100 characters; with `exercises`, a line for each of these, too."""
-    lines = []
+    lines = [f"{'':{_BEFORE}}minutes  {'':{_BAR + 2}}  points  solve first"]
     for section, group in itertools.groupby(here, lambda standing: standing.chapter.section):
         lines += ["", section]
         for standing in group:
             lines.append(_line(standing))
             lines += _exercise_lines(standing) if exercises else []
-    return "\n".join([*lines[1:], "", _total(here)])
+    return "\n".join([*lines, "", _total(here)])
 
 
 def _line(standing: Standing) -> str:
     chapter = standing.chapter
-    title = chapter.title if len(chapter.title) <= 36 else chapter.title[:35] + "…"
+    title = chapter.title if len(chapter.title) <= _TITLE else chapter.title[: _TITLE - 1] + "…"
     points = f"{_number(standing.earned)}/{_number(standing.points)}"
     filled = int(_BAR * standing.earned / standing.points)
-    needs = " ".join(_numbers(chapter)) or "-"
+    needs = " ".join(each.number for each in chapters() if each.path in chapter.needs) or "-"
     told = f"  {len(standing.revealed)} revealed" if standing.revealed else ""
-    row = f"{'x' if standing.solved else ' '} {chapter.number:<5}{title:<37}{chapter.minutes:>3} min  "
-    return f"{row}[{'#' * filled:.<{_BAR}}] {points:>9}  needs {needs}{told}"
+    row = f"{'x' if standing.solved else ' '} {chapter.number:<5}{title:<{_TITLE}}  {chapter.minutes:>7}"
+    return f"{row}  [{'#' * filled:.<{_BAR}}] {points:>7}  {needs}{told}"
 
 
 def _exercise_lines(standing: Standing) -> list[str]:
@@ -73,10 +74,6 @@ def _total(here: list[Standing]) -> str:
 
 def _number(value: float) -> str:
     return f"{int(value * 10 + 1e-6) / 10:g}"  # rounded down: what is not whole must not look so
-
-
-def _numbers(chapter: Chapter) -> list[str]:
-    return [each.number for each in chapters() if each.path in chapter.needs]
 
 
 _LEFT = "text-align:left;vertical-align:top;padding:.25em .8em .25em 0"
@@ -174,4 +171,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        status = main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # who reads it, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
+    sys.exit(status)
