@@ -25,7 +25,7 @@ HELP = """usage: python course.py COMMAND [options]
   lab         open the course in JupyterLab       (--no-browser, --port 8890, and all else JupyterLab takes)
   test        run every check and every test      (options go to pytest: test -k rope; test gpu: what needs a GPU)
   build       make notebooks/ from solutions/     (--check: only say whether notebooks/ is up to date)
-  bench       time and memory of every notebook   (--json FILE, parts of chapters' names; bench tests, bench seeds)
+  bench       time and memory of every notebook   (--json FILE, chapters' names; bench tests, seeds, lab)
   experiment  measure what a claim hangs on       (--list, --check, or claims such as T06.2)
   progress    what is solved, and where to go next  (part of a chapter's name, or --section 01)
   setup       only make the environment
