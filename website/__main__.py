@@ -43,11 +43,13 @@ def make(folder: Path) -> int:
     """Make `folder`/html of `folder`/source with Sphinx, which complains of every link that leads nowhere."""
     from sphinx.cmd.build import build_main
 
-    warnings.filterwarnings("ignore", category=DeprecationWarning)
     strict = ["-n", "-W", "--keep-going", "-q", "-j", "auto", "-b", "html"]
     where = ["-c", str(Path(__file__).parent), "-d", str(folder / "doctrees")]
     extra = ["-D", f"html_extra_path={folder / 'extra'}"]
-    return build_main([*strict, *where, *extra, str(folder / "source"), str(folder / "html")])
+    with warnings.catch_warnings():  # what myst-nb and myst-parser have yet to change for a later Sphinx
+        for old in (DeprecationWarning, PendingDeprecationWarning):
+            warnings.simplefilter("ignore", old)
+        return build_main([*strict, *where, *extra, str(folder / "source"), str(folder / "html")])
 
 
 def say(text: str) -> None:
