@@ -25,6 +25,7 @@ HELP = """usage: python course.py COMMAND [options]
   lab         open the course in JupyterLab       (--no-browser, --port 8890, and all else JupyterLab takes)
   test        run every check and every test      (options go to pytest: test -k rope; test gpu: what needs a GPU)
   build       make notebooks/ from solutions/     (--check: only say whether notebooks/ is up to date)
+  site        make the website of the course      (--no-run: run no chapter, show the outputs that are kept)
   bench       time and memory of every notebook   (--json FILE, parts of chapters' names; bench tests, bench seeds)
   experiment  measure what a claim hangs on       (--list, --check, or claims such as T06.2)
   setup       only make the environment
@@ -90,6 +91,10 @@ def build(options):
     return launch([os.path.join(BIN, "autograde"), "build"] + options)
 
 
+def site(options):
+    return launch([PYTHON, "-m", "website"] + options)
+
+
 def bench(options):
     return launch([PYTHON, "-m", "autograde.bench"] + options)
 
@@ -108,7 +113,8 @@ def end(signum, frame):
 
 
 def main(arguments):
-    commands = {"lab": lab, "test": test, "build": build, "bench": bench, "setup": setup, "experiment": experiment}
+    commands = {"lab": lab, "test": test, "build": build, "site": site, "bench": bench, "setup": setup}
+    commands["experiment"] = experiment
     if not arguments or arguments[0] == "help" or {"-h", "--help"} & set(arguments):
         say(HELP)
         return 0

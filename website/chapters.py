@@ -25,7 +25,9 @@ _RUN = _NOTE.format(
 )
 _PNG = re.compile(r'<img (?P<before>[^>]*)src="data:image/png;base64,(?P<data>[A-Za-z0-9+/=]+)"(?P<after>[^>]*)>')
 _LINK = re.compile(r"\[(?P<text>[^\]]+)\]\((?:\.\./)*(?P<path>[\w/]+)\.ipynb\)")
-_HREF = re.compile(r'<a (?P<before>[^>]*)href="(?P<up>(\.\./)*)(?P<path>[\w/]+)\.ipynb"(?P<after>[^>]*)>(?P<text>.*?)</a>', re.S)
+_HREF = re.compile(
+    r'<a (?P<before>[^>]*)href="(?P<up>(\.\./)*)(?P<path>[\w/]+)\.ipynb"(?P<after>[^>]*)>(?P<text>.*?)</a>', re.S
+)
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 

@@ -15,6 +15,7 @@ root_doc = "index"
 
 extensions = ["myst_nb", "website.extension"]
 myst_enable_extensions = ["dollarmath"]
+myst_dmath_double_inline = True  # $$…$$ in a paragraph, as JupyterLab has it
 myst_heading_anchors = 3
 myst_links_external_new_tab = False
 nb_execution_mode = "off"

@@ -35,12 +35,12 @@ def pages(bank: Bank, chapters: Mapping[str, str], sections: Mapping[str, list[s
     parts = [_OPENING.format(count=len(full))]
     for title, questions in sections.items():
         rows = [_row(bank.questions[q], chapters.get(q, "")) for q in questions if q in made]
-        parts.append("\n".join([f"## {title}\n", "| | question | chapters |", "|---|---|---|", *rows]))
+        parts.append("\n".join([f"## {title}\n", "| no. | question | chapters |", "|---|---|---|", *rows]))
     toctree = "\n".join(["```{toctree}", ":hidden:", "", *made, "```"])
     made["index"] = "\n\n".join([*parts, toctree]) + "\n"
     return made
 
 
 def _row(entry: dict, links: str) -> str:
-    both = f"{table_cell(entry['en'])}<br><span lang=\"zh\">{table_cell(entry['zh'])}</span>"
+    both = f'{table_cell(entry["en"])}<br><span lang="zh">{table_cell(entry["zh"])}</span>'
     return f"| [{entry['id']}](#card-{entry['id']}) | {both} | {links} |"

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import html
 import re
+import zlib
+from pathlib import Path
 
 from docutils.nodes import SkipNode
 from latex2mathml.converter import convert
@@ -20,8 +22,8 @@ _PIECES = re.compile(rf"([{_HAN}]+)|[^\W{_HAN}]+")
 class SearchBoth(SearchEnglish):
     """English words by their stems; Chinese, which has no spaces, by every two characters that stand side by side.
 
-    A page is found if it has all pairs of the query: for 位置编码 those are 位置, 置编 and 编码. No dictionary has to know
-    the word. A query of one character finds it alone, so single characters are kept, too.
+    A page is found if it has all pairs of the query: for 位置编码 those are 位置, 置编 and 编码. No dictionary has to
+    know the word. A query of one character finds it alone, so single characters are kept, too.
     """
 
     lang = "en-zh"
@@ -63,4 +65,5 @@ def _mathml(latex: str, display: str) -> str:
 def setup(app: Sphinx) -> dict:
     app.add_search_language(SearchBoth)
     app.add_html_math_renderer("mathml", inline_renderers=(_inline, None), block_renderers=(_block, None))
-    return {"parallel_read_safe": True, "parallel_write_safe": True}
+    mine = zlib.crc32(Path(__file__).read_bytes())  # where this file changes, every page is made anew
+    return {"parallel_read_safe": True, "parallel_write_safe": True, "env_version": mine}

@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
@@ -32,16 +33,15 @@ def run_missing(solved: dict[str, NotebookNode], say: Callable[[str], None]) -> 
     if not todo:
         return
     say(f"Running {len(todo)} of {len(solved)} chapters: about {-(-30 * len(todo) // (60 * JOBS))} minutes, once.")
-    processes: list[subprocess.Popen] = []
+    everyone = _Processes()
     with ThreadPoolExecutor(JOBS) as pool:
         try:
-            waiting = {pool.submit(_in_a_process, path, processes): path for path in todo}
+            waiting = {pool.submit(everyone.run, path): path for path in todo}
             for number, done in enumerate(as_completed(waiting), start=1):
                 say(f"{number:3} of {len(todo)}  {waiting[done]:35} {done.result()}")
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
-            for process in processes:
-                process.terminate()
+            everyone.stop()
             raise
 
 
@@ -50,20 +50,40 @@ def _is_good(path: str, notebook: NotebookNode) -> bool:
     return run is not None and not run.failed
 
 
-def _in_a_process(path: str, processes: list[subprocess.Popen]) -> str:
-    """Run one chapter; how long it took, or what went wrong, in one line."""
-    start = time.monotonic()
+class _Processes:
+    """A process for each chapter. Once they are stopped, nothing is kept any more of what they were at."""
+
+    def __init__(self):
+        self.started: list[subprocess.Popen] = []
+        self.stopped = False
+
+    def run(self, path: str) -> str:
+        """Run one chapter and keep what it gave; how long it took, or what went wrong, in one line."""
+        start = time.monotonic()
+        with tempfile.TemporaryDirectory() as place:
+            # A session of its own: Ctrl-C reaches this process alone, which ends the others.
+            options = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "start_new_session": True}
+            command = [sys.executable, "-m", "website.running", path, place]
+            process = subprocess.Popen(command, cwd=ROOT, env=_environment(), text=True, **options)
+            self.started.append(process)
+            _, told = process.communicate()
+            run = runs.read(path, Path(place))
+        if run is None or self.stopped:
+            return f"ended before its time: {(told.strip().splitlines() or ['no word about why'])[-1]}"
+        runs.keep(path, run)
+        return run.failed or f"{time.monotonic() - start:.0f} s"
+
+    def stop(self) -> None:
+        self.stopped = True
+        for process in self.started:
+            process.terminate()
+
+
+def _environment() -> dict[str, str]:
     # One thread a chapter: two that share two cores would wait for each other in every matrix product.
     env = {**os.environ, "LABKIT_NO_PROGRESS": "1", "LABKIT_KNOBS": "0", "OMP_NUM_THREADS": "1"}
     env["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    command = [sys.executable, "-m", "website.running", path]
-    process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    processes.append(process)
-    out, err = process.communicate()
-    if process.returncode:
-        last = (err.strip().splitlines() or ["no word about why"])[-1]
-        return f"ended before its time: {last}"
-    return out.strip() or f"{time.monotonic() - start:.0f} s"
+    return env
 
 
 def execute(notebook: NotebookNode) -> tuple[dict, str]:
@@ -87,13 +107,11 @@ def _where(notebook: NotebookNode) -> str:
     return f"code cell {cells.index(begun[-1]) + 1} ({first.strip()[:60]!r})"
 
 
-def main(path: str) -> int:
+def main(path: str, folder: str) -> int:
+    """Run one chapter, and put what it gave below `folder`."""
     solved = nbformat.from_dict(build.sources(ROOT, [path])[path])
     key = runs.key(solved)
-    outputs, failed = execute(solved)
-    runs.keep(path, runs.Run(key, outputs, failed))
-    if failed:
-        print(failed)
+    runs.keep(path, runs.Run(key, *execute(solved)), Path(folder))
     return 0
 
 

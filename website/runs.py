@@ -44,13 +44,17 @@ def key(solved: NotebookNode) -> str:
     return hashlib.sha256(repr(([c.source for c in cells], _code_of(frozenset(checked)))).encode()).hexdigest()[:16]
 
 
+def read(path: str, folder: Path = FOLDER) -> Run | None:
+    """The run of a chapter that is kept in `folder`, of whatever code; None where there is none that can be read."""
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        return Run(**json.loads((folder / f"{path}.json").read_text(encoding="utf-8")))
+    return None
+
+
 def kept(path: str, key: str, folder: Path = FOLDER) -> Run | None:
     """The run of a chapter that is kept under this key, or None."""
-    with contextlib.suppress(OSError, ValueError, TypeError):
-        run = Run(**json.loads((folder / f"{path}.json").read_text(encoding="utf-8")))
-        if run.key == key:
-            return run
-    return None
+    run = read(path, folder)
+    return run if run and run.key == key else None
 
 
 def keep(path: str, run: Run, folder: Path = FOLDER) -> None:

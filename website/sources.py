@@ -102,7 +102,11 @@ def _from_root(file: str, link: str) -> str:
 
 
 def _remove_others(folder: Path, wanted: Iterable[Path]) -> None:
+    """Remove what no page needs any more, and what an earlier build has made of it."""
     wanted = set(wanted)
-    for file in [*(folder / "source").rglob("*"), *(folder / "extra").rglob("*")]:
-        if file.is_file() and file not in wanted:
+    for place in (folder / "source", folder / "extra"):
+        for file in [file for file in place.rglob("*") if file.is_file() and file not in wanted]:
             file.unlink()
+            made = folder / "html" / file.relative_to(place)
+            for each in (made, made.with_suffix(".html")):
+                each.unlink(missing_ok=True)

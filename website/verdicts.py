@@ -52,7 +52,9 @@ def page(bank: Bank, said: Mapping[str, Found], titles: Mapping[str, str], ancho
             rows.append(f"| {says} | {_badge(word)} | {how} | {table_cell(claim['source'])} |")
         title = f"(verdicts-{entry['id']})=\n## {entry['id']}: {entry['en']}\n\n{_chinese(entry['zh'])}"
         card = f"[The whole answer](#card-{entry['id']})"
-        parts.append("\n".join([f"{title}\n\n{card}\n", "| claim | verdict | what a run showed | source |", _LINE, *rows]))
+        parts.append(
+            "\n".join([f"{title}\n\n{card}\n", "| claim | verdict | what a run showed | source |", _LINE, *rows])
+        )
     return "\n\n".join([_OPENING.format(total=counts.total(), counts=_counted(counts)), *parts]) + "\n"
 
 

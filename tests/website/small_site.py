@@ -14,11 +14,11 @@ from website import __main__ as site
 from website import running, runs, sources
 
 RUN, KEPT, NOT_RUN = "00_start_here", "01_transformer/04_rope", "03_data_parallel/02_all_reduce"
-PNG = (
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4//8/AAX+Av4N70a4AAAAAElFTkSuQmCC"
+PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4//8/AAX+Av4N70a4AAAAAElFTkSuQmCC"
+FIGURE = (
+    f'<img alt="One white point." style="width:600px;max-width:100%;height:auto" src="data:image/png;base64,{PNG}">'
 )
-FIGURE = f'<img alt="One white point." style="width:600px;max-width:100%;height:auto" src="data:image/png;base64,{PNG}">'
-VERDICT = "Claim T05.1: wrong. It *is* a sum_of [two] things | no `more`, < 3 and $5."
+VERDICT = "Claim T05.3: wrong. It *is* a sum_of [two] things | no `more`, < 3 and $5."
 
 
 def make(folder: Path) -> int:
@@ -64,8 +64,14 @@ def read(file: Path) -> BeautifulSoup:
     return BeautifulSoup(file.read_text(encoding="utf-8"), "lxml")
 
 
+@functools.cache
+def ids(file: Path) -> set[str]:
+    """What a link to a place in the page may name."""
+    return {tag["id"] for tag in read(file).find_all(id=True)}
+
+
 def png() -> bytes:
     return base64.b64decode(PNG)
 
 
-__all__ = ["KEPT", "NOT_RUN", "ROOT", "RUN", "VERDICT", "make", "png", "read"]
+__all__ = ["KEPT", "NOT_RUN", "ROOT", "RUN", "VERDICT", "ids", "make", "png", "read"]

@@ -68,9 +68,12 @@ def test_a_failing_cell_is_named_and_the_page_says_so():
 
 def test_what_is_kept_isn_t_run_again_and_a_failure_stops_nobody(monkeypatch):
     solved = {path: notebook(f"x = '{path}'") for path in ("a/kept", "a/broken", "a/new", "a/failed")}
-    shelf = {"a/kept": runs.Run(runs.key(solved["a/kept"])), "a/failed": runs.Run(runs.key(solved["a/failed"]), {}, "no")}
+    shelf = {
+        "a/kept": runs.Run(runs.key(solved["a/kept"])),
+        "a/failed": runs.Run(runs.key(solved["a/failed"]), {}, "no"),
+    }
     monkeypatch.setattr(runs, "kept", lambda path, key: shelf.get(path))
-    monkeypatch.setattr(running, "_in_a_process", lambda path, _: f"ran {path}")
+    monkeypatch.setattr(running._Processes, "run", lambda self, path: f"ran {path}")
     told = []
     running.run_missing(solved, told.append)
     assert told[0].startswith("Running 3 of 4 chapters")
