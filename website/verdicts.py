@@ -93,7 +93,7 @@ def _verdict(claim: dict[str, Any], run: Found | None, titles: Mapping[str, str]
         made = f"{len(kept.arms)} arms, {seeds} seeds, {kept.made.get('date', '')}, {kept.made.get('processor', '')}"
         parts.append(f"Experiment {claim['id']} ({made}): `python course.py experiment {claim['id']}`.")
     if not run and not kept:
-        parts.insert(0, "Not run for this site." if anchored else "Rests on the source.")
+        parts.insert(0, "Not run for this site." if claim.get("tested_in") else "Rests on the source.")
     return (run.verdict if run else kept.verdict if kept else claim["verdict"]), " ".join(parts)
 
 
