@@ -32,7 +32,8 @@ def run_missing(solved: dict[str, NotebookNode], say: Callable[[str], None]) -> 
     todo = [path for path, notebook in solved.items() if not _is_good(path, notebook)]
     if not todo:
         return
-    say(f"Running {len(todo)} of {len(solved)} chapters: about {-(-30 * len(todo) // (60 * JOBS))} minutes, once.")
+    minutes = -(-len(todo) // (2 * JOBS))  # half a minute a chapter
+    say(f"Running {len(todo)} of {len(solved)} chapters, once: about {minutes} minute{'s' * (minutes != 1)}.")
     everyone = _Processes()
     with ThreadPoolExecutor(JOBS) as pool:
         try:

@@ -50,6 +50,7 @@ def write(folder: Path, solved: dict[str, NotebookNode], kept: Path = runs.FOLDE
     for file, text in texts.items():
         if not file.exists() or file.read_text(encoding="utf-8") != text:
             replace(file, text)
+    (folder / "extra").mkdir(exist_ok=True)  # also where there is no figure: Sphinx asks for it
     for file, picture in pictures.items():
         if not file.exists():  # its name is its content's
             file.parent.mkdir(parents=True, exist_ok=True)
