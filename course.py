@@ -26,6 +26,7 @@ HELP = """usage: python course.py COMMAND [options]
   test        run every check and every test      (options go to pytest: test -k rope; test gpu: what needs a GPU)
   build       make notebooks/ from solutions/     (--check: only say whether notebooks/ is up to date)
   bench       time and memory of every notebook   (--json FILE, chapters' names; bench tests, seeds, lab)
+  site        make the website of the course      (--no-run: run no chapter, show the outputs that are kept)
   experiment  measure what a claim hangs on       (--list, --check, or claims such as T06.2)
   progress    what is solved, and where to go next  (part of a chapter's name, or --section 01)
   setup       only make the environment
@@ -91,6 +92,10 @@ def build(options):
     return launch([os.path.join(BIN, "autograde"), "build"] + options)
 
 
+def site(options):
+    return launch([PYTHON, "-m", "website"] + options)
+
+
 def bench(options):
     return launch([PYTHON, "-m", "autograde.bench"] + options)
 
@@ -113,15 +118,7 @@ def end(signum, frame):
 
 
 def main(arguments):
-    commands = {
-        "lab": lab,
-        "test": test,
-        "build": build,
-        "bench": bench,
-        "setup": setup,
-        "experiment": experiment,
-        "progress": progress,
-    }
+    commands = {command.__name__: command for command in (lab, test, build, site, bench, experiment, progress, setup)}
     if not arguments or arguments[0] == "help" or {"-h", "--help"} & set(arguments):
         say(HELP)
         return 0
