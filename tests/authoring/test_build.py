@@ -218,7 +218,7 @@ QUESTION = {
     "en": "A question?",
     "short": {"en": "Short.", "zh": "短。"},
     "depth": {"en": "Deep, $|x|$.", "zh": "深。"},
-    "follow_ups": [{"q": {"en": "And?", "zh": "还有?"}, "a": {"en": "So.", "zh": "如此。"}}],
+    "follow_ups": [{"id": "T01.f1", "q": {"en": "And?", "zh": "还有?"}, "a": {"en": "So.", "zh": "如此。"}}],
     "trap": {"en": "Beware.", "zh": "小心。"},
     "claims": [
         {
@@ -271,7 +271,7 @@ CLAIM = QUESTION["claims"][0]
 WRONG_BANK = {
     "a part without its Chinese": ({"trap": {"en": "Beware."}}, "T01, trap, zh is not a text"),
     "a part that is missing": ({"depth": None}, "T01, depth should have en, zh"),
-    "a follow-up that is none": ({"follow_ups": ["And?"]}, "T01, follow_ups 1 should have q, a"),
+    "a follow-up that is none": ({"follow_ups": ["And?"]}, "T01, follow_ups 1 should have id, q, a"),
     "no follow-ups": ({"follow_ups": []}, "T01, follow_ups is not a list, or is empty"),
     "an unknown verdict": ({"claims": [{**CLAIM, "verdict": "fine"}]}, "has the verdict 'fine'"),
     "a claim of another question": ({"claims": [{**CLAIM, "id": "T02.1"}]}, "should begin with T01."),
