@@ -9,12 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import html
-import json
-import os
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
 
+from labkit import keeping
 from labkit.display import show_html
 
 _memory: dict[str, list[float]] = {}
@@ -22,17 +18,17 @@ _memory: dict[str, list[float]] = {}
 
 def record(name: str, earned: float, points: float) -> None:
     """Keep a result of exercise `name`, if it is the best so far. Never raises."""
-    if _is_off():
+    if keeping.is_off():
         return
     _memory[name] = _better(_memory.get(name), [float(earned), float(points)])
     with contextlib.suppress(OSError):
-        _folder().mkdir(parents=True, exist_ok=True)
-        with _lock():
+        keeping.folder().mkdir(parents=True, exist_ok=True)
+        with keeping.locked("progress"):
             results = _read()
             before = results.get(name)
             results[name] = _better(before, _memory[name])
             if results[name] != before:
-                _write(results)
+                keeping.write("progress", results)
 
 
 def best(name: str) -> tuple[float, float] | None:
@@ -67,10 +63,6 @@ def _table(rows, total) -> str:
     return f"<table><caption>Best results so far</caption><thead>{head}</thead><tbody>{body}{foot}</tbody></table>"
 
 
-def _is_off() -> bool:
-    return os.environ.get("LABKIT_NO_PROGRESS", "0") not in ("", "0")
-
-
 def _better(old: list[float] | None, new: list[float]) -> list[float]:
     """The result with the larger share of its points. On a tie the new one: the exercise may be worth more by now."""
 
@@ -80,16 +72,8 @@ def _better(old: list[float] | None, new: list[float]) -> list[float]:
     return old if old and share(old) > share(new) else new
 
 
-def _folder() -> Path:
-    if chosen := os.environ.get("LABKIT_HOME"):
-        return Path(chosen).expanduser()
-    from platformdirs import user_data_path
-
-    return user_data_path("transformer-course", appauthor=False)
-
-
 def _all() -> dict[str, list[float]]:
-    if _is_off():
+    if keeping.is_off():
         return {}
     results = dict(_memory)
     with contextlib.suppress(OSError):
@@ -99,42 +83,9 @@ def _all() -> dict[str, list[float]]:
 
 
 def _read() -> dict[str, list[float]]:
-    """What the file holds. A damaged file is renamed, so that it is neither lost nor in the way."""
-    path = _folder() / "progress.json"
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        return {str(name): [float(earned), float(points)] for name, (earned, points) in stored.items()}
-    except FileNotFoundError:
-        return {}
-    except (ValueError, TypeError, AttributeError):
-        with contextlib.suppress(OSError):
-            os.replace(path, path.with_suffix(".damaged.json"))
-        return {}
+    """What the file holds."""
+    return keeping.read("progress", _results) or {}
 
 
-def _write(results: dict[str, list[float]]) -> None:
-    descriptor, name = tempfile.mkstemp(dir=_folder(), prefix=".progress-", suffix=".json")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(results, file, indent=1, sort_keys=True)
-        os.replace(name, _folder() / "progress.json")
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
-        raise
-
-
-@contextlib.contextmanager
-def _lock() -> Iterator[None]:
-    """One writer at a time. The system drops the lock when its holder dies; without locks it goes on."""
-    with open(_folder() / "progress.lock", "a+b") as file:
-        with contextlib.suppress(OSError):
-            if os.name == "nt":
-                import msvcrt
-
-                msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
-            else:
-                import fcntl
-
-                fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def _results(stored: dict) -> dict[str, list[float]]:
+    return {str(name): [float(earned), float(points)] for name, (earned, points) in stored.items()}
