@@ -27,6 +27,9 @@ HELP = """usage: python course.py COMMAND [options]
   build       make notebooks/ from solutions/     (--check: only say whether notebooks/ is up to date)
   bench       time and memory of every notebook   (--json FILE, parts of chapters' names; bench tests, bench seeds)
   experiment  measure what a claim hangs on       (--list, --check, or claims such as T06.2)
+  drill       practice the interview questions    (--lang zh, --topic rope, --new 5)
+  interview   a mock interview, with a clock      (--topic, --difficulty, --minutes 45, --lang zh, --seed 7)
+  cards       write the questions for Anki        (--lang zh or both, and the file: deck.apkg)
   setup       only make the environment
 
 The first run makes .venv beside this file; later runs start in seconds. All options of JupyterLab and of pytest:
@@ -98,6 +101,18 @@ def experiment(options):
     return launch([PYTHON, "-m", "experiments"] + options)
 
 
+def drill(options):
+    return launch([PYTHON, "-m", "autograde.practice.drill"] + options)
+
+
+def interview(options):
+    return launch([PYTHON, "-m", "autograde.practice.interview"] + options, cwd=os.getcwd())
+
+
+def cards(options):
+    return launch([PYTHON, "-m", "autograde.practice.anki"] + options, cwd=os.getcwd())
+
+
 def setup(options):
     say("Ready. Open the course with: python course.py lab")
     return 0
@@ -109,6 +124,7 @@ def end(signum, frame):
 
 def main(arguments):
     commands = {"lab": lab, "test": test, "build": build, "bench": bench, "setup": setup, "experiment": experiment}
+    commands |= {"drill": drill, "interview": interview, "cards": cards}
     if not arguments or arguments[0] == "help" or {"-h", "--help"} & set(arguments):
         say(HELP)
         return 0

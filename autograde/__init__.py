@@ -6,7 +6,13 @@ import types
 
 from labkit.unsolved import install
 
-_HOME = {"check": "check", "failing": "helping", "hint": "helping"}
+_HOME = {
+    "check": "check",
+    "failing": "helping",
+    "hint": "helping",
+    "drill": "practice.notebook",
+    "interview": "practice.notebook",
+}
 __all__ = list(_HOME)
 
 

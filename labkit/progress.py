@@ -37,6 +37,11 @@ def best(name: str) -> tuple[float, float] | None:
     return (found[0], found[1]) if found else None
 
 
+def results() -> dict[str, tuple[float, float]]:
+    """The best result of every exercise tried so far, (earned, points) by its name."""
+    return {name: (earned, points) for name, (earned, points) in _all().items()}
+
+
 def show() -> None:
     """Show every exercise tried so far with its best result: a table in a notebook, text elsewhere."""
     results = _all()

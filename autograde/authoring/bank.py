@@ -84,7 +84,8 @@ def load(root: pathlib.Path) -> Bank:
 def _filled(value: Any, root: pathlib.Path, problems: list[str]) -> Any:
     """The entry with every `{claim:name}` in its texts replaced by the number of the claim's result."""
     if isinstance(value, dict):
-        return {key: _filled(item, root, problems) for key, item in value.items()}
+        filled = {key: _filled(item, root, problems) for key, item in value.items()}
+        return {key: _unspaced(item) if key == "zh" else item for key, item in filled.items()}
     if isinstance(value, list):
         return [_filled(item, root, problems) for item in value]
     if not isinstance(value, str):
@@ -100,6 +101,17 @@ def _filled(value: Any, root: pathlib.Path, problems: list[str]) -> Any:
             return found.group()
 
     return _NUMBER.sub(number, value)
+
+
+_WIDE = "，。：；？！（）、“”《》"
+_CHINESE = f"\u4e00-\u9fff{_WIDE}"
+# Where YAML and markdown make a space of a line's end, which Chinese has none of: between two signs of it, and between
+# its punctuation and a word. What begins a line of markdown (a list, a table) keeps its line.
+_SPACE = re.compile(rf"(?<=[{_CHINESE}])[ \n] *(?=[{_CHINESE}])|(?<=[{_WIDE}])[ \n] *(?=[A-Za-z`$])")
+
+
+def _unspaced(text: Any) -> Any:
+    return _SPACE.sub("", text) if isinstance(text, str) else text
 
 
 def _misfits(entry: dict[str, Any]) -> Iterator[str]:
