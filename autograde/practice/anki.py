@@ -85,7 +85,9 @@ def main() -> int:
     parser = Parser("course.py cards", description="Write the interview bank as a deck for Anki.")
     parser.add_argument("out", type=Path, metavar="OUT.apkg", help="the file to write; one that is there is replaced")
     parser.add_argument("--lang", choices=[*LANGUAGES, "both"], default="en", help="one language, or both on each card")
-    parser.add_argument("--topic", help="a section, a chapter such as rope, a question such as T04; several with commas")
+    parser.add_argument(
+        "--topic", help="a section, a chapter such as rope, a question such as T04; several with commas"
+    )
     options = parser.parse_args()
     if options.out.suffix != ".apkg":
         parser.error(f"the name of the deck should end in .apkg, and {options.out} doesn't")

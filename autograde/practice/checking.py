@@ -18,8 +18,14 @@ PATIENCE = 150.0  # seconds for a check with all its imports: one on ranks may t
 def nothing(name: str, why: str) -> dict[str, Any]:
     """The result where there was nothing to check, with the reason in a sentence."""
     text = f"{name}: no points. {why}"
-    return {"earned": 0.0, "points": 1.0, "status": "no points", "told": why, "text": text,
-            "html": f"<p>{html.escape(text)}</p>"}
+    return {
+        "earned": 0.0,
+        "points": 1.0,
+        "status": "no points",
+        "told": why,
+        "text": text,
+        "html": f"<p>{html.escape(text)}</p>",
+    }
 
 
 def check_file(path: Path, name: str, patience: float = PATIENCE) -> dict[str, Any]:

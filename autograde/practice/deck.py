@@ -64,7 +64,9 @@ def _of(entry: dict[str, Any]) -> Iterable[Card]:
     for one in entry["follow_ups"]:
         yield card(one["id"], "follow-up", one["q"], one["a"])
     for one in entry["claims"]:
-        yield card(one["id"], "claim", _both(lambda lang, o=one: _asked(o, lang)), _both(lambda lang, o=one: _judged(o, lang)))
+        yield card(
+            one["id"], "claim", _both(lambda lang, o=one: _asked(o, lang)), _both(lambda lang, o=one: _judged(o, lang))
+        )
 
 
 def _both(text) -> dict[str, str]:
@@ -125,7 +127,9 @@ def questions_on(topic: str | None, questions: Bank) -> list[str]:
             raise ValueError(f"there is no topic {one!r}: {hint}")
         wanted |= by_key[_key(one)]
     if not wanted:
-        raise ValueError(f"name a topic: {', '.join(bank.SECTIONS)}, a chapter such as rope, or a question such as T04.")
+        raise ValueError(
+            f"name a topic: {', '.join(bank.SECTIONS)}, a chapter such as rope, or a question such as T04."
+        )
     return [name for name in questions.questions if name in wanted]
 
 

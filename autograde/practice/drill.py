@@ -91,7 +91,9 @@ def _ask(terminal: Terminal, drill: Drill, card: Card, lang: str) -> bool:
 def main() -> int:
     parser = Parser("course.py drill", description="Practice the interview bank with spaced repetition (FSRS).")
     parser.add_argument("--lang", choices=LANGUAGES, default="en", help="the language of the cards (default: en)")
-    parser.add_argument("--topic", help="a section, a chapter such as rope, a question such as T04; several with commas")
+    parser.add_argument(
+        "--topic", help="a section, a chapter such as rope, a question such as T04; several with commas"
+    )
     parser.add_argument("--new", type=int, default=NEW, metavar="N", help=f"at most so many new cards (default: {NEW})")
     options = parser.parse_args()
     if options.new < 0:

@@ -1,4 +1,4 @@
-"""`python course.py interview`: a mock interview at a terminal, with a clock. What went wrong is told when time is up."""
+"""`python course.py interview`: a mock interview at a terminal, by the clock. Mistakes are named when time is up."""
 
 from __future__ import annotations
 
@@ -154,8 +154,12 @@ def _unfinished(terminal: Terminal) -> Interview | None:
 
 
 def _options() -> argparse.Namespace:
-    parser = Parser("course.py interview", description="A mock interview: a coding task and two questions, with a clock.")
-    parser.add_argument("--topic", help="a section, a chapter such as rope, a question such as T04; several with commas")
+    parser = Parser(
+        "course.py interview", description="A mock interview: a coding task and two questions, with a clock."
+    )
+    parser.add_argument(
+        "--topic", help="a section, a chapter such as rope, a question such as T04; several with commas"
+    )
     parser.add_argument("--difficulty", choices=DIFFICULTIES, help="of the coding task (default: any)")
     parser.add_argument("--minutes", type=float, default=MINUTES, help=f"all together (default: {MINUTES:.0f})")
     parser.add_argument("--lang", choices=LANGUAGES, default="en", help="the language of the questions (default: en)")

@@ -24,9 +24,17 @@ def examined(name: str, implementation: Callable) -> dict[str, Any]:
     exercise = find(name)
     with budget(SECONDS_ON_RANKS if exercise.ranks else SECONDS):
         report, _ = judged(exercise, implementation)
-    told = " ".join(part for part in (report.diagnosis, report.hint) if part) or ("" if report.solved else report.headline)
-    return {"earned": report.earned, "points": float(report.points), "status": report.status, "told": told,
-            "text": report.text(), "html": report._repr_html_()}
+    told = " ".join(part for part in (report.diagnosis, report.hint) if part) or (
+        "" if report.solved else report.headline
+    )
+    return {
+        "earned": report.earned,
+        "points": float(report.points),
+        "status": report.status,
+        "told": told,
+        "text": report.text(),
+        "html": report._repr_html_(),
+    }
 
 
 def of_file(path: Path, name: str) -> dict[str, Any]:

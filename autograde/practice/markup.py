@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Callable
 from functools import cache
 
 from markdown_it import MarkdownIt
@@ -20,35 +21,34 @@ _SIGNS = {
     "quad": "  ", "big": "", "left": "", "right": "", "_": "_", "%": "%",
 }  # fmt: skip
 _ACCENTS = {"hat": "\u0302", "bar": "\u0304", "overline": "\u0304", "tilde": "\u0303"}
-_GROUP = r"\{([^{}]*)\}"
 _FORMULA = re.compile(r"\$\$(.+?)\$\$|(?<!\\)\$([^$\n]+?)\$", re.DOTALL)
-
-
-def plain(formula: str) -> str:
-    r"""A formula of TeX as a line of text: `\frac{a}{b}` becomes a/b, `\theta_{i,j}` θ_(i,j)."""
-    text = " ".join(formula.replace(r"\{", "\ue000").replace(r"\}", "\ue001").split())
-    for before in iter(lambda: text, None):
-        text = re.sub(rf"\\(?:text|mathrm|operatorname|mathbf|mathcal){_GROUP}", r"\1", text)
-        text = re.sub(rf"\\binom(?:{_GROUP}| ?(\w))(?:{_GROUP}| ?(\w))", lambda m: f"C({m[1] or m[2]}, {m[3] or m[4]})", text)
-        text = re.sub(rf"\\frac(?:{_GROUP}|(\w))(?:{_GROUP}|(\w))", _fraction, text)
-        text = re.sub(rf"\\sqrt(?:{_GROUP}| ?(\w))", lambda m: f"√({m[1]})" if len(m[1] or "") > 1 else f"√{m[1] or m[2]}", text)
-        text = re.sub(rf"\\({'|'.join(_ACCENTS)})(?:{_GROUP}| ?(\w))",
-                      lambda m: f"{m[2] or m[3]}{_ACCENTS[m[1]]}", text)
-        text = re.sub(rf"([_^]){_GROUP}", lambda m: m[1] + _bracketed(m[2]), text)
-        if text == before:
-            break
-    text = re.sub(r"\\([a-zA-Z]+|.)", lambda m: _SIGNS.get(m[1], m[1]), text)
-    text = re.sub(r"\^(?=ᵀ)|(?<=[∂∇]) ", "", text.replace("{", "").replace("}", ""))
-    return re.sub(r" {2,}", " ", text).replace("\ue000", "{").replace("\ue001", "}").strip()
 
 
 def _bracketed(text: str) -> str:
     return text if re.fullmatch(r"\\?\w+'?|\([^()]*\)|", text) else f"({text})"
 
 
-def _fraction(found: re.Match) -> str:
-    over, under = found[1] or found[2], found[3] or found[4]
-    return f"{_bracketed(over)}/{_bracketed(under)}"
+_ONE = r"(?:\{([^{}]*)\}| ?(\w))"  # an argument: a group without another one in it, or a letter
+_RULES: list[tuple[str, Callable[[re.Match], str]]] = [
+    (r"\\(?:text|mathrm|operatorname|mathbf|mathcal)\{([^{}]*)\}", lambda m: m[1]),
+    (rf"\\binom{_ONE}{_ONE}", lambda m: f"C({m[1] or m[2]}, {m[3] or m[4]})"),
+    (rf"\\frac{_ONE}{_ONE}", lambda m: f"{_bracketed(m[1] or m[2])}/{_bracketed(m[3] or m[4])}"),
+    (rf"\\sqrt{_ONE}", lambda m: f"√({m[1]})" if len(m[1] or "") > 1 else f"√{m[1] or m[2]}"),
+    (rf"\\({'|'.join(_ACCENTS)}){_ONE}", lambda m: f"{m[2] or m[3]}{_ACCENTS[m[1]]}"),
+    (r"([_^])\{([^{}]*)\}", lambda m: m[1] + _bracketed(m[2])),
+]
+
+
+def plain(formula: str) -> str:
+    r"""A formula of TeX as a line of text: `\frac{a}{b}` becomes a/b, `\theta_{i,j}` θ_(i,j)."""
+    text, before = " ".join(formula.replace(r"\{", "\ue000").replace(r"\}", "\ue001").split()), None
+    while text != before:  # from the innermost group outwards
+        before = text
+        for pattern, put in _RULES:
+            text = re.sub(pattern, put, text)
+    text = re.sub(r"\\([a-zA-Z]+|.)", lambda m: _SIGNS.get(m[1], m[1]), text)
+    text = re.sub(r"\^(?=ᵀ)|(?<=[∂∇]) ", "", text.replace("{", "").replace("}", ""))
+    return re.sub(r" {2,}", " ", text).replace("\ue000", "{").replace("\ue001", "}").strip()
 
 
 def without_formulas(text: str) -> str:

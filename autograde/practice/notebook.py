@@ -100,10 +100,12 @@ def _button(text: str, act: Callable[[], None]) -> widgets.Button:
 
 def _ratings(lang: str, act: Callable[[int], None]) -> widgets.HBox:
     """One button a rating. `act` gets its number."""
-    return widgets.HBox([
-        _button(f"{number} {name}", lambda number=number: act(number))
-        for number, name in zip(RATINGS.values(), WORDS[lang]["ratings"], strict=True)
-    ])
+    return widgets.HBox(
+        [
+            _button(f"{number} {name}", lambda number=number: act(number))
+            for number, name in zip(RATINGS.values(), WORDS[lang]["ratings"], strict=True)
+        ]
+    )
 
 
 def _markdown(text: str) -> widgets.HTMLMath:
@@ -228,8 +230,10 @@ class InterviewPanel:
         interview = self._interview
         points = rubric(self._bank.questions[interview.question], interview.lang)
         boxes = [widgets.Checkbox(indent=False, layout=widgets.Layout(width="2em")) for _ in points]
-        rows = [widgets.HBox([box, _markdown(f"*{self._words[point.kind]}* · {point.text}")])
-                for box, point in zip(boxes, points, strict=True)]
+        rows = [
+            widgets.HBox([box, _markdown(f"*{self._words[point.kind]}* · {point.text}")])
+            for box, point in zip(boxes, points, strict=True)
+        ]
         told = widgets.HTML(self._words["points"])
 
         def rated(rating: int) -> None:

@@ -24,8 +24,11 @@ def rubric(entry: dict[str, Any], lang: str) -> list[Point]:
     """The points of a question of the bank: the sentences of the short answer, the depth's items, and the trap."""
     short = _joined([one.strip() for one in _SENTENCE[lang].split(entry["short"][lang].strip()) if one.strip()], lang)
     depth = _items(entry["depth"][lang])[:MOST_DEPTH]
-    return [*(Point("short", one) for one in short), *(Point("depth", one) for one in depth),
-            Point("trap", " ".join(entry["trap"][lang].split()))]
+    return [
+        *(Point("short", one) for one in short),
+        *(Point("depth", one) for one in depth),
+        Point("trap", " ".join(entry["trap"][lang].split())),
+    ]
 
 
 def _joined(sentences: list[str], lang: str) -> list[str]:

@@ -57,8 +57,11 @@ class Drill:
     def ratings(self) -> dict[str, list[tuple[datetime, int]]]:
         """Every rating given, oldest first, by the card's id."""
         stored = self._kept.load()["cards"]
-        return {name: [(datetime.fromisoformat(t), r) for t, r in stored[name]["ratings"]]
-                for name in self.cards if name in stored}
+        return {
+            name: [(datetime.fromisoformat(t), r) for t, r in stored[name]["ratings"]]
+            for name in self.cards
+            if name in stored
+        }
 
     def due(self) -> list[Card]:
         """The cards whose time has come, the longest overdue first."""

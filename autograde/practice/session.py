@@ -51,8 +51,19 @@ class Interview:
     @classmethod
     def of(cls, drawn: Drawn, seed: int, lang: str, minutes: float, file: Path, began: datetime) -> Interview:
         task = drawn.task
-        return cls(began.isoformat(timespec="minutes"), seed, lang, minutes, task.name, task.chapter, task.difficulty,
-                   task.points, drawn.questions, drawn.why, str(file))
+        return cls(
+            began.isoformat(timespec="minutes"),
+            seed,
+            lang,
+            minutes,
+            task.name,
+            task.chapter,
+            task.difficulty,
+            task.points,
+            drawn.questions,
+            drawn.why,
+            str(file),
+        )
 
     @property
     def over(self) -> bool:
@@ -76,12 +87,14 @@ class Interview:
     def answered(self, points: list[Point], told: set[int], rating: int) -> None:
         """Take a question's answer, the numbers (from 1) of the points told and the rating, and go on."""
         texts = {number: point.text for number, point in enumerate(points, start=1)}
-        self.answers.append({
-            "question": self.question,
-            "told": [texts[number] for number in sorted(told)],
-            "missed": [text for number, text in texts.items() if number not in told],
-            "rating": rating,
-        })
+        self.answers.append(
+            {
+                "question": self.question,
+                "told": [texts[number] for number in sorted(told)],
+                "missed": [text for number, text in texts.items() if number not in told],
+                "rating": rating,
+            }
+        )
         self.stage += 1
 
 
