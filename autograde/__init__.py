@@ -10,6 +10,9 @@ _HOME = {
     "check": "check",
     "failing": "helping",
     "hint": "helping",
+    "history": "keeping",
+    "reset": "keeping",
+    "reveal": "keeping",
     "drill": "practice.notebook",
     "interview": "practice.notebook",
 }

@@ -90,3 +90,5 @@ def _record(report: Report) -> None:
     from labkit import progress
 
     progress.record(report.exercise, report.earned, report.points)
+    if report.status == "wrong":
+        progress.record_attempt(report.exercise)

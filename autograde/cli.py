@@ -48,19 +48,20 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _build(options) -> int:
-    from autograde.authoring import build
+    from autograde.authoring import build, packaged
     from autograde.authoring.chapter import AuthoringError
 
     try:
-        changed = build.stale() if options.check else build.build()
+        notebooks, data = (build.stale(), packaged.stale()) if options.check else (build.build(), packaged.build())
     except AuthoringError as error:
         print("\n".join([*error.problems, f"{len(error.problems)} to mend; nothing was written."]), file=sys.stderr)
         return 1
+    changed = [*(f"notebooks/{path}" for path in notebooks), *data]
     if not options.check:
-        print("\n".join([f"wrote notebooks/{path}" for path in changed] or ["notebooks/ is up to date"]))
+        print("\n".join([f"wrote {path}" for path in changed] or ["notebooks/ is up to date"]))
         return 0
     if changed:
-        print("\n".join(f"notebooks/{path} is out of date" for path in changed), file=sys.stderr)
+        print("\n".join(f"{path} is out of date" for path in changed), file=sys.stderr)
         print("Run `autograde build` and commit what it writes.", file=sys.stderr)
     return 1 if changed else 0
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from autograde.asking import MISSING, exercise_of
+from autograde.exercise import Exercise
 from autograde.judging.calls import copied
 from autograde.judging.pointing import Pointed, shown
 from autograde.report import escaped
@@ -28,13 +29,18 @@ def hint(exercise: Callable | str = MISSING) -> None:
     found, sentence = exercise_of(exercise, inspect.currentframe().f_back, "hint")
     if found is None:
         return _say(sentence)
+    return _say(next_hint(found))
+
+
+def next_hint(found: Exercise) -> str:
+    """The next of an exercise's hints, in words."""
     if not found.hints:
-        return _say(f"{found.name} has no hints.")
+        return f"{found.name} has no hints."
     number = _given[found.name] % len(found.hints) + 1
     _given[found.name] += 1
     more = len(found.hints) - number
     left = f"{more} more: call `hint({found.name})` again." if more else "That was the last one."
-    return _say(f"Hint {number} of {len(found.hints)}: {found.hints[number - 1]}\n{left}")
+    return f"Hint {number} of {len(found.hints)} for {found.name}: {found.hints[number - 1]}\n{left}"
 
 
 def _say(text: str) -> None:

@@ -1,67 +1,158 @@
-"""What has been solved so far, in one file on this machine. Nothing leaves it.
+"""What has been solved so far, in files on this machine (`labkit.store`). Nothing leaves it.
 
-The file is `progress.json` in the user's data folder, or in LABKIT_HOME. It is replaced whole and under a lock, so a
-crash or two notebooks at once lose nothing; a damaged one is set aside. On a disk that can't be written, results live
-as long as the kernel. LABKIT_NO_PROGRESS=1 turns all of it off. It needs no torch.
+`progress.json` has the best result of every exercise, `attempts.json` how often one was tried in earnest, and whether
+its solution was looked at. On a disk that can't be written, both live as long as the kernel. It needs no torch.
 """
 
 from __future__ import annotations
 
 import contextlib
 import html
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 
-from labkit import keeping
 from labkit.display import show_html
+from labkit.store import Store, is_off
 
+
+@dataclass(frozen=True)
+class Attempts:
+    """What is known of the way to one exercise's solution.
+
+    tried:    checks that ran a solution, not the stub, and found it wrong
+    revealed: whether the solution was shown before the exercise was solved
+    anyway:   whether that was before any honest try
+    """
+
+    tried: int = 0
+    revealed: bool = False
+    anyway: bool = False
+
+
+def _attempts(entry: dict) -> dict:
+    """An entry of the file, as plain values; what an older or newer version of the course wrote is left out."""
+    return asdict(Attempts(int(entry["tried"]), bool(entry.get("revealed")), bool(entry.get("anyway"))))
+
+
+def _result(entry: list) -> list[float]:
+    earned, points = entry
+    return [float(earned), float(points)]
+
+
+_results, _ways = Store("progress", _result), Store("attempts", _attempts)
 _memory: dict[str, list[float]] = {}
+_tried: dict[str, Attempts] = {}
 
 
 def record(name: str, earned: float, points: float) -> None:
     """Keep a result of exercise `name`, if it is the best so far. Never raises."""
-    if keeping.is_off():
+    if is_off():
         return
     _memory[name] = _better(_memory.get(name), [float(earned), float(points)])
-    with contextlib.suppress(OSError):
-        keeping.folder().mkdir(parents=True, exist_ok=True)
-        with keeping.locked("progress"):
-            results = _read()
-            before = results.get(name)
-            results[name] = _better(before, _memory[name])
-            if results[name] != before:
-                keeping.write("progress", results)
+    _results.change(lambda results: results.update({name: _better(results.get(name), _memory[name])}))
 
 
 def best(name: str) -> tuple[float, float] | None:
     """The best result of exercise `name` as (earned, points), or None where there is none yet."""
-    found = _all().get(name)
-    return (found[0], found[1]) if found else None
+    return results().get(name)
 
 
 def results() -> dict[str, tuple[float, float]]:
-    """The best result of every exercise tried so far, (earned, points) by its name."""
-    return {name: (earned, points) for name, (earned, points) in _all().items()}
+    """The best result of every exercise that has one, as (earned, points) by its name."""
+    if is_off():
+        return {}
+    found = dict(_memory)
+    with contextlib.suppress(OSError):
+        for name, result in _results.read().items():
+            found[name] = _better(found.get(name), result)
+    return {name: (earned, points) for name, (earned, points) in sorted(found.items())}
+
+
+def is_solved(name: str) -> bool:
+    """Whether exercise `name` has all its points."""
+    found = best(name)
+    return found is not None and found[0] >= found[1]
+
+
+def record_attempt(name: str) -> None:
+    """Note that a solution of exercise `name` was run by a check and found wrong. Never raises."""
+    _note(name, lambda known: replace(known, tried=known.tried + 1))
+
+
+def record_reveal(name: str) -> None:
+    """Note that the solution of exercise `name` was shown. Once it is solved, looking is free. Never raises."""
+    if not is_solved(name):
+        _note(name, lambda known: known if known.revealed else replace(known, revealed=True, anyway=not known.tried))
+
+
+def attempts(name: str) -> Attempts:
+    """What is known of the way to the solution of exercise `name`."""
+    return all_attempts().get(name, Attempts())
+
+
+def all_attempts() -> dict[str, Attempts]:
+    """What is known of the way to every exercise that was tried or revealed, by its name."""
+    found = dict(_tried)
+    with contextlib.suppress(OSError):
+        for name, entry in _ways.read().items():
+            found[name] = _joined(found.get(name, Attempts()), Attempts(**entry))
+    return found
+
+
+def _note(name: str, changed: Callable[[Attempts], Attempts]) -> None:
+    before = _tried.get(name, Attempts())
+    _tried[name] = changed(before)  # as far as this kernel knows
+
+    def change(entries: dict[str, dict]) -> None:
+        _tried[name] = changed(_joined(before, Attempts(**entries.get(name, {}))))
+        entries[name] = asdict(_tried[name])
+
+    _ways.change(change)
+
+
+def _joined(one: Attempts, other: Attempts) -> Attempts:
+    """What two kernels know of the same exercise."""
+    return Attempts(max(one.tried, other.tried), one.revealed or other.revealed, one.anyway or other.anyway)
 
 
 def show() -> None:
     """Show every exercise tried so far with its best result: a table in a notebook, text elsewhere."""
-    results = _all()
-    rows = [(name, f"{earned:g}", f"{points:g}", earned >= points) for name, (earned, points) in results.items()]
-    total = [sum(r[0] for r in results.values()), sum(r[1] for r in results.values())]
+    found = results()
+    looked = {name for name, known in all_attempts().items() if known.revealed}
+    rows = [(name, f"{earned:g}", f"{points:g}", _state(name, looked)) for name, (earned, points) in found.items()]
+    total = [sum(each) for each in zip(*found.values(), strict=True)]
     if not rows:
         text = "No exercise solved yet: run a check(...) cell first."
         return None if show_html(f"<p>{text}</p>", text) else print(text)
-    wide = max(len(name) for name, *_ in rows)
-    lines = [f"{'✓' if done else ' '} {name:{wide}}  {earned:>5} / {points}" for name, earned, points, done in rows]
+    wide = max(len(name) for name in found)
+    lines = [
+        f"{'✓' if state.startswith('solved') else ' '} {name:{wide}}  {earned:>5} / {points}"
+        + "  revealed" * (name in looked)
+        for name, earned, points, state in rows
+    ]
     text = "\n".join([*lines, f"  {'all':{wide}}  {total[0]:>5g} / {total[1]:g}"])
     return None if show_html(_table(rows, total), text) else print(text)
+
+
+def _state(name: str, looked: set[str]) -> str:
+    return ("solved" if is_solved(name) else "open") + ", revealed" * (name in looked)
+
+
+def course_map() -> None:
+    """Show the map of the course: every chapter with what it takes, what is solved, and where to go next."""
+    from labkit import course_map as made  # it asks this module for the results
+
+    here = made.state()
+    if not show_html(made.as_html(here), made.as_text(here)):
+        print(made.as_text(here))
 
 
 def _table(rows, total) -> str:
     cell = '<td style="text-align:right">{} of {}</td>'
     body = "".join(
         f'<tr><td style="text-align:left">{html.escape(name)}</td>{cell.format(earned, points)}'
-        f"<td>{'solved' if done else 'open'}</td></tr>"
-        for name, earned, points, done in rows
+        f"<td>{state}</td></tr>"
+        for name, earned, points, state in rows
     )
     foot = f'<tr><th style="text-align:left">all</th>{cell.format(f"{total[0]:g}", f"{total[1]:g}")}<td></td></tr>'
     head = '<tr><th style="text-align:left">exercise</th><th>points</th><th>state</th></tr>'
@@ -75,22 +166,3 @@ def _better(old: list[float] | None, new: list[float]) -> list[float]:
         return result[0] / result[1] if result[1] else 0.0
 
     return old if old and share(old) > share(new) else new
-
-
-def _all() -> dict[str, list[float]]:
-    if keeping.is_off():
-        return {}
-    results = dict(_memory)
-    with contextlib.suppress(OSError):
-        for name, result in _read().items():
-            results[name] = _better(results.get(name), result)
-    return dict(sorted(results.items()))
-
-
-def _read() -> dict[str, list[float]]:
-    """What the file holds."""
-    return keeping.read("progress", _results) or {}
-
-
-def _results(stored: dict) -> dict[str, list[float]]:
-    return {str(name): [float(earned), float(points)] for name, (earned, points) in stored.items()}

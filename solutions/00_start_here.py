@@ -4,6 +4,7 @@
 #     title: "Start here"
 #     exercises: start_here
 #     questions: []
+#     needs: []
 # ---
 
 # %% [markdown]

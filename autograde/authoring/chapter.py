@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import pathlib
 import re
 from dataclasses import dataclass, field
@@ -9,12 +10,11 @@ from dataclasses import dataclass, field
 import jupytext
 import yaml
 
-from autograde.nbgrader_config import STUB
+from autograde.regions import solution_regions
 
 _TAGS = ("setup", "demo", "payoff")
 _NAMED = ("exercise", "check", "claim")
 _HEADER = re.compile(r"# ---\n((?:#.*\n)*?)# ---\n")
-_OPEN, _CLOSE = "### BEGIN SOLUTION", "### END SOLUTION"
 
 
 class AuthoringError(ValueError):
@@ -37,12 +37,16 @@ class Cell:
 
 @dataclass
 class Chapter:
-    """One chapter: its path below solutions/ without the ending ("01_transformer/04_rope"), header and cells."""
+    """One chapter: its path below solutions/ without the ending ("01_transformer/04_rope"), header and cells.
+
+    `needs` are the paths of the chapters that should be solved before it.
+    """
 
     path: str
     title: str = ""
     exercises: str = ""
     questions: list[str] = field(default_factory=list)
+    needs: list[str] = field(default_factory=list)
     cells: list[Cell] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
@@ -61,7 +65,13 @@ class Chapter:
 
 def read(root: pathlib.Path, path: str) -> Chapter:
     """The chapter at solutions/`path`.py; what is wrong with it stands in `problems`."""
-    chapter, body = _opened(root, path)
+    return _read(path, _text(root, path))
+
+
+@functools.lru_cache(maxsize=64)
+def _read(path: str, text: str) -> Chapter:
+    """A chapter that was read once, and is whole: nobody changes it."""
+    chapter, body = _opened(path, text)
     for number, cell in enumerate(jupytext.reads(body, fmt="py:percent").cells, start=1):
         chapter.cells.append(_cell(chapter, cell, number))
     if not chapter.cells or not chapter.cells[0].source.startswith("# "):
@@ -82,12 +92,15 @@ def paths(root: pathlib.Path) -> list[str]:
 
 def title_of(root: pathlib.Path, path: str) -> str:
     """A chapter's title, of which nothing but the header is read."""
-    return _opened(root, path)[0].title
+    return _opened(path, _text(root, path))[0].title
 
 
-def _opened(root: pathlib.Path, path: str) -> tuple[Chapter, str]:
+def _text(root: pathlib.Path, path: str) -> str:
+    return (root / "solutions" / f"{path}.py").read_text(encoding="utf-8")
+
+
+def _opened(path: str, text: str) -> tuple[Chapter, str]:
     """A chapter with what its header says, and the text of its cells."""
-    text = (root / "solutions" / f"{path}.py").read_text(encoding="utf-8")
     chapter = Chapter(path)
     header = _HEADER.match(text)
     _read_header(chapter, header.group(1) if header else "")
@@ -103,16 +116,21 @@ def _read_header(chapter: Chapter, text: str) -> None:
             f"{chapter.file}: needs a header with `jupyter: course:` and title, exercises, questions."
         )
         return
-    questions = header.pop("questions", None) or []
     chapter.title, chapter.exercises = str(header.pop("title", "") or ""), str(header.pop("exercises", "") or "")
-    if isinstance(questions, list):
-        chapter.questions = [str(question) for question in questions]
-    else:
-        chapter.problems.append(f"{chapter.file}: `questions` in the course header should be a list, like [T04, T05].")
+    chapter.questions = _listed(chapter, header, "questions", "[T04, T05]")
+    chapter.needs = _listed(chapter, header, "needs", "[01_transformer/01_attention]")
     if not chapter.title:
         chapter.problems.append(f"{chapter.file}: the course header has no title.")
     if header:
         chapter.problems.append(f"{chapter.file}: the course header has unknown keys {sorted(header)}.")
+
+
+def _listed(chapter: Chapter, header: dict, key: str, like: str) -> list[str]:
+    found = header.pop(key, None) or []
+    if isinstance(found, list):
+        return [str(each) for each in found]
+    chapter.problems.append(f"{chapter.file}: `{key}` in the course header should be a list, like {like}.")
+    return []
 
 
 def _cell(chapter: Chapter, cell, number: int) -> Cell:
@@ -133,34 +151,7 @@ def _cell(chapter: Chapter, cell, number: int) -> Cell:
     return made
 
 
-def solution_regions(source: str) -> tuple[list[tuple[int, int]], str]:
-    """The line ranges (first, last) of the solution regions, and what is wrong with them, if anything."""
-    regions, start = [], None
-    for i, line in enumerate(source.splitlines()):
-        if line.strip() == _OPEN:
-            if start is not None:
-                return regions, "a solution region opens inside another one"
-            start = i
-        elif line.strip() == _CLOSE:
-            if start is None:
-                return regions, "a solution region closes that was never opened"
-            regions.append((start, i))
-            start = None
-        elif re.search("(BEGIN|END) SOLUTION", line):
-            return regions, f"a solution region's ends are lines of their own, `{_OPEN}` and `{_CLOSE}`"
-    return regions, "" if start is None else "a solution region is never closed"
-
-
 def lines_of_solution(cell: Cell) -> list[str]:
     """The lines inside the solution regions of a cell."""
     lines = cell.source.splitlines()
     return [line for first, last in solution_regions(cell.source)[0] for line in lines[first + 1 : last]]
-
-
-def stubbed(source: str) -> str:
-    """A cell as learners get it: the stub in place of each solution region."""
-    lines = source.splitlines()
-    for first, last in reversed(solution_regions(source)[0]):
-        indent = lines[first][: len(lines[first]) - len(lines[first].lstrip())]
-        lines[first : last + 1] = [indent + line for line in STUB.splitlines()]
-    return "\n".join(lines)

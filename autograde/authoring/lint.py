@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 from collections import Counter
 from collections.abc import Iterator
 
 from autograde.authoring import scopes
 from autograde.authoring.bank import Bank
-from autograde.authoring.chapter import Cell, Chapter, solution_regions, stubbed
+from autograde.authoring.chapter import Cell, Chapter
 from autograde.exercise import Exercise
 from autograde.exercises import chapters as known_chapters
 from autograde.exercises import find, order
+from autograde.regions import solution_regions, stubbed
 
 # Words by which nbgrader finds regions of its own. The build writes those that are needed.
 _RESERVED = ("HIDDEN TESTS", "MARK SCHEME", "### AUTOTEST", "### HASHED AUTOTEST")
@@ -19,7 +21,7 @@ _RESERVED = ("HIDDEN TESTS", "MARK SCHEME", "### AUTOTEST", "### HASHED AUTOTEST
 
 def problems(chapters: list[Chapter], bank: Bank, *, some: bool = False) -> list[str]:
     """One sentence for each thing that an author has to mend, over all chapters, or if `some` over these alone."""
-    found = [*bank.problems, *_same_name(chapters)]
+    found = [*bank.problems, *_same_name(chapters), *([] if some else _needs(chapters))]
     for chapter in chapters:
         found += chapter.problems
         found += _setup(chapter) + _pairs(chapter) + _known(chapter) + _regions(chapter) + _questions(chapter, bank)
@@ -40,6 +42,24 @@ def _same_name(chapters: list[Chapter]) -> list[str]:
                 found.append(f"{chapter.at(cell)}: exercise {cell.name} also stands in {owners[cell.name]}.")
             owners[cell.name] = chapter.file
     return found
+
+
+def _needs(chapters: list[Chapter]) -> list[str]:
+    """What is wrong with the prerequisites: one that is no chapter, or that has to be solved after it needs it."""
+    needs = {chapter.path: chapter.needs for chapter in chapters}
+    found = [
+        f"{chapter.file}: it needs {path}, which is no chapter."
+        for chapter in chapters
+        for path in chapter.needs
+        if path not in needs
+    ]
+    if found:
+        return found
+    try:
+        tuple(graphlib.TopologicalSorter(needs).static_order())
+    except graphlib.CycleError as error:
+        return [f"solutions/: these chapters need each other in a circle: {', '.join(error.args[1])}."]
+    return []
 
 
 def _setup(chapter: Chapter) -> list[str]:

@@ -9,7 +9,7 @@ from autograde.practice.deck import LANGUAGES, Card, cards, questions_on, the_ba
 from autograde.practice.schedule import Drill
 from autograde.practice.terminal import END, ENTER, Parser, Terminal, run
 from autograde.practice.words import WORDS
-from labkit.keeping import folder
+from labkit.store import folder
 
 NEW = 5  # new cards a session
 

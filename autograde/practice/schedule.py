@@ -1,6 +1,6 @@
 """Which card comes next, and when a card comes again: FSRS, and one file that keeps it.
 
-The file is `drill.json` beside `progress.json` (see labkit.keeping). Per card it holds what FSRS knows of it and the
+The file is `drill.json` beside `progress.json` (see labkit.store). Per card it holds what FSRS knows of it and the
 ratings given, newest last, as [time, rating].
 """
 
@@ -13,8 +13,8 @@ from typing import Any
 import fsrs
 
 from autograde.practice.deck import KINDS, Card
-from labkit import keeping
-from labkit.keeping import Kept
+from autograde.practice.kept import Kept
+from labkit.store import is_off
 
 __all__ = ["AHEAD", "Drill", "LOST", "RATINGS", "weakness"]
 
@@ -28,11 +28,12 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-def _fit(state: dict[str, Any]) -> None:
-    for one in state["cards"].values():
-        fsrs.Card.from_dict(one["fsrs"])
-        if not all(1 <= rating <= 4 and datetime.fromisoformat(time) for time, rating in one["ratings"]):
-            raise ValueError("no rating")
+def _entry(entry: dict[str, Any]) -> dict[str, Any]:
+    fsrs.Card.from_dict(entry["fsrs"])
+    ratings = [[datetime.fromisoformat(time).isoformat(), int(rating)] for time, rating in entry["ratings"]]
+    if not all(1 <= rating <= 4 for _, rating in ratings):
+        raise ValueError("no rating")
+    return {"fsrs": entry["fsrs"], "ratings": ratings}
 
 
 class Drill:
@@ -44,19 +45,19 @@ class Drill:
 
     def __init__(self, cards: Sequence[Card], clock: Callable[[], datetime] = _now):
         self.cards = {card.id: card for card in cards}
-        self._clock, self._kept = clock, Kept("drill", {"cards": {}}, _fit)
+        self._clock, self._kept = clock, Kept("drill", _entry)
         # Without FSRS's random shift of the dates, which is for decks of thousands of cards.
         self._scheduler = fsrs.Scheduler(enable_fuzzing=False)
-        self.saved = not keeping.is_off()
+        self.saved = not is_off()
 
     def known(self) -> dict[str, fsrs.Card]:
         """What FSRS knows of the cards that were rated before, by id."""
-        stored = self._kept.load()["cards"]
+        stored = self._kept.load()
         return {name: fsrs.Card.from_dict(stored[name]["fsrs"]) for name in self.cards if name in stored}
 
     def ratings(self) -> dict[str, list[tuple[datetime, int]]]:
         """Every rating given, oldest first, by the card's id."""
-        stored = self._kept.load()["cards"]
+        stored = self._kept.load()
         return {
             name: [(datetime.fromisoformat(t), r) for t, r in stored[name]["ratings"]]
             for name in self.cards
@@ -93,7 +94,7 @@ class Drill:
         now, due = self._clock(), []
 
         def edit(state: dict[str, Any]) -> None:
-            one = state["cards"].setdefault(card, {"fsrs": fsrs.Card(card_id=0, due=now).to_dict(), "ratings": []})
+            one = state.setdefault(card, {"fsrs": fsrs.Card(card_id=0, due=now).to_dict(), "ratings": []})
             after, _ = self._scheduler.review_card(fsrs.Card.from_dict(one["fsrs"]), fsrs.Rating(rating), now)
             one["fsrs"], one["ratings"] = after.to_dict(), [*one["ratings"], [now.isoformat(), rating]][-_LONGEST:]
             due.append(after.due)

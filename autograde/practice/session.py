@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from autograde.practice.draw import QUESTIONS, Drawn
+from autograde.practice.kept import Kept
 from autograde.practice.rubric import Point
-from labkit.keeping import Kept
 
 __all__ = ["CODING", "Clock", "Interview", "Interviews", "clock_text"]
 
@@ -102,15 +102,15 @@ class Interviews:
     """The interviews of a learner."""
 
     def __init__(self):
-        self._kept = Kept("interviews", {"current": None, "past": []}, _fit)
+        self._kept = Kept("interviews", _entry)
 
     def current(self) -> Interview | None:
-        stored = self._kept.load()["current"]
+        stored = self._kept.load().get("current")
         return Interview(**stored) if stored else None
 
     def past(self) -> list[dict[str, Any]]:
         """Those that are finished, oldest first: began, task, questions, result, answers."""
-        return self._kept.load()["past"]
+        return self._kept.load().get("past", [])
 
     def keep(self, interview: Interview | None) -> None:
         """Keep it as the one that is not finished; None for none."""
@@ -126,17 +126,20 @@ class Interviews:
         def edit(state: dict[str, Any]) -> None:
             whole = asdict(interview)
             whole["result"] = {name: whole["result"][name] for name in ("earned", "points", "status", "told")}
-            state["current"], state["past"] = None, [*state["past"], whole][-_MOST_PAST:]
+            state["current"], state["past"] = None, [*state.get("past", []), whole][-_MOST_PAST:]
 
         self._kept.change(edit)
 
 
-def _fit(state: dict[str, Any]) -> None:
-    if state["current"] is not None:
-        current = Interview(**state["current"])
-        float(current.minutes), current.stage + 0, [spent + 0.0 for spent in current.spent]
-    for one in state["past"]:
-        one["task"] + one["began"], one["result"]["earned"] + one["result"]["points"], list(one["questions"])
+def _entry(entry: dict[str, Any] | list | None) -> dict[str, Any] | list | None:
+    """The interview that is not finished, None or the list of those that are."""
+    if isinstance(entry, list):
+        for one in entry:
+            one["task"] + one["began"], one["result"]["earned"] + one["result"]["points"], list(one["questions"])
+    elif entry is not None:
+        current = Interview(**entry)
+        _ = current.minutes + current.stage + sum(current.spent)
+    return entry
 
 
 class Clock:

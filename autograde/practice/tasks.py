@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from autograde.authoring.chapter import Chapter, paths, read, stubbed
+from autograde.authoring.chapter import Chapter, paths, read
+from autograde.regions import stubbed, unmarked
 from autograde.repository import ROOT
 from labkit.notebook import used_and_defined
 
@@ -103,12 +104,7 @@ def _given(chapter: Chapter, name: str, needs: set[str]) -> tuple[str, list[str]
 def _before(chapter: Chapter, name: str) -> list[str]:
     cells = [cell for cell in chapter.cells if cell.kind in ("setup", "exercise")]
     at = next(number for number, cell in enumerate(cells) if cell.name == name)
-    return [_whole(cell.source) for cell in cells[:at]]
-
-
-def _whole(source: str) -> str:
-    """A cell with its solution, without the marks around it."""
-    return re.sub(r"(?m)^[ \t]*### (BEGIN|END) SOLUTION\n?", "", source)
+    return [unmarked(cell.source) for cell in cells[:at]]
 
 
 def _wanted(statement: ast.Import | ast.ImportFrom, needs: set[str]) -> list[str]:

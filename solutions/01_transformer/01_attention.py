@@ -4,6 +4,7 @@
 #     title: "Attention"
 #     exercises: transformer.attention
 #     questions: [T01, T10]
+#     needs: []
 # ---
 
 # %% [markdown]

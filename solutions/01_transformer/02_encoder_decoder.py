@@ -4,6 +4,7 @@
 #     title: "Encoder and decoder"
 #     exercises: transformer.encoder_decoder
 #     questions: [T01, T02]
+#     needs: [01_transformer/01_attention]
 # ---
 
 # %% [markdown]

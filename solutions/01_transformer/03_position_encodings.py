@@ -4,6 +4,7 @@
 #     title: "Position encodings"
 #     exercises: transformer.position_encodings
 #     questions: [T03, T04]
+#     needs: [01_transformer/01_attention]
 # ---
 
 # %% [markdown]

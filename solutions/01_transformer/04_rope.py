@@ -4,6 +4,7 @@
 #     title: "Rotary position embedding"
 #     exercises: transformer.rope
 #     questions: [T04, T05]
+#     needs: [01_transformer/03_position_encodings]
 # ---
 
 # %% [markdown]

@@ -4,6 +4,7 @@
 #     title: "Normalisation: LayerNorm, RMSNorm, BatchNorm"
 #     exercises: transformer.normalization
 #     questions: [T06]
+#     needs: [01_transformer/01_attention]
 # ---
 
 # %% [markdown]

@@ -4,6 +4,7 @@
 #     title: "Efficient attention"
 #     exercises: transformer.efficient_attention
 #     questions: [T07]
+#     needs: [01_transformer/01_attention]
 # ---
 
 # %% [markdown]

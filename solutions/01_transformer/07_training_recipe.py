@@ -4,6 +4,7 @@
 #     title: "The training recipe"
 #     exercises: transformer.training_recipe
 #     questions: [T07, T08]
+#     needs: []
 # ---
 
 # %% [markdown]

@@ -4,6 +4,7 @@
 #     title: "Overfitting, and what helps"
 #     exercises: transformer.overfitting
 #     questions: [T09]
+#     needs: [01_transformer/07_training_recipe]
 # ---
 
 # %% [markdown]

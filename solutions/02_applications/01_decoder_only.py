@@ -4,6 +4,7 @@
 #     title: "Why decoder-only?"
 #     exercises: applications.decoder_only
 #     questions: [A11]
+#     needs: [01_transformer/02_encoder_decoder]
 # ---
 
 # %% [markdown]

@@ -4,6 +4,7 @@
 #     title: "Sampling: temperature, top-k, top-p, min-p"
 #     exercises: applications.sampling
 #     questions: [A06]
+#     needs: []
 # ---
 
 # %% [markdown]

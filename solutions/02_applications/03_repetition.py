@@ -4,6 +4,7 @@
 #     title: "Repetition: loops, and what breaks them"
 #     exercises: applications.repetition
 #     questions: [A12]
+#     needs: [02_applications/02_sampling]
 # ---
 
 # %% [markdown]

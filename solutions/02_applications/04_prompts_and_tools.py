@@ -4,6 +4,7 @@
 #     title: "Prompts and tools: what the model is given, and what it may ask for"
 #     exercises: applications.prompts_and_tools
 #     questions: [A01]
+#     needs: [02_applications/02_sampling]
 # ---
 
 # %% [markdown]

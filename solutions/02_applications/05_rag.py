@@ -4,6 +4,7 @@
 #     title: "RAG: look it up, then answer"
 #     exercises: applications.rag
 #     questions: [A01, A03, A04]
+#     needs: []
 # ---
 
 # %% [markdown]

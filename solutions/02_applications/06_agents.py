@@ -4,6 +4,7 @@
 #     title: "Agents: a model in a loop, with tools, a budget, and somebody who looks after both"
 #     exercises: applications.agents
 #     questions: [A01, A03]
+#     needs: [02_applications/04_prompts_and_tools, 02_applications/05_rag]
 # ---
 
 # %% [markdown]

@@ -4,6 +4,7 @@
 #     title: "Hallucination: false, fluent, and how to notice"
 #     exercises: applications.hallucination
 #     questions: [A07, A01]
+#     needs: [02_applications/02_sampling, 02_applications/05_rag]
 # ---
 
 # %% [markdown]

@@ -4,6 +4,7 @@
 #     title: "Fine-tuning: what a model learns from your examples"
 #     exercises: applications.finetuning
 #     questions: [A04, A13, A01]
+#     needs: [02_applications/01_decoder_only]
 # ---
 
 # %% [markdown]

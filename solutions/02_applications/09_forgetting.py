@@ -4,6 +4,7 @@
 #     title: "Forgetting: learn the new, keep the old"
 #     exercises: applications.forgetting
 #     questions: [A10]
+#     needs: [02_applications/08_finetuning]
 # ---
 
 # %% [markdown]

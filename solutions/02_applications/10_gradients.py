@@ -4,6 +4,7 @@
 #     title: "Vanishing and exploding gradients"
 #     exercises: applications.gradients
 #     questions: [A08]
+#     needs: [01_transformer/05_normalization]
 # ---
 
 # %% [markdown]

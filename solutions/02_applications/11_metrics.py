@@ -4,6 +4,7 @@
 #     title: "Metrics, and where they lie"
 #     exercises: applications.metrics
 #     questions: [A09]
+#     needs: []
 # ---
 
 # %% [markdown]

@@ -4,6 +4,7 @@
 #     title: "Quantization: what a weight may cost"
 #     exercises: applications.quantization
 #     questions: [A02, A05]
+#     needs: []
 # ---
 
 # %% [markdown]

@@ -4,6 +4,7 @@
 #     title: "Distillation: a small model learns from a large one"
 #     exercises: applications.distillation
 #     questions: [A05]
+#     needs: [02_applications/02_sampling]
 # ---
 
 # %% [markdown]

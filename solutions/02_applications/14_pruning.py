@@ -4,6 +4,7 @@
 #     title: "Pruning: zeros, and what is really gone"
 #     exercises: applications.pruning
 #     questions: [A05]
+#     needs: [01_transformer/01_attention]
 # ---
 
 # %% [markdown]

@@ -4,6 +4,7 @@
 #     title: "Serving: what an engine waits for"
 #     exercises: applications.serving
 #     questions: [A02, T07]
+#     needs: [01_transformer/09_pretrain_gpt, 02_applications/01_decoder_only, 02_applications/02_sampling]
 # ---
 
 # %% [markdown]

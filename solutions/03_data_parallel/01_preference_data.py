@@ -4,6 +4,7 @@
 #     title: "Preference data without an army of labelers"
 #     exercises: data_parallel.preference_data
 #     questions: [D01]
+#     needs: []
 # ---
 
 # %% [markdown]

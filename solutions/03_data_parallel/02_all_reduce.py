@@ -4,6 +4,7 @@
 #     title: "All-reduce: a ring from send and receive"
 #     exercises: data_parallel.all_reduce
 #     questions: [D02]
+#     needs: []
 # ---
 
 # %% [markdown]

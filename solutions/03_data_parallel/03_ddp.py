@@ -4,6 +4,7 @@
 #     title: "Data parallel training: build your own DDP"
 #     exercises: data_parallel.ddp
 #     questions: [D02]
+#     needs: [03_data_parallel/02_all_reduce]
 # ---
 
 # %% [markdown]

@@ -4,6 +4,7 @@
 #     title: "Communication: fewer bytes, fewer rounds, and who waits"
 #     exercises: data_parallel.communication
 #     questions: [D02]
+#     needs: [03_data_parallel/03_ddp]
 # ---
 
 # %% [markdown]

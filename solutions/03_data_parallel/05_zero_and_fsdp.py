@@ -4,6 +4,7 @@
 #     title: "ZeRO and FSDP: the copies cut apart"
 #     exercises: data_parallel.zero_and_fsdp
 #     questions: [D02]
+#     needs: [03_data_parallel/03_ddp]
 # ---
 
 # %% [markdown]

@@ -4,6 +4,7 @@
 #     title: "Tensor parallelism: one layer on several ranks"
 #     exercises: data_parallel.tensor_parallel
 #     questions: [D03]
+#     needs: [01_transformer/01_attention, 01_transformer/05_normalization, 03_data_parallel/02_all_reduce]
 # ---
 
 # %% [markdown]

@@ -4,6 +4,7 @@
 #     title: "Pipeline parallelism: a model on an assembly line"
 #     exercises: data_parallel.pipeline_parallel
 #     questions: [D03]
+#     needs: [03_data_parallel/02_all_reduce]
 # ---
 
 # %% [markdown]

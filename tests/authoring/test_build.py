@@ -16,9 +16,10 @@ from toy_course import CHECK, DEMO, EXERCISE, GOOD, HEADER, course, nbgrader_cla
 
 from autograde import cli
 from autograde.authoring import build, lint
-from autograde.authoring.chapter import AuthoringError, stubbed
+from autograde.authoring.chapter import AuthoringError
 from autograde.authoring.lint import exercises_of
 from autograde.classroom.course import make_course
+from autograde.regions import stubbed
 from autograde.repository import ROOT
 
 

@@ -18,7 +18,14 @@ def piped(module: str, arguments: list[str], typed: str, home, cwd) -> subproces
     """Run `python -m module` with lines typed into a pipe."""
     command = [sys.executable, "-m", module, *arguments]
     return subprocess.run(
-        command, input=typed, cwd=cwd, env=environment(home), capture_output=True, text=True, encoding="utf-8", timeout=180
+        command,
+        input=typed,
+        cwd=cwd,
+        env=environment(home),
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=180,
     )
 
 

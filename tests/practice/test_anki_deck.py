@@ -38,7 +38,9 @@ def test_the_ids_depend_on_nothing_but_the_cards_id(tmp_path):
     assert second["T01"][2][1] == "<p>别的。</p>"
     # Once published, these stay: Anki would make a second deck beside the learner's.
     assert first["T01"][0] == "xqmt8)M:^Q"
-    assert MODEL_ID == 1_703_260_511 and [number for number, _ in DECKS.values()] == [1_703_260_521 + k for k in range(3)]
+    assert MODEL_ID == 1_703_260_511 and [number for number, _ in DECKS.values()] == [
+        1_703_260_521 + k for k in range(3)
+    ]
 
 
 def test_two_cards_with_one_id_are_refused(tmp_path):

@@ -15,7 +15,7 @@ DRILL = "autograde.practice.drill"
 
 
 def stored(home) -> dict[str, list[int]]:
-    cards = json.loads((home / "drill.json").read_text(encoding="utf-8"))["cards"]
+    cards = json.loads((home / "drill.json").read_text(encoding="utf-8"))
     return {name: [rating for _, rating in one["ratings"]] for name, one in cards.items()}
 
 

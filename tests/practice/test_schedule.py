@@ -80,13 +80,13 @@ def test_ratings_of_two_processes_at_once_are_all_kept(home):
     )
     running = [subprocess.Popen([sys.executable, "-c", program, str(half)], cwd=ROOT) for half in (0, 1)]
     assert [process.wait() for process in running] == [0, 0]
-    stored = json.loads((home / "drill.json").read_text(encoding="utf-8"))["cards"]
+    stored = json.loads((home / "drill.json").read_text(encoding="utf-8"))
     assert len(stored) == 24 and all(len(one["ratings"]) == 1 for one in stored.values())
 
 
 @pytest.mark.parametrize(
     "content",
-    ["{", "[]", '{"cards": 3}', '{"cards": {"T01": {"fsrs": {}, "ratings": []}}}', '{"cards": {"T01": 1}}', "\udcff"],
+    ["{", "[]", '{"T01": 3}', '{"T01": {"fsrs": {}, "ratings": []}}', '{"T01": {"ratings": [["", 9]]}}', "\udcff"],
 )
 def test_a_damaged_file_is_set_aside(home, clock, content):
     home.mkdir()

@@ -5,10 +5,11 @@ from collections import Counter
 import pytest
 
 from autograde import exercises
-from autograde.authoring.chapter import read, solution_regions
+from autograde.authoring.chapter import read
 from autograde.authoring.scopes import _ALWAYS as BUILT_IN
 from autograde.practice.checking import check_file
 from autograde.practice.tasks import DIFFICULTIES, task_file, tasks
+from autograde.regions import unmarked
 from autograde.repository import ROOT
 from labkit.notebook import used_and_defined
 
@@ -18,11 +19,8 @@ TASKS = {task.name: task for task in tasks()}
 def solved(task) -> str:
     """The task's file with the course's own solution in the place of the stub."""
     cell = next(cell for cell in read(ROOT, task.chapter).of("exercise") if cell.name == task.name)
-    lines = cell.source.splitlines()
-    marks = {number for region in solution_regions(cell.source)[0] for number in region}
-    whole = "\n".join(line for number, line in enumerate(lines) if number not in marks)
-    text = task_file(task)
-    return text[: text.rindex(lines[0])] + whole + "\n"
+    text, first = task_file(task), cell.source.splitlines()[0]
+    return text[: text.rindex(first)] + unmarked(cell.source) + "\n"
 
 
 def test_every_exercise_of_a_chapter_with_questions_is_a_task_with_its_points():

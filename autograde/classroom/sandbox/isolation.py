@@ -202,7 +202,7 @@ def seen_inside() -> dict[str, str]:
             if path not in found:
                 found[path] = path
                 open_ends += _imports_of((PACKAGE / path).read_text(encoding="utf-8"))
-    return found | {name: f"classroom/inside/{name}" for name in ("check.py", "helping.py")}
+    return found | {name: f"classroom/inside/{name}" for name in ("check.py", "helping.py", "keeping.py")}
 
 
 def _files_of(module: str) -> list[str]:

@@ -1,0 +1,1 @@
+def state(): pass
