@@ -13,7 +13,7 @@ from autograde.authoring.bank import VERDICTS, Bank
 from autograde.practice.words import WORDS
 from autograde.repository import ROOT
 
-__all__ = ["Card", "LANGUAGES", "cards", "chapters", "questions_on", "the_bank"]
+__all__ = ["Card", "LANGUAGES", "cards", "chapters", "on_topic", "questions_on", "the_bank"]
 
 LANGUAGES = ("en", "zh")
 KINDS = ("question", "follow-up", "claim")
@@ -103,34 +103,48 @@ def chapters(questions: Bank) -> dict[str, list[str]]:
 
 
 def questions_on(topic: str | None, questions: Bank) -> list[str]:
-    """The ids of the questions on a topic, in the bank's order; None stands for all of them.
+    """The ids of the questions on a topic (see `on_topic`), in the bank's order."""
+    return on_topic(topic, questions)[0]
+
+
+def on_topic(topic: str | None, questions: Bank) -> tuple[list[str], list[str]]:
+    """The questions on a topic and the chapters, both in the course's order; None stands for all of them.
 
     A topic is a section (applications), a chapter (rope, 04_rope, 01_transformer/04_rope) or a question (T04), or
     several of these with commas between. Raises ValueError, with what was meant or what there is.
     """
+    answers = chapters(questions)
     if topic is None:
-        return list(questions.questions)
-    known: dict[str, set[str]] = {name: {name} for name in questions.questions}
-    for name in questions.questions:
-        known.setdefault(_section(name), set()).add(name)
-    for chapter, asked in chapters(questions).items():
+        return list(questions.questions), list(answers)
+    known: dict[str, tuple[set[str], set[str]]] = {}  # spelled -> its questions, its chapters
+
+    def add(spelled: str, asked: Iterable[str], told: Iterable[str]) -> None:
+        found = known.setdefault(spelled, (set(), set()))
+        found[0].update(asked)
+        found[1].update(told)
+
+    for name, entry in questions.questions.items():
+        for spelled in (name, _section(name)):
+            add(spelled, [name], entry.get("exercises") or {})
+    for chapter, asked in answers.items():
         file = chapter.split("/")[-1]
         for spelled in (chapter, file, file.split("_", 1)[-1]):
-            known.setdefault(spelled, set()).update(asked)
-    by_key = {_key(name): found for name, found in known.items()}
-    wanted: set[str] = set()
+            add(spelled, asked, [chapter])
+    by_key = {_key(spelled): found for spelled, found in known.items()}
+    wanted: tuple[set[str], set[str]] = (set(), set())
     for one in filter(None, (part.strip() for part in topic.split(","))):
         if _key(one) not in by_key:
             near = difflib.get_close_matches(_key(one), by_key, 1)
             meant = next((name for name in known if near and _key(name) == near[0]), "")
             hint = f"did you mean {meant}?" if meant else f"take {', '.join(bank.SECTIONS)}, a chapter or a question."
             raise ValueError(f"there is no topic {one!r}: {hint}")
-        wanted |= by_key[_key(one)]
-    if not wanted:
+        for whole, part in zip(wanted, by_key[_key(one)], strict=True):
+            whole |= part
+    if not wanted[0]:
         raise ValueError(
             f"name a topic: {', '.join(bank.SECTIONS)}, a chapter such as rope, or a question such as T04."
         )
-    return [name for name in questions.questions if name in wanted]
+    return [q for q in questions.questions if q in wanted[0]], [c for c in answers if c in wanted[1]]
 
 
 def _key(name: str) -> str:

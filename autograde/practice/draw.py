@@ -6,9 +6,9 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from autograde.practice.deck import chapters, questions_on
+from autograde.practice.deck import chapters, on_topic
 from autograde.practice.schedule import Drill, weakness
-from autograde.practice.tasks import Task
+from autograde.practice.tasks import DIFFICULTIES, Task
 
 __all__ = ["Drawn", "draw"]
 
@@ -44,11 +44,11 @@ def draw(
     three times more; a solved one a fifth. A question counts by its ratings (see `weakness`). What the last interview
     asked comes again only where it went badly. Raises ValueError where nothing fits.
     """
-    wanted = set(questions_on(topic, bank))
-    on_topic = {chapter for chapter, asked in chapters(bank).items() if wanted & set(asked)}
-    fitting = [task for task in among if task.chapter in on_topic and difficulty in (None, task.difficulty)]
+    wanted, told = on_topic(topic, bank)
+    here = [task for task in among if task.chapter in told]
+    fitting = [task for task in here if difficulty in (None, task.difficulty)]
     if not fitting:
-        there = sorted({task.difficulty for task in among if task.chapter in on_topic})
+        there = [level for level in DIFFICULTIES if level in {task.difficulty for task in here}]
         raise ValueError(f"no coding task on {topic} is {difficulty}: there are {', '.join(there) or 'none'}.")
     dice = random.Random(seed)
     weighed = [(_task_weight(task, results, past), task) for task in fitting]
@@ -58,11 +58,11 @@ def draw(
     for number in range(QUESTIONS):
         taken = {name for name, _ in chosen}
         # The first belongs to the task, so that the interview has a subject; the second leads elsewhere.
-        pool = [q for q in (near if number == 0 else questions_on(topic, bank)) if q not in taken]
+        pool = [q for q in (near if number == 0 else wanted) if q not in taken]
         pool = pool or [q for q in bank.questions if q not in taken]
-        told = [_question_weight(q, drill, past) for q in pool]
-        at = dice.choices(range(len(pool)), [weight for weight, _ in told])[0]
-        chosen.append((pool[at], told[at][1]))
+        weights = [_question_weight(q, drill, past) for q in pool]
+        at = dice.choices(range(len(pool)), [weight for weight, _ in weights])[0]
+        chosen.append((pool[at], weights[at][1]))
     parts = [f"{task.name} ({task.difficulty}, {reason})", *(f"{name} ({reason})" for name, reason in chosen)]
     return Drawn(task, [name for name, _ in chosen], ", ".join(parts))
 

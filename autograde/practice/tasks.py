@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from autograde.authoring.chapter import Chapter, paths, read
 from autograde.regions import stubbed, unmarked
 from autograde.repository import ROOT
 from labkit.notebook import used_and_defined
@@ -45,7 +44,8 @@ class Task:
 @cache
 def tasks(root: Path = ROOT) -> tuple[Task, ...]:
     """Every exercise of a chapter that answers questions, in the course's order. ValueError where there are none."""
-    found = [task for path in paths(root) if "/" in path for task in _of_chapter(root, path)]
+    files = sorted((root / "solutions").glob("*/*.py"))
+    found = [task for file in files for task in _of_chapter(root, f"{file.parent.name}/{file.stem}")]
     if not found:
         raise ValueError("the coding tasks are not here: the mock interview needs the folder of the whole course.")
     return tuple(found)
@@ -76,20 +76,32 @@ def _task(chapter: str, file: Path) -> Task:
 
 def task_file(task: Task, root: Path = ROOT) -> str:
     """The file that a candidate fills in: imports, what the task builds on, ready-made, and the stub with docstring."""
-    chapter = read(root, task.chapter)
-    own = next(cell.source for cell in chapter.of("exercise") if cell.name == task.name)
+    cells = _cells((root / "solutions" / f"{task.chapter}.py").read_text(encoding="utf-8"))
+    at = next(number for number, (name, _) in enumerate(cells) if name == task.name)
+    own = cells[at][1]
     needs, _ = used_and_defined(own)
-    imports, given = _given(chapter, task.name, needs)
+    imports, given = _given([unmarked(source) for _, source in cells[:at]], needs)
     parts = [_BANNER.format(name=task.name, chapter=task.chapter), imports]
     parts += [_GIVEN + "\n\n\n".join(given)] if given else []
     return "\n\n".join(part for part in parts if part) + f"\n\n\n{stubbed(own).strip()}\n"
 
 
-def _given(chapter: Chapter, name: str, needs: set[str]) -> tuple[str, list[str]]:
-    """The imports to write above a task, and the statements of earlier cells that it and they build on."""
+def _cells(text: str) -> list[tuple[str, str]]:
+    """The setup (without a name) and the exercises of a chapter's source, in order: (name, code).
+
+    Read here line by line, since the reader for authors (`autograde.authoring.chapter`) takes a second to start.
+    """
+    parts = re.split(r"(?m)^# %%(.*)\n", text)[1:]
+    cells = [(mark, source.strip("\n")) for mark, source in zip(parts[::2], parts[1::2], strict=True)]
+    named = [(re.search(r' exercise="(\w+)"', mark), mark, source) for mark, source in cells]
+    return [(name[1] if name else "", source) for name, mark, source in named if name or 'tags=["setup"]' in mark]
+
+
+def _given(before: list[str], needs: set[str]) -> tuple[str, list[str]]:
+    """The imports to write above a task, and the statements of the cells before that it and they build on."""
     imports: list[str] = []
     pieces: list[str] = []
-    for cell in reversed(_before(chapter, name)):
+    for cell in reversed(before):
         for statement in reversed(ast.parse(cell).body):
             text = ast.get_source_segment(cell, statement, padded=True)
             reads, defines = used_and_defined(text)
@@ -99,12 +111,6 @@ def _given(chapter: Chapter, name: str, needs: set[str]) -> tuple[str, list[str]
                 needs = needs | reads
                 pieces.insert(0, _decorated(cell, statement))
     return "\n".join(dict.fromkeys(imports)), pieces
-
-
-def _before(chapter: Chapter, name: str) -> list[str]:
-    cells = [cell for cell in chapter.cells if cell.kind in ("setup", "exercise")]
-    at = next(number for number, cell in enumerate(cells) if cell.name == name)
-    return [unmarked(cell.source) for cell in cells[:at]]
 
 
 def _wanted(statement: ast.Import | ast.ImportFrom, needs: set[str]) -> list[str]:

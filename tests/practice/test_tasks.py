@@ -7,6 +7,7 @@ import pytest
 from autograde import exercises
 from autograde.authoring.chapter import read
 from autograde.authoring.scopes import _ALWAYS as BUILT_IN
+from autograde.practice import tasks as tasks_
 from autograde.practice.checking import check_file
 from autograde.practice.tasks import DIFFICULTIES, task_file, tasks
 from autograde.regions import unmarked
@@ -36,6 +37,9 @@ def test_every_exercise_of_a_chapter_with_questions_is_a_task_with_its_points():
 
 @pytest.mark.parametrize("chapter", sorted({task.chapter for task in TASKS.values()}))
 def test_a_tasks_file_defines_or_imports_all_that_it_names_and_gives_nothing_away(chapter):
+    cells = [cell for cell in read(ROOT, chapter).cells if cell.kind in ("setup", "exercise")]
+    whole = (ROOT / "solutions" / f"{chapter}.py").read_text(encoding="utf-8")
+    assert tasks_._cells(whole) == [(cell.name, cell.source) for cell in cells]  # as the reader for authors reads it
     for task in (one for one in TASKS.values() if one.chapter == chapter):
         text = task_file(task)
         missing, defined = used_and_defined(text)
