@@ -107,11 +107,14 @@ _WIDE = "，。：；？！（）、“”《》"
 _CHINESE = f"\u4e00-\u9fff{_WIDE}"
 # Where YAML and markdown make a space of a line's end, which Chinese has none of: between two signs of it, and between
 # its punctuation and a word. What begins a line of markdown (a list, a table) keeps its line.
-_SPACE = re.compile(rf"(?<=[{_CHINESE}])[ \n] *(?=[{_CHINESE}])|(?<=[{_WIDE}])[ \n] *(?=[A-Za-z`$])")
+_SPACE = re.compile(rf"(?<=[{_CHINESE}])[ \n] *(?=[{_CHINESE}])|(?<=[{_WIDE}])(?:\n *(?=[A-Za-z`$])| +(?=[\w`$+−]))")
+
+
+_RANGE = re.compile(r"(?<=\d) to (?=[+−]?\d)")  # as results write an interval
 
 
 def _unspaced(text: Any) -> Any:
-    return _SPACE.sub("", text) if isinstance(text, str) else text
+    return _RANGE.sub(" 到 ", _SPACE.sub("", text)) if isinstance(text, str) else text
 
 
 def _misfits(entry: dict[str, Any]) -> Iterator[str]:
