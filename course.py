@@ -27,6 +27,7 @@ HELP = """usage: python course.py COMMAND [options]
   build       make notebooks/ from solutions/     (--check: only say whether notebooks/ is up to date)
   bench       time and memory of every notebook   (--json FILE, parts of chapters' names; bench tests, bench seeds)
   experiment  measure what a claim hangs on       (--list, --check, or claims such as T06.2)
+  progress    what is solved, and where to go next  (part of a chapter's name, or --section 01)
   drill       practice the interview questions    (--lang zh, --topic rope, --new 5)
   interview   a mock interview, with a clock      (--topic, --difficulty, --minutes 45, --lang zh, --seed 7)
   cards       write the questions for Anki        (--lang zh or both, and the file: deck.apkg)
@@ -101,6 +102,10 @@ def experiment(options):
     return launch([PYTHON, "-m", "experiments"] + options)
 
 
+def progress(options):
+    return launch([PYTHON, "-m", "labkit.course_map"] + options)
+
+
 def drill(options):
     return launch([PYTHON, "-m", "autograde.practice.drill"] + options)
 
@@ -123,8 +128,18 @@ def end(signum, frame):
 
 
 def main(arguments):
-    commands = {"lab": lab, "test": test, "build": build, "bench": bench, "setup": setup, "experiment": experiment}
-    commands |= {"drill": drill, "interview": interview, "cards": cards}
+    commands = {
+        "lab": lab,
+        "test": test,
+        "build": build,
+        "bench": bench,
+        "setup": setup,
+        "experiment": experiment,
+        "progress": progress,
+        "drill": drill,
+        "interview": interview,
+        "cards": cards,
+    }
     if not arguments or arguments[0] == "help" or {"-h", "--help"} & set(arguments):
         say(HELP)
         return 0

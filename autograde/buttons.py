@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from autograde.answers import Answer, brought_back, revealed
 
@@ -26,6 +27,8 @@ def press(button: str, name: str, text: str) -> _Json:
     """
     if button == "reset":
         answer = brought_back(name, text)
+        if answer.code is not None:
+            answer = replace(answer, says=f"{answer.says}\nUndo (Ctrl + Z in the cell) works, too.")
     elif button == "reveal":
         answer = revealed(name)
     else:
@@ -37,4 +40,6 @@ def _hint(name: str) -> Answer:
     from autograde.exercises import find, names  # it brings torch, which the other two do without
     from autograde.helping import next_hint
 
-    return Answer(next_hint(find(name)) if name in names() else f"{name} is none of the course's exercises.")
+    if name not in names():
+        return Answer(f"{name} is none of the course's exercises.")
+    return Answer(f"{name}\n{next_hint(find(name))}")

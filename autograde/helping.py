@@ -40,7 +40,7 @@ def next_hint(found: Exercise) -> str:
     _given[found.name] += 1
     more = len(found.hints) - number
     left = f"{more} more: call `hint({found.name})` again." if more else "That was the last one."
-    return f"Hint {number} of {len(found.hints)} for {found.name}: {found.hints[number - 1]}\n{left}"
+    return f"Hint {number} of {len(found.hints)}: {found.hints[number - 1]}\n{left}"
 
 
 def _say(text: str) -> None:

@@ -9,7 +9,18 @@ from urllib.parse import quote
 
 from autograde.files import replace
 
-__all__ = ["ROOT", "badges", "binder_url", "carriers", "colab_url", "reveals", "set_slug", "slug", "tag", "write_badges"]
+__all__ = [
+    "ROOT",
+    "badges",
+    "binder_url",
+    "carriers",
+    "colab_url",
+    "reveals",
+    "set_slug",
+    "slug",
+    "tag",
+    "write_badges",
+]
 
 ROOT = Path(__file__).resolve().parents[1]
 START = "notebooks/00_start_here.ipynb"
@@ -53,9 +64,10 @@ def badges(root: Path = ROOT) -> str:
 
 
 def carriers(root: Path = ROOT) -> list[str]:
-    """The files that carry the slug: pyproject.toml by hand; README.md, the map's data and the notebooks made from it."""
+    """The files that carry the slug: pyproject.toml by hand; README.md, the map's data and the notebooks from it."""
     notebooks = sorted(p.relative_to(root).as_posix() for p in (root / "notebooks").rglob("*.ipynb"))
-    return ["pyproject.toml", "README.md", "labkit/chapters.json", *(n for n in notebooks if slug(root) in (root / n).read_text("utf-8"))]
+    carrying = [path for path in notebooks if slug(root) in (root / path).read_text("utf-8")]
+    return ["pyproject.toml", "README.md", "labkit/chapters.json", *carrying]
 
 
 def reveals(root: Path = ROOT) -> bool:

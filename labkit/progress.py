@@ -138,20 +138,10 @@ def _state(name: str, looked: set[str]) -> str:
     return ("solved" if is_solved(name) else "open") + ", revealed" * (name in looked)
 
 
-def course_map() -> None:
-    """Show the map of the course: every chapter with what it takes, what is solved, and where to go next."""
-    from labkit import course_map as made  # it asks this module for the results
-
-    here = made.state()
-    if not show_html(made.as_html(here), made.as_text(here)):
-        print(made.as_text(here))
-
-
 def _table(rows, total) -> str:
     cell = '<td style="text-align:right">{} of {}</td>'
     body = "".join(
-        f'<tr><td style="text-align:left">{html.escape(name)}</td>{cell.format(earned, points)}'
-        f"<td>{state}</td></tr>"
+        f'<tr><td style="text-align:left">{html.escape(name)}</td>{cell.format(earned, points)}<td>{state}</td></tr>'
         for name, earned, points, state in rows
     )
     foot = f'<tr><th style="text-align:left">all</th>{cell.format(f"{total[0]:g}", f"{total[1]:g}")}<td></td></tr>'

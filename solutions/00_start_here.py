@@ -22,6 +22,18 @@
 # **Explain.** At the end of a chapter stand its interview cards: the answer in 30 seconds, the depth behind it, the
 # follow-up questions, the trap.
 
+# %% [markdown]
+# ## The map
+#
+# Run the next cell (click into it, then Shift + Enter) to see all chapters: how long each takes, what to solve before
+# it, which interview questions it answers, what you have solved, and where to go next. The minutes are an estimate.
+# What is solved comes from your checks and is kept when you close this page.
+
+# %% tags=["demo"]
+from labkit import show_map
+
+show_map()
+
 # %% tags=["setup"]
 import torch
 
@@ -73,6 +85,20 @@ print("softmax: ", large.exp() / large.exp().sum())
 #
 # The docstring always tells all that the check demands. If you are stuck, three hints wait under the exercise, from a
 # nudge to nearly the answer.
+#
+# In JupyterLab three buttons stand above each chapter. **Reset this exercise** brings the stub back and keeps what you
+# wrote, **Hint** shows the next hint, **Reveal the solution** shows one once a try of yours was checked. They mean the
+# exercise in which you are, or the nearest one above. Functions do the same everywhere:
+#
+# ```python
+# from autograde import hint, history, reset, reveal
+#
+# hint(softmax)           # the next hint
+# reveal(softmax)         # a solution, to read
+# reset(softmax)          # the stub; what you wrote is put away
+# history(softmax)        # what was put away
+# reset(softmax, back=1)  # the latest of it
+# ```
 
 # %% exercise="softmax"
 def softmax(x):
@@ -137,5 +163,20 @@ for word, p in zip(words, softmax(torch.tensor([1003.0, 1000.5, 1001.0, 990.0]))
 progress.show()
 
 # %% [markdown]
-# Now pick a chapter from the table at the top. They can be read in any order, though within a section each one builds
-# on those before it.
+# ## For the interview
+#
+# Each chapter ends in cards: a question, its answer in 30 seconds, the depth, the follow-ups. The next cell asks them
+# one by one: answer aloud, look, and say how it went. A card comes back when you are about to forget it. In Chinese:
+# `drill("zh")`; one topic: `drill(topic="rope")`.
+#
+# Once some chapters are solved, `interview()` gives you a mock interview: a coding task and two questions, drawn from
+# where you were weak, with a clock. In a terminal both are `python course.py drill` and `python course.py interview`;
+# `python course.py cards deck.apkg` writes the cards for Anki.
+
+# %% tags=["demo"]
+from autograde import drill, interview
+
+drill()
+
+# %% [markdown]
+# Now run the map at the top again: it says where to go next. `python course.py progress` shows the same in a terminal.

@@ -126,7 +126,8 @@ class CellMaker:
         if self.chapter.exercises != "start_here":
             return ""
         rows = [f"| [{title}]({path}.ipynb) | `{path.split('/')[0]}` |" for path, title in self.contents if "/" in path]
-        return "\n".join(["| chapter | section |", "|---|---|", *rows])
+        table = "\n".join(["| chapter | section |", "|---|---|", *rows])
+        return f"<details>\n<summary>All chapters, as links</summary>\n\n{table}\n\n</details>"
 
     def _bootstrap(self) -> NotebookNode:
         models, lacking = (", ".join(f'"{each}"' for each in names) for names in (self.models, self.lacking))

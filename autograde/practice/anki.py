@@ -1,8 +1,8 @@
 """`python course.py cards OUT.apkg`: the bank as a deck for Anki. An update keeps what a learner's Anki knows of it.
 
-Anki recognizes a note by its guid, a deck and a note type by their ids. All of them are made from what doesn't change:
-the cards' ids and the constants below. So a deck in another language, or with better wording, replaces the text of the
-notes that are there and leaves their history alone.
+Anki recognizes a note by its guid, a note type by its id, and a deck by its name (ids of decks it gives anew). All of
+them are made from what doesn't change: the cards' ids and the constants below. So a deck in another language, or with
+better wording, replaces the text of the notes that are there and leaves their history alone.
 """
 
 from __future__ import annotations

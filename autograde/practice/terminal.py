@@ -24,7 +24,7 @@ class Parser(argparse.ArgumentParser):
     """Says what is wrong with the options in one sentence."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}. See {self.prog} --help.\n")
+        self.exit(2, f"{self.prog}: {message}. What it takes: python course.py help.\n")
 
 
 def run(main: Callable[[], int], name: str) -> int:

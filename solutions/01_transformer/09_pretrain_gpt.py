@@ -4,7 +4,11 @@
 #     title: "Pretrain your own GPT"
 #     exercises: transformer.pretrain_gpt
 #     questions: [T08]
-#     needs: [01_transformer/01_attention, 01_transformer/04_rope, 01_transformer/05_normalization, 01_transformer/07_training_recipe]
+#     needs:
+#       - 01_transformer/01_attention
+#       - 01_transformer/04_rope
+#       - 01_transformer/05_normalization
+#       - 01_transformer/07_training_recipe
 # ---
 
 # %% [markdown]

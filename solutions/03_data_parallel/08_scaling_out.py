@@ -4,7 +4,10 @@
 #     title: "Scaling out: from one GPU to tens of thousands"
 #     exercises: data_parallel.scaling_out
 #     questions: [D02, D03]
-#     needs: [03_data_parallel/05_zero_and_fsdp, 03_data_parallel/06_tensor_parallel, 03_data_parallel/07_pipeline_parallel]
+#     needs:
+#       - 03_data_parallel/05_zero_and_fsdp
+#       - 03_data_parallel/06_tensor_parallel
+#       - 03_data_parallel/07_pipeline_parallel
 # ---
 
 # %% [markdown]

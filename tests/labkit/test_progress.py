@@ -12,13 +12,14 @@ from labkit import progress
 def home(tmp_path, monkeypatch):
     monkeypatch.setenv("LABKIT_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("LABKIT_NO_PROGRESS", raising=False)
-    monkeypatch.setattr(progress, "_memory", {})
+    forget(monkeypatch)
     return tmp_path / "home"
 
 
 def forget(monkeypatch):
     """Be a new kernel."""
     monkeypatch.setattr(progress, "_memory", {})
+    monkeypatch.setattr(progress, "_tried", {})
 
 
 def test_the_best_is_kept(monkeypatch):
@@ -104,3 +105,83 @@ def test_it_needs_no_torch():
     code = "import sys, labkit; labkit.progress.best('x'); sys.exit('torch' in sys.modules)"
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     assert subprocess.call([sys.executable, "-c", code], env=env) == 0
+
+
+def test_results_by_name():
+    progress.record("rope", 3, 4)
+    assert progress.results() == {"rope": (3.0, 4.0)}
+    assert not progress.is_solved("rope") and not progress.is_solved("other")
+    progress.record("rope", 4, 4)
+    assert progress.is_solved("rope")
+
+
+def test_attempts_and_reveals_are_kept(home, monkeypatch):
+    progress.record_attempt("rope")
+    progress.record_attempt("rope")
+    progress.record_reveal("rope")
+    progress.record_reveal("mask")
+    forget(monkeypatch)
+    assert progress.attempts("rope") == progress.Attempts(tried=2, revealed=True)
+    assert progress.attempts("mask") == progress.Attempts(revealed=True, anyway=True)
+    assert progress.attempts("other") == progress.Attempts()
+    assert set(json.loads((home / "attempts.json").read_text())) == {"rope", "mask"}
+
+
+def test_a_try_after_a_reveal_does_not_make_it_an_honest_one():
+    progress.record_reveal("rope")
+    progress.record_attempt("rope")
+    progress.record_reveal("rope")
+    assert progress.attempts("rope") == progress.Attempts(tried=1, revealed=True, anyway=True)
+
+
+def test_to_look_at_a_solution_once_it_is_solved_is_no_reveal():
+    progress.record("rope", 4, 4)
+    progress.record_reveal("rope")
+    assert not progress.attempts("rope").revealed
+
+
+def test_a_pass_after_a_reveal_is_a_pass_and_marked(capsys):
+    progress.record_attempt("rope")
+    progress.record_reveal("rope")
+    progress.record("rope", 4, 4)
+    assert progress.is_solved("rope")
+    progress.show()
+    assert capsys.readouterr().out.startswith("✓ rope      4 / 4  revealed\n")
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", '{"rope": 3}', '{"rope": {}}', '{"rope": {"tried": "x"}}'])
+def test_damaged_attempts_are_set_aside(home, monkeypatch, content):
+    home.mkdir()
+    (home / "attempts.json").write_text(content)
+    assert progress.attempts("rope") == progress.Attempts()
+    progress.record_attempt("rope")
+    forget(monkeypatch)
+    assert progress.attempts("rope").tried == 1 and (home / "attempts.damaged.json").exists()
+
+
+def test_what_a_newer_version_knows_more_does_not_disturb(home):
+    home.mkdir()
+    (home / "attempts.json").write_text('{"rope": {"tried": 2, "mood": "good"}}')
+    assert progress.attempts("rope").tried == 2 and (home / "attempts.json").exists()
+
+
+def test_attempts_where_nothing_can_be_written(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("LABKIT_HOME", str(tmp_path / "file" / "below"))
+    progress.record_attempt("rope")
+    progress.record_attempt("rope")
+    assert progress.attempts("rope").tried == 2
+
+
+def test_attempts_of_two_kernels_add_up(home):
+    code = "from labkit import progress\nfor i in range(20): progress.record_attempt('rope')"
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    kernels = [subprocess.Popen([sys.executable, "-c", code], env=env) for _ in range(3)]
+    assert [kernel.wait() for kernel in kernels] == [0] * 3
+    assert progress.attempts("rope").tried == 60
+
+
+def test_turned_off_a_kernel_still_knows_that_somebody_tried(home, monkeypatch):
+    monkeypatch.setenv("LABKIT_NO_PROGRESS", "1")
+    progress.record_attempt("rope")
+    assert progress.attempts("rope").tried == 1 and not home.exists()
