@@ -169,12 +169,12 @@ progress.show()
 # one by one: answer aloud, look, and say how it went. A card comes back when you are about to forget it. In Chinese:
 # `drill("zh")`; one topic: `drill(topic="rope")`.
 #
-# Once some chapters are solved, `interview()` gives you a mock interview: a coding task and two questions, drawn from
-# where you were weak, with a clock. In a terminal both are `python course.py drill` and `python course.py interview`;
-# `python course.py cards deck.apkg` writes the cards for Anki.
+# Once some chapters are solved, `from autograde import interview` and `interview()` give you a mock interview: a coding
+# task and two questions, drawn from where you were weak, with a clock. In a terminal both are `python course.py drill`
+# and `python course.py interview`; `python course.py cards deck.apkg` writes the cards for Anki.
 
 # %% tags=["demo"]
-from autograde import drill, interview
+from autograde import drill
 
 drill()
 
