@@ -89,8 +89,8 @@ def _file(root: Path, name: str) -> Path | None:
 @functools.cache
 def _homes(root: Path, package: str) -> dict[str, str]:
     """The names that autograde or labkit loads on first use, and their modules."""
-    tree = ast.parse((root / package / "__init__.py").read_text(encoding="utf-8"))
-    for node in tree.body:
+    file = root / package / "__init__.py"  # not there in a folder that holds chapters only
+    for node in ast.parse(file.read_text(encoding="utf-8")).body if file.is_file() else []:
         if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "_HOME":
             return ast.literal_eval(node.value)
     return {}
