@@ -29,6 +29,9 @@ HELP = """usage: python course.py COMMAND [options]
   site        make the website of the course      (--no-run: run no chapter, show the outputs that are kept)
   experiment  measure what a claim hangs on       (--list, --check, or claims such as T06.2)
   progress    what is solved, and where to go next  (part of a chapter's name, or --section 01)
+  drill       practice the interview questions    (--lang zh, --topic rope, --new 5)
+  interview   a mock interview, with a clock      (--topic, --difficulty, --minutes 45, --lang zh, --seed 7)
+  cards       write the questions for Anki        (--lang zh or both, and the file: deck.apkg)
   setup       only make the environment
 
 The first run makes .venv beside this file; later runs start in seconds. All options of JupyterLab and of pytest:
@@ -108,6 +111,18 @@ def progress(options):
     return launch([PYTHON, "-m", "labkit.course_map"] + options)
 
 
+def drill(options):
+    return launch([PYTHON, "-m", "autograde.practice.drill"] + options)
+
+
+def interview(options):
+    return launch([PYTHON, "-m", "autograde.practice.interview"] + options, cwd=os.getcwd())
+
+
+def cards(options):
+    return launch([PYTHON, "-m", "autograde.practice.anki"] + options, cwd=os.getcwd())
+
+
 def setup(options):
     say("Ready. Open the course with: python course.py lab")
     return 0
@@ -118,7 +133,8 @@ def end(signum, frame):
 
 
 def main(arguments):
-    commands = {command.__name__: command for command in (lab, test, build, site, bench, experiment, progress, setup)}
+    known = (lab, test, build, site, bench, experiment, progress, drill, interview, cards, setup)
+    commands = {command.__name__: command for command in known}
     if not arguments or arguments[0] == "help" or {"-h", "--help"} & set(arguments):
         say(HELP)
         return 0

@@ -14,6 +14,8 @@ _HOME = {
     "history": "keeping",
     "reset": "keeping",
     "reveal": "keeping",
+    "drill": "practice.notebook",
+    "interview": "practice.notebook",
 }
 __all__ = list(_HOME)
 

@@ -161,4 +161,20 @@ for word, p in zip(words, softmax(torch.tensor([1003.0, 1000.5, 1001.0, 990.0]))
 progress.show()
 
 # %% [markdown]
+# ## For the interview
+#
+# Each chapter ends in cards: a question, its answer in 30 seconds, the depth, the follow-ups. The next cell asks them
+# one by one: answer aloud, look, and say how it went. A card comes back when you are about to forget it. In Chinese:
+# `drill("zh")`; one topic: `drill(topic="rope")`.
+#
+# Once some chapters are solved, `from autograde import interview` and `interview()` give you a mock interview: a coding
+# task and two questions, drawn from where you were weak, with a clock. In a terminal both are `python course.py drill`
+# and `python course.py interview`; `python course.py cards deck.apkg` writes the cards for Anki.
+
+# %% tags=["demo"]
+from autograde import drill
+
+drill()
+
+# %% [markdown]
 # Now run the map at the top again: it says where to go next. `python course.py progress` shows the same in a terminal.

@@ -36,7 +36,7 @@ _NUMBER = re.compile(r"\{([A-Z]\d\d\.\d+):(\w+)\}")  # {T06.2:gap}, a number fro
 _ANSWER = {
     "short": _BOTH,
     "depth": _BOTH,
-    "follow_ups": [{"q": _BOTH, "a": _BOTH}],
+    "follow_ups": [{"id": str, "q": _BOTH, "a": _BOTH}],
     "trap": _BOTH,
     "claims": [{"id": str, "says": _BOTH, "verdict": str, "right": _BOTH, "source": str}],
 }
@@ -57,7 +57,8 @@ class Bank:
         return question in self.questions and _ANSWER.keys() <= self.questions[question].keys()
 
     def _twice(self, claims: list[dict]) -> list[str]:
-        ids = Counter([entry["id"] for entry in self.entries] + [str(claim.get("id")) for claim in claims])
+        parts = [*claims, *(f for entry in self.entries for f in _list(entry.get("follow_ups")) if isinstance(f, dict))]
+        ids = Counter([entry["id"] for entry in self.entries] + [str(part.get("id")) for part in parts])
         return [f"interview/: {name} stands there {count} times." for name, count in ids.items() if count > 1]
 
 
@@ -83,7 +84,8 @@ def load(root: pathlib.Path) -> Bank:
 def _filled(value: Any, root: pathlib.Path, problems: list[str]) -> Any:
     """The entry with every `{claim:name}` in its texts replaced by the number of the claim's result."""
     if isinstance(value, dict):
-        return {key: _filled(item, root, problems) for key, item in value.items()}
+        filled = {key: _filled(item, root, problems) for key, item in value.items()}
+        return {key: _unspaced(item) if key == "zh" else item for key, item in filled.items()}
     if isinstance(value, list):
         return [_filled(item, root, problems) for item in value]
     if not isinstance(value, str):
@@ -101,6 +103,20 @@ def _filled(value: Any, root: pathlib.Path, problems: list[str]) -> Any:
     return _NUMBER.sub(number, value)
 
 
+_WIDE = "，。：；？！（）、“”《》"
+_CHINESE = f"\u4e00-\u9fff{_WIDE}"
+# Where YAML and markdown make a space of a line's end, which Chinese has none of: between two signs of it, and between
+# its punctuation and a word. What begins a line of markdown (a list, a table) keeps its line.
+_SPACE = re.compile(rf"(?<=[{_CHINESE}])[ \n] *(?=[{_CHINESE}])|(?<=[{_WIDE}])(?:\n *(?=[A-Za-z`$])| +(?=[\w`$+−]))")
+
+
+_RANGE = re.compile(r"(?<=\d) to (?=[+−]?\d)")  # as results write an interval
+
+
+def _unspaced(text: Any) -> Any:
+    return _RANGE.sub(" 到 ", _SPACE.sub("", text)) if isinstance(text, str) else text
+
+
 def _misfits(entry: dict[str, Any]) -> Iterator[str]:
     """What is missing in one entry: the question in both languages, and all parts of an answer once it has one."""
     question = entry["id"]
@@ -112,6 +128,12 @@ def _misfits(entry: dict[str, Any]) -> Iterator[str]:
             yield f"interview/: claim {name} stands under {question}, so its id should begin with {question}."
         if isinstance(verdict, str) and verdict not in VERDICTS:
             yield f"interview/: claim {name} has the verdict {verdict!r}; there are {', '.join(VERDICTS)}."
+    for number, follow_up in enumerate(_list(entry.get("follow_ups")), start=1):
+        name = follow_up.get("id") if isinstance(follow_up, dict) else None
+        if isinstance(name, str) and not re.fullmatch(rf"{question}\.f\d+", name):
+            yield f"interview/: {question}, follow_ups {number} has the id {name!r}; it should be like {question}.f1."
+    if not all(isinstance(names, list) and names for names in (entry.get("exercises") or {}).values()):
+        yield f"interview/: {question}, exercises should give each chapter's path a list of exercises."
 
 
 def _unlike(value: Any, shape: Any, where: str) -> Iterator[str]:

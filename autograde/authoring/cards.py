@@ -19,7 +19,7 @@ _WORDS = {
         "depth": "深入",
         "follow_ups": "追问",
         "trap": "陷阱",
-        "claims": "题库里的说法,逐句核对",
+        "claims": "题库里的说法，逐句核对",
         "head": "| | 题库的说法 | 判定 | 更准确的说法 | 出处 |",
     },
 }
@@ -47,7 +47,7 @@ def card(entry: dict[str, Any]) -> str:
     asked, told = _follow_ups(entry, "en"), _table(entry["claims"], "en")
     return "\n\n".join(
         [
-            f"### {entry['id']}: {_line(entry['en'])}\n\n{_line(entry['zh'])}",
+            f"### {entry['id']}: {_line(entry['en'])}\n\n{_line(entry['zh'])}{_exercises(entry)}",
             _details("In 30 seconds", entry["short"]["en"].strip()),
             _details(words["depth"], entry["depth"]["en"].strip()),
             _details(words["follow_ups"], asked),
@@ -56,6 +56,15 @@ def card(entry: dict[str, Any]) -> str:
             _details("中文", _chinese(entry)),
         ]
     )
+
+
+def _exercises(entry: dict[str, Any]) -> str:
+    """A paragraph with the exercises that belong to a question, by chapter; empty where it names none."""
+    parts = [
+        f"{', '.join(f'`{name}`' for name in names)} ({chapter})"
+        for chapter, names in (entry.get("exercises") or {}).items()
+    ]
+    return f"\n\nBuild it: {'; '.join(parts)}." if parts else ""
 
 
 def _chinese(entry: dict[str, Any]) -> str:

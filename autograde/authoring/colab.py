@@ -16,9 +16,11 @@ LACKS = {
     "bm25s": "bm25s",
     "cloudpickle": "cloudpickle",
     "faiss": "faiss-cpu",
+    "fsrs": "fsrs",
     "gguf": "gguf",
     "mcp": "mcp",
     "mcp_types": "mcp-types",
+    "mdit_py_plugins": "mdit-py-plugins",
     "onnx": "onnx",
     "onnxruntime": "onnxruntime",
     "onnxscript": "onnxscript",
@@ -55,8 +57,8 @@ def modules(chapter: Chapter, root: Path) -> set[str]:
         elif file := _file(root, name):
             waiting += _of_file(file)
         waiting += [_BESIDE[name]] if name in _BESIDE else []
-        if name.startswith("labkit.") and (home := _homes(root).get(name.split(".")[1])):
-            waiting.append(f"labkit.{home}")
+        if top in ("autograde", "labkit") and top != name and (home := _homes(root, top).get(name.split(".")[1])):
+            waiting.append(f"{top}.{home}")
     return found
 
 
@@ -85,10 +87,10 @@ def _file(root: Path, name: str) -> Path | None:
 
 
 @functools.cache
-def _homes(root: Path) -> dict[str, str]:
-    """The names that labkit loads on first use, and their modules."""
-    tree = ast.parse((root / "labkit/__init__.py").read_text(encoding="utf-8"))
-    for node in tree.body:
+def _homes(root: Path, package: str) -> dict[str, str]:
+    """The names that autograde or labkit loads on first use, and their modules."""
+    file = root / package / "__init__.py"  # not there in a folder that holds chapters only
+    for node in ast.parse(file.read_text(encoding="utf-8")).body if file.is_file() else []:
         if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "_HOME":
             return ast.literal_eval(node.value)
     return {}

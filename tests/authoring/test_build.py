@@ -219,7 +219,7 @@ QUESTION = {
     "en": "A question?",
     "short": {"en": "Short.", "zh": "短。"},
     "depth": {"en": "Deep, $|x|$.", "zh": "深。"},
-    "follow_ups": [{"q": {"en": "And?", "zh": "还有?"}, "a": {"en": "So.", "zh": "如此。"}}],
+    "follow_ups": [{"id": "T01.f1", "q": {"en": "And?", "zh": "还有?"}, "a": {"en": "So.", "zh": "如此。"}}],
     "trap": {"en": "Beware.", "zh": "小心。"},
     "claims": [
         {
@@ -268,11 +268,23 @@ def test_a_card_has_every_part_in_both_languages(tmp_path):
     assert texts(root)[-1].count("<details>") == texts(root)[-1].count("</details>") == 6
 
 
+def test_a_card_names_the_exercises_of_its_question(tmp_path):
+    root = with_bank(course(tmp_path, ASKED), exercises={"01_one/01_chapter": ["softmax", "other"]})
+    build.build(root)
+    assert "问题?\n\nBuild it: `softmax`, `other` (01_one/01_chapter).\n" in texts(root)[-1]
+
+
 CLAIM = QUESTION["claims"][0]
 WRONG_BANK = {
     "a part without its Chinese": ({"trap": {"en": "Beware."}}, "T01, trap, zh is not a text"),
     "a part that is missing": ({"depth": None}, "T01, depth should have en, zh"),
-    "a follow-up that is none": ({"follow_ups": ["And?"]}, "T01, follow_ups 1 should have q, a"),
+    "a follow-up that is none": ({"follow_ups": ["And?"]}, "T01, follow_ups 1 should have id, q, a"),
+    "a follow-up with another question's id": (
+        {"follow_ups": [{**QUESTION["follow_ups"][0], "id": "T02.f1"}]},
+        "follow_ups 1 has the id 'T02.f1'; it should be like T01.f1",
+    ),
+    "two follow-ups with one id": ({"follow_ups": QUESTION["follow_ups"] * 2}, "T01.f1 stands there 2 times"),
+    "exercises without a chapter": ({"exercises": {"01_one/01_chapter": []}}, "a list of exercises"),
     "no follow-ups": ({"follow_ups": []}, "T01, follow_ups is not a list, or is empty"),
     "an unknown verdict": ({"claims": [{**CLAIM, "verdict": "fine"}]}, "has the verdict 'fine'"),
     "a claim of another question": ({"claims": [{**CLAIM, "id": "T02.1"}]}, "should begin with T01."),

@@ -17,7 +17,7 @@ from autograde.repository import ROOT
 COLAB = {
     *("IPython", "PIL", "accelerate", "anyio", "cycler", "httpx", "huggingface_hub", "ipywidgets", "jinja2"),
     *("jsonschema", "matplotlib", "networkx", "numpy", "peft", "psutil", "pydantic", "regex", "safetensors", "scipy"),
-    "sklearn",
+    *("markdown_it", "rich", "sklearn"),
     *("tensorrt", "tokenizers", "torch", "transformers", "triton", "yaml"),
 }
 OURS = {"autograde", "labkit", "experiments"}
@@ -41,4 +41,4 @@ def test_only_what_is_needed_is_installed():
     by_path = {chapter.path: lacking(chapter, ROOT) for chapter in chapters()}
     assert "onnxruntime" in by_path["02_applications/15_serving"]
     assert "gguf" in by_path["01_transformer/01_attention"]  # the model's file
-    assert by_path["00_start_here"] == ["cloudpickle", "platformdirs"]
+    assert by_path["00_start_here"] == ["cloudpickle", "fsrs", "mdit-py-plugins", "platformdirs"]
