@@ -21,7 +21,9 @@ __all__ = ["PICTURE", "Settled", "draw", "settled", "tables", "write"]
 
 PICTURE = "docs/verdicts.png"
 _CALL = re.compile(r'verdict\(\s*"([A-Z]\d\d\.\d+)"')
-_ROW = re.compile(r"^\| \[(?P<title>[^\]]+)\]\(notebooks/(?P<path>[\w/]+)\.ipynb\) \| (?P<about>[^|]+) \|[^|\n]*\|$", re.M)
+_ROW = re.compile(
+    r"^\| \[(?P<title>[^\]]+)\]\(notebooks/(?P<path>[\w/]+)\.ipynb\) \| (?P<about>[^|]+) \|[^|\n]*\|$", re.M
+)
 _TELLING = ("wrong", "outdated", "imprecise", "correct", "unverifiable")  # of several, the claim that surprises most
 _FIT = range(30, 93)  # characters of a claim that the table can show
 _COLUMN = 24  # squares from one section's first to the next section's
