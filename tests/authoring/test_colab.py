@@ -49,7 +49,7 @@ def test_what_colab_has_is_new_enough_or_is_installed():
     brought = {Requirement(line).name: line for line in LACKS.values()}
     for name, version in has.items():
         if name in ranges and not ranges[name].specifier.contains(version):
-            assert brought.get(name) == str(ranges[name]), f"{name} {version} is too old: LACKS should bring a newer one"
+            assert brought.get(name) == str(ranges[name]), f"{name} {version} is too old: LACKS should bring it"
 
 
 def test_only_what_is_needed_is_installed():
