@@ -87,7 +87,9 @@ def commands_of_help() -> set[str]:
 def test_help_names_every_command_and_no_other(monkeypatch, capsys):
     monkeypatch.setattr(course.course_setup, "setup", lambda: None)
     functions = {name: value for name, value in vars(course).items() if inspect.isfunction(value)}
-    assert commands_of_help() == {n for n, f in functions.items() if list(inspect.signature(f).parameters) == ["options"]}
+    assert commands_of_help() == {
+        n for n, f in functions.items() if list(inspect.signature(f).parameters) == ["options"]
+    }
     assert course.main(["no_such_command"]) == 2 and course.HELP in capsys.readouterr().out
 
 
