@@ -80,8 +80,8 @@ def linked(environment: Path, packages: Collection[str], shared: bool = False) -
     """
     base = Path(sys.base_prefix, "bin", f"python{sys.version_info.major}.{sys.version_info.minor}")
     subprocess.run([str(base), "-m", "venv", str(environment)], check=True)
-    older = [str(environment / "bin/python"), "-m", "pip", "uninstall", "-q", "-y", "setuptools"]  # Python 3.11 brings it
-    subprocess.run(older, check=True, capture_output=True)
+    old = ["-m", "pip", "uninstall", "-q", "-y", "setuptools"]  # an old one, which Python 3.11 brings
+    subprocess.run([str(environment / "bin/python"), *old], check=True, capture_output=True)
     inside = next((environment / "lib").glob("python3*/site-packages"))
     for name in packages:
         distribution = importlib.metadata.distribution(name)

@@ -8,9 +8,11 @@ the image's system, its network.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
+import socket
 import subprocess
 import time
 import urllib.request
@@ -74,30 +76,28 @@ def inside(python: Path) -> dict[str, str]:
 def session(image):
     """JupyterLab as Binder starts it: (its address, the command that starts a program beside it, the bounds)."""
     home, python = image
-    with elsewhere.bounded(GIGABYTES) as bounds:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{free.getsockname()[1]}"
+    options = ["--no-browser", "--allow-root", f"--port={address.rpartition(':')[2]}", "--IdentityProvider.token="]
+    with elsewhere.bounded(GIGABYTES) as bounds, open(home.parent / "server.log", "w+", encoding="utf-8") as log:
         start = [*bounds.prefix, str(home / "binder/start")]
-        options = [
-            "--no-browser",
-            "--allow-root",
-            "--port=0",
-            "--ServerApp.port_retries=0",
-            "--IdentityProvider.token=",
-        ]
-        with subprocess.Popen(
-            [*start, str(python), "-m", "jupyterlab", *options],
-            cwd=home, env=inside(python), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        ) as server:  # fmt: skip
+        command = [*start, str(python), "-m", "jupyterlab", *options]
+        with subprocess.Popen(command, cwd=home, env=inside(python), stdout=log, stderr=log) as server:
             try:
-                lines = []
-                for line in server.stderr:
-                    lines.append(line)
-                    if found := re.search(r"http://(?:localhost|127\.0\.0\.1):(\d+)/", line):
-                        break
-                assert found, "".join(lines)
-                yield f"http://127.0.0.1:{found[1]}", start, bounds
+                wait_for(address, server, log)
+                yield address, start, bounds
             finally:
                 server.terminate()
-                server.communicate()
+
+
+def wait_for(address: str, server: subprocess.Popen, log) -> None:
+    while server.poll() is None:
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/api/status", timeout=60):
+            return
+        time.sleep(0.1)
+    log.seek(0)
+    pytest.fail(f"JupyterLab has ended:\n{log.read()}")
 
 
 def test_the_link_on_the_badge_opens_the_start_page(session, image):
