@@ -85,6 +85,11 @@ def title_of(root: pathlib.Path, path: str) -> str:
     return _opened(root, path)[0].title
 
 
+def exercises_of(root: pathlib.Path, path: str) -> str:
+    """The folder of a chapter's exercises ("transformer.rope"), of which nothing but the header is read."""
+    return _opened(root, path)[0].exercises
+
+
 def _opened(root: pathlib.Path, path: str) -> tuple[Chapter, str]:
     """A chapter with what its header says, and the text of its cells."""
     text = (root / "solutions" / f"{path}.py").read_text(encoding="utf-8")

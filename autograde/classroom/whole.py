@@ -1,14 +1,14 @@
 """`autograde submission FILE`: whether a notebook that came back, from wherever, is whole.
 
-It is held against the release in notebooks/. What it is and which cell solves what, the same reader says that grading
-uses; nothing of it is run, so nothing is said about whether it is right.
+It is held against the release, as it is made from solutions/. What it is and which cell solves what, the same reader
+says that grading uses; nothing of it is run, so nothing is said about whether it is right.
 """
 
 from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,14 +24,14 @@ from autograde.classroom.submission import (
     sources_of,
     take,
 )
+from autograde.exercises import order
 from autograde.repository import ROOT
 from labkit.notebook import Reading
 
-__all__ = ["ODD", "UNKNOWN", "WHOLE", "Look", "look"]
+__all__ = ["ODD", "UNKNOWN", "WHOLE", "Look", "Releases", "look", "outline_of"]
 
 WHOLE, ODD, UNKNOWN = 0, 1, 2  # exit statuses
 _SAID_ABOVE = ("the cell of ", "no cell has ")  # what grading remarks and the table, or a line on marks, has already
-_EVERYWHERE = frozenset({"bootstrap", "setup"})  # marks that every chapter has
 
 
 @dataclass(frozen=True)
@@ -43,28 +43,37 @@ class Look:
 
 
 @dataclass(frozen=True)
+class Releases:
+    """What was handed out: an outline of each chapter that has its exercises' names, and how its notebook is made."""
+
+    outlines: Sequence[Outline]
+    notebook: Callable[[str], bytes]
+
+
+@dataclass(frozen=True)
 class Released:
     """A notebook as learners get it."""
 
-    path: str  # "02_applications/02_sampling"
-    of: Outline
+    of: Outline  # named by the chapter's path, such as "02_applications/02_sampling"
     texts: dict[str, str]  # grade_id of the course's own cells -> their text
     sums: dict[str, str]  # grade_id -> nbgrader's checksum, which says of which release a cell is
 
 
-def look(file: Path, root: Path = ROOT) -> Look:
-    """Read a notebook and say what of it is there. Raises ValueError where the course has no notebooks.
+def look(file: Path, releases: Releases | None = None) -> Look:
+    """Read a notebook and say what of it is there.
 
-    root: of the repository whose notebooks/ were handed out
+    releases: what was handed out; if it is left out, the chapters of this copy of the course. Raises ValueError where
+    it has none.
     """
-    known = _releases(root)
+    releases = releases or _of_the_course()
     try:
         cells = cells_of(sources_of(_content(file)))
-        outlines = [each.of for each in known]
-        found = by_marks(outlines, cells) or by_names(outlines, cells)
+        found = by_marks(releases.outlines, cells) or by_names(releases.outlines, cells)
         if not found:
             raise Unreadable("No exercise of the course is in it.")
-        return _told(str(file), next(each for each in known if each.of is found), known, cells)
+        released = _released(found.name, releases.notebook(found.name))
+        others = [of for of in releases.outlines if of is not found]
+        return _told(str(file), released, others, cells)
     except Unreadable as error:
         return Look(UNKNOWN, f"{file}: {error}")
     except OSError as error:
@@ -80,12 +89,26 @@ def _content(file: Path) -> bytes:
 
 
 @functools.cache
-def _releases(root: Path) -> tuple[Released, ...]:
-    folder = root / "notebooks"
-    paths = sorted(p for p in folder.rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
-    if not paths:
-        raise ValueError(f"There are no notebooks in {folder}: this works in a copy of the whole course.")
-    return tuple(_released(path.relative_to(folder).with_suffix("").as_posix(), path.read_bytes()) for path in paths)
+def _of_the_course() -> Releases:
+    """The chapters, made from solutions/: in notebooks/ is what the learner has written, who may ask about it."""
+    from autograde.authoring.build import as_text, released, sources
+    from autograde.authoring.chapter import exercises_of, paths
+
+    known = [(path, order(exercises_of(ROOT, path))) for path in paths(ROOT)]
+    if not known:
+        raise ValueError(f"There are no chapters in {ROOT}: this works in a copy of the whole course.")
+
+    @functools.cache
+    def notebook(path: str) -> bytes:
+        return as_text(released(sources(ROOT, [path])[path])).encode()
+
+    return Releases([outline_of(path, names) for path, names in known], notebook)
+
+
+def outline_of(path: str, exercises: Sequence[str]) -> Outline:
+    """An outline of which no more is known than the exercises' names: enough to find out which chapter it is."""
+    marks = dict.fromkeys(exercises, True) | {f"check_{name}": False for name in exercises}
+    return Outline(path, (), marks, frozenset(), dict.fromkeys(exercises, 0.0), {})
 
 
 def _released(path: str, content: bytes) -> Released:
@@ -93,15 +116,15 @@ def _released(path: str, content: bytes) -> Released:
     marked = {grade_id(cell): cell for cell in cells if grade_id(cell) and grade_id(cell) != "bootstrap"}
     texts = {name: cell["source"].strip() for name, cell in marked.items() if not marks_of(cell).get("solution")}
     sums = {name: str(marks_of(cell).get("checksum", "")) for name, cell in marked.items()}
-    return Released(path, outline(path, cells), texts, sums)
+    return Released(outline(path, cells), texts, sums)
 
 
-def _told(name: str, released: Released, known: Sequence[Released], cells: Sequence[dict]) -> Look:
+def _told(name: str, released: Released, others: Sequence[Outline], cells: Sequence[dict]) -> Look:
     reading = Reading(cells, list(released.of.points))
     rows = [(exercise, *_state(reading, exercise)) for exercise in released.of.points]
-    amiss = [*_missing(rows), *_marks(released, known, reading), *_changed(released, cells)]
+    amiss = [*_missing(rows), *_marks(released, others, reading), *_changed(released, cells)]
     filled = sum(state == "filled in" for _, state, _ in rows)
-    head = f"{name}: {released.path}, {filled} of {len(rows)} exercises filled in"
+    head = f"{name}: {released.of.name}, {filled} of {len(rows)} exercises filled in"
     widths = [max((len(row[column]) for row in rows), default=0) for column in (0, 1)]
     table = [f"  {e:{widths[0]}}  {s:{widths[1]}}  {note}".rstrip() for e, s, note in rows]
     odd = [f"  {each}" for each in amiss]
@@ -133,7 +156,7 @@ def _missing(rows: Sequence[tuple[str, str, str]]) -> list[str]:
     return [f"{told[state]}: {', '.join(names)}." for state, names in found.items() if names]
 
 
-def _marks(released: Released, known: Sequence[Released], reading: Reading) -> list[str]:
+def _marks(released: Released, others: Sequence[Outline], reading: Reading) -> list[str]:
     """Marks that are lost, that stand there twice, and that are another chapter's."""
     count = Counter(name for name in reading.ids if name)
     if reading.lost_marks:
@@ -146,10 +169,9 @@ def _marks(released: Released, known: Sequence[Released], reading: Reading) -> l
         told.append(f"Marks that are lost: {', '.join(lost)}.")
     if twice := [f"{name} ({count[name]} times)" for name in there if count[name] > 1]:
         told.append(f"Marks that stand there more than once: {', '.join(twice)}.")
-    for other in known:
-        strange = [name for name in count if name in other.sums and name not in there and name not in _EVERYWHERE]
-        if strange:
-            told.append(f"Cells of another chapter, {other.path}: {', '.join(strange)}.")
+    for other in others:
+        if strange := [name for name in count if name in other.grade_ids and name not in there]:
+            told.append(f"Cells of another chapter, {other.name}: {', '.join(strange)}.")
     return told
 
 

@@ -6,11 +6,12 @@ import json
 import shutil
 
 import pytest
-from test_readers import CHAPTER, VARIANTS, Learner, handed_in
+from test_readers import CHAPTER, NAMES, VARIANTS, Learner, handed_in
 from test_readers import source as released
 
 from autograde import cli
-from autograde.classroom.whole import ODD, UNKNOWN, WHOLE, look
+from autograde.classroom import whole
+from autograde.classroom.whole import ODD, UNKNOWN, WHOLE, Releases, look, outline_of
 from autograde.repository import ROOT
 
 REAL = ROOT / "notebooks/02_applications/02_sampling.ipynb"
@@ -38,14 +39,13 @@ AMISS = {
 
 @pytest.fixture
 def course(tmp_path):
-    """A course of one chapter, with `look` at what is handed in for it."""
-    place = tmp_path / "notebooks" / f"{CHAPTER}.ipynb"
-    place.parent.mkdir(parents=True)
-    place.write_text(json.dumps({"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": released()}))
+    """`look` at what is handed in for a course of one chapter."""
+    content = json.dumps({"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": released()}).encode()
+    releases = Releases([outline_of(CHAPTER, NAMES)], lambda path: content)
 
     def looked(content: bytes, name: str = "work.ipynb"):
         (tmp_path / name).write_bytes(content)
-        return look(tmp_path / name, tmp_path)
+        return look(tmp_path / name, releases)
 
     return looked
 
@@ -77,10 +77,6 @@ def test_nothing_is_run(course, tmp_path):
     nb = Learner()
     nb.put(f"open({str(tmp_path / 'ran')!r}, 'w')", before="double")
     assert course(nb.content()).code == WHOLE and not (tmp_path / "ran").exists()
-
-
-def change(cells, name: str, **changes):
-    next(c for c in cells if c["metadata"].get("nbgrader", {}).get("grade_id") == name).update(changes)
 
 
 def test_another_release_and_another_chapters_cells_are_told(tmp_path):
@@ -125,6 +121,18 @@ def test_several_files_and_the_exit_status(tmp_path, capsys):
     assert cli.main(["submission", ada]) == ODD
 
 
-def test_without_the_courses_notebooks_it_says_what_is_missing(tmp_path):
+def test_without_the_courses_chapters_it_says_what_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setattr(whole, "ROOT", tmp_path)
     with pytest.raises(ValueError, match="copy of the whole course"):
-        look(REAL, tmp_path)
+        whole._of_the_course.__wrapped__()
+
+
+def test_it_is_held_against_the_release_and_not_against_the_learners_own_file(tmp_path):
+    """A learner works in notebooks/ itself, so that what is missing there is missing."""
+    nb = json.loads(REAL.read_text(encoding="utf-8"))
+    nb["cells"] = [c for c in nb["cells"] if c["metadata"].get("nbgrader", {}).get("grade_id") != "sample"]
+    copy = tmp_path / "notebooks/02_applications/02_sampling.ipynb"
+    copy.parent.mkdir(parents=True)
+    copy.write_text(json.dumps(nb))
+    found = look(copy)
+    assert found.code == ODD and "Missing: sample." in found.text
