@@ -26,6 +26,7 @@ WARM = "AUTOGRADE_WARM_KERNELS"  # where this session's warm kernels are
 INSIST = "AUTOGRADE_TESTS_INSIST"  # what must not be missing, as in .ci/run: "sandbox", "browser", or "1" for both
 APART = ("test_exercises", "test_notebooks")  # their exercises and chapters share nothing with each other
 LONG = ("test_notebooks", "test_lab", "test_classroom", "test_nbgrader", "test_nbgrader_steps", "test_teaching")
+LONG += ("test_binder", "test_colab_opens")
 
 
 def group_of(nodeid: str) -> str:
