@@ -657,8 +657,8 @@ show(
 #
 # $$\frac{q_i \cdot (k_j + a_{j-i})}{\sqrt d} .$$
 #
-# Distances past $\pm L$ share the outermost vectors. Transformer-XL (Dai et al. 2019, arXiv:1901.02860) has a vector for
-# every distance, made from a wave, and two learned biases $u$ and $v$ beside the query:
+# Distances past $\pm L$ share the outermost vectors. Transformer-XL (Dai et al. 2019, arXiv:1901.02860) has a vector
+# for every distance, made from a wave, and two learned biases $u$ and $v$ beside the query:
 # $(q_i + u)\cdot k_j + (q_i + v)\cdot r_{j-i}$. The $u$ says which *contents* are worth reading for any query, the $v$
 # which *distances*: if $q$ were nothing, $v \cdot r_{j-i}$ would be T5's bias.
 #
@@ -666,11 +666,11 @@ show(
 
 # %% exercise="relative_scores"
 def relative_scores(q, k, table, u=None, v=None):
-    """Scores of queries with keys and with learned vectors of their distance, before the softmax.
+    """Scores of queries with keys and with learned vectors of their distance.
 
-    q:     floating-point tensor [..., heads, n, d], with any number of batch dimensions in front
-    k:     [..., heads, m, d], m >= n. The queries are the last n of the m tokens: query i stands
-           at place m - n + i, key j at place j
+    q:     floating-point tensor [..., heads, n, d], any number of batch dimensions in front
+    k:     [..., heads, m, d], m >= n. The queries are the last n of the m tokens: query i
+           stands at place m - n + i, key j at place j
     table: [2L + 1, d], the vectors of the distances, for all heads. Row L belongs to the
            distance 0, row 0 to keys L or more places *before* the query, row 2L to keys L or
            more places after it. L may be 0, and larger than any distance there is
@@ -679,7 +679,7 @@ def relative_scores(q, k, table, u=None, v=None):
            All tensors are of one dtype
     Returns [..., heads, n, m] of the dtype of q:
     ((q[i] + u) · k[j] + (q[i] + v) · table[row of i and j]) / sqrt(d).
-    Nothing is masked, and gradients flow to all that is given.
+    No mask, no softmax. Gradients flow to all that is given.
 
     Shaw et al. 2018, arXiv:1803.02155, equations 3 and 4 (the keys' part; u = v = None); Dai et
     al. 2019, arXiv:1901.02860, section 3.3.

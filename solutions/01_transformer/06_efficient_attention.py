@@ -430,11 +430,11 @@ show(
 # ## One short vector a token: MLA
 #
 # **Multi-head latent attention** (DeepSeek-V2, arXiv:2405.04434, section 2.1) caches for each token $j$ one **latent**
-# vector $c_j$, from which every head makes its own key $W^K_h c_j$ and value $W^V_h c_j$. Unlike grouped queries no two
-# heads have the same keys. But must all keys be made anew for every token that is written? No: the matrix can change
-# sides,
+# vector $c_j$, from which every head makes its own key $W^K_h c_j$ and value $W^V_h c_j$. Unlike with grouped queries,
+# no two heads have the same keys. But must all keys be made anew for every token that is written? No: the matrix can
+# change sides,
 #
-# $$q_h \cdot (W^K_h c_j) = (W^{K\top}_h q_h) \cdot c_j, \qquad \textstyle\sum_j a_j W^V_h c_j = W^V_h \sum_j a_j c_j ,$$
+# $$q_h \cdot (W^K_h c_j) = (W^{K\top}_h q_h) \cdot c_j, \qquad \sum_j a_j W^V_h c_j = W^V_h \sum_j a_j c_j ,$$
 #
 # and then it is applied once a query instead of once for each token in the cache: it is **absorbed**.
 #
@@ -451,7 +451,8 @@ def latent_attention(q, q_rope, latent, k_rope, w_k, w_v, mask=None):
     q_rope: [..., heads, n, r]: the part that knows positions; it is rotated already
     latent: [..., m, c]: the latent vector of each token in the cache, for all heads
     k_rope: [..., m, r]: the rotated part of the key of each token, for all heads
-    w_k:    [heads, d, c]: head h's key of token j is [w_k[h] @ latent[j], k_rope[j]], d + r wide
+    w_k:    [heads, d, c]: head h's key of token j is w_k[h] @ latent[j], d wide, and behind it
+            k_rope[j], r wide
     w_v:    [heads, d_v, c]: head h's value of token j is w_v[h] @ latent[j]
             All six are of one dtype
     mask:   None, or a bool tensor that broadcasts to [..., heads, n, m]; True: the query may
@@ -467,7 +468,8 @@ def latent_attention(q, q_rope, latent, k_rope, w_k, w_v, mask=None):
     """
     ### BEGIN SOLUTION
     keys = latent.unsqueeze(-3)  # one head, for all
-    scores = (q @ w_k @ keys.mT + q_rope @ k_rope.unsqueeze(-3).mT) / math.sqrt(q.shape[-1] + q_rope.shape[-1])
+    scores = q @ w_k @ keys.mT + q_rope @ k_rope.unsqueeze(-3).mT
+    scores = scores / math.sqrt(q.shape[-1] + q_rope.shape[-1])
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf)
     return scores.softmax(-1) @ keys @ w_v.mT
@@ -530,8 +532,9 @@ expanded, yours = ([written(past, 1, absorb) for past in PASTS] for absorb in (F
 apart = max(float((a[0] - b[0]).abs().max()) for a, b in zip(expanded, yours, strict=True))
 print(f"largest difference from the library's layer: {apart:.0e}, of numbers up to {expanded[0][0].abs().max():.2f}")
 assert apart < 1e-4, "This isn't the layer's own result: solve the exercise first."
-print(f"cached: {yours[0][1]:.0f} bytes a token in float32, {yours[0][1] / 4:.0f} numbers for {LITE.num_attention_heads} "
-      f"heads; with their own keys and values {LITE.num_attention_heads * (D_KEY + D_ROPE + D_VALUE):,}")
+own_keys = LITE.num_attention_heads * (D_KEY + D_ROPE + D_VALUE)
+print(f"cached: {yours[0][1]:.0f} bytes a token in float32, {yours[0][1] / 4:.0f} numbers for "
+      f"{LITE.num_attention_heads} heads; with their own keys and values {own_keys:,}")
 whole = [written(0, 512, absorb)[2] for absorb in (False, True)]
 print(f"a text of 512 tokens read at once: absorbed {whole[1] / whole[0]:.2f} times the work of making keys and values")
 
@@ -559,8 +562,8 @@ show(
     + ", ".join(f"{kind} {size:.0f}" for kind, size in kilobytes.items())
     + f". Right: operations for one new token against the tokens in the cache; at {PASTS[-1]:,} "
     f"{expanded[-1][2] / 1e6:.0f} million if keys and values are made, {yours[-1][2] / 1e6:.0f} million absorbed.",
-    title=f"The cache is {saving:.1%} of an ordinary one. After {PASTS[-1]:,} tokens, absorbed: 1/{less_work:.0f} of the "
-    f"work, 1/{less_memory:.0f} of the memory",
+    title=f"The cache is {saving:.1%} of an ordinary one. After {PASTS[-1]:,} tokens, absorbed: 1/{less_work:.0f} of "
+    f"the work, 1/{less_memory:.0f} of the memory",
 )
 
 # %% [markdown]

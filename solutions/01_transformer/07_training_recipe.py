@@ -13,9 +13,9 @@
 # The difference is rarely the architecture. It is a handful of small habits: how the learning rate starts and ends,
 # what is clipped, what is computed in which precision, how a batch that doesn't fit is cut up.
 #
-# You build five of these habits here, and the feed-forward part of today's largest models, and measure what each is good
-# for: *faster* steps, *fewer* steps, less memory, or only peace of mind. Interview answers mix these up, so we ask each
-# one for its receipt.
+# You build five of these habits here, and the feed-forward part of today's largest models, and measure what each is
+# good for: *faster* steps, *fewer* steps, less memory, or only peace of mind. Interview answers mix these up, so we ask
+# each one for its receipt.
 #
 # One rule for the whole chapter: two ways are compared **each at its own best learning rate**. A habit that only looks
 # good at a rate that suits nobody else has earned nothing.
@@ -239,9 +239,9 @@ UNSEEN = pieces(held, 96, torch.Generator().manual_seed(9))
 
 # %% exercise="mixture_of_experts"
 def mixture_of_experts(x, router, w_gate, w_up, w_down, k):
-    """A layer of gated experts of which each token visits k, and the loss that keeps their load even.
+    """A layer of gated experts of which each token visits k, and the loss for an even load.
 
-    x:            float32 or float64 tensor [..., d]: tokens, with at least one leading dimension
+    x:            float32 or float64 tensor [..., d]: tokens, at least one leading dimension
     router:       [E, d]: expert e's score for a token is router[e] · x
     w_gate, w_up: [E, hidden, d], w_down: [E, d, hidden]: expert e is
                   w_down[e] @ (silu(w_gate[e] @ x) * (w_up[e] @ x)). All of the dtype of x
@@ -312,7 +312,7 @@ def learned(mlp, weight, steps=150):
     chosen = []
     if mlp is Experts:  # the router's own scores, seen from outside
         model.layers[0].mlp.register_forward_pre_hook(
-            lambda part, given: chosen.append((given[0].detach() @ part.router.detach().T).flatten(0, 1).topk(2).indices)
+            lambda part, given: chosen.append((given[0] @ part.router.T).detach().flatten(0, 1).topk(2).indices)
         )
     optimizer = torch.optim.AdamW(model.parameters(), 4e-3, weight_decay=0.0)
     for _ in range(steps):
@@ -1013,6 +1013,104 @@ show(
 )
 
 # %% [markdown]
+# ## Two memories: offload
+#
+# "Hybrid memory: GPU and CPU train at the same time." What is meant is **offloading** (ZeRO-Offload, Ren et al. 2021,
+# arXiv:2101.06840): Adam's float32 numbers are needed once a step, so they can lie in the CPU's memory, and the CPU
+# makes the step. Gradients go down, new weights come up. There is no GPU here, but what matters can be counted without
+# one: which bytes lie where, how many cross the bus, and who does how much of the arithmetic. We run the small model
+# that way, its weights and gradients in bfloat16 on the "device", all else on the "host".
+#
+# **Before the run:** *correct* if the device keeps under half of the bytes and the host does at least a tenth of the
+# arithmetic; *imprecise* if only the bytes are shared; *wrong* if the device keeps half of them or more.
+
+# %% claim="T07.14"
+from torch.utils._python_dispatch import TorchDispatchMode
+
+
+class CountNumbers(TorchDispatchMode):
+    """How many numbers the operations inside compute: arithmetic, entry by entry."""
+
+    total = 0
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        out = operation(*args, **(kwargs or {}))
+        if isinstance(out, torch.Tensor) and out.is_floating_point():
+            self.total += out.numel()
+        return out
+
+
+def offloaded(steps=20):
+    """Losses, bytes on the device and on the host, bytes over the bus a step, operations of device and host a step."""
+    torch.manual_seed(0)
+    model, g, losses = Small().bfloat16(), torch.Generator().manual_seed(0), []
+    weights = list(model.parameters())  # on the device
+    masters = [weight.detach().float() for weight in weights]  # on the host
+    optimizer = torch.optim.AdamW(masters, 4e-3, foreach=False)
+    for _ in range(steps):
+        with FlopCounterMode(display=False) as device:
+            loss = loss_of(model, *pieces(training, ROWS, g))
+            loss.backward()
+        down = sum(weight.grad.nbytes for weight in weights)
+        for master, weight in zip(masters, weights, strict=True):
+            master.grad = weight.grad.float()
+        with CountNumbers() as host:
+            optimizer.step()
+        with torch.no_grad():
+            for master, weight in zip(masters, weights, strict=True):
+                weight.copy_(master)
+        up = sum(weight.nbytes for weight in weights)
+        on_device = sum(weight.nbytes + weight.grad.nbytes for weight in weights)
+        model.zero_grad()
+        losses.append(loss.item())
+    moments = [state[name] for state in optimizer.state.values() for name in ("exp_avg", "exp_avg_sq")]
+    on_host = sum(x.nbytes for x in [*masters, *moments])
+    return losses, (on_device, on_host), down + up, (device.get_total_flops(), host.total)
+
+
+losses, lying, crossing, worked = offloaded()
+count = sum(p.numel() for p in Small().parameters())
+share, by_host = lying[0] / sum(lying), worked[1] / sum(worked)
+many = torch.zeros(4_000_000, requires_grad=True)
+many.grad = torch.ones_like(many)
+host_adam, begun = torch.optim.AdamW([many], fused=True), []
+for _ in range(4):
+    begun.append(time.perf_counter())
+    host_adam.step()
+update = min(b - a for a, b in zip(begun, begun[1:], strict=False)) / len(many)
+TOKENS, SPEED, BUS = [2**i for i in range(9, 20)], 400e12, 50e9
+curves = {"GPU, forward and backward": [6 * tokens / SPEED for tokens in TOKENS],
+          "over the bus": [crossing / count / BUS] * len(TOKENS),
+          "update on this processor": [update] * len(TOKENS)}
+fig, ax = figure(width=8.8, height=3.8)
+for (name, values), color, style in zip(curves.items(), COLORS, ("-", "--", ":"), strict=False):
+    ax.loglog(TOKENS, [1e9 * value for value in values], color=color, linestyle=style, label=name)
+ax.set(xlabel="tokens a step on one GPU", ylabel="seconds a step\nfor a billion weights")
+ax.legend()
+enough = (crossing / count / BUS + update) * SPEED / 6
+show(
+    fig,
+    alt="Seconds a step for a billion weights against tokens a step, on logarithmic axes: work on a GPU rises, the bus "
+    f"takes {1e9 * crossing / count / BUS:.2f} and the update on this processor {1e9 * update:.2f} seconds whatever "
+    "the batch.",
+    title=f"At 400 TFLOP/s and 50 GB/s the host's part takes as long as the GPU's at {enough:,.0f} tokens a step",
+)
+print(f"loss {losses[0]:.2f} -> {losses[-1]:.2f} in {len(losses)} steps; a step takes {crossing / count:.0f} bytes a "
+      "parameter over the bus")
+verdict(
+    "T07.14",
+    "wrong" if share >= 0.5 else "correct" if by_host >= 0.1 else "imprecise",
+    f"The device keeps {lying[0] / count:.0f} of {sum(lying) / count:.0f} bytes a parameter, and the host does "
+    f"{by_host:.2%} of the arithmetic of a step of {ROWS * N} tokens; more tokens, less.",
+)
+
+# %% [markdown]
+# Without care the two processors don't even work at the same time: the host waits for gradients, the device for
+# weights. What can overlap does: a layer's gradients go down while the next are computed, and ZeRO-Offload may delay
+# the update by a step. Read the crossing of the lines for the price: with few tokens a step the GPU waits. (Speeds of
+# GPU and bus are round numbers in the picture, not measurements: no GPU was at hand. Where one is,
+# `fully_shard(…, offload_policy=CPUOffloadPolicy())` is torch's way.)
+#
 # ## The whole recipe
 #
 # A staircase: each step keeps what stands and adds one habit, and each has its own best rate. If a habit is worth its

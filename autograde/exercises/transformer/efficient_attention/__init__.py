@@ -1,4 +1,4 @@
-"""Exercises of 01_transformer/06_efficient_attention: windows, shared heads, latents, projections, features, and exact attention"""
+"""Exercises of 01_transformer/06_efficient_attention: windows, shared heads, latents, features, and exact attention"""
 
 ORDER = [
     "sliding_window_mask",

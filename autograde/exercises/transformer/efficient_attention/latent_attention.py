@@ -81,7 +81,7 @@ def latent_cases(g):
 @exercise.oracle
 def deepseek(q, q_rope, latent, k_rope, w_k, w_v, mask=None, peak=False):
     """DeepSeek-V3's own way from latents to keys and values, then torch's attention, in float64."""
-    lead, (heads, d, _), wide = q.shape[:-3], w_k.shape, w_v.shape[1]
+    lead, d, wide = q.shape[:-3], w_k.shape[1], w_v.shape[1]
     weight = torch.cat([w_k, w_v], 1).flatten(0, 1).double()
     layer = types.SimpleNamespace(
         kv_b_proj=lambda x: F.linear(x, weight), qk_nope_head_dim=d, v_head_dim=wide, qk_rope_head_dim=q_rope.shape[-1]
@@ -90,8 +90,8 @@ def deepseek(q, q_rope, latent, k_rope, w_k, w_v, mask=None, peak=False):
     expand = borrowed("transformers.models.deepseek_v3.modeling_deepseek_v3", "DeepseekV3Attention").expand_kv
     k, v = expand(layer, kv, rope)
     asked = torch.cat([q, q_rope], -1).double()
-    full = None if mask is None else mask.expand(*q.shape[:-1], latent.shape[-2]).reshape(-1, *q.shape[-3:-1], k.shape[2])
-    out = F.scaled_dot_product_attention(asked.reshape(-1, *asked.shape[-3:]), k, v, attn_mask=full)
+    shown = None if mask is None else mask.expand(*q.shape[:-1], k.shape[2]).reshape(-1, *q.shape[-3:-1], k.shape[2])
+    out = F.scaled_dot_product_attention(asked.reshape(-1, *asked.shape[-3:]), k, v, attn_mask=shown)
     return out.reshape(*lead, *out.shape[1:]).to(q.dtype)
 
 
@@ -116,8 +116,8 @@ def absorbed(out, one, call):
     peaks = {}
     for what, d, wide in (("keys", 256, 2), ("values", 2, 256)):
         q = torch.linspace(-1, 1, 3 * d).view(3, 1, d)
-        given = [q, torch.ones(3, 1, 1), torch.ones(m, 2), torch.ones(m, 1), torch.ones(3, d, 2), torch.ones(3, wide, 2)]
-        peaks[what] = call(*given, peak=True)
+        cached, matrices = [torch.ones(m, 2), torch.ones(m, 1)], [torch.ones(3, d, 2), torch.ones(3, wide, 2)]
+        peaks[what] = call(q, torch.ones(3, 1, 1), *cached, *matrices, peak=True)
     made = {what: peak for what, peak in peaks.items() if peak > 0.9 * one_head}
     told = ", ".join(f"where {what} are wide, {peak:,} bytes lived at once" for what, peak in made.items())
     return not made or f"{told}; those of one head alone take {one_head:,}"
@@ -209,8 +209,9 @@ def values_expanded(q, q_rope, latent, k_rope, w_k, w_v, mask=None):
 for says, root in {
     "the scores are divided by the root of d alone": lambda s, t, d, r, c: (s + t) / d**0.5,
     "the scores are divided by the root of the latent's width": lambda s, t, d, r, c: (s + t) / c**0.5,
-    "the scores are divided by the root of c + r, the width that is multiplied": lambda s, t, d, r, c: (s + t)
-    / (c + r) ** 0.5,
+    "the scores are divided by the root of c + r, the width that is multiplied": lambda s, t, d, r, c: (
+        (s + t) / (c + r) ** 0.5
+    ),
     "the two parts are scaled each by its own root": lambda s, t, d, r, c: s / d**0.5 + t / r**0.5,
     "the scores aren't scaled": lambda s, t, d, r, c: s + t,
     "only the content part is scaled": lambda s, t, d, r, c: s / (d + r) ** 0.5 + t,
@@ -239,9 +240,9 @@ exercise.mistake("all heads use the first head's w_v", hint="Each head has a w_v
     _latent(change=lambda q, qr, z, kr, w_k, w_v: (q, qr, z, kr, w_k, w_v[:1].expand_as(w_v)))
 )
 
-exercise.mistake(
-    "all heads use the first head's rotated queries", hint="k_rope is shared by the heads; q_rope isn't."
-)(_latent(change=lambda q, qr, z, kr, w_k, w_v: (q, qr[..., :1, :, :].expand_as(qr), z, kr, w_k, w_v)))
+exercise.mistake("all heads use the first head's rotated queries", hint="k_rope is shared by the heads; q_rope isn't.")(
+    _latent(change=lambda q, qr, z, kr, w_k, w_v: (q, qr[..., :1, :, :].expand_as(qr), z, kr, w_k, w_v))
+)
 
 exercise.mistake("no gradient reaches w_k", hint="Absorbing is a product like any other: detach nothing.")(
     _latent(change=lambda q, qr, z, kr, w_k, w_v: (q, qr, z, kr, w_k.detach(), w_v))

@@ -1,6 +1,6 @@
 """`relative_scores(q, k, table, u=None, v=None)`
 
-Scores of queries with keys and with learned vectors of their distance: Shaw's, and Transformer-XL's form.
+Scores of queries with keys and with learned vectors of their distance.
 """
 
 from __future__ import annotations
@@ -140,9 +140,7 @@ exercise.mistake(
 
 exercise.mistake(
     "the queries count from 0, though others stand before them", hint="Query i stands at m - n + i, after m - n others."
-)(
-    _relative(rows=lambda n, m, reach: (torch.arange(m) - torch.arange(n)[:, None]).clamp(-reach, reach) + reach)
-)
+)(_relative(rows=lambda n, m, reach: (torch.arange(m) - torch.arange(n)[:, None]).clamp(-reach, reach) + reach))
 
 
 def _wrapped(n, m, reach):
@@ -227,7 +225,7 @@ exercise.mistake("v is added for both products", hint="The contents have a bias 
     _relative(biased=lambda q, u, v: _with(q, v, v))
 )
 
-exercise.mistake("both biases are added for both products", hint="u for the contents alone, v for the positions alone.")(
+exercise.mistake("both biases are added for both products", hint="u is for the contents alone, v for the positions.")(
     _relative(biased=lambda q, u, v: (_with(_with(q, u, None)[0], v, None)[0],) * 2)
 )
 

@@ -1,6 +1,6 @@
 """`mixture_of_experts(x, router, w_gate, w_up, w_down, k)`
 
-A layer of gated experts of which each token visits k, and the loss that keeps their load even.
+A layer of gated experts of which each token visits k, and the loss for an even load.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ exercise = Draft(
         "Then expert by expert: which tokens have it among their k, and at which of the k places? Only these rows go "
         "through its three matrices, and what comes out is added to their rows of the result, times their gate.",
         "token, place = (chosen == e).nonzero(as_tuple=True); out = out.index_add(0, token, gates[token, place, None] "
-        "* expert(rows[token])). Balance: E * (share * probabilities.mean(0)).sum(), share = bincount(chosen) / tokens.",
+        "* expert(rows[token])). Balance: E * (share * probabilities.mean(0)).sum(), share = counts / tokens.",
     ],
 )
 
