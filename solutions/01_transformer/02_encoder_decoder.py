@@ -1139,12 +1139,12 @@ class Convolutions(nn.Module):
 
 
 def until_they_meet(make, n):
-    """The fewest layers through which the last of n tokens hears the first, and how much, relative to itself."""
+    """The fewest layers through which the last of n tokens hears the first, and how much, relative to the loudest."""
     for depth in range(1, n + 1):
         torch.manual_seed(0)
-        heard = float(reach(make(depth), n)[0])
-        if heard > 0:
-            return depth, heard
+        heard = reach(make(depth), n)
+        if heard[0] > 0:
+            return depth, float(heard[0] / heard.max())
     raise ValueError(f"They don't meet in {n} layers.")
 
 
@@ -1167,11 +1167,12 @@ show(
     fig,
     alt=f"Layers until the first and last token meet, for {', '.join(map(str, SPANS))} tokens: "
     + "; ".join(f"{name} {', '.join(str(depth) for depth, _ in found)}" for name, found in meeting.items()) + ".",
-    title=f"{SPANS[-1]} tokens: " + ", ".join(f"{name} {found[-1][0]}" for name, found in meeting.items()) + " layers",
+    title=f"Layers until {SPANS[-1]} tokens have met: "
+    + ", ".join(f"{found[-1][0]} ({name})" for name, found in meeting.items()),
 )
 for name, found in meeting.items():
-    print(f"{name:21} after {found[-1][0]:2} layers the first of {SPANS[-1]} tokens has {found[-1][1]:.0e} of the last "
-          "one's gradient")
+    print(f"{name:21} after {found[-1][0]:2} layers the first of {SPANS[-1]} tokens has {found[-1][1]:.0e} of the "
+          "gradient of the one that is heard most")
 
 # %% [markdown]
 # A convolution's layers are cheap, though: $k\,n\,d^2$ operations instead of $n^2 d$. And for *near* things, a

@@ -305,7 +305,7 @@ class Experts(nn.Module):
         return out
 
 
-def learned(mlp, weight, steps=150):
+def learned(mlp, weight, steps=100):
     """A model, its loss on unseen text, and at each step the load of its first layer's busiest expert over the mean."""
     torch.manual_seed(0)
     model, g, peaks = Small(mlp), torch.Generator().manual_seed(0), []
@@ -353,6 +353,11 @@ show(
     title=f"{sizes['experts'] / sizes['dense']:.1f} times the weights, {work['experts'] / work['dense']:.1f} times the "
     f"work. Busiest expert: {late['experts']:.1f} times the mean, balanced {late['experts, balanced']:.1f}",
 )
+
+# %% [markdown]
+# Look at the printed losses, too: have four times the weights bought anything after so few letters? An expert sees a
+# quarter of the tokens, and has to learn from these. Mixtures pay where training is long and memory is there: *all*
+# experts have to lie in it, whoever works.
 
 # %% [markdown]
 # For verdicts it takes more runs than a notebook has seconds. `experiments/T08_1.py` trains a model of the same size
@@ -1093,7 +1098,7 @@ show(
     alt="Seconds a step for a billion weights against tokens a step, on logarithmic axes: work on a GPU rises, the bus "
     f"takes {1e9 * crossing / count / BUS:.2f} and the update on this processor {1e9 * update:.2f} seconds whatever "
     "the batch.",
-    title=f"At 400 TFLOP/s and 50 GB/s the host's part takes as long as the GPU's at {enough:,.0f} tokens a step",
+    title=f"At 400 TFLOP/s and 50 GB/s the host's part takes as long as the GPU's at {enough / 1e3:.0f} thousand tokens a step",
 )
 print(f"loss {losses[0]:.2f} -> {losses[-1]:.2f} in {len(losses)} steps; a step takes {crossing / count:.0f} bytes a "
       "parameter over the bus")
@@ -1108,8 +1113,8 @@ verdict(
 # Without care the two processors don't even work at the same time: the host waits for gradients, the device for
 # weights. What can overlap does: a layer's gradients go down while the next are computed, and ZeRO-Offload may delay
 # the update by a step. Read the crossing of the lines for the price: with few tokens a step the GPU waits. (Speeds of
-# GPU and bus are round numbers in the picture, not measurements: no GPU was at hand. Where one is,
-# `fully_shard(…, offload_policy=CPUOffloadPolicy())` is torch's way.)
+# GPU and bus are round numbers in the picture, not measurements: no GPU was at hand, and a server's CPU has more cores
+# than a notebook's. Where a GPU is, `fully_shard(…, offload_policy=CPUOffloadPolicy())` is torch's way.)
 #
 # ## The whole recipe
 #
