@@ -1098,7 +1098,8 @@ show(
     alt="Seconds a step for a billion weights against tokens a step, on logarithmic axes: work on a GPU rises, the bus "
     f"takes {1e9 * crossing / count / BUS:.2f} and the update on this processor {1e9 * update:.2f} seconds whatever "
     "the batch.",
-    title=f"At 400 TFLOP/s and 50 GB/s the host's part takes as long as the GPU's at {enough / 1e3:.0f} thousand tokens a step",
+    title="At 400 TFLOP/s and 50 GB/s the host's part takes as long as the GPU's at "
+    f"{enough / 1e3:.0f} thousand tokens a step",
 )
 print(f"loss {losses[0]:.2f} -> {losses[-1]:.2f} in {len(losses)} steps; a step takes {crossing / count:.0f} bytes a "
       "parameter over the bus")

@@ -67,7 +67,7 @@ def expert_cases(g):
 
 
 @exercise.oracle
-def mixtral(x, router, w_gate, w_up, w_down, k, work=False):
+def mixtral(x, router, w_gate, w_up, w_down, k, ask=None):
     """Mixtral's own router, experts and balance loss."""
     rows = x.reshape(-1, x.shape[-1])
     asked = types.SimpleNamespace(weight=router, top_k=k, hidden_dim=x.shape[-1])
@@ -81,15 +81,28 @@ def mixtral(x, router, w_gate, w_up, w_down, k, work=False):
 
 
 @exercise.probe
-def layered(implementation, x, router, w_gate, w_up, w_down, k, work=False):
-    """Result and balance; with `work` the multiplications and additions of all products of matrices, as a number."""
-    if not work:
-        return implementation(x, router, w_gate, w_up, w_down, k)
-    from torch.utils.flop_counter import FlopCounterMode
+def layered(implementation, x, router, w_gate, w_up, w_down, k, ask=None):
+    """Result and balance; or, if that is asked for, "work": operations of all products of matrices, as a number, or
+    "lessons": whether a gradient reaches the router from each of the two, as a list of two booleans."""
+    import torch
 
-    with FlopCounterMode(display=False) as counter:
-        implementation(x, router, w_gate, w_up, w_down, k)
-    return counter.get_total_flops()
+    if ask is None:
+        return implementation(x, router, w_gate, w_up, w_down, k)
+    if ask == "work":
+        from torch.utils.flop_counter import FlopCounterMode
+
+        with FlopCounterMode(display=False) as counter:
+            implementation(x, router, w_gate, w_up, w_down, k)
+        return counter.get_total_flops()
+    router = router.clone().requires_grad_()
+    out, balance = implementation(x, router, w_gate, w_up, w_down, k)
+    heard = []
+    for each in (out.square().sum(), balance):
+        found = (
+            torch.autograd.grad(each, router, retain_graph=True, allow_unused=True) if each.requires_grad else [None]
+        )
+        heard.append(found[0] is not None and bool(found[0].abs().max() > 0))
+    return heard
 
 
 @exercise.law("Each token is computed by its k experts alone", essential=True)
@@ -100,8 +113,19 @@ def no_idle_work(out, one, call):
     g = torch.Generator().manual_seed(0)
     given = _layer(g, (32,), 8, 16, 8, 2)
     needed = 2 * 32 * 8 * (8 + 3 * 2 * 16)
-    took = call(*given, work=True)
+    took = call(*given, ask="work")
     return took <= 1.3 * needed or f"{needed:,} operations are enough for 32 tokens, and there were {took:,}"
+
+
+@exercise.law("The router learns from the result and from the balance")
+def both_teach(out, one, call):
+    if one.label != "seven tokens, two of five experts":
+        return None
+    heard = dict(zip(("result", "balance"), call(*one.args, ask="lessons"), strict=True))
+    silent = [name for name, heard_from in heard.items() if not heard_from]
+    if len(silent) == 2:  # cut off altogether: that is for the law about gradients to say
+        return None
+    return not silent or f"no gradient reaches it from the {silent[0]}"
 
 
 @exercise.law("An expert that nobody chose doesn't matter")
