@@ -31,7 +31,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from autograde import check
-from labkit import COLORS, evidence, figure, shakespeare, show, smollm, verdict
+from labkit import COLORS, evidence, figure, give_back, shakespeare, show, smollm, verdict
 
 # %% [markdown]
 # ## Activations: what is smooth, what is cheap?
@@ -858,8 +858,9 @@ verdict(
 # ask two things: what *share of the numbers* would be zero, and what *share of the gradient's length* they carry.
 
 # %% tags=["demo"]
+give_back()
 model, tokenizer = smollm()
-ids = tokenizer(text[40_000:40_600], return_tensors="pt").input_ids
+ids = tokenizer(text[40_000:40_300], return_tensors="pt").input_ids
 SCALE = 2.0**16
 layers, sizes = {}, []
 
@@ -896,6 +897,8 @@ finally:
         p.requires_grad_(True)
     for each in hooks:
         each.remove()
+del embedded, logits
+give_back(model)
 
 lost = [[100 * layers[number][which] for number in sorted(layers)] for which in range(4)]
 fig, (left, right) = figure(1, 2, width=10.6, height=3.6)
