@@ -35,8 +35,8 @@ def _loaded(name):
 def _offer(asked):
     """In a kernel, have the others at hand as soon as one was asked for, unless the learner has such a name.
 
-    Nobody should have to import what the buttons do. And `reset(softmax)` with nothing of that name would be taken for
-    IPython's magic %reset, which offers to delete all variables.
+    Nobody should have to import what the buttons do. And `reset(softmax)` with nothing of that name is for IPython its
+    own magic %reset, which asks whether to delete all variables.
     """
     shell = kernel_shell()
     if shell is not None:

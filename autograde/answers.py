@@ -52,7 +52,8 @@ def brought_back(name: str, text: str, back: int = 0) -> Answer:
         return Answer(f"{name}: the text is too long to be put away, so nothing was changed.")
     only = "" if how_long == "always" else " as long as this kernel runs"
     last = next((n for n, v in enumerate(reversed(kept.versions(name)), start=1) if v.text == text), 1)
-    return Answer(f"{name}: here is {what}. Your text is kept{only}: `reset({name}, back={last})` brings it back.", code)
+    told = f"Your text is kept{only}: `reset({name}, back={last})` brings it back."
+    return Answer(f"{name}: here is {what}. {told}", code)
 
 
 def revealed(name: str, anyway: bool = False) -> Answer:
