@@ -25,7 +25,8 @@ HELP = """usage: python course.py COMMAND [options]
   lab         open the course in JupyterLab       (--no-browser, --port 8890, and all else JupyterLab takes)
   test        run every check and every test      (options go to pytest: test -k rope; test gpu: what needs a GPU)
   build       make notebooks/ from solutions/     (--check: only say whether notebooks/ is up to date)
-  bench       time and memory of every notebook   (--json FILE, parts of chapters' names; bench tests, bench seeds)
+  bench       time and memory of every notebook   (--json FILE, chapters' names; bench tests, seeds, lab)
+  site        make the website of the course      (--no-run: run no chapter, show the outputs that are kept)
   experiment  measure what a claim hangs on       (--list, --check, or claims such as T06.2)
   progress    what is solved, and where to go next  (part of a chapter's name, or --section 01)
   drill       practice the interview questions    (--lang zh, --topic rope, --new 5)
@@ -94,6 +95,10 @@ def build(options):
     return launch([os.path.join(BIN, "autograde"), "build"] + options)
 
 
+def site(options):
+    return launch([PYTHON, "-m", "website"] + options)
+
+
 def bench(options):
     return launch([PYTHON, "-m", "autograde.bench"] + options)
 
@@ -128,18 +133,8 @@ def end(signum, frame):
 
 
 def main(arguments):
-    commands = {
-        "lab": lab,
-        "test": test,
-        "build": build,
-        "bench": bench,
-        "setup": setup,
-        "experiment": experiment,
-        "progress": progress,
-        "drill": drill,
-        "interview": interview,
-        "cards": cards,
-    }
+    known = (lab, test, build, site, bench, experiment, progress, drill, interview, cards, setup)
+    commands = {command.__name__: command for command in known}
     if not arguments or arguments[0] == "help" or {"-h", "--help"} & set(arguments):
         say(HELP)
         return 0

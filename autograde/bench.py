@@ -72,10 +72,14 @@ def main(argv: list[str] | None = None) -> int:
         from autograde import bench_seeds
 
         return bench_seeds.main(argv[1:])
+    if argv[:1] == ["lab"]:
+        from autograde import bench_lab
+
+        return bench_lab.main(argv[1:])
     parser = argparse.ArgumentParser(prog="python course.py bench", description=__doc__)
     told = (
         "only chapters with this in their name; `classroom` measures grading; before all else `tests` measures the "
-        "tests, and `seeds` asks right solutions on many draws"
+        "tests, `seeds` asks right solutions on many draws, and `lab` measures how soon the start page is there"
     )
     parser.add_argument("names", nargs="*", metavar="CHAPTER", help=told)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here as well")

@@ -37,6 +37,8 @@ def _parser() -> argparse.ArgumentParser:
     slug = commands.add_parser("slug", help="publish the course as OWNER/REPO: rewrite links and badges")
     slug.add_argument("repository", nargs="?", metavar="OWNER/REPO", help="leave out to refresh the badges alone")
     slug.set_defaults(run=_slug)
+    readme = commands.add_parser("readme", help="bring README's badges, verdicts and picture up to date")
+    readme.set_defaults(run=_readme)
     course = commands.add_parser("course", help="make an nbgrader course folder, or add chapters to one")
     course.add_argument("folder", type=pathlib.Path, help="a new or empty folder, or with chapters a course folder")
     some = "which chapters, such as 02_applications/02_sampling or a whole section (default: all)"
@@ -72,6 +74,13 @@ def _slug(options) -> int:
         changed = ["README.md"]
     print("\n".join([f"wrote {path}" for path in changed] or ["nothing to change"]))
     return _build(argparse.Namespace(check=False)) if options.repository else 0
+
+
+def _readme(options) -> int:
+    from autograde.authoring import front
+
+    print("\n".join([f"wrote {path}" for path in front.write()] or ["README.md is up to date"]))
+    return 0
 
 
 def _course(options) -> int:

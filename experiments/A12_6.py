@@ -123,9 +123,10 @@ def without(heads):
 
 @torch.inference_mode()
 def log_probs(ids: torch.Tensor) -> torch.Tensor:
-    """Of every token but the first: [rows, length - 1]."""
+    """Of every token but the first: [rows, length - 1]. Row by row: a token has 49,152 scores."""
     model, _ = loaded()
-    return model(ids).logits[:, :-1].log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0]
+    rows = zip(model.model(ids).last_hidden_state[:, :-1], ids[:, 1:, None], strict=True)
+    return torch.stack([model.lm_head(states).log_softmax(-1).gather(-1, said)[:, 0] for states, said in rows])
 
 
 def prose(count: int) -> list[float]:

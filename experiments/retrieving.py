@@ -8,9 +8,9 @@ import re
 
 import torch
 
-from labkit import docstrings, questions, smollm
+from labkit import batches, docstrings, questions, smollm
 
-WORDS, LONGEST, BATCH = 40, 14, 14
+WORDS, LONGEST = 40, 14
 BEGUN = "It is `torch."  # the answer's first words are given, so that a name follows
 ASK = "Question: {}\nWhich function or class of PyTorch is it? Reply with its name only."
 
@@ -49,9 +49,7 @@ def write(prompts: list[str], begun: str = "", longest: int = LONGEST) -> list[s
         for each in prompts
     ]
     found = [""] * len(chats)
-    order = sorted(range(len(chats)), key=lambda i: len(chats[i]))  # prompts of like length: little padding
-    for start in range(0, len(order), BATCH):
-        places = order[start : start + BATCH]
+    for places in batches([len(tokenizer(chat).input_ids) for chat in chats]):
         given = tokenizer([chats[i] for i in places], return_tensors="pt", padding=True, padding_side="left")
         written = model.generate(**given, max_new_tokens=longest)[:, given.input_ids.shape[1] :]
         for i, text in zip(places, tokenizer.batch_decode(written, skip_special_tokens=True), strict=True):

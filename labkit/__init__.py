@@ -14,6 +14,7 @@ from typing import Any
 _HOME = {
     "smollm": "models",
     "minilm": "models",
+    "batches": "models",
     "chat_model": "chat",
     "Reply": "chat",
     "EndpointFailed": "chat",

@@ -172,8 +172,9 @@ class Evidence:
 
         experiment = find_experiment(self.claim)
         arm, seed = experiment.live
-        here = experiment.run(arm, seed)
         give_back()  # a slice may be larger than all else in its chapter
+        here = experiment.run(arm, seed)
+        give_back()
         (kept,) = [run["found"] for run in self.runs if (run["arm"], run["seed"]) == (arm, seed)]
         apart = [name for name in kept if not self._near(experiment, arm, name, kept[name], here[name])]
         first = next(iter(kept))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 from labkit.conversion import HUB_ID, Progress, converted, package_folder, quiet
 from labkit.errors import ModelMissing
 
-__all__ = ["ModelMissing", "minilm", "prepare", "smollm"]
+__all__ = ["ModelMissing", "batches", "minilm", "prepare", "smollm"]
 
 _MINILM_HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"
 _BATCH = 32
@@ -132,6 +132,22 @@ def _mean_of_tokens(model, tokenizer, texts: list[str]) -> torch.Tensor:
     mask = batch["attention_mask"].unsqueeze(-1)
     hidden = model(**batch).last_hidden_state
     return (hidden * mask).sum(1) / mask.sum(1)
+
+
+def batches(lengths: Sequence[int], most: int = 1200) -> Iterator[list[int]]:
+    """The places of texts, in batches of like length: `for places in batches(list(map(len, rows)))`.
+
+    lengths: tokens of each text. most: tokens that a batch may have, padding included; a longer text goes alone. A
+    batch's keys and values take 46 kB a token in `smollm()`, and what flows through it once more as much.
+    """
+    batch: list[int] = []
+    for place in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if batch and (len(batch) + 1) * lengths[place] > most:
+            yield batch
+            batch = []
+        batch.append(place)
+    if batch:
+        yield batch
 
 
 def prepare(progress: Progress | None = None) -> None:

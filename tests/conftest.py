@@ -1,4 +1,4 @@
-"""Which tests may run at the same time, for `python course.py test` spreads them, and which need a sandbox."""
+"""Which tests may run at the same time, for `python course.py test` spreads them, and what some of them need."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import gc
 import os
 import signal
 import threading
+from collections.abc import Iterator
 
+import chromium
 import pytest
 import warm_kernels
 
@@ -21,9 +23,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_threa
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 WARM = "AUTOGRADE_WARM_KERNELS"  # where this session's warm kernels are
-INSIST = "AUTOGRADE_TESTS_INSIST"  # set where a missing sandbox is a failure, as in .ci/run
+INSIST = "AUTOGRADE_TESTS_INSIST"  # what must not be missing, as in .ci/run: "sandbox", "browser", or "1" for both
 APART = ("test_exercises", "test_notebooks")  # their exercises and chapters share nothing with each other
-LONG = ("test_notebooks", "test_classroom", "test_nbgrader", "test_nbgrader_steps", "test_teaching")
+LONG = ("test_notebooks", "test_lab", "test_classroom", "test_nbgrader", "test_nbgrader_steps", "test_teaching")
+LONG += ("test_binder", "test_colab_opens")
 
 
 def group_of(nodeid: str) -> str:
@@ -77,6 +80,16 @@ def sandbox() -> str:
     return engine()
 
 
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
+    """Chromium, driven by selenium, for all tests of this process. Where there is none, what asks for it is skipped."""
+    with chromium.started(tmp_path_factory.mktemp("chromium")) as page:
+        yield page
+
+
+NEEDS = {"sandbox": engine, "browser": chromium.found}  # each raises one sentence where it is missing
+
+
 @pytest.fixture(scope="module")
 def warm() -> bool:
     """Kernels that this module's tests start are forks of one process, if that can be: see warm_kernels.py."""
@@ -88,11 +101,11 @@ def warm() -> bool:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip what needs a sandbox where there is none: from here, and not from the fixture, it is one line at the end."""
-    if "sandbox" in item.fixturenames:
+    """Skip what needs something that isn't here: from here, and not from the fixture, it is one line at the end."""
+    for name in NEEDS.keys() & set(item.fixturenames):
         try:
-            engine()
-        except NoSandbox as error:
-            if os.environ.get(INSIST):
+            NEEDS[name]()
+        except (NoSandbox, chromium.NoBrowser) as error:
+            if {"1", name} & set(os.environ.get(INSIST, "").split()):
                 pytest.fail(str(error), pytrace=False)
             pytest.skip(str(error))

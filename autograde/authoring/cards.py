@@ -91,10 +91,10 @@ def _table(claims: list[dict[str, Any]], language: str) -> str:
 def _row(claim: dict[str, Any], language: str) -> str:
     verdict = VERDICTS[claim["verdict"]] if language == "zh" else claim["verdict"]
     texts = [claim["id"], claim["says"][language], verdict, claim["right"][language], claim["source"]]
-    return f"| {' | '.join(_cell(text) for text in texts)} |"
+    return f"| {' | '.join(table_cell(text) for text in texts)} |"
 
 
-def _cell(text: str) -> str:
+def table_cell(text: str) -> str:
     """A text that keeps a table's columns: `|` is escaped, and in a formula, where `\\|` is a norm, spelled out."""
     pieces = re.split(r"(\$[^$]+\$)", _line(text))
     return "".join(p.replace("|", r"\vert " if p.startswith("$") else r"\|") for p in pieces)

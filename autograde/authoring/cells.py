@@ -1,4 +1,4 @@
-"""Make the cells of a notebook from a chapter: nbgrader's metadata, badges, bootstrap, hints, claims and cards."""
+"""Make the cells of a notebook from a chapter: nbgrader's metadata, links, bootstrap, hints, claims and cards."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class CellMaker:
     def notebook(self) -> NotebookNode:
         """The notebook with solutions and hidden tests: what papermill runs and nbgrader takes as its source."""
         cells = [made for cell in self.chapter.cells for made in self._made(cell)]
-        cells = cells[:1] + [self._badges(), self._bootstrap()] + cells[1:] + self._cards()
+        cells = cells[:1] + [self._doors(), self._bootstrap()] + cells[1:] + self._cards()
         notebook = nbformat.v4.new_notebook(cells=cells)
         notebook.metadata = nbformat.from_dict(
             {
@@ -114,13 +114,11 @@ class CellMaker:
         self._seen[what] += 1
         return hashlib.sha256(f"{self.chapter.path} {what} {self._seen[what]}".encode()).hexdigest()[:12]
 
-    def _badges(self) -> NotebookNode:
+    def _doors(self) -> NotebookNode:
+        """Where else the chapter opens. As words: a picture of a badge would ask its host whenever a chapter opens."""
         path = f"notebooks/{self.chapter.path}.ipynb"
-        badges = (
-            f"[![Open on Binder](https://mybinder.org/badge_logo.svg)]({repository.binder_url(path)}) "
-            f"[![Open on Colab](https://colab.research.google.com/assets/colab-badge.svg)]({repository.colab_url(path)})"
-        )
-        return self._markdown(f"{badges}\n\n{self._table_of_chapters()}".rstrip())
+        doors = f"Open it [on Binder]({repository.binder_url(path)}) or [on Colab]({repository.colab_url(path)})."
+        return self._markdown(f"{doors}\n\n{self._table_of_chapters()}".rstrip())
 
     def _table_of_chapters(self) -> str:
         if self.chapter.exercises != "start_here":

@@ -95,6 +95,11 @@ def title_of(root: pathlib.Path, path: str) -> str:
     return _opened(path, _text(root, path))[0].title
 
 
+def exercises_of(root: pathlib.Path, path: str) -> str:
+    """The folder of a chapter's exercises ("transformer.rope"), of which nothing but the header is read."""
+    return _opened(path, _text(root, path))[0].exercises
+
+
 def _text(root: pathlib.Path, path: str) -> str:
     return (root / "solutions" / f"{path}.py").read_text(encoding="utf-8")
 

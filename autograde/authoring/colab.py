@@ -11,15 +11,17 @@ from autograde.authoring.chapter import Chapter
 
 __all__ = ["LACKS", "lacking", "modules"]
 
-# Module -> package. All else that chapters import is part of Colab's environment, or of Python.
+# Module -> what pip is to install. All else that chapters import is part of Colab's environment, or of Python. With a
+# bound stands what Colab has, or had in the newest list of its packages that is known (tests/colab.txt), in a version
+# that is too old: where it has a newer one by now, pip finds nothing to do.
 LACKS = {
     "bm25s": "bm25s",
     "cloudpickle": "cloudpickle",
     "faiss": "faiss-cpu",
     "fsrs": "fsrs",
     "gguf": "gguf",
-    "mcp": "mcp",
-    "mcp_types": "mcp-types",
+    "mcp": "mcp>=2",
+    "mcp_types": "mcp-types>=2",
     "mdit_py_plugins": "mdit-py-plugins",
     "onnx": "onnx",
     "onnxruntime": "onnxruntime",
@@ -28,6 +30,7 @@ LACKS = {
     "rapidfuzz": "rapidfuzz",
     "rjieba": "rjieba",
     "sacrebleu": "sacrebleu",
+    "transformers": "transformers>=5",
 }
 # What a module needs without importing it by name: transformers reads GGUF files, torch exports to ONNX.
 _BESIDE = {"labkit.conversion": "gguf", "onnx": "onnxscript"}

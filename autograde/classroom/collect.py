@@ -120,12 +120,12 @@ class _Collecting:
 
     def _known(self, cells: Sequence[dict]) -> tuple[Outline | None, str]:
         """The notebook whose exercises are in these cells: by their marks, else by the names that they define."""
-        here = {grade_id(cell) for cell in cells}
-        if best := _most(self.outlines, lambda of: len(here & _exercises(of))):
+        if best := by_marks(self.outlines, cells):
             return best, ""
+        here = {grade_id(cell) for cell in cells}
         if section := next((name for name, exercises in self.others.items() if here & exercises), ""):
             return None, f"a notebook of {section}: collect it with `autograde collect {section}`"
-        if best := _most(self.outlines, lambda of: len(Reading(cells, sorted(of.points)).chosen)):
+        if best := by_names(self.outlines, cells):
             return best, ""
         return None, f"no exercise of {self.section} is in it"
 
@@ -232,6 +232,17 @@ def _read_stamp(text: str) -> list[datetime.datetime]:
     except ValueError:
         return []
     return [time.replace(tzinfo=datetime.UTC) if utc else time.astimezone(datetime.UTC)]
+
+
+def by_marks(outlines: Sequence[Outline], cells: Sequence[dict]) -> Outline | None:
+    """The notebook of which most marks are in these cells, or None."""
+    here = {grade_id(cell) for cell in cells}
+    return _most(outlines, lambda of: len(here & _exercises(of)))
+
+
+def by_names(outlines: Sequence[Outline], cells: Sequence[dict]) -> Outline | None:
+    """The notebook of whose exercises most are defined in these cells, or None."""
+    return _most(outlines, lambda of: len(Reading(cells, sorted(of.points)).chosen))
 
 
 def _most(outlines: Sequence[Outline], count) -> Outline | None:

@@ -33,6 +33,9 @@ def add_commands(commands) -> None:
     grade.add_argument(
         "--unsafe-no-sandbox", action="store_true", help="run learners' code as yourself; every report will say so"
     )
+    whole = commands.add_parser("submission", help="whether a notebook that came back is whole; nothing of it is run")
+    whole.add_argument("files", nargs="+", type=pathlib.Path, metavar="FILE.ipynb", help="from Colab, VS Code, a mail")
+    whole.set_defaults(run=_submission)
     roster = commands.add_parser("roster", help="who is in the class: read Canvas's, Moodle's or Gradescope's own list")
     roster.add_argument("file", type=pathlib.Path, metavar="FILE.csv", help="with names, e-mails, ids")
     roster.add_argument("--section", default="", help="whose participants Moodle's grading worksheet numbers")
@@ -149,6 +152,14 @@ def _grade(options) -> int:
         unsafe=options.unsafe_no_sandbox,
     )
     return 0
+
+
+def _submission(options) -> int:
+    from autograde.classroom.whole import look
+
+    looks = [look(file) for file in options.files]
+    print("\n\n".join(each.text for each in looks))
+    return max(each.code for each in looks)
 
 
 def _roster(options) -> int:

@@ -1116,6 +1116,70 @@ verdict(
 # pair of tokens is compared, and a softmax shares out one unit of attention among all. And a path isn't yet a skill: a
 # model trained on short texts may fail on long ones, as the chapter on rotary embedding shows.
 #
+# ### And a convolution?
+#
+# The third way to mix tokens looks at neighbours only: a convolution of width 3 sees two tokens back. Like a window it
+# reaches further with every layer, and **dilated** ones (every second token, every fourth, …) faster (WaveNet,
+# arXiv:1609.03499). How many layers until the first and the last token meet? We add layers until the last output has
+# any gradient with respect to the first input, and look how much arrives then.
+
+# %% tags=["demo"]
+class Convolutions(nn.Module):
+    """Causal convolutions of width 3 over tokens, with tanh between; dilated: by 1, 2, 4, …"""
+
+    def __init__(self, depth, dilated):
+        super().__init__()
+        self.steps = [2**i if dilated else 1 for i in range(depth)]
+        self.layers = nn.ModuleList(nn.Conv1d(SIZE, SIZE, 3, dilation=step) for step in self.steps)
+
+    def forward(self, x):
+        x = x.mT
+        for step, layer in zip(self.steps, self.layers, strict=True):
+            x = torch.tanh(layer(F.pad(x, (2 * step, 0))))
+        return x.mT
+
+
+def until_they_meet(make, n):
+    """The fewest layers through which the last of n tokens hears the first, and how much, relative to the loudest."""
+    for depth in range(1, n + 1):
+        torch.manual_seed(0)
+        heard = reach(make(depth), n)
+        if heard[0] > 0:
+            return depth, float(heard[0] / heard.max())
+    raise ValueError(f"They don't meet in {n} layers.")
+
+
+MIXERS = {
+    "convolution, width 3": lambda depth: Convolutions(depth, dilated=False),
+    "dilated convolution": lambda depth: Convolutions(depth, dilated=True),
+    "attention": lambda depth: nn.Sequential(*(PlainAttention() for _ in range(depth))),
+}
+SPANS = [8, 16, 32, 64]
+meeting = {name: [until_they_meet(make, n) for n in SPANS] for name, make in MIXERS.items()}
+fig, ax = figure(width=8.6, height=3.4)
+for (name, found), color, marker in zip(meeting.items(), COLORS, "osD", strict=False):
+    ax.plot(SPANS, [depth for depth, _ in found], color=color, marker=marker, label=name)
+ax.set(xlabel="length (tokens)", ylabel="layers until the first\nand the last token meet", xscale="log", yscale="log")
+ax.set_xticks(SPANS, [str(n) for n in SPANS])
+ax.set_yticks([1, 2, 4, 8, 16, 32], ["1", "2", "4", "8", "16", "32"])
+ax.minorticks_off()
+ax.legend()
+show(
+    fig,
+    alt=f"Layers until the first and last token meet, for {', '.join(map(str, SPANS))} tokens: "
+    + "; ".join(f"{name} {', '.join(str(depth) for depth, _ in found)}" for name, found in meeting.items()) + ".",
+    title=f"Layers until {SPANS[-1]} tokens have met: "
+    + ", ".join(f"{found[-1][0]} ({name})" for name, found in meeting.items()),
+)
+for name, found in meeting.items():
+    print(f"{name:21} after {found[-1][0]:2} layers the first of {SPANS[-1]} tokens has {found[-1][1]:.0e} of the "
+          "gradient of the one that is heard most")
+
+# %% [markdown]
+# A convolution's layers are cheap, though: $k\,n\,d^2$ operations instead of $n^2 d$. And for *near* things, a
+# picture's edges or a word's letters, neighbours first is a good guess. Attention pays for all pairs and guesses
+# nothing.
+#
 # ## One architecture for many things
 #
 # The third advantage: it does well in vision and in language. The trick is to make *tokens* of anything. Cut a picture

@@ -15,9 +15,9 @@
 # places to do it: at the **input**, as a vector added to each word; in the **scores**, as a number that depends on the
 # distance; or in the **queries and keys**, by turning them, which is the next chapter.
 #
-# Here you build two of the first kind (fixed waves, and a learned table) and two of the second (T5's buckets, ALiBi's
-# slopes). Then six small models compete on texts eight times as long as those they were trained on. Interview notes
-# have much to say about who wins; we look.
+# Here you build two of the first kind (fixed waves, and a learned table) and three of the second (T5's buckets, ALiBi's
+# slopes, vectors of distances). Then small models compete on texts eight times as long as those they were trained on.
+# Interview notes have much to say about who wins; we look.
 
 # %% tags=["setup"]
 import math
@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 
 from autograde import check
-from labkit import COLORS, DIVERGING, SEQUENTIAL, figure, minilm, shakespeare, show, verdict
+from labkit import COLORS, DIVERGING, SEQUENTIAL, evidence, figure, minilm, shakespeare, show, verdict
 
 # %% [markdown]
 # ## A model without positions
@@ -650,6 +650,83 @@ show(
 )
 
 # %% [markdown]
+# ## Vectors of the distance: Shaw, Transformer-XL
+#
+# A number for each distance is the same for every word. But perhaps a verb wants to know what stands right before it,
+# and a comma doesn't care. The first relative encoding (Shaw et al. 2018, arXiv:1803.02155) gave each distance a
+# learned *vector* $a_{j-i}$ beside the key, so that the query decides what a distance is worth:
+#
+# $$\frac{q_i \cdot (k_j + a_{j-i})}{\sqrt d} .$$
+#
+# Distances past $\pm L$ share the outermost vectors. Transformer-XL (Dai et al. 2019, arXiv:1901.02860) has a vector
+# for every distance, made from a wave, and two learned biases $u$ and $v$ beside the query:
+# $(q_i + u)\cdot k_j + (q_i + v)\cdot r_{j-i}$. The $u$ says which *contents* are worth reading for any query, the $v$
+# which *distances*: if $q$ were nothing, $v \cdot r_{j-i}$ would be T5's bias.
+#
+# ## Exercise 5: one function for both
+
+# %% exercise="relative_scores"
+def relative_scores(q, k, table, u=None, v=None):
+    """Scores of queries with keys and with learned vectors of their distance.
+
+    q:     floating-point tensor [..., heads, n, d], any number of batch dimensions in front
+    k:     [..., heads, m, d], m >= n. The queries are the last n of the m tokens: query i
+           stands at place m - n + i, key j at place j
+    table: [2L + 1, d], the vectors of the distances, for all heads. Row L belongs to the
+           distance 0, row 0 to keys L or more places *before* the query, row 2L to keys L or
+           more places after it. L may be 0, and larger than any distance there is
+    u, v:  None, or [heads, d]: what is added to each query where it meets keys (u), and where
+           it meets the vectors of distances (v). Either may be given without the other
+           All tensors are of one dtype
+    Returns [..., heads, n, m] of the dtype of q:
+    ((q[i] + u) · k[j] + (q[i] + v) · table[row of i and j]) / sqrt(d).
+    No mask, no softmax. Gradients flow to all that is given.
+
+    Shaw et al. 2018, arXiv:1803.02155, equations 3 and 4 (the keys' part; u = v = None); Dai et
+    al. 2019, arXiv:1901.02860, section 3.3.
+    """
+    ### BEGIN SOLUTION
+    n, m, reach = q.shape[-2], k.shape[-2], len(table) // 2
+    content, placed = (q if bias is None else q + bias[:, None, :] for bias in (u, v))
+    distance = torch.arange(m) - torch.arange(m - n, m)[:, None]
+    vectors = table[distance.clamp(-reach, reach) + reach]
+    positions = torch.einsum("...nd,nmd->...nm", placed, vectors)
+    return (content @ k.mT + positions) / math.sqrt(q.shape[-1])
+    ### END SOLUTION
+
+
+# %% check="relative_scores"
+check(relative_scores)
+
+# %% [markdown]
+# XLNet is Transformer-XL's heir, and the library's attention layer has all of its parts: waves for the distances, made
+# into vectors by a matrix, and both biases. One with random weights reads twelve tokens. Your scores, from its own
+# queries, keys, vectors and biases, have to give its weights.
+
+# %% tags=["payoff"]
+from transformers import XLNetConfig
+from transformers.models.xlnet.modeling_xlnet import XLNetRelativeAttention
+
+g = torch.Generator().manual_seed(0)
+layer = XLNetRelativeAttention(XLNetConfig(d_model=32, n_head=2, d_inner=32, dropout=0.0))
+places = torch.arange(12, -12, -1)  # how far back
+waved = torch.cat([waves(places, 32)[:, 0::2], waves(places, 32)[:, 1::2]], -1).float()  # all sines, then all cosines
+with torch.no_grad():
+    for parameter in layer.parameters():
+        parameter.normal_(0, 0.3, generator=g)
+    x = torch.randn(12, 32, generator=g)
+    q, k, vectors = (torch.einsum("ih,hnd->nid", a, w) for a, w in ((x, layer.q), (x, layer.k), (waved, layer.r)))
+    theirs = layer(x[:, None], None, None, None, waved[:, None], None, output_attentions=True)[2]
+    mine = torch.cat([  # a table for each head here, and the library leaves out its first row itself
+        relative_scores(*(each[h : h + 1] for each in (q, k)), vectors[h, 1:], layer.r_w_bias[h : h + 1],
+                        layer.r_r_bias[h : h + 1])
+        for h in range(2)
+    ]).softmax(-1)
+apart = float((mine - theirs[:, :, 0].permute(2, 0, 1)).abs().max())
+print(f"largest difference from the library's weights: {apart:.0e}, of weights up to {mine.max():.2f}")
+assert apart < 1e-4, "These aren't the layer's own weights: solve exercise 5 first."
+
+# %% [markdown]
 # ## Train short, test long
 #
 # Now the race. Six language models of the same size and the same seed learn letters of Shakespeare for the same number
@@ -712,6 +789,10 @@ class Reader(torch.nn.Module):
             bias = self.buckets[T5Attention._relative_position_bucket(offset, False, 16, 32)].permute(2, 0, 1)
         return bias.masked_fill(offset > 0, -torch.inf)[None]
 
+    def pull(self, q, k):
+        """What queries and keys of one layer add to its scores: nothing yet."""
+        return 0.0
+
     def forward(self, ids):
         n = ids.shape[1]
         x = self.embed(ids)
@@ -724,7 +805,7 @@ class Reader(torch.nn.Module):
             q, k, v = block["qkv"](block["norm1"](x)).unflatten(-1, (3 * HEADS, -1)).transpose(1, 2).chunk(3, 1)
             if self.scheme == "RoPE":
                 q, k = turned(q), turned(k)
-            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias + self.pull(q, k))
             x = x + block["out"](mixed.transpose(1, 2).flatten(-2))
             x = x + block["down"](F.gelu(block["up"](block["norm2"](x))))
         return self.head(x)
@@ -736,10 +817,10 @@ def pieces(source, count, n, g):
     return rows[:, :-1], rows[:, 1:]
 
 
-def race(scheme, steps=250, rate=4e-3):
+def race(scheme, steps=250, rate=4e-3, make=Reader):
     """Trains one reader: its training losses, and its loss at each position of long texts, the same for all."""
     torch.manual_seed(0)
-    reader, g = Reader(scheme), torch.Generator().manual_seed(0)
+    reader, g = make(scheme), torch.Generator().manual_seed(0)
     optimizer, losses = torch.optim.AdamW(reader.parameters(), rate, fused=True), []
     for _ in range(steps):
         x, y = pieces(training, 24, TRAINED, g)
@@ -800,6 +881,128 @@ verdict(
 #
 # (One seed, one rate for all, tiny models, pieces of a few dozen letters: look at the shape of the curves, not at the
 # second digit.)
+
+# %% [markdown]
+# ### Your scores in the race
+#
+# A seventh model gets your `relative_scores`: one table of vectors for up to 32 letters back, for both layers. Then we
+# ask the first layer what it has learned. Before it nothing but the letter has gone into a query, so each letter has
+# its own picture of which distances it wants to read. T5's bias would have the same row for every letter.
+
+# %% tags=["payoff"]
+class Shaw(Reader):
+    """A reader whose queries meet a vector for each distance."""
+
+    def __init__(self, scheme):
+        super().__init__(scheme)
+        self.vectors = torch.nn.Parameter(torch.zeros(2 * 32 + 1, D // HEADS))
+        kept.append(self)
+
+    def pull(self, q, k):
+        return relative_scores(q, torch.zeros_like(k), self.vectors)
+
+
+kept = []
+relative_scores(torch.ones(1, 1, 2), torch.ones(1, 1, 2), torch.ones(1, 2))
+shaw = race("Shaw", make=Shaw)[1]
+with torch.no_grad():
+    reader, block = kept[0], kept[0].blocks[0]
+    asked = block["qkv"](block["norm1"](reader.embed.weight))[:, :D].unflatten(-1, (HEADS, 1, D // HEADS))
+    wanted = reader.pull(asked, torch.zeros(len(letters), HEADS, 17, D // HEADS))[:, :, 0].flip(-1)  # 0 to 16 back
+    wanted = wanted - wanted.mean(-1, keepdim=True)
+own = (wanted - wanted.mean(0)).square().mean((0, 2)) / wanted.square().mean((0, 2))  # a share for each head
+head = int((wanted - wanted.mean(0)).square().mean((0, 2)).argmax())
+LETTERS = " ,aeiouhnrstQ\n"
+rows = wanted[[number[letter] for letter in LETTERS], head]
+fig, (left, right) = figure(1, 2, width=10.4, height=4.2, width_ratios=[1.1, 1])
+for (scheme, by_place), color, style in zip(
+    {"none": runs["none"][1], "T5 bias": runs["T5 bias"][1], "Shaw (yours)": shaw}.items(), COLORS, [":", "--", "-"],
+    strict=False
+):
+    left.plot(torch.arange(WIDE // 2, TESTED, WIDE), by_place.view(-1, WIDE).mean(1), color=color, linestyle=style,
+              label=scheme)
+left.axvline(TRAINED, color="#555555", linewidth=1)
+left.set(xlabel="position in the text", ylabel="loss on unseen text\n(nats a letter)")
+left.legend()
+limit = float(rows.abs().max())
+picture = right.imshow(rows, cmap=DIVERGING, vmin=-limit, vmax=limit, aspect="auto")
+right.set_yticks(range(len(LETTERS)), [{" ": "space", "\n": "line end"}.get(letter, letter) for letter in LETTERS])
+right.set(xlabel="letters back", ylabel="the query's letter", title=f"first layer, head {head + 1}")
+fig.colorbar(picture, ax=right, label="score for the distance")
+yours = {"near": float(shaw[WIDE:TRAINED].mean()), "far": float(shaw[-128:].mean())}
+show(
+    fig,
+    alt=f"Left: loss against position for three models; with your scores {yours['near']:.2f} within the trained length "
+    f"and {yours['far']:.2f} at positions 384 to 511, with T5's bias {near['T5 bias']:.2f} and {far['T5 bias']:.2f}. "
+    f"Right: a map of scores by the query's letter and the distance; the letter decides {own[head]:.0%} of them.",
+    title=f"Within the trained length: Shaw {yours['near']:.2f}, T5's bias {near['T5 bias']:.2f}, none "
+    f"{near['none']:.2f} nats. The letter decides {own[head]:.0%} of a head's scores for distances",
+)
+
+# %% [markdown]
+# So a distance isn't worth the same to every letter. The price: T5's bias is one number a pair, which fits into any
+# fused kernel; a dot product of each query with a vector for each distance is a second matrix of scores. That is one
+# reason why today's models left this form behind, and why RoPE, whose score also depends on both, took its place.
+#
+# ## Both kinds at once?
+#
+# "Mixed encodings combine absolute and relative ones to the advantage of both." Models with both exist: TUPE (Ke et al.
+# 2020, arXiv:2006.15595), DeBERTa (He et al. 2020, arXiv:2006.03654). `experiments/T07_7.py` trains small readers with
+# waves, with T5's bias, ALiBi, or Shaw's vectors, and with waves *and* one of these, each at the best of three rates
+# (chosen on a validation text), on pieces of 64 letters with four seeds. Two controls: a relative encoding beside
+# nothing has to show, and a second table of T5's beside the first has nothing to add.
+#
+# **Before the run:** a mix *beats both* where it is surely more than 0.01 nats a letter better than each of its two
+# parts alone. *Correct* if all three mixes beat both within the trained length, and at eight times that length none is
+# surely more than 0.01 worse than one of its parts; *wrong* if none beats both at either length; *imprecise* otherwise.
+
+# %% claim="T07.7"
+from experiments import T07_7 as mixing
+from labkit.display import minus
+
+found = evidence("T07.7")
+print(found.again())
+fig, axes = figure(1, 2, width=10.6, height=4.2, sharey=True)
+ROWS = [*mixing.ALONE, *mixing.MIXED]
+for ax, (where, label) in zip(axes, {"near": "within 64 letters", "far": "at 384 to 511"}.items(), strict=True):
+    for row, scheme in enumerate(ROWS):
+        losses = found.each(mixing.best(found, scheme), where)
+        ax.scatter(losses, [row] * len(losses), color=COLORS[row >= len(mixing.ALONE)], s=40,
+                   marker="D" if row >= len(mixing.ALONE) else "o")
+    ax.set(xlabel=f"loss on the test text, {label}\n(nats a letter)")
+axes[0].set_yticks(range(len(ROWS)), [f"{scheme}\nrate {mixing.best_rate(found, scheme):g}" for scheme in ROWS])
+axes[0].invert_yaxis()
+worst = {}  # the gain of a mix over the better one of its parts
+for mix in mixing.MIXED:
+    for where in ("near", "far"):
+        gains = [mixing.gain(found, mix, part, where) for part in mix.split(" + ")]
+        worst[mix, where] = min(gains, key=lambda gain: gain.mean)
+told = {where: "; ".join(f"{mix} {minus(worst[mix, where].text('+.2f'))}" for mix in mixing.MIXED)
+        for where in ("near", "far")}
+winners = {where: [mix for mix in mixing.MIXED if mixing.beats_both(found, mix, where)] for where in ("near", "far")}
+behind = [mix for mix in mixing.MIXED if mixing.falls_behind(found, mix, "far")]
+show(
+    fig,
+    alt="Dots for four seeds: the loss of five encodings alone and three mixes, within the trained length and far "
+    f"beyond. Gain of each mix over the better one of its parts (95 %), within: {told['near']}; beyond: {told['far']}.",
+    title=f"Better than both parts for sure: within the trained length {len(winners['near'])} of {len(mixing.MIXED)} "
+    f"mixes, far beyond it {len(winners['far'])}; far beyond {len(behind)} are surely worse than one part",
+)
+for scheme in ("waves", "T5", "Shaw"):
+    (weights,) = {*found.each(mixing.best(found, scheme), "weights")}
+    (bare,) = {*found.each(mixing.best(found, "none"), "weights")}
+    print(f"{scheme:6} adds {weights - bare:,} weights to {bare:,}")
+verdict(
+    "T07.7",
+    "correct" if len(winners["near"]) == len(mixing.MIXED) and not behind
+    else "imprecise" if winners["near"] or winners["far"] else "wrong",
+    f"Nats a letter that a mix gains over the better one of its parts (95 %), within the trained length: "
+    f"{told['near']}; at eight times that length: {told['far']}.",
+)
+
+# %% [markdown]
+# Two lessons to keep apart: within the length that was trained a mix may or may not gain something; beyond it a mix
+# holds no longer than its weaker part, since the absolute codes that it has never seen stay in the sum.
 #
 # ## Is a learned table unstable to train?
 #
@@ -859,6 +1062,7 @@ verdict(
 # | waves | input, once | none | defined, but unfamiliar |
 # | learned table | input, once | one row a place | no rows |
 # | T5's buckets | scores, every layer | one number a bucket and head | all in the last bucket |
+# | Shaw, Transformer-XL | scores, every layer | a vector a distance, or a matrix for all | the outermost vector |
 # | ALiBi | scores, every layer | none | made for it |
 # | RoPE | queries and keys, every layer | none | unfamiliar angles; can be scaled |
 #

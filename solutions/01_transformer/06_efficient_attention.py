@@ -426,7 +426,152 @@ show(
 
 # %% [markdown]
 # With a key head for every query head, one full context would outweigh the model itself. That is why nearly every
-# recent model shares its key heads.
+# recent model shares its key heads, or makes them all from one short vector.
+#
+# ## One short vector a token: MLA
+#
+# **Multi-head latent attention** (DeepSeek-V2, arXiv:2405.04434, section 2.1) caches for each token $j$ one **latent**
+# vector $c_j$, from which every head makes its own key $W^K_h c_j$ and value $W^V_h c_j$. Unlike with grouped queries,
+# no two heads have the same keys. But must all keys be made anew for every token that is written? No: the matrix can
+# change sides,
+#
+# $$q_h \cdot (W^K_h c_j) = (W^{K\top}_h q_h) \cdot c_j, \qquad \sum_j a_j W^V_h c_j = W^V_h \sum_j a_j c_j ,$$
+#
+# and then it is applied once a query instead of once for each token in the cache: it is **absorbed**.
+#
+# RoPE is in the way. It puts a rotation between $q$ and $W^K$, a different one for each distance, so that nothing can
+# be absorbed. So positions get a small part of their own (**decoupled RoPE**): $r$ numbers of each query and *one*
+# rotated key of $r$ numbers a token, shared by all heads, whose product is added to the score.
+
+# %% exercise="latent_attention"
+def latent_attention(q, q_rope, latent, k_rope, w_k, w_v, mask=None):
+    """Multi-head latent attention from its cache: no head's keys or values are ever made.
+
+    q:      floating-point tensor [..., heads, n, d]: the part of the queries without positions,
+            with any number of batch dimensions in front
+    q_rope: [..., heads, n, r]: the part that knows positions; it is rotated already
+    latent: [..., m, c]: the latent vector of each token in the cache, for all heads
+    k_rope: [..., m, r]: the rotated part of the key of each token, for all heads
+    w_k:    [heads, d, c]: head h's key of token j is w_k[h] @ latent[j], d wide, and behind it
+            k_rope[j], r wide
+    w_v:    [heads, d_v, c]: head h's value of token j is w_v[h] @ latent[j]
+            All six are of one dtype
+    mask:   None, or a bool tensor that broadcasts to [..., heads, n, m]; True: the query may
+            attend to the token, and False hides it, however low the other scores are. Every
+            query may attend to at least one token
+    Scores are [q, q_rope] · key / sqrt(d + r), and the softmax runs over the m tokens. On the
+    way there is no tensor of m * d or m * d_v numbers, the size of one head's keys or values:
+    w_k is applied to the queries, w_v to what the weights have mixed.
+    Returns a tensor [..., heads, n, d_v] of the dtype of q. Nothing is changed in place, and
+    gradients flow to all six.
+
+    DeepSeek-AI 2024, arXiv:2405.04434, section 2.1.
+    """
+    ### BEGIN SOLUTION
+    keys = latent.unsqueeze(-3)  # one head, for all
+    scores = q @ w_k @ keys.mT + q_rope @ k_rope.unsqueeze(-3).mT
+    scores = scores / math.sqrt(q.shape[-1] + q_rope.shape[-1])
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    return scores.softmax(-1) @ keys @ w_v.mT
+    ### END SOLUTION
+
+
+# %% check="latent_attention"
+check(latent_attention)
+
+# %% [markdown]
+# The real thing: the library's `DeepseekV3Attention`, with the sizes of DeepSeek-V2-Lite and weights drawn by chance.
+# It caches latents, but then makes all keys and values from them. We put your function in its place (the layer's own
+# projections, rotation and cache stay) and let both write one more token, after caches of different lengths. The left
+# picture is arithmetic, for the sizes of DeepSeek-V3.
+
+# %% tags=["payoff"]
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import DeepseekV3Config
+from transformers.models.deepseek_v3.modeling_deepseek_v3 import DeepseekV3Attention, DeepseekV3RotaryEmbedding
+
+V3 = DeepseekV3Config()  # the defaults are DeepSeek-V3's
+LITE = DeepseekV3Config(hidden_size=2048, num_attention_heads=16, num_key_value_heads=16, q_lora_rank=None,
+                        num_hidden_layers=1, attn_implementation="eager")
+D_KEY, D_ROPE, D_VALUE = LITE.qk_nope_head_dim, LITE.qk_rope_head_dim, LITE.v_head_dim
+
+
+def from_latents(module, query, rope, latent, attention_mask, **_):
+    """Your function, with the layer's own matrices."""
+    w_k, w_v = module.kv_b_proj.weight.unflatten(0, (module.num_heads, -1)).split([D_KEY, D_VALUE], 1)
+    q, q_rope = query.split([D_KEY, D_ROPE], -1)
+    return latent_attention(q, q_rope, latent[:, 0], rope[:, 0], w_k, w_v, attention_mask).transpose(1, 2), None
+
+
+AttentionInterface.register("latent", from_latents)
+torch.manual_seed(0)
+deepseek, clock = DeepseekV3Attention(LITE, 0).requires_grad_(False), DeepseekV3RotaryEmbedding(LITE)
+text = torch.randn(1, 2049, LITE.hidden_size)
+
+
+def written(past, new, absorb):
+    """What the layer says of `new` tokens after `past` ones: result, cached bytes a token, operations, peak bytes."""
+    cache = DynamicCache()
+    cache.update(torch.randn(1, 1, past, LITE.kv_lora_rank, generator=torch.Generator().manual_seed(1)),
+                 torch.randn(1, 1, past, D_ROPE, generator=torch.Generator().manual_seed(2)), 0)
+    LITE._attn_implementation = "latent" if absorb else "eager"
+    if absorb:
+        deepseek.expand_kv = lambda latent, rope: (rope, latent)  # expands nothing
+    try:
+        x, places = text[:, past : past + new], torch.arange(past, past + new)[None]
+        with FlopCounterMode(display=False) as counter, record_memory() as memory:
+            out, _ = deepseek(x, clock(x, places), None, cache)
+    finally:
+        vars(deepseek).pop("expand_kv", None)
+    stored = (cache.layers[0].keys.nbytes + cache.layers[0].values.nbytes) / (past + new)
+    return out, stored, counter.get_total_flops(), memory.peak
+
+
+PASTS = [128, 512, 2048]
+expanded, yours = ([written(past, 1, absorb) for past in PASTS] for absorb in (False, True))
+apart = max(float((a[0] - b[0]).abs().max()) for a, b in zip(expanded, yours, strict=True))
+print(f"largest difference from the library's layer: {apart:.0e}, of numbers up to {expanded[0][0].abs().max():.2f}")
+assert apart < 1e-4, "This isn't the layer's own result: solve the exercise first."
+own_keys = LITE.num_attention_heads * (D_KEY + D_ROPE + D_VALUE)
+print(f"cached: {yours[0][1]:.0f} bytes a token in float32, {yours[0][1] / 4:.0f} numbers for "
+      f"{LITE.num_attention_heads} heads; with their own keys and values {own_keys:,}")
+whole = [written(0, 512, absorb)[2] for absorb in (False, True)]
+print(f"a text of 512 tokens read at once: absorbed {whole[1] / whole[0]:.2f} times the work of making keys and values")
+
+numbers = {"128 key heads (ordinary)": 128 * (V3.qk_nope_head_dim + V3.qk_rope_head_dim + V3.v_head_dim),
+           "8 key heads of 128": 8 * 2 * 128, "1 key head of 128": 2 * 128,
+           "latent and rotated part": V3.kv_lora_rank + V3.qk_rope_head_dim}
+kilobytes = {kind: 2 * V3.num_hidden_layers * count / 1e3 for kind, count in numbers.items()}
+fig, (left, right) = figure(1, 2, width=10.6, height=3.4, width_ratios=[1.2, 1])
+left.bar_label(left.barh(list(kilobytes), list(kilobytes.values()), color=[COLORS[5]] * 3 + [COLORS[0]]), fmt="%.0f",
+               padding=3)
+left.set(xscale="log", xlabel=f"cache, kB a token ({V3.num_hidden_layers} layers, bfloat16)", xlim=(10, 40_000))
+left.invert_yaxis()
+sides = ((expanded, "keys and values made", COLORS[1], "s"), (yours, "absorbed (yours)", COLORS[0], "o"))
+for points, name, color, marker in sides:
+    right.loglog(PASTS, [point[2] / 1e6 for point in points], color=color, marker=marker, label=name)
+right.set(xlabel="tokens in the cache", ylabel="work for one new token\n(million operations)")
+right.set_xticks(PASTS, [f"{past:,}" for past in PASTS])
+right.minorticks_off()
+right.legend()
+less_work, less_memory = (expanded[-1][i] / yours[-1][i] for i in (2, 3))
+saving = kilobytes["latent and rotated part"] / kilobytes["128 key heads (ordinary)"]
+show(
+    fig,
+    alt="Left, kB of cache a token for DeepSeek-V3's sizes: "
+    + ", ".join(f"{kind} {size:.0f}" for kind, size in kilobytes.items())
+    + f". Right: operations for one new token against the tokens in the cache; at {PASTS[-1]:,} "
+    f"{expanded[-1][2] / 1e6:.0f} million if keys and values are made, {yours[-1][2] / 1e6:.0f} million absorbed.",
+    title=f"The cache is {saving:.1%} of an ordinary one. After {PASTS[-1]:,} tokens, absorbed: 1/{less_work:.0f} of "
+    f"the work, 1/{less_memory:.0f} of the memory",
+)
+
+# %% [markdown]
+# Absorbing pays when few queries meet many cached tokens. Per pair of tokens and head it even costs *more*: products of
+# width $c + r$ and $c$, 1,088 multiplications here, instead of $d + r$ and $d_v$, 320. So serving engines absorb while
+# they write, and make keys and values while they read the prompt: compare the printed line. (With fewer bytes to load
+# and more work on each, decoding also comes nearer to what a GPU is good at; see the chapter on serving.)
 #
 # ## The same numbers, one block at a time
 #

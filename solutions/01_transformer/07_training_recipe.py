@@ -14,8 +14,9 @@
 # The difference is rarely the architecture. It is a handful of small habits: how the learning rate starts and ends,
 # what is clipped, what is computed in which precision, how a batch that doesn't fit is cut up.
 #
-# You build five of these habits here, and measure what each of them is good for: *faster* steps, *fewer* steps, less
-# memory, or only peace of mind. Interview answers mix these up, so we ask each one for its receipt.
+# You build five of these habits here, and the feed-forward part of today's largest models, and measure what each is
+# good for: *faster* steps, *fewer* steps, less memory, or only peace of mind. Interview answers mix these up, so we ask
+# each one for its receipt.
 #
 # One rule for the whole chapter: two ways are compared **each at its own best learning rate**. A habit that only looks
 # good at a rate that suits nobody else has earned nothing.
@@ -30,7 +31,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from autograde import check
-from labkit import COLORS, evidence, figure, shakespeare, show, smollm, verdict
+from labkit import COLORS, evidence, figure, give_back, shakespeare, show, smollm, verdict
 
 # %% [markdown]
 # ## Activations: what is smooth, what is cheap?
@@ -218,6 +219,148 @@ def loss_of(model, ids, targets):
 UNSEEN = pieces(held, 96, torch.Generator().manual_seed(9))
 
 # %% [markdown]
+# ## Many feed-forward parts, few at a time: experts
+#
+# Two thirds of a layer's weights lie in its feed-forward part, and every token passes through all of them. A **mixture
+# of experts** (MoE) has $E$ such parts instead of one, and a **router**, a single matrix, that sends each token to $k$
+# of them. So weights grow with $E$, and the work of a token with $k$: DeepSeek-V3 has 671 billion weights, of which 37
+# billion work for a token (arXiv:2412.19437). Mixtral's way (Jiang et al. 2024, arXiv:2401.04088, section 2.1):
+# softmax over the experts, keep the $k$ largest, divide them by their sum; these **gates** weight the $k$ answers.
+#
+# A router likes what it already knows: experts that are chosen learn, and are chosen more. An **auxiliary loss** pulls
+# against it. Of $f_e$, the share of tokens that have $e$ among their $k$, and $P_e$, the mean probability of $e$, it is
+#
+# $$E \sum_e f_e P_e ,$$
+#
+# which is $k$ if the load is even. Counting has no gradient; it goes through $P_e$ (Fedus et al. 2021,
+# arXiv:2101.03961, equations 4 to 6). DeepSeek-V3 balances by a bias on the choice instead; the chapter on scaling out
+# compares the two, and sends tokens to experts on other ranks.
+#
+# ## Exercise 2: a mixture of SwiGLUs
+
+# %% exercise="mixture_of_experts"
+def mixture_of_experts(x, router, w_gate, w_up, w_down, k):
+    """A layer of gated experts of which each token visits k, and the loss for an even load.
+
+    x:            float32 or float64 tensor [..., d]: tokens, at least one leading dimension
+    router:       [E, d]: expert e's score for a token is router[e] · x
+    w_gate, w_up: [E, hidden, d], w_down: [E, d, hidden]: expert e is
+                  w_down[e] @ (silu(w_gate[e] @ x) * (w_up[e] @ x)). All of the dtype of x
+    k:            how many experts a token visits, an int from 1 to E
+    Probabilities are a softmax of the E scores. The k largest, divided by their sum, are the
+    gates of a token's k experts, and its result is the sum of their answers times their gates.
+    Each expert computes the tokens that chose it, and no others; it may be none.
+
+    Returns two tensors: the result, of the shape and dtype of x; and the balance loss, of x's
+    dtype and without dimensions: E * sum over e of f_e * P_e, where f_e is the share of all
+    tokens that have e among their k (these shares add up to k), and P_e the mean probability of
+    e over all tokens. Tokens of all leading dimensions are counted together. Gradients of both
+    flow to x and to the router, those of the result also to the experts.
+
+    Jiang et al. 2024, arXiv:2401.04088, section 2.1; Fedus et al. 2021, arXiv:2101.03961,
+    equations 4 to 6.
+    """
+    ### BEGIN SOLUTION
+    rows = x.reshape(-1, x.shape[-1])
+    probabilities = (rows @ router.T).softmax(-1)
+    gates, chosen = probabilities.topk(k, dim=-1)
+    gates = gates / gates.sum(-1, keepdim=True)
+    out = torch.zeros_like(rows)
+    for e in range(len(router)):
+        token, place = (chosen == e).nonzero(as_tuple=True)
+        gate = rows[token] @ w_gate[e].T
+        answers = (gate * gate.sigmoid() * (rows[token] @ w_up[e].T)) @ w_down[e].T
+        out = out.index_add(0, token, answers * gates[token, place, None])
+    shares = torch.bincount(chosen.flatten(), minlength=len(router)) / len(rows)
+    balance = len(router) * (shares.to(x.dtype) * probabilities.mean(0)).sum()
+    return out.reshape(x.shape), balance
+    ### END SOLUTION
+
+
+# %% check="mixture_of_experts"
+check(mixture_of_experts)
+
+# %% [markdown]
+# Your layer in the small model: eight experts, two for each token, each half as wide as the dense part, so that a token
+# costs about as much work. Three models learn the same letters: dense, and experts without and with the balance loss
+# (times 0.02). One seed and one rate, so look at what is counted and at the load rather than at the last digit of a
+# loss.
+
+# %% tags=["payoff"]
+from torch.utils.flop_counter import FlopCounterMode
+
+EXPERTS, HALF = 8, 4 * D // 3
+
+
+class Experts(nn.Module):
+    """A feed-forward part of your experts; keeps its last balance loss."""
+
+    def __init__(self):
+        super().__init__()
+        for name, shape in {"router": (EXPERTS, D), "gate": (EXPERTS, HALF, D), "up": (EXPERTS, HALF, D),
+                            "down": (EXPERTS, D, HALF)}.items():
+            self.register_parameter(name, nn.Parameter(torch.randn(shape) / shape[-1] ** 0.5))
+
+    def forward(self, x):
+        out, self.balance = mixture_of_experts(x, self.router, self.gate, self.up, self.down, 2)
+        return out
+
+
+def learned(mlp, weight, steps=100):
+    """A model, its loss on unseen text, and at each step the load of its first layer's busiest expert over the mean."""
+    torch.manual_seed(0)
+    model, g, peaks = Small(mlp), torch.Generator().manual_seed(0), []
+    chosen = []
+    if mlp is Experts:  # the router's own scores, seen from outside
+        model.layers[0].mlp.register_forward_pre_hook(
+            lambda part, given: chosen.append((given[0] @ part.router.T).detach().flatten(0, 1).topk(2).indices)
+        )
+    optimizer = torch.optim.AdamW(model.parameters(), 4e-3, weight_decay=0.0)
+    for _ in range(steps):
+        loss = loss_of(model, *pieces(training, ROWS, g))
+        extra = sum(layer.mlp.balance for layer in model.layers) if weight else 0.0
+        optimizer.zero_grad()
+        (loss + weight * extra).backward()
+        optimizer.step()
+        if chosen:
+            load = torch.bincount(chosen.pop().flatten(), minlength=EXPERTS).float()
+            peaks.append(float(load.max() / load.mean()))
+    with torch.no_grad():
+        return model, loss_of(model, *UNSEEN).item(), peaks
+
+
+KINDS = {"dense": (Gated, 0.0), "experts": (Experts, 0.0), "experts, balanced": (Experts, 0.02)}
+tried = {kind: learned(*how) for kind, how in KINDS.items()}
+sizes, work = {}, {}
+for kind, (model, _, _) in tried.items():
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.layers[0].mlp(torch.randn(4, N, D))
+    sizes[kind] = sum(p.numel() for p in model.layers[0].mlp.parameters())
+    work[kind] = counter.get_total_flops() / (4 * N)
+    print(f"{kind:18} {sizes[kind]:8,} weights a part, {work[kind]:8,.0f} operations a token, unseen text "
+          f"{tried[kind][1]:.2f} nats a letter")
+fig, ax = figure(width=8.6, height=3.6)
+for (kind, (_, _, peaks)), color, style in zip(list(tried.items())[1:], COLORS, ("--", "-"), strict=False):
+    ax.plot(range(10, len(peaks) + 1), torch.tensor(peaks).unfold(0, 10, 1).mean(-1), color=color, linestyle=style,
+            label=kind)
+ax.axhline(1, color="#777777", linestyle=":")
+ax.set(xlabel="training step", ylabel="busiest expert's load\n(times the mean, mean of 10)", ylim=(0.8, EXPERTS / 2))
+ax.legend()
+late = {kind: statistics.mean(peaks[-30:]) for kind, (_, _, peaks) in list(tried.items())[1:]}
+show(
+    fig,
+    alt="The busiest expert's load over the training, with and without the balance loss; over the last thirty steps "
+    + ", ".join(f"{kind} {peak:.1f}" for kind, peak in late.items()) + " times the mean.",
+    title=f"{sizes['experts'] / sizes['dense']:.1f} times the weights, {work['experts'] / work['dense']:.1f} times the "
+    f"work. Busiest expert: {late['experts']:.1f} times the mean, balanced {late['experts, balanced']:.1f}",
+)
+
+# %% [markdown]
+# Look at the printed losses, too: have four times the weights bought anything after so few letters? An expert sees a
+# quarter of the tokens, and has to learn from these. Mixtures pay where training is long and memory is there: *all*
+# experts have to lie in it, whoever works.
+
+# %% [markdown]
 # For verdicts it takes more runs than a notebook has seconds. `experiments/T08_1.py` trains a model of the same size
 # several hundred times: every part of the recipe, at several peak rates, with five seeds. For each part the rate with
 # the lowest loss on the *validation* text is taken, and the loss on the *test* text is what you see. First the
@@ -356,7 +499,7 @@ verdict(
 )
 
 # %% [markdown]
-# ## Exercise 2: the plan
+# ## Exercise 3: the plan
 
 # %% exercise="warmup_cosine_lr"
 def warmup_cosine_lr(step, peak, warmup, total, floor=0.0):
@@ -552,7 +695,7 @@ verdict(
 # With equal micro-batches, as here, the average of the means is the mean. With padding it isn't, and for years
 # libraries averaged the means all the same. Don't.
 #
-# ## Exercise 3: accumulate
+# ## Exercise 4: accumulate
 
 # %% exercise="accumulate_gradients"
 def accumulate_gradients(model, batches):
@@ -589,7 +732,7 @@ def accumulate_gradients(model, batches):
 check(accumulate_gradients)
 
 # %% [markdown]
-# ## Exercise 4: clipping
+# ## Exercise 5: clipping
 #
 # Now and then a batch has a gradient ten times as long as the others. One step with it, and the work of an hour is
 # gone. Clipping makes long gradients shorter and leaves their direction: with $g$ all gradients as one long vector,
@@ -715,8 +858,9 @@ verdict(
 # ask two things: what *share of the numbers* would be zero, and what *share of the gradient's length* they carry.
 
 # %% tags=["demo"]
+give_back()
 model, tokenizer = smollm()
-ids = tokenizer(text[40_000:40_600], return_tensors="pt").input_ids
+ids = tokenizer(text[40_000:40_300], return_tensors="pt").input_ids
 SCALE = 2.0**16
 layers, sizes = {}, []
 
@@ -753,6 +897,8 @@ finally:
         p.requires_grad_(True)
     for each in hooks:
         each.remove()
+del embedded, logits
+give_back(model)
 
 lost = [[100 * layers[number][which] for number in sorted(layers)] for which in range(4)]
 fig, (left, right) = figure(1, 2, width=10.6, height=3.6)
@@ -794,7 +940,7 @@ show(
 # after many clean steps in a row it is doubled. (A fixed scale and the skipped step are Micikevicius et al. 2017,
 # arXiv:1710.03740, section 3.2; halving and doubling is how torch's `GradScaler` goes on from there.)
 #
-# ## Exercise 5: the loss scaler
+# ## Exercise 6: the loss scaler
 
 # %% exercise="grad_scaler_step"
 def grad_scaler_step(
@@ -876,6 +1022,105 @@ show(
 )
 
 # %% [markdown]
+# ## Two memories: offload
+#
+# "Hybrid memory: GPU and CPU train at the same time." What is meant is **offloading** (ZeRO-Offload, Ren et al. 2021,
+# arXiv:2101.06840): Adam's float32 numbers are needed once a step, so they can lie in the CPU's memory, and the CPU
+# makes the step. Gradients go down, new weights come up. There is no GPU here, but what matters can be counted without
+# one: which bytes lie where, how many cross the bus, and who does how much of the arithmetic. We run the small model
+# that way, its weights and gradients in bfloat16 on the "device", all else on the "host".
+#
+# **Before the run:** *correct* if the device keeps under half of the bytes and the host does at least a tenth of the
+# arithmetic; *imprecise* if only the bytes are shared; *wrong* if the device keeps half of them or more.
+
+# %% claim="T07.14"
+from torch.utils._python_dispatch import TorchDispatchMode
+
+
+class CountNumbers(TorchDispatchMode):
+    """How many numbers the operations inside compute: arithmetic, entry by entry."""
+
+    total = 0
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        out = operation(*args, **(kwargs or {}))
+        if isinstance(out, torch.Tensor) and out.is_floating_point():
+            self.total += out.numel()
+        return out
+
+
+def offloaded(steps=20):
+    """Losses, bytes on the device and on the host, bytes over the bus a step, operations of device and host a step."""
+    torch.manual_seed(0)
+    model, g, losses = Small().bfloat16(), torch.Generator().manual_seed(0), []
+    weights = list(model.parameters())  # on the device
+    masters = [weight.detach().float() for weight in weights]  # on the host
+    optimizer = torch.optim.AdamW(masters, 4e-3, foreach=False)
+    for _ in range(steps):
+        with FlopCounterMode(display=False) as device:
+            loss = loss_of(model, *pieces(training, ROWS, g))
+            loss.backward()
+        down = sum(weight.grad.nbytes for weight in weights)
+        for master, weight in zip(masters, weights, strict=True):
+            master.grad = weight.grad.float()
+        with CountNumbers() as host:
+            optimizer.step()
+        with torch.no_grad():
+            for master, weight in zip(masters, weights, strict=True):
+                weight.copy_(master)
+        up = sum(weight.nbytes for weight in weights)
+        on_device = sum(weight.nbytes + weight.grad.nbytes for weight in weights)
+        model.zero_grad()
+        losses.append(loss.item())
+    moments = [state[name] for state in optimizer.state.values() for name in ("exp_avg", "exp_avg_sq")]
+    on_host = sum(x.nbytes for x in [*masters, *moments])
+    return losses, (on_device, on_host), down + up, (device.get_total_flops(), host.total)
+
+
+losses, lying, crossing, worked = offloaded()
+count = sum(p.numel() for p in Small().parameters())
+share, by_host = lying[0] / sum(lying), worked[1] / sum(worked)
+many = torch.zeros(4_000_000, requires_grad=True)
+many.grad = torch.ones_like(many)
+host_adam, begun = torch.optim.AdamW([many], fused=True), []
+for _ in range(4):
+    begun.append(time.perf_counter())
+    host_adam.step()
+update = min(b - a for a, b in zip(begun, begun[1:], strict=False)) / len(many)
+TOKENS, SPEED, BUS = [2**i for i in range(9, 20)], 400e12, 50e9
+curves = {"GPU, forward and backward": [6 * tokens / SPEED for tokens in TOKENS],
+          "over the bus": [crossing / count / BUS] * len(TOKENS),
+          "update on this processor": [update] * len(TOKENS)}
+fig, ax = figure(width=8.8, height=3.8)
+for (name, values), color, style in zip(curves.items(), COLORS, ("-", "--", ":"), strict=False):
+    ax.loglog(TOKENS, [1e9 * value for value in values], color=color, linestyle=style, label=name)
+ax.set(xlabel="tokens a step on one GPU", ylabel="seconds a step\nfor a billion weights")
+ax.legend()
+enough = (crossing / count / BUS + update) * SPEED / 6
+show(
+    fig,
+    alt="Seconds a step for a billion weights against tokens a step, on logarithmic axes: work on a GPU rises, the bus "
+    f"takes {1e9 * crossing / count / BUS:.2f} and the update on this processor {1e9 * update:.2f} seconds whatever "
+    "the batch.",
+    title="At 400 TFLOP/s and 50 GB/s the host's part takes as long as the GPU's at "
+    f"{enough / 1e3:.0f} thousand tokens a step",
+)
+print(f"loss {losses[0]:.2f} -> {losses[-1]:.2f} in {len(losses)} steps; a step takes {crossing / count:.0f} bytes a "
+      "parameter over the bus")
+verdict(
+    "T07.14",
+    "wrong" if share >= 0.5 else "correct" if by_host >= 0.1 else "imprecise",
+    f"The device keeps {lying[0] / count:.0f} of {sum(lying) / count:.0f} bytes a parameter, and the host does "
+    f"{by_host:.2%} of the arithmetic of a step of {ROWS * N} tokens; more tokens, less.",
+)
+
+# %% [markdown]
+# Without care the two processors don't even work at the same time: the host waits for gradients, the device for
+# weights. What can overlap does: a layer's gradients go down while the next are computed, and ZeRO-Offload may delay
+# the update by a step. Read the crossing of the lines for the price: with few tokens a step the GPU waits. (Speeds of
+# GPU and bus are round numbers in the picture, not measurements: no GPU was at hand, and a server's CPU has more cores
+# than a notebook's. Where a GPU is, `fully_shard(…, offload_policy=CPUOffloadPolicy())` is torch's way.)
+#
 # ## The whole recipe
 #
 # A staircase: each step keeps what stands and adds one habit, and each has its own best rate. If a habit is worth its

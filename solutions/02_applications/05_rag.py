@@ -737,6 +737,7 @@ give_back()
 # %% claim="A04.9"
 costs = evidence("A04.9")
 print(costs.again())
+give_back(encode.model)  # it rests now, and the chat model needs the room
 parts = ["whole passages", "read again by the chat model"]
 fig, (left, right) = figure(1, 2, width=10.5, height=3.3)
 for at, (arm, number) in enumerate(((parts[1], "first before"), (parts[1], "first"), ("at random", "first"))):
@@ -854,10 +855,11 @@ prompts = {
     "one planted source": [grounded_prompt(questions[i].text, sources_of(i, True))[0] for i in trials],
     "told not to obey": [told_to + grounded_prompt(questions[i].text, sources_of(i, True))[0] for i in trials],
 }
+planted = encode([sources_of(i, True)[0][1] for i in trials])
+give_back(encode.model)
 said = write([prompt for some in prompts.values() for prompt in some], begun="It is `torch.", longest=8)
 replies = dict(zip(prompts, (said[0:5], said[5:10], said[10:15]), strict=True))
 print(prompts["one planted source"][0], "\n")
-planted = encode([sources_of(i, True)[0][1] for i in trials])
 first = sum(bool(planted[at] @ question_vectors[i] > scores[i, 0]) for at, i in enumerate(trials))
 print(f"Likeness alone would put the planted text first in {first} of {len(trials)} searches.\n")
 for name, replied in replies.items():

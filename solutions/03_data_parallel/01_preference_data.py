@@ -868,7 +868,7 @@ show(
 #
 # First a toy: three words with fixed output vectors, those of "No" and "Never" similar, and a state in two dimensions
 # that learns. Then the real model: eight questions whose true answer is "No". The rejected answer is once "Never", once
-# "Yes". Only the last two layers learn. Does the chosen word get likelier?
+# "Yes". Only the last layer learns. Does the chosen word get likelier?
 
 # %% tags=["payoff"]
 model, tokenizer = smollm()
@@ -878,7 +878,7 @@ prompts = [tokenizer.apply_chat_template([{"role": "user", "content": q + " Answ
                                          add_generation_prompt=True) for q in QUESTIONS]
 rows = [tokenizer(prompt, return_tensors="pt").input_ids for prompt in prompts]
 word = {w: tokenizer(w, add_special_tokens=False).input_ids[0] for w in ("No", "Never", "Yes")}
-learns = model.model.layers[-2:]
+learns = model.model.layers[-1:]
 before = copy.deepcopy(learns.state_dict())
 
 

@@ -33,7 +33,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from autograde import check
-from labkit import COLORS, figure, launch, record_traffic, show, smollm, verdict
+from labkit import COLORS, figure, give_back, launch, record_traffic, show, smollm, verdict
 
 # %% [markdown]
 # ## Two ways to cut a matrix
@@ -519,11 +519,13 @@ weights = {name: getattr(mlp, f"{name}_proj").weight.detach() for name in ("gate
 x = args[0].clone()
 whole = sum(w.numel() for w in weights.values())
 for n in (2, 3):
+    give_back(model)  # while the ranks work, nobody here reads its weights
     (y, held, messages), *_ = launch(run_mlp, weights, x, ranks=n)
     logits = logits_with(mlp, y)
     print(f"{n} ranks: each holds {held / whole:.3f} of {whole / 1e6:.2f} M weights, {', '.join(messages)}; "
           f"logits off by {float((logits - right).abs().max()):.0e}, next token the same: "
           f"{bool((logits.argmax(-1) == right.argmax(-1)).all())}")
+give_back(model)
 
 # %% [markdown]
 # ### Parts, computed apart, combined by messages?
@@ -695,6 +697,7 @@ parts = {name: getattr(layer.self_attn, f"{name}_proj").weight.detach() for name
 norms = [layer.input_layernorm.weight.detach(), layer.post_attention_layernorm.weight.detach()]
 total = sum(w.numel() for w in parts.values())
 for n in (2, 3):
+    give_back(model)
     ranks = launch(run_layer, parts, norms, layer.self_attn.head_dim, model.config.rms_norm_eps, x, cos, sin, ranks=n)
     logits = logits_with(layer, ranks[0][0])
     print(f"{n} ranks: key-value heads {[r[2] for r in ranks]}, of {total / 1e6:.2f} M weights "

@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib.metadata
 import re
 import sys
+import tomllib
 
 import pytest
+from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from real_course import chapters
 
@@ -18,7 +20,7 @@ COLAB = {
     *("IPython", "PIL", "accelerate", "anyio", "cycler", "httpx", "huggingface_hub", "ipywidgets", "jinja2"),
     *("jsonschema", "matplotlib", "networkx", "numpy", "peft", "psutil", "pydantic", "regex", "safetensors", "scipy"),
     *("markdown_it", "rich", "sklearn"),
-    *("tensorrt", "tokenizers", "torch", "transformers", "triton", "yaml"),
+    *("tensorrt", "tokenizers", "torch", "triton", "yaml"),
 }
 OURS = {"autograde", "labkit", "experiments"}
 OPTIONAL = {"bitsandbytes", "deepspeed"}  # a chapter goes on without them
@@ -31,10 +33,23 @@ def test_colab_has_or_gets_what_a_chapter_imports(chapter):
 
 
 def test_what_is_installed_on_colab_is_pinned_here():
-    pins = {canonicalize_name(name) for name in re.findall(r"^[\w.-]+", (ROOT / "requirements.txt").read_text(), re.M)}
-    assert {canonicalize_name(package) for package in LACKS.values()} <= pins
+    found = re.findall(r"^([\w.-]+)==([\w.]+)", (ROOT / "requirements.txt").read_text(), re.M)
+    pins = {canonicalize_name(name): version for name, version in found}
+    wanted = {module: Requirement(line) for module, line in LACKS.items()}
+    assert all(each.specifier.contains(pins[each.name]) for each in wanted.values())
     owners = importlib.metadata.packages_distributions()
-    assert {module: canonicalize_name(owners[module][0]) for module in LACKS} == LACKS
+    assert {module: canonicalize_name(owners[module][0]) for module in LACKS} == {m: r.name for m, r in wanted.items()}
+
+
+def test_what_colab_has_is_new_enough_or_is_installed():
+    """Against the newest list of Colab's packages that is known."""
+    has = dict(line.split("==") for line in (ROOT / "tests/colab.txt").read_text().split() if "==" in line)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    ranges = {canonicalize_name(wide.name): wide for wide in map(Requirement, project["dependencies"])}
+    brought = {Requirement(line).name: line for line in LACKS.values()}
+    for name, version in has.items():
+        if name in ranges and not ranges[name].specifier.contains(version):
+            assert brought.get(name) == str(ranges[name]), f"{name} {version} is too old: LACKS should bring it"
 
 
 def test_only_what_is_needed_is_installed():

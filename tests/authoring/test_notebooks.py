@@ -4,12 +4,15 @@ A chapter's two notebooks have most of their cells in common, so they run as one
 which cells run once and which once for each. With AUTOGRADE_APART=1 in the environment each runs on its own, from top
 to bottom, in twice the time: the same tests on what a learner's kernel does.
 
+What the solved ones gave is left for `python course.py site` (website/runs.py), which then needs to run nothing.
+
 The first chapter of each section runs in a kernel like a learner's, the others in forks of a process that has imported
 most things (warm_kernels.py). With AUTOGRADE_APART=1 or AUTOGRADE_COLD=1 all run in kernels like a learner's.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import re
@@ -24,6 +27,7 @@ from autograde.authoring import bank
 from autograde.authoring.build import solution_notebooks
 from autograde.authoring.pairing import paired, split
 from autograde.repository import ROOT
+from website.runs import Run, keep, key, outputs_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("warm")]
 CHAPTERS = [chapter.path for chapter in chapters()]
@@ -52,8 +56,12 @@ def runs(tmp_path_factory):
         released = nbformat.read(ROOT / "notebooks" / f"{path}.ipynb", as_version=4)
         solved = nbformat.read(folder / "solved" / f"{path}.ipynb", as_version=4)
         if APART:
-            return {"released": past_payoffs(released, place), "solved": without_error(solved, place)}
-        return split(past_payoffs(paired(released, solved), place))
+            made = {"released": past_payoffs(released, place), "solved": without_error(solved, place)}
+        else:
+            made = split(past_payoffs(paired(released, solved), place))
+        with contextlib.suppress(OSError):  # the site's folder can't be written: no fault of the chapter
+            keep(path, Run(key(solved), outputs_of(made["solved"])))
+        return made
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LABKIT_NO_PROGRESS", "1")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pkgutil
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import nbgrader.server_extensions
 import pytest
 from traitlets.config import Config
 
@@ -17,7 +19,7 @@ from autograde.classroom.course import make_course
 from autograde.repository import ROOT
 
 SETTINGS = ROOT / "jupyter"
-NBGRADER = Path(sys.prefix, "share", "jupyter", "labextensions", "@jupyter", "nbgrader", "static")
+EXTENSIONS = Path(sys.prefix, "share", "jupyter", "labextensions")
 
 
 def read(name: str) -> dict:
@@ -26,8 +28,9 @@ def read(name: str) -> dict:
 
 def test_what_is_hidden_exists_and_validate_stays():
     hidden = read("page_config")["disabledExtensions"]
-    scripts = "".join(path.read_text(encoding="utf-8") for path in NBGRADER.glob("*.js"))
-    assert hidden and all(f'"{name}"' in scripts for name in hidden)
+    for name in hidden:
+        scripts = Path(EXTENSIONS, name.partition(":")[0], "static").glob("*.js")
+        assert any(f'"{name}"' in script.read_text(encoding="utf-8") for script in scripts), name
     assert "@jupyter/nbgrader:validate-assignment" not in hidden
 
 
@@ -90,6 +93,13 @@ def test_settings_are_ones_that_jupyterlab_knows():
 def test_validate_waits_for_a_slow_machine():
     config = configured("nbgrader_config.py")
     assert config.Execute.timeout >= 600
+
+
+def test_the_server_loads_of_nbgrader_what_validate_needs_and_no_more():
+    extensions = configured("jupyter_server_config.py").ServerApp.jpserver_extensions.get_value({})
+    off = {name.rpartition(".")[2] for name, on in extensions.items() if not on}
+    there = {module.name for module in pkgutil.iter_modules(nbgrader.server_extensions.__path__)}
+    assert there - off == {"validate_assignment"} and off <= there
 
 
 def test_the_launcher_points_jupyterlab_to_them(monkeypatch):

@@ -20,10 +20,10 @@ exercise = Draft(
     hints=[
         "Three parts: ask for the plan and check it, carry out its steps in order, ask for the answer. Keep the "
         "results themselves and their texts apart.",
-        'A value that is exactly "$2" becomes the result itself. Amid a text, re.sub(r"\\$(\\d+)", …) sees $12 as one '
-        "number; str.replace doesn't.",
+        'A value that is exactly `"$2"` becomes the result itself. Amid a text, `re.sub(r"\\$(\\d+)", …)` sees `$12` '
+        "as one number; `str.replace` doesn't.",
         "Write filled(value) for a text, a list, a dict and everything else. It raises LookupError where the number "
-        "isn't that of an earlier step, or that step failed; the step's text is then error: no result $3.",
+        "isn't that of an earlier step, or that step failed; the step's text is then `error: no result $3`.",
     ],
 )
 

@@ -33,7 +33,7 @@ exercise = Draft(
         "end the loop, and when is that asked?",
         "Before each call of the model: are steps and tokens left? After reading: is it an answer? After noting the "
         "call: is_looping(calls)? Only then does a tool run.",
-        "try parse_action(text), except ValueError: the observation is its message. try tools[name](**arguments), "
+        "try parse_action(text), except ValueError: the observation is its message. try `tools[name](**arguments)`, "
         "except Exception. Keep text = the part before a line Observation:, without white space at its end.",
     ],
 )

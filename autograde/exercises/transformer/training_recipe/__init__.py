@@ -1,3 +1,10 @@
-"""Exercises of 01_transformer/07_training_recipe: SwiGLU, a schedule, accumulation, clipping, loss scaling."""
+"""Exercises of 01_transformer/07_training_recipe: SwiGLU, experts, a schedule, accumulation, clipping, loss scaling."""
 
-ORDER = ["swiglu", "warmup_cosine_lr", "accumulate_gradients", "clip_grad_norm", "grad_scaler_step"]
+ORDER = [
+    "swiglu",
+    "mixture_of_experts",
+    "warmup_cosine_lr",
+    "accumulate_gradients",
+    "clip_grad_norm",
+    "grad_scaler_step",
+]
