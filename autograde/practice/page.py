@@ -32,6 +32,7 @@ class Section:
     """title, markdown paragraphs, and what can be opened: (summary, markdown).
 
     page:   HTML that only the page shows
+    text:   markdown that only the text shows
     listed: whether the short text lists the summaries of what the page can open
     """
 
@@ -39,6 +40,7 @@ class Section:
     parts: list[str] = field(default_factory=list)
     folds: list[tuple[str, str]] = field(default_factory=list)
     page: str = ""
+    text: str = ""
     listed: bool = False
 
 
@@ -62,7 +64,7 @@ def _coding(interview: Interview, words: dict[str, Any]) -> Section:
     took = words["took"].format(minutes=_minutes(interview.spent[0]), limit=_minutes(interview.limit(0)))
     result = interview.result
     score = f"**{result['earned']:.3g} / {result['points']:g}** · {took}"
-    return Section(title, [score, *filter(None, [result["told"]])], page=result["html"])
+    return Section(title, [score], page=result["html"], text=result["told"])
 
 
 def _question(interview: Interview, number: int, bank: Bank, words: dict[str, Any]) -> Section:
@@ -101,7 +103,7 @@ def as_text(interview: Interview, found: list[Section], folds: bool = True) -> s
     """The page as markdown, with what can be opened or without."""
     parts = [f"# {_title(interview)}"]
     for one in found:
-        parts += [f"## {one.title}", *one.parts]
+        parts += [f"## {one.title}", *one.parts, *filter(None, [one.text])]
         if folds:
             parts += [text for summary, body in one.folds for text in (f"**{summary}**", body)]
         elif one.listed:
