@@ -32,7 +32,7 @@ HELP = """usage: python course.py COMMAND [options]
   drill       practice the interview questions    (--lang zh, --topic rope, --new 5)
   interview   a mock interview, with a clock      (--topic, --difficulty, --minutes 45, --lang zh, --seed 7)
   cards       write the questions for Anki        (--lang zh or both, and the file: deck.apkg)
-  setup       only make the environment
+  setup       only make the environment           (and what a file such as requirements-anki.txt names)
 
 The first run makes .venv beside this file; later runs start in seconds. All options of JupyterLab and of pytest:
 .venv/bin/jupyter lab --help-all and .venv/bin/pytest --help."""
@@ -124,6 +124,9 @@ def cards(options):
 
 
 def setup(options):
+    for file in options:
+        if run([PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", file]):
+            raise Stop("What %s names can't be installed" % file)
     say("Ready. Open the course with: python course.py lab")
     return 0
 

@@ -14,6 +14,7 @@ from autograde.repository import ROOT
 RUN = ROOT / ".ci" / "run"
 pytestmark = pytest.mark.skipif(os.name != "posix" or not RUN.exists(), reason="a shell, and a clone with .ci")
 PYTHON = 'case "$1" in -c) exit 0 ;; esac\necho "insists on $AUTOGRADE_TESTS_INSIST: $*"'
+ANKI = "insists on 1: course.py setup requirements-anki.txt\n"
 APT = """echo "apt-get $*" >> "$ASKED"
 case "$*" in *"$HAS") touch "$BIN/$HAS"; chmod +x "$BIN/$HAS" ;; *install*) exit 100 ;; esac"""
 
@@ -38,20 +39,20 @@ def run(folder: Path, has: str = "nothing") -> tuple[str, list[str]]:
 
 def test_with_all_there_nothing_is_fetched_and_everything_insisted_on(tmp_path):
     programs(tmp_path / "bin", python3=PYTHON, chromium="", chromedriver="", id="echo 0", **{"apt-get": APT})
-    assert run(tmp_path / "bin") == ("insists on 1: course.py test\n", [])
+    assert run(tmp_path / "bin") == (f"{ANKI}insists on 1: course.py test\n", [])
 
 
 def test_a_missing_browser_is_fetched(tmp_path):
     programs(tmp_path / "bin", python3=PYTHON, chromedriver="", id="echo 0", **{"apt-get": APT})
     told, asked = run(tmp_path / "bin", has="chromium")
-    assert "chromium" in asked and told == "insists on 1: course.py test\n"
+    assert "chromium" in asked and told == f"{ANKI}insists on 1: course.py test\n"
 
 
 @pytest.mark.parametrize("who", ["0", "1000"])
 def test_a_browser_that_cannot_be_had_is_not_insisted_on(tmp_path, who):
     programs(tmp_path / "bin", python3=PYTHON, id=f"echo {who}", **{"apt-get": APT})
     told, asked = run(tmp_path / "bin")
-    assert told == "insists on sandbox: course.py test\n" and bool(asked) == (who == "0")
+    assert told == f"{ANKI}insists on sandbox: course.py test\n".replace("on 1", "on sandbox") and bool(asked) == (who == "0")
 
 
 def test_what_is_insisted_on_fails_and_all_else_is_skipped_with_a_sentence(monkeypatch):

@@ -20,6 +20,8 @@ from pathlib import Path
 
 import pytest
 
+import course_setup
+
 REPO = Path(__file__).parents[2]
 FAKE_PIP = """
 import json, os, sys, time
@@ -104,7 +106,7 @@ def test_first_run_installs_in_order_and_second_run_does_nothing(home):
     assert second.returncode == 0 and len(calls(home)) == len(done) and "Setting up" not in second.stdout
 
 
-@pytest.mark.parametrize("name", [*(path.name for path in REPO.glob("requirements*.txt")), "pyproject.toml"])
+@pytest.mark.parametrize("name", course_setup.PINS)
 def test_a_changed_pin_installs_again(home, name):
     course(home, "setup")
     before = len(calls(home))
