@@ -70,7 +70,7 @@ def test_a_failing_cell_is_named_and_the_page_says_so():
     release = notebook("a", "b", "c")
     release.cells[1] = nbformat.v4.new_markdown_cell("badges")
     made, _ = page("01_a/b", release, runs.Run("k", {}, failed), (), ())
-    assert failed in made.cells[1].source
+    assert "code cell 2 ('# here') failed: ValueError: no" in made.cells[1].source
 
 
 def test_what_is_kept_isn_t_run_again_and_a_failure_stops_nobody(monkeypatch):
