@@ -13,10 +13,10 @@ from nbformat import NotebookNode
 from website.runs import Run
 
 WIDGETS = "In the notebook, sliders stand here and draw this figure again for the values that you choose."
-_NOTE = """:::{{admonition}} {title}
+_NOTE = """```{{admonition}} {title}
 :class: {kind}
 {text}
-:::"""
+```"""
 _RUN = _NOTE.format(
     title="How to read this page",
     kind="tip",
