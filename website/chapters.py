@@ -13,10 +13,10 @@ from nbformat import NotebookNode
 from website.runs import Run
 
 WIDGETS = "In the notebook, sliders stand here and draw this figure again for the values that you choose."
-_NOTE = """:::{{admonition}} {title}
+_NOTE = """```{{admonition}} {title}
 :class: {kind}
 {text}
-:::"""
+```"""
 _RUN = _NOTE.format(
     title="How to read this page",
     kind="tip",
@@ -66,9 +66,14 @@ def _told(run: Run | None) -> str:
         text = "This chapter had not been run when the site was built, so its figures and numbers are missing."
         return _NOTE.format(title="Not run", kind="warning", text=text)
     if run.failed:
-        text = f"The run of this chapter failed, so its figures and numbers are missing: {run.failed}"
+        text = f"The run of this chapter failed, so its figures and numbers are missing: {plain(run.failed)}"
         return _NOTE.format(title="Not run to the end", kind="warning", text=text)
     return _RUN
+
+
+def plain(text: str) -> str:
+    """What a run printed, as markdown that shows the same."""
+    return re.sub(r"([\\`*_{}\[\]<>$|~])", r"\\\1", text)
 
 
 def _after_badges(source: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from autograde.authoring.bank import VERDICTS, Bank
 from autograde.authoring.cards import table_cell
 from labkit.experiment import NoEvidence, evidence
+from website.chapters import plain
 from website.runs import Run
 
 _SIGN = re.compile(r"^Claim ([A-Z]\d\d\.\d+): (\w+)\. ?(.*)", re.DOTALL)
@@ -43,6 +44,7 @@ def page(bank: Bank, said: Mapping[str, Found], titles: Mapping[str, str], ancho
     the bank's own, rests on its source, and is said to.
     """
     anchors, counts, parts = set(anchors), Counter(), []
+    tested = sum(bool(claim.get("tested_in")) for claim in bank.claims.values())
     for entry in bank.entries:
         rows = []
         for claim in entry.get("claims", []):
@@ -55,13 +57,14 @@ def page(bank: Bank, said: Mapping[str, Found], titles: Mapping[str, str], ancho
         parts.append(
             "\n".join([f"{title}\n\n{card}\n", "| claim | verdict | what a run showed | source |", _LINE, *rows])
         )
-    return "\n\n".join([_OPENING.format(total=counts.total(), counts=_counted(counts)), *parts]) + "\n"
+    opening = _OPENING.format(total=counts.total(), tested=tested, counts=_counted(counts))
+    return "\n\n".join([opening, *parts]) + "\n"
 
 
 _LINE = "|---|---|---|---|"
 _OPENING = """# All verdicts
 
-The question bank's answers are taken apart into {total} sentences; each is put to a test. {counts}.
+The question bank's answers are taken apart into {total} sentences, and {tested} of them are put to a test: {counts}.
 
 What you read here comes from runs: the chapter's own, whose outputs this site shows, or an experiment that took longer,
 whose seeds are all kept in `experiments/results/`. Where a sentence is no matter of measuring, the verdict rests on the
@@ -83,7 +86,7 @@ def _verdict(claim: dict[str, Any], run: Found | None, titles: Mapping[str, str]
         kept = None
     parts = []
     if run:
-        parts.append(_plain(run.because))
+        parts.append(plain(run.because))
     path = run.chapter if run else claim.get("tested_in", "")
     if path in titles:
         where = f"#claim-{claim['id']}" if anchored else f"/{path}"
@@ -99,11 +102,6 @@ def _verdict(claim: dict[str, Any], run: Found | None, titles: Mapping[str, str]
 
 def _badge(word: str) -> str:
     return f'<span class="course-verdict course-{word}">{word}</span><br><span lang="zh">{VERDICTS[word]}</span>'
-
-
-def _plain(text: str) -> str:
-    """What a run printed, for a cell of a table in markdown."""
-    return re.sub(r"([\\`*_{}\[\]<>$|~])", r"\\\1", text)
 
 
 def _chinese(text: str) -> str:

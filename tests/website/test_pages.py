@@ -93,7 +93,8 @@ def test_what_a_page_can_t_show_is_told_or_left_out(html):
 
 def test_a_chapter_that_was_not_run_says_so(html):
     said = "had not been run when the site was built"
-    assert said in read(html / f"{NOT_RUN}.html").get_text()
+    assert said in read(html / f"{NOT_RUN}.html").select_one(".admonition.warning").get_text()
+    assert "those of a solved run" in read(html / f"{KEPT}.html").select_one(".admonition.tip").get_text()
     assert said not in read(html / f"{KEPT}.html").get_text()
 
 

@@ -56,6 +56,13 @@ def test_outputs_of_two_notebooks_run_as_one_have_the_source_s_ids():
 
 
 @pytest.mark.usefixtures("warm")
+def test_a_run_gives_every_cell_s_outputs():
+    outputs, failed = running.execute(notebook("x = 1", "print(x + 1)"))
+    assert not failed and outputs["000000000000"] == []
+    assert outputs["000000000001"] == [{"output_type": "stream", "name": "stdout", "text": "2\n"}]
+
+
+@pytest.mark.usefixtures("warm")
 def test_a_failing_cell_is_named_and_the_page_says_so():
     failing = notebook("x = 1", "# here\nraise ValueError('no')", "y = 2")
     outputs, failed = running.execute(failing)
@@ -63,7 +70,7 @@ def test_a_failing_cell_is_named_and_the_page_says_so():
     release = notebook("a", "b", "c")
     release.cells[1] = nbformat.v4.new_markdown_cell("badges")
     made, _ = page("01_a/b", release, runs.Run("k", {}, failed), (), ())
-    assert failed in made.cells[1].source
+    assert "code cell 2 ('# here') failed: ValueError: no" in made.cells[1].source
 
 
 def test_what_is_kept_isn_t_run_again_and_a_failure_stops_nobody(monkeypatch):
