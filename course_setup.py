@@ -44,6 +44,9 @@ TROUBLES = [
     (r"CERTIFICATE_VERIFY_FAILED|certificate verify failed",
      "The package index's certificate was not accepted: behind a proxy that opens HTTPS, let PIP_CERT name its "
      f"certificate file, {AGAIN}"),
+    (r"SSL module is not available",
+     "This Python can't fetch anything, since it was built without SSL: take another one, such as your system's or "
+     f"python.org's, {AGAIN}"),
     (r"NewConnectionError|NameResolution|name resolution|Name or service not known|getaddrinfo failed|nodename nor"
      r"|Max retries exceeded|ConnectTimeout|[Rr]ead timed out|ReadTimeout|ProxyError|Network is unreachable"
      r"|Connection (refused|reset|aborted)|[Cc]onnection broken|IncompleteRead",

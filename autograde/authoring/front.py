@@ -63,13 +63,18 @@ def settled(root: Path = ROOT) -> list[Settled]:
 
 
 def tables(text: str, chapters: list[Settled]) -> str:
-    """README's text with its rows as the chapters have them. ValueError where a chapter has no row, or a row none."""
+    """README's text with its rows, its count of claims and the picture's text as the chapters have them.
+
+    ValueError where a chapter has no row, or a row no chapter.
+    """
     by_path = {chapter.path: chapter for chapter in chapters}
     rows = [found["path"] for found in _ROW.finditer(text)]
     if rows != list(by_path):
         row = "`| [Title](notebooks/SECTION/CHAPTER.ipynb) | what it is about | |`"
         odd = next((p for p in [*by_path, *rows] if rows.count(p) != 1 or p not in by_path), "the order of chapters")
         raise ValueError(f"README.md needs one row for each chapter, in their order: {row}. See {odd}.")
+    text = re.sub(r"Say of \d+ sentences", f"Say of {sum(len(each.claims) for each in chapters)} sentences", text)
+    text = re.sub(rf"!\[[^\]]*\]\({PICTURE}\)", lambda _: f"![{alt(chapters)}]({PICTURE})", text)
     return _ROW.sub(lambda found: _row(by_path[found["path"]], found["about"]), text)
 
 
@@ -129,7 +134,6 @@ def write(root: Path = ROOT) -> list[str]:
     readme, picture = root / "README.md", root / PICTURE
     before = readme.read_text(encoding="utf-8")
     after = tables(before, chapters)
-    after = re.sub(rf"!\[[^\]]*\]\({PICTURE}\)", lambda _: f"![{alt(chapters)}]({PICTURE})", after)
     drawn = draw(chapters)
     changed = []
     if not picture.is_file() or picture.read_bytes() != drawn:

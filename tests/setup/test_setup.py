@@ -255,6 +255,8 @@ def test_an_environment_of_a_python_without_venv_gets_the_install_line(inside, m
         ("NewConnectionError('<pip>: Failed to establish a new connection: [Errno -2] Name or service not known')\n"
          "ERROR: No matching distribution found for torch==2.13.0", "can't be reached"),
         ("ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device", "disk is full"),
+        ("Max retries exceeded (Caused by SSLError(\"Can't connect to HTTPS URL because the SSL module is not "
+         "available.\"))\nERROR: No matching distribution found for transformers==5.23.0", "built without SSL"),
         ("SSLError(SSLCertVerificationError(1, '[SSL: CERTIFICATE_VERIFY_FAILED] failed'))", "PIP_CERT"),
         ("ERROR: [Errno 30] Read-only file system: '/x'", "Can't write"),
         ("ERROR: No matching distribution found for torch==2.13.0", "no build of torch==2.13.0 for Python"),
