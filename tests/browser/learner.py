@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 
 from chromium import PATIENCE
-from selenium.common.exceptions import WebDriverException
+from selenium.common.exceptions import TimeoutException, WebDriverException
 from selenium.webdriver import ActionChains, Keys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
@@ -36,7 +36,12 @@ class Learner:
     def until(self, what: Callable, told: str):
         """What `what()` gives once it is true; errors count as not yet."""
         waiting = WebDriverWait(self.page, PATIENCE, 0.05, ignored_exceptions=[WebDriverException, *NOT_YET])
-        return waiting.until(lambda _: what(), f"waited in vain for {told}")
+        try:
+            return waiting.until(lambda _: what())
+        except TimeoutException:
+            seen = self.all(".jp-Dialog-content, .jp-mod-active .jp-Cell-outputArea")
+            read = " / ".join(element.text for element in seen)[:1000]
+            raise AssertionError(f"waited in vain for {told}; in front: {read}") from None
 
     def all(self, selector: str) -> list[WebElement]:
         return self.page.find_elements(By.CSS_SELECTOR, selector)

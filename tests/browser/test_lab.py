@@ -119,17 +119,17 @@ def test_the_buttons_reset_hint_and_reveal(learner):
     learner.press("Reveal the solution")
     learner.reads(place, f"Try {name} first")
     learner.press("Hint")
-    learner.reads(place, f"Hint 1 of 3 for {name}: ")
-    written = stub.replace("raise NotImplementedError", "return torch.ones(n, m, dtype=torch.bool)")
+    learner.reads(place, f"Hint 1 of 3: {find(name).hints[0][:20]}")
+    written = stub.replace("raise NotImplementedError", "return torch.ones(n, past + n, dtype=torch.bool)")
     learner.write(place, written)
     learner.run(place)
     learner.run(learner.index(f"check_{name}"))
     learner.focus(place)
     learner.press("Reveal the solution")
-    learner.reads(place, "One solution of " + name)
+    learner.reads(place, f"A solution of {name}")
     assert looks.pale(learner, place) == [] and looks.cut_off(learner) == []
     learner.press("Reset this exercise")
-    learner.reads(place, "Your text is kept")
+    learner.reads(place, "What the cell held is kept")
     assert learner.read(place) == stub
 
 
