@@ -52,8 +52,8 @@ def brought_back(name: str, text: str, back: int = 0) -> Answer:
         return Answer(f"{name}: the text is too long to be put away, so nothing was changed.")
     only = "" if how_long == "always" else " as long as this kernel runs"
     last = next((n for n, v in enumerate(reversed(kept.versions(name)), start=1) if v.text == text), 1)
-    again = f"`from autograde import reset` and `reset({name}, back={last})` bring it back"
-    return Answer(f"{name}: here is {what}. What the cell held is kept{only}: {again}.", code)
+    told = f"Your text is kept{only}: `reset({name}, back={last})` brings it back."
+    return Answer(f"{name}: here is {what}. {told}", code)
 
 
 def revealed(name: str, anyway: bool = False) -> Answer:
@@ -64,7 +64,7 @@ def revealed(name: str, anyway: bool = False) -> Answer:
     if not (anyway or progress.attempts(name).tried or progress.is_solved(name)):
         return Answer(
             f"Try {name} first: a solution is shown once `check({name})` has run one of yours and found it wrong.\n"
-            f"`from autograde import reveal` and `reveal({name}, anyway=True)` show it all the same; the map tells it."
+            f"`reveal({name}, anyway=True)` shows it all the same, and the map will say so."
         )
     progress.record_reveal(name)
     return Answer(f"A solution of {name}, the course's own. Read it, then write yours without looking.", shown=solution)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from autograde.answers import Answer, brought_back, revealed
 
@@ -26,6 +27,8 @@ def press(button: str, name: str, text: str) -> _Json:
     """
     if button == "reset":
         answer = brought_back(name, text)
+        if answer.code is not None:
+            answer = replace(answer, says=f"{answer.says}\nUndo (Ctrl + Z in the cell) works, too.")
     elif button == "reveal":
         answer = revealed(name)
     else:

@@ -38,6 +38,7 @@ _HOME = {
     "interval": "experiment",
     "NoEvidence": "experiment",
     "verdict": "verdict",
+    "show_map": "course_map",
     "gpu_report": "gpu",
     "record_memory": "memory",
     "give_back": "memory",

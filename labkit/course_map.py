@@ -1,6 +1,6 @@
 """The map of the course: every chapter with what it takes, what is solved of it, and where to go next.
 
-`progress.course_map()` shows it in a notebook, `python course.py progress` in a terminal. It needs no torch.
+`show_map()` shows it in a notebook, `python course.py progress` in a terminal. It needs no torch.
 """
 
 from __future__ import annotations
@@ -15,9 +15,18 @@ import textwrap
 
 from labkit import progress
 from labkit.chapters import START, Chapter, Standing, chapters, course, standings, suggestion
+from labkit.display import show_html
 
 _TITLE, _BAR = 34, 8  # characters
 _BEFORE = 2 + 5 + _TITLE + 2
+
+
+def show_map() -> None:
+    """Show the map of the course: every chapter with what it takes, what is solved, and where to go next."""
+    here = standings()
+    text = f"{as_text(here)}\n{advice(here)}"
+    if not show_html(as_html(here), text):
+        print(text)
 
 
 def advice(here: list[Standing], link=lambda chapter: f"{chapter.number} {chapter.title}") -> str:
@@ -92,8 +101,8 @@ def as_html(here: list[Standing]) -> str:
         body += "".join(_row(standing, standing is step) for standing in group)
     told = advice(here, lambda chapter: _link(chapter, f"{chapter.number} {chapter.title}"))
     return (
-        f'<p><strong>{told}</strong></p><div style="overflow-x:auto"><table style="font-size:100%">'
-        f'<caption style="text-align:left">The course: {_total(here)}</caption>'
+        f'<p><strong>{told}</strong><br>{_total(here)}</p><div style="overflow-x:auto"><table style="font-size:100%">'
+        '<caption style="text-align:left">The chapters of the course</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
@@ -123,7 +132,7 @@ def _solved(standing: Standing) -> str:
     )
     points = f"{_number(standing.earned)} of {_number(standing.points)}"
     told = f"<br>{len(standing.revealed)} revealed" if standing.revealed else ""
-    return f'<span style="white-space:nowrap">{bar} {points}</span>{" ✓ solved" * standing.solved}{told}'
+    return f'<span style="white-space:nowrap">{bar} {points}{" ✓ solved" * standing.solved}</span>{told}'
 
 
 def _questions(chapter: Chapter) -> str:

@@ -138,16 +138,6 @@ def _state(name: str, looked: set[str]) -> str:
     return ("solved" if is_solved(name) else "open") + ", revealed" * (name in looked)
 
 
-def course_map() -> None:
-    """Show the map of the course: every chapter with what it takes, what is solved, and where to go next."""
-    from labkit import chapters, course_map  # they ask this module for the results
-
-    here = chapters.standings()
-    text = f"{course_map.as_text(here)}\n{course_map.advice(here)}"
-    if not show_html(course_map.as_html(here), text):
-        print(text)
-
-
 def _table(rows, total) -> str:
     cell = '<td style="text-align:right">{} of {}</td>'
     body = "".join(

@@ -30,9 +30,9 @@
 # What is solved comes from your checks and is kept when you close this page.
 
 # %% tags=["demo"]
-from labkit import progress
+from labkit import show_map
 
-progress.course_map()
+show_map()
 
 # %% tags=["setup"]
 import torch
@@ -88,11 +88,9 @@ print("softmax: ", large.exp() / large.exp().sum())
 #
 # In JupyterLab three buttons stand above each chapter. **Reset this exercise** brings the stub back and keeps what you
 # wrote, **Hint** shows the next hint, **Reveal the solution** shows one once a try of yours was checked. They mean the
-# exercise in which you are, or the nearest one above. Functions do the same everywhere:
+# exercise in which you are, or the nearest one above. Once the first cells have run, functions do the same everywhere:
 #
 # ```python
-# from autograde import hint, history, reset, reveal
-#
 # hint(softmax)           # the next hint
 # reveal(softmax)         # a solution, to read
 # reset(softmax)          # the stub; what you wrote is put away

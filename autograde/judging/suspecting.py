@@ -18,6 +18,7 @@ _BESIDE = frozenset(
     | {"setprofile", "settrace", "fork", "posix_spawn", "system", "popen", "load_inline", "load_library"}
     | {"eval", "exec", "compile", "__import__", "import_module"}
 )
+_ANSWERS = (EXERCISES, "autograde.reference", "autograde.answers")
 _WATCH = ("DisableTorch", "TorchDispatchMode", "TorchFunctionMode", "_python_dispatch", "torch_function_stack")
 _MOST = 5  # words in a remark
 
@@ -41,8 +42,9 @@ def remarks(name: str, source: str, forbid: Sequence[str]) -> list[str]:
     names = [word for word in _names(tree) if len(word) < 200]
     words = names + [text for text in _texts(tree) if len(text) < 200]
     found = []
-    if any(f"{word}.".startswith(f"{EXERCISES}.") for word in words):
-        found.append(f"{name}: its text has `{EXERCISES}`, where the right answers are")
+    for module in _ANSWERS:
+        if any(f"{word}.".startswith(f"{module}.") for word in words):
+            found.append(f"{name}: its text has `{module}`, where the right answers are")
     if not forbid:
         return found
     banned = frozenset().union(*map(computes, forbid)) | {forbidden for forbidden in forbid if "." not in forbidden}

@@ -152,6 +152,8 @@ def test_other_texts_are_none(text):
 def test_what_nothing_forbids_may_be_used():
     assert remarks("other", "import threading\nx.softmax(-1)", []) == []
     assert remarks("other", f"import {EXERCISES}", []) != []
+    for text in ("from autograde.reference import solution", "from autograde import answers"):
+        assert "where the right answers are" in remarks("other", text, [])[0]
 
 
 def test_every_exercise_forbids_what_it_lists_by_name():

@@ -51,7 +51,7 @@ def test_a_reset_gives_the_stub_and_keeps_the_text():
     assert answer.code == reference.stub("softmax") and "raise NotImplementedError" in answer.code
     assert "BEGIN SOLUTION" not in answer.code and "Probabilities" in answer.code
     assert [version.text for version in kept.versions("softmax")] == [MINE]
-    assert "`reset(softmax, back=1)` bring it back" in answer.says
+    assert "`reset(softmax, back=1)` brings it back" in answer.says
 
 
 def test_an_earlier_text_comes_back_and_the_present_one_is_kept():
@@ -153,6 +153,18 @@ def test_elsewhere_it_is_printed(monkeypatch, where):
         kernel.space["__vsc_ipynb_file__"] = "/home/ada/00_start_here.ipynb"
     reset("softmax")
     assert kernel.put == [] and reference.stub("softmax") in kernel.shown[0]
+
+
+def test_after_the_setup_cell_a_call_is_ours_and_not_ipythons_own_reset(monkeypatch, capsys):
+    shell = InteractiveShell()
+    shell.kernel = object()
+    monkeypatch.setattr(autograde, "kernel_shell", lambda: shell)
+    monkeypatch.delattr(autograde, "check", raising=False)  # as in a kernel that has not loaded it yet
+    shell.run_cell("history = [3, 2, 1]\nfrom autograde import check\nsoftmax = 'mine'")
+    shell.run_cell("reset('softmax')")
+    assert reference.stub("softmax") in capsys.readouterr().out
+    assert shell.user_ns["softmax"] == "mine" and shell.user_ns["history"] == [3, 2, 1]
+    assert "reset" in shell.user_ns_hidden and shell.user_ns["hint"] is autograde.hint
 
 
 # -- reveal ---------------------------------------------------------------------------------------------------
