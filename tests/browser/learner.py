@@ -88,7 +88,7 @@ class Learner:
 
     def cell(self, place: int) -> WebElement:
         """A cell, in the middle of the window, with its editor."""
-        cell = self.all(CELLS)[place]
+        cell = self.until(lambda: self.all(CELLS)[place], f"cell {place}")
         self.ask("arguments[0].scrollIntoView({block: 'center'})", cell)
         return cell
 
