@@ -13,8 +13,9 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 from served import TOKEN, Lab
 
-CELLS = ".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Notebook-cell"
-BUTTONS = ".jp-NotebookPanel:not(.lm-mod-hidden) .jp-NotebookPanel-toolbar .jp-Toolbar-item"
+PANEL = ".jp-NotebookPanel:not(.lm-mod-hidden)"
+CELLS = f"{PANEL} .jp-Notebook-cell"
+BUTTONS = f"{PANEL} .jp-NotebookPanel-toolbar .jp-Toolbar-item"
 NOT_YET = (AttributeError, IndexError, StopIteration, TypeError)
 PASTE = """
 const data = new DataTransfer();
@@ -65,12 +66,16 @@ class Learner:
 
     def title(self) -> str:
         """The first heading of the notebook."""
-        return self.all(f"{CELLS} h1")[0].text.rstrip("¶")
+        return self.until(lambda: self.all(f"{CELLS} h1")[0].text.rstrip("¶"), "a heading")
 
     def ready(self) -> None:
         count = len(self.written())
         self.until(lambda: len(self.all(CELLS)) == count, f"the {count} cells of {self.path}")
-        self.until(lambda: self.all(".jp-Notebook-ExecutionIndicator[data-status=idle]"), "an idle kernel")
+        self.idle()
+
+    def idle(self) -> None:
+        """Wait until the kernel of the notebook in front has nothing to do."""
+        self.until(lambda: self.all(f"{PANEL} .jp-Notebook-ExecutionIndicator[data-status=idle]"), "an idle kernel")
 
     def written(self) -> list[dict]:
         """The cells of the notebook's file, as it was saved last."""
@@ -140,6 +145,7 @@ class Learner:
         before = self.title()
         self.cell(place).find_element(By.LINK_TEXT, link).click()
         self.until(lambda: self.title() != before, f"where {link!r} leads to")
+        self.idle()
 
     def prompt(self, place: int) -> str:
         return self.all(CELLS)[place].find_element(By.CSS_SELECTOR, ".jp-InputPrompt").get_attribute("textContent")
