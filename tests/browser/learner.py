@@ -6,15 +6,16 @@ import json
 from collections.abc import Callable
 
 from chromium import PATIENCE
-from selenium.common.exceptions import WebDriverException
+from selenium.common.exceptions import TimeoutException, WebDriverException
 from selenium.webdriver import ActionChains, Keys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 from served import TOKEN, Lab
 
-CELLS = ".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Notebook-cell"
-BUTTONS = ".jp-NotebookPanel:not(.lm-mod-hidden) .jp-NotebookPanel-toolbar .jp-Toolbar-item"
+PANEL = ".jp-NotebookPanel:not(.lm-mod-hidden)"
+CELLS = f"{PANEL} .jp-Notebook-cell"
+BUTTONS = f"{PANEL} .jp-NotebookPanel-toolbar .jp-Toolbar-item"
 NOT_YET = (AttributeError, IndexError, StopIteration, TypeError)
 PASTE = """
 const data = new DataTransfer();
@@ -36,7 +37,12 @@ class Learner:
     def until(self, what: Callable, told: str):
         """What `what()` gives once it is true; errors count as not yet."""
         waiting = WebDriverWait(self.page, PATIENCE, 0.05, ignored_exceptions=[WebDriverException, *NOT_YET])
-        return waiting.until(lambda _: what(), f"waited in vain for {told}")
+        try:
+            return waiting.until(lambda _: what())
+        except TimeoutException:
+            seen = self.all(".jp-Dialog-content, .jp-mod-active .jp-Cell-outputArea")
+            read = " / ".join(element.text for element in seen)[:1000]
+            raise AssertionError(f"waited in vain for {told}; in front: {read}") from None
 
     def all(self, selector: str) -> list[WebElement]:
         return self.page.find_elements(By.CSS_SELECTOR, selector)
@@ -60,12 +66,16 @@ class Learner:
 
     def title(self) -> str:
         """The first heading of the notebook."""
-        return self.all(f"{CELLS} h1")[0].text.rstrip("¶")
+        return self.until(lambda: self.all(f"{CELLS} h1")[0].text.rstrip("¶"), "a heading")
 
     def ready(self) -> None:
         count = len(self.written())
         self.until(lambda: len(self.all(CELLS)) == count, f"the {count} cells of {self.path}")
-        self.until(lambda: self.all(".jp-Notebook-ExecutionIndicator[data-status=idle]"), "an idle kernel")
+        self.idle()
+
+    def idle(self) -> None:
+        """Wait until the kernel of the notebook in front has nothing to do."""
+        self.until(lambda: self.all(f"{PANEL} .jp-Notebook-ExecutionIndicator[data-status=idle]"), "an idle kernel")
 
     def written(self) -> list[dict]:
         """The cells of the notebook's file, as it was saved last."""
@@ -83,7 +93,7 @@ class Learner:
 
     def cell(self, place: int) -> WebElement:
         """A cell, in the middle of the window, with its editor."""
-        cell = self.all(CELLS)[place]
+        cell = self.until(lambda: self.all(CELLS)[place], f"cell {place}")
         self.ask("arguments[0].scrollIntoView({block: 'center'})", cell)
         return cell
 
@@ -135,6 +145,7 @@ class Learner:
         before = self.title()
         self.cell(place).find_element(By.LINK_TEXT, link).click()
         self.until(lambda: self.title() != before, f"where {link!r} leads to")
+        self.idle()
 
     def prompt(self, place: int) -> str:
         return self.all(CELLS)[place].find_element(By.CSS_SELECTOR, ".jp-InputPrompt").get_attribute("textContent")

@@ -12,11 +12,13 @@ import time
 import urllib.request
 from pathlib import Path
 
+import psutil
 from chromium import PATIENCE
 
 from autograde.repository import ROOT
 
 TOKEN = "learner"
+GRACE = 60.0  # seconds that it may take to end
 # course.py without its set-up: tests run in an environment that is made, and with the Python that they run with.
 START = "import sys, course; course.PYTHON = sys.executable; sys.exit(course.lab(sys.argv[1:]))"
 
@@ -51,10 +53,12 @@ class Lab:
         raise AssertionError("JupyterLab does not answer:\n" + log.read_text(errors="replace")[-3000:])
 
     def stop(self) -> None:
-        """End it, and with it its kernels."""
+        """End it and its kernels. One that is told to end while it starts a kernel may hang, and is killed."""
         if self._process is not None:
             self._process.terminate()
             try:
-                self._process.wait(PATIENCE)
-            finally:
-                self._process.kill()
+                self._process.wait(GRACE)
+            except subprocess.TimeoutExpired:
+                for process in [*psutil.Process(self._process.pid).children(recursive=True), self._process]:
+                    process.kill()
+                self._process.wait()
