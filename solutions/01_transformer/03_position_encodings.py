@@ -3,7 +3,7 @@
 #   course:
 #     title: "Position encodings"
 #     exercises: transformer.position_encodings
-#     questions: [T03, T04]
+#     questions: [T03, T04, T07]
 # ---
 
 # %% [markdown]
