@@ -3,7 +3,7 @@
 #   course:
 #     title: "Position encodings"
 #     exercises: transformer.position_encodings
-#     questions: [T03, T04]
+#     questions: [T03, T04, T07]
 #     needs: [01_transformer/01_attention]
 # ---
 
@@ -883,11 +883,12 @@ verdict(
 # second digit.)
 
 # %% [markdown]
-# ### Your scores in the race
+# ### What your scores learn
 #
-# A seventh model gets your `relative_scores`: one table of vectors for up to 32 letters back, for both layers. Then we
-# ask the first layer what it has learned. Before it nothing but the letter has gone into a query, so each letter has
-# its own picture of which distances it wants to read. T5's bias would have the same row for every letter.
+# A seventh model gets your `relative_scores`: one table of vectors for up to 32 letters back, for both layers. After a
+# hundred steps we ask the first layer what it has learned. Before it nothing but the letter has gone into a query, so
+# each letter has its own picture of which distances it wants to read. T5's bias would have the same row for every
+# letter.
 
 # %% tags=["payoff"]
 class Shaw(Reader):
@@ -904,53 +905,45 @@ class Shaw(Reader):
 
 kept = []
 relative_scores(torch.ones(1, 1, 2), torch.ones(1, 1, 2), torch.ones(1, 2))
-shaw = race("Shaw", make=Shaw)[1]
+trained_losses, shaw = race("Shaw", steps=100, rate=1e-2, make=Shaw)
 with torch.no_grad():
     reader, block = kept[0], kept[0].blocks[0]
     asked = block["qkv"](block["norm1"](reader.embed.weight))[:, :D].unflatten(-1, (HEADS, 1, D // HEADS))
     wanted = reader.pull(asked, torch.zeros(len(letters), HEADS, 17, D // HEADS))[:, :, 0].flip(-1)  # 0 to 16 back
     wanted = wanted - wanted.mean(-1, keepdim=True)
-own = (wanted - wanted.mean(0)).square().mean((0, 2)) / wanted.square().mean((0, 2))  # a share for each head
-head = int((wanted - wanted.mean(0)).square().mean((0, 2)).argmax())
+varied = (wanted - wanted.mean(0)).square().mean((0, 2))
+head = int(varied.argmax())
+own = float(varied[head] / wanted[:, head].square().mean())
 LETTERS = " ,aeiouhnrstQ\n"
 rows = wanted[[number[letter] for letter in LETTERS], head]
-fig, (left, right) = figure(1, 2, width=10.4, height=4.2, width_ratios=[1.1, 1])
-for (scheme, by_place), color, style in zip(
-    {"none": runs["none"][1], "T5 bias": runs["T5 bias"][1], "Shaw (yours)": shaw}.items(), COLORS, [":", "--", "-"],
-    strict=False
-):
-    left.plot(torch.arange(WIDE // 2, TESTED, WIDE), by_place.view(-1, WIDE).mean(1), color=color, linestyle=style,
-              label=scheme)
-left.axvline(TRAINED, color="#555555", linewidth=1)
-left.set(xlabel="position in the text", ylabel="loss on unseen text\n(nats a letter)")
-left.legend()
 limit = float(rows.abs().max())
-picture = right.imshow(rows, cmap=DIVERGING, vmin=-limit, vmax=limit, aspect="auto")
-right.set_yticks(range(len(LETTERS)), [{" ": "space", "\n": "line end"}.get(letter, letter) for letter in LETTERS])
-right.set(xlabel="letters back", ylabel="the query's letter", title=f"first layer, head {head + 1}")
-fig.colorbar(picture, ax=right, label="score for the distance")
-yours = {"near": float(shaw[WIDE:TRAINED].mean()), "far": float(shaw[-128:].mean())}
+fig, ax = figure(width=7.6, height=4.4)
+picture = ax.imshow(rows, cmap=DIVERGING, vmin=-limit, vmax=limit, aspect="auto")
+ax.set_yticks(range(len(LETTERS)), [{" ": "space", "\n": "line end"}.get(letter, letter) for letter in LETTERS])
+ax.set(xlabel="letters back", ylabel="the query's letter", xticks=range(0, 17, 4))
+fig.colorbar(picture, ax=ax, label="score for the distance (mean taken off)")
 show(
     fig,
-    alt=f"Left: loss against position for three models; with your scores {yours['near']:.2f} within the trained length "
-    f"and {yours['far']:.2f} at positions 384 to 511, with T5's bias {near['T5 bias']:.2f} and {far['T5 bias']:.2f}. "
-    f"Right: a map of scores by the query's letter and the distance; the letter decides {own[head]:.0%} of them.",
-    title=f"Within the trained length: Shaw {yours['near']:.2f}, T5's bias {near['T5 bias']:.2f}, none "
-    f"{near['none']:.2f} nats. The letter decides {own[head]:.0%} of a head's scores for distances",
+    alt="A map of what the first layer's queries give each distance, a row for each letter and a column for each "
+    f"distance up to 16. The letter decides {own:.0%} of the variance of these scores.",
+    title=f"First layer, head {head + 1}: the letter decides {own:.0%} of what a distance is worth",
 )
+print(f"training loss {trained_losses[0]:.2f} -> {sum(trained_losses[-20:]) / 20:.2f}; unseen text within {TRAINED} "
+      f"letters {float(shaw[WIDE:TRAINED].mean()):.2f}, at 384 to 511 {float(shaw[-128:].mean()):.2f} nats a letter")
 
 # %% [markdown]
-# So a distance isn't worth the same to every letter. The price: T5's bias is one number a pair, which fits into any
-# fused kernel; a dot product of each query with a vector for each distance is a second matrix of scores. That is one
-# reason why today's models left this form behind, and why RoPE, whose score also depends on both, took its place.
+# The more the letter decides, the more there is that a number for each distance can't say. The price: T5's bias is one
+# number a pair, which fits into any fused kernel; a dot product of each query with a vector for each distance is a
+# second matrix of scores. That is one reason why today's models left this form behind, and why RoPE, whose score also
+# depends on both, took its place.
 #
 # ## Both kinds at once?
 #
 # "Mixed encodings combine absolute and relative ones to the advantage of both." Models with both exist: TUPE (Ke et al.
 # 2020, arXiv:2006.15595), DeBERTa (He et al. 2020, arXiv:2006.03654). `experiments/T07_7.py` trains small readers with
 # waves, with T5's bias, ALiBi, or Shaw's vectors, and with waves *and* one of these, each at the best of three rates
-# (chosen on a validation text), on pieces of 64 letters with four seeds. Two controls: a relative encoding beside
-# nothing has to show, and a second table of T5's beside the first has nothing to add.
+# (chosen on a validation text), on pieces of 64 letters with three seeds. Two controls: T5's bias beside nothing has to
+# show, and a code that is the same in all places, beside T5's bias, must not.
 #
 # **Before the run:** a mix *beats both* where it is surely more than 0.01 nats a letter better than each of its two
 # parts alone. *Correct* if all three mixes beat both within the trained length, and at eight times that length none is
@@ -983,7 +976,7 @@ winners = {where: [mix for mix in mixing.MIXED if mixing.beats_both(found, mix, 
 behind = [mix for mix in mixing.MIXED if mixing.falls_behind(found, mix, "far")]
 show(
     fig,
-    alt="Dots for four seeds: the loss of five encodings alone and three mixes, within the trained length and far "
+    alt="Dots for three seeds: the loss of five encodings alone and three mixes, within the trained length and far "
     f"beyond. Gain of each mix over the better one of its parts (95 %), within: {told['near']}; beyond: {told['far']}.",
     title=f"Better than both parts for sure: within the trained length {len(winners['near'])} of {len(mixing.MIXED)} "
     f"mixes, far beyond it {len(winners['far'])}; far beyond {len(behind)} are surely worse than one part",
@@ -1001,8 +994,9 @@ verdict(
 )
 
 # %% [markdown]
-# Two lessons to keep apart: within the length that was trained a mix may or may not gain something; beyond it a mix
-# holds no longer than its weaker part, since the absolute codes that it has never seen stay in the sum.
+# Two lengths, two questions. Within the trained one: is there anything left to complement, once a relative encoding has
+# the distances? Beyond it: the relative part may hold, but the absolute codes, which the model has never seen there,
+# stay in the sum. Compare a mix with its relative part in the right picture.
 #
 # ## Is a learned table unstable to train?
 #

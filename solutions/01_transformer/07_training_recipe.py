@@ -1117,9 +1117,9 @@ verdict(
 # %% [markdown]
 # Without care the two processors don't even work at the same time: the host waits for gradients, the device for
 # weights. What can overlap does: a layer's gradients go down while the next are computed, and ZeRO-Offload may delay
-# the update by a step. Read the crossing of the lines for the price: with few tokens a step the GPU waits. (Speeds of
-# GPU and bus are round numbers in the picture, not measurements: no GPU was at hand, and a server's CPU has more cores
-# than a notebook's. Where a GPU is, `fully_shard(…, offload_policy=CPUOffloadPolicy())` is torch's way.)
+# the update by a step. Read the crossing of the lines for the price: with few tokens a step the GPU waits. (The speeds
+# of GPU and bus are round numbers, since no GPU was at hand; the update is this processor's own, and servers have many
+# cores. Where a GPU is, `fully_shard(…, offload_policy=CPUOffloadPolicy())` is torch's way.)
 #
 # ## The whole recipe
 #

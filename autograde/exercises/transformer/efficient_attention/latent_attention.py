@@ -290,6 +290,28 @@ exercise.mistake(
 )(_latent(weigh=lambda s, m: (s if m is None else s.masked_fill(~m, -1e4)).softmax(-1)))
 
 
+exercise.mistake("the latents are normed once more", hint="Use the latents as they lie in the cache.")(
+    _latent(change=lambda q, qr, z, kr, w_k, w_v: (q, qr, F.rms_norm(z, z.shape[-1:]), kr, w_k, w_v))
+)
+
+
+@exercise.mistake(
+    "without a mask later tokens are hidden", hint="mask None hides nothing: who asks decides what is causal."
+)
+def always_causal(q, q_rope, latent, k_rope, w_k, w_v, mask=None):
+    n, m = q.shape[-2], latent.shape[-2]
+    if mask is None and n <= m:
+        mask = torch.ones(n, m).tril(m - n).bool()
+    return _latent()(q, q_rope, latent, k_rope, w_k, w_v, mask)
+
+
+@exercise.mistake(
+    "the heads end up behind the tokens", hint="The result is [..., heads, n, d_v]: leave the heads there."
+)
+def heads_behind(*given, **named):
+    return _latent()(*given, **named).transpose(-3, -2)
+
+
 exercise.alternative(_latent())
 
 

@@ -156,6 +156,10 @@ exercise.mistake("the reach is one too small", hint="2L + 1 rows: L for the past
     _relative(rows=lambda n, m, reach: (_rows(n, m, reach) - reach).clamp(1 - reach, max(reach - 1, 0)) + reach)
 )
 
+exercise.mistake("the last row of the table is never used", hint="It belongs to keys L or more places ahead.")(
+    _relative(rows=lambda n, m, reach: _rows(n, m, reach).clamp(max=max(2 * reach - 1, 0)))
+)
+
 exercise.mistake(
     "the distance is taken without its sign", hint="A key before the query and one after it have vectors of their own."
 )(_relative(rows=lambda n, m, reach: (_rows(n, m, reach) - reach).abs() + reach))

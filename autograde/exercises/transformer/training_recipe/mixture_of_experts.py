@@ -342,6 +342,39 @@ exercise.mistake("gate and up matrices are swapped", hint="silu(w_gate x) * (w_u
     lambda x, router, w_gate, w_up, w_down, k: _moe()(x, router, w_up, w_gate, w_down, k)
 )
 
+
+@exercise.mistake("the experts' gate is a GELU", hint="Each expert is a SwiGLU: silu(s) = s * sigmoid(s).")
+def gelu_experts(x, router, w_gate, w_up, w_down, k):
+    def mix(rows, gates, chosen, *weights):
+        every = [(F.gelu(rows @ g.T) * (rows @ u.T)) @ d.T for g, u, d in zip(*weights, strict=True)]
+        return torch.einsum("tk,tkd->td", gates, torch.stack(every, 1)[torch.arange(len(rows))[:, None], chosen])
+
+    return _moe(mix=mix)(x, router, w_gate, w_up, w_down, k)
+
+
+@exercise.mistake("x is added to the result", hint="The residual is added outside of this function.")
+def with_residual(x, *given):
+    out, balance = _moe()(x, *given)
+    return x + out, balance
+
+
+@exercise.mistake(
+    "an expert takes no more than its even share of tokens, and the rest is dropped",
+    hint="No capacity here: every token is answered by all k of its experts.",
+)
+def capped(x, router, w_gate, w_up, w_down, k):
+    def mix(rows, gates, chosen, *weights):
+        room = -(-chosen.numel() // len(router))
+        order = F.one_hot(chosen.flatten(), len(router)).cumsum(0).gather(1, chosen.flatten()[:, None])
+        return _mix(rows, torch.where(order.view_as(chosen) <= room, gates, 0.0), chosen, *weights)
+
+    return _moe(mix=mix)(x, router, w_gate, w_up, w_down, k)
+
+
+exercise.mistake(
+    "the router's scores are divided by sqrt(d)", hint="A router is no attention: router[e] · x as it is."
+)(lambda x, router, *given: _moe()(x, router / x.shape[-1] ** 0.5, *given))
+
 for says, hint, formula in (
     (
         "the balance isn't multiplied by the number of experts",
@@ -372,6 +405,21 @@ for says, hint, formula in (
         "the mean probability is taken over the tokens that chose the expert",
         "P_e is a mean over *all* tokens, also those that went elsewhere.",
         lambda chosen, p: _balance(chosen, torch.zeros_like(p).scatter(1, chosen, p.gather(1, chosen))),
+    ),
+    (
+        "the balance is a mean over the experts instead of E times the sum",
+        "It is E times the *sum* over the experts.",
+        lambda chosen, p: _balance(chosen, p) / p.shape[-1] ** 2,
+    ),
+    (
+        "k is subtracted from the balance",
+        "An even load gives k, not 0: nothing is subtracted.",
+        lambda chosen, p: _balance(chosen, p) - chosen.shape[1],
+    ),
+    (
+        "the balance is weighted already",
+        "The weight of the balance loss is for whoever trains to choose.",
+        lambda chosen, p: 0.01 * _balance(chosen, p),
     ),
     (
         "the balance has no gradient",
