@@ -78,7 +78,16 @@ def load(root: pathlib.Path) -> Bank:
             if content is not None and len(fit) != len(content):
                 problems.append(f"interview/{section}.yaml should be a list of entries that each have an id.")
     filled = [_filled(entry, root, problems) for entry in entries]
+    for follow_up in (one for entry in filled for one in _list(entry.get("follow_ups")) if isinstance(one, dict)):
+        _add_source(follow_up)
     return Bank(filled, problems)
+
+
+def _add_source(follow_up: dict[str, Any]) -> None:
+    """A follow-up's source, where it has one, stands under its answer wherever that is shown."""
+    source, answer = follow_up.get("source"), follow_up.get("a")
+    if isinstance(source, str) and isinstance(answer, dict):
+        follow_up["a"] = {language: f"{str(text).strip()}\n\n*{source}*" for language, text in answer.items()}
 
 
 def _filled(value: Any, root: pathlib.Path, problems: list[str]) -> Any:
