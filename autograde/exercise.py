@@ -115,7 +115,7 @@ class Exercise:
                     the object and returns plain tensors. Self-contained (its imports are inside), so that it can be
                     sent to where the learner's code runs. The oracle gives what the probe should return.
     ranks:          True where each call runs on several processes: the probe (or the function itself) is called on
-                    every rank with torch.distributed initialised. `out` is a `PerRank`, and the oracle gives a list
+                    every rank with torch.distributed initialized. `out` is a `PerRank`, and the oracle gives a list
                     with one value a rank.
     forbid:         shortcuts that would make the exercise pointless, as dotted names of functions or modules
                     ("torch.nn.functional.softmax", "transformers"). Caught at run time, however they are spelled, and

@@ -114,7 +114,7 @@ class Report:
         return "\n".join(parts)
 
     def _repr_html_(self) -> str:
-        # Text has the colour of the page, which may be light or dark; a colour that says something brings its ground.
+        # Text has the color of the page, which may be light or dark; a color that says something brings its ground.
         border = {"solved": GOOD, "not implemented": NEUTRAL}.get(self.status, BAD)
         parts = [
             f'<div role="status" style="border-left:4px solid {border};padding:.4em 1em;max-width:60em">',

@@ -1,4 +1,4 @@
-"""A04.1: does fine-tuning customise a model? Appointments on the real model: asked, shown examples, tuned.
+"""A04.1: does fine-tuning customize a model? Appointments on the real model: asked, shown examples, tuned.
 
 And what it does to what was not asked for (A04.5): other wordings of the task, and ordinary questions.
 """

@@ -9,11 +9,11 @@ from labkit.experiment import Experiment
 
 RATES, ROWS, STEPS = (1e-3, 3e-3, 1e-2, 3e-2), 12, 150
 SHORT = 8  # letters of the text that is watched
-MOVES = 0.05  # of the scores' own spread, more than neighbours of equal length move it. Stated before the run.
+MOVES = 0.05  # of the scores' own spread, more than neighbors of equal length move it. Stated before the run.
 
 experiment = Experiment(
     claim="T06.1",
-    question="Do different lengths make BatchNorm's statistics inconsistent, or the padding, or just neighbours?",
+    question="Do different lengths make BatchNorm's statistics inconsistent, or the padding, or just neighbors?",
     arms={
         "LayerNorm, equal lengths": {"kind": "layer", "lengths": "equal"},
         "LayerNorm, ragged": {"kind": "layer", "lengths": "ragged"},
@@ -31,7 +31,7 @@ experiment = Experiment(
 
 @experiment.measure
 def measure(seed: int, kind: str, lengths: str, masked: bool = False) -> dict:
-    """Test loss in evaluation mode, and how far a short text's scores move in training mode when neighbours change."""
+    """Test loss in evaluation mode, and how far a short text's scores move in training mode when neighbors change."""
     tried = {}
     for rate in RATES:
         torch.manual_seed(seed)
@@ -69,7 +69,7 @@ def _loss(net, part: str, lengths: str) -> float:
 def moved(net, lengths: str, masked: bool, trials: int = 20) -> float:
     """Root mean square change of a short text's scores between two batches, in units of the scores' spread.
 
-    In the first all texts are short. In the second the neighbours are other texts: short ones again where lengths are
+    In the first all texts are short. In the second the neighbors are other texts: short ones again where lengths are
     equal, else as long as can be, so that the short text is padded.
     """
     net.train()

@@ -1,4 +1,4 @@
-"""T06.3: is BatchNorm hard to parallelise? A batch is cut up among ranks that don't exchange their statistics."""
+"""T06.3: is BatchNorm hard to parallelize? A batch is cut up among ranks that don't exchange their statistics."""
 
 from __future__ import annotations
 

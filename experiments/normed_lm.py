@@ -122,7 +122,7 @@ class Block(nn.Module):
 
 
 class LanguageModel(nn.Module):
-    """Predicts the next letter. Everywhere but in post-norm the sums leave unnormalised, so one more norm ends them."""
+    """Predicts the next letter. Everywhere but in post-norm the sums leave unnormalized, so one more norm ends them."""
 
     def __init__(self, depth=2, width=64, kind="layer", place="pre", qk=False, parts=1, length=LENGTH):
         super().__init__()

@@ -326,7 +326,7 @@ def stored_as(name):
 
 @functools.cache
 def sentences():
-    """PAIRS pairs of neighbouring pieces of the manual: (first pieces, second pieces)."""
+    """PAIRS pairs of neighboring pieces of the manual: (first pieces, second pieces)."""
     text = half("manual", True)
     places = [i * (len(text) // PAIRS) for i in range(PAIRS)]
     return [text[at : at + 250] for at in places], [text[at + 250 : at + 500] for at in places]

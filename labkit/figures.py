@@ -1,4 +1,4 @@
-"""Figures in one style: readable, safe for colour-blind readers, and with a text for readers who can't see them."""
+"""Figures in one style: readable, safe for color-blind readers, and with a text for readers who can't see them."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from labkit.display import kernel_shell, minus, show_html
 # Okabe and Ito, "Color Universal Design" (2008), in the order that stays apart best on white; their yellow is left
 # out, because lines and text in it can't be read on white.
 COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
-SEQUENTIAL = "cividis"  # made for colour-vision deficiency: Nuñez, Anderton and Renslow, PLOS ONE 13(7), 2018
+SEQUENTIAL = "cividis"  # made for color-vision deficiency: Nuñez, Anderton and Renslow, PLOS ONE 13(7), 2018
 DIVERGING = "PuOr"  # orange against purple, white in the middle
 
 DPI = 144
-_LARGE = 90_000  # bytes of PNG above which the picture is stored with 256 colours
+_LARGE = 90_000  # bytes of PNG above which the picture is stored with 256 colors
 
 _STYLE = {
     "figure.dpi": 96,

@@ -77,7 +77,7 @@ def exchange(rows: torch.Tensor, sent: list[int], received: list[int]) -> torch.
 
 
 def shift(block: torch.Tensor, rows: int) -> torch.Tensor:
-    """Send `block` to the right neighbour in a ring of all ranks; give what comes from the left one.
+    """Send `block` to the right neighbor in a ring of all ranks; give what comes from the left one.
 
     block: [heads, n, d]. rows: the n of the block that comes. Returns [heads, rows, d]. All ranks have to call it, and
     gradients travel back the other way, if all ranks have the result in their graph.

@@ -13,7 +13,7 @@ def shakespeare() -> str:
     """The works of William Shakespeare in modern spelling: 5.1 million characters of plain ASCII, always the same.
 
     Plays and poems stand in the alphabetical order of their file names, parted by three empty lines. The files are
-    those of Project Gutenberg, without its header and licence, as the package `shakespeare` (2008) carries them; the
+    those of Project Gutenberg, without its header and license, as the package `shakespeare` (2008) carries them; the
     text is in the public domain. Raises ModelMissing where that package isn't installed.
     """
     folder = package_folder("shksprdata")

@@ -1,4 +1,4 @@
-"""When each message would have travelled, in the alpha-beta model, from what the ranks recorded."""
+"""When each message would have traveled, in the alpha-beta model, from what the ranks recorded."""
 
 from __future__ import annotations
 

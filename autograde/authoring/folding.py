@@ -61,6 +61,6 @@ def _first_line(node: ast.stmt, lines: list[str], before: ast.stmt | None) -> in
 
 
 def _joined(parts: list[tuple[str, bool]]) -> list[tuple[str, bool]]:
-    """Neighbours that are both in view, or both collapsed, as one."""
+    """Neighbors that are both in view, or both collapsed, as one."""
     groups = groupby(parts, key=lambda part: part[1])
     return [("\n\n".join(text for text, _ in group), hide) for hide, group in ((h, list(g)) for h, g in groups)]

@@ -84,8 +84,8 @@ def judged(
         return [one for k in range(1, FURTHER + 1) for one in exercise.draw(seed + k)]
 
     with fresh_kernel():
-        judgement = Judgement(exercise, exercise.draw(seed), runner(implementation, exercise), own_runner, more=more)
-        return judgement.report(), judgement.pointed
+        judgment = Judgment(exercise, exercise.draw(seed), runner(implementation, exercise), own_runner, more=more)
+        return judgment.report(), judgment.pointed
 
 
 def right_answer(exercise: Exercise, one: Case) -> Any:
@@ -94,7 +94,7 @@ def right_answer(exercise: Exercise, one: Case) -> Any:
         return plain(exercise.oracle(*copied(one.args), **copied(one.kwargs)))
 
 
-class Judgement:
+class Judgment:
     """All there is to say about one implementation on some cases; each part is worked out when it is first asked for.
 
     So the tests of the grader, which want to know of thousands of wrong solutions whether they are rejected and as
@@ -342,7 +342,7 @@ class Judgement:
             return Diagnosis("")
         cases, recalled = [self.cases[i] for i in tried], Recalled(self.running, [self.got[i] for i in tried])
         with budget(_MORE):
-            return Judgement(self.exercise, cases, recalled, self.own_runner, self._answer).diagnosis
+            return Judgment(self.exercise, cases, recalled, self.own_runner, self._answer).diagnosis
 
 
 class _Listening:

@@ -93,7 +93,7 @@ print("the median of all heads: " + ", ".join(f"{clue} {weight:.0%}" for clue, w
 
 # %% [markdown]
 # Nobody told the model to do this, and we did search: in the median of all heads the clue gets what stands under the
-# figure, and many look at the first word, at the neighbour, or at themselves. But the mechanism is one and the same in
+# figure, and many look at the first word, at the neighbor, or at themselves. But the mechanism is one and the same in
 # all of them, and it fits into one line:
 #
 # $$\text{Attention}(Q, K, V) = \text{softmax}\!\left(\frac{QK^\top}{\sqrt{d}}\right) V .$$
@@ -470,7 +470,7 @@ def multi_head_attention(x, w_q, w_k, w_v, w_o, n_heads, mask=None):
     x:             floating-point tensor [..., n, d]: n tokens, with any number of leading
                    (batch) dimensions, or none
     w_q, w_k, w_v: [d, d], of the dtype of x, used as x @ w. Of the d columns of x @ w, head i
-                   owns the block number i of d / n_heads neighbouring ones
+                   owns the block number i of d / n_heads neighboring ones
     w_o:           [d, d], used as joined @ w_o, where the heads' results stand side by side in
                    the same order
     n_heads:       an int that divides d

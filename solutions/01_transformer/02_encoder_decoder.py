@@ -240,7 +240,7 @@ check(feed_forward)
 # past every sub-layer. A **norm** brings each token back to mean 0 and variance 1, then scales and shifts it by a
 # learned gain and bias.
 #
-# The paper normalises *after* the sum (post-norm), today's models mostly *before* the sub-layer (pre-norm):
+# The paper normalizes *after* the sum (post-norm), today's models mostly *before* the sub-layer (pre-norm):
 #
 # $$\text{post: } \text{norm}(x + \text{sublayer}(x)) \qquad\qquad \text{pre: } x + \text{sublayer}(\text{norm}(x))$$
 #
@@ -465,7 +465,7 @@ def decoder_layer(y, memory, w, heads, memory_padding=None, norm_first=False):
                     target token may read. Every source has at least one token that isn't.
                     Padding of the target needs no mask: it stands at the end, where no earlier
                     token looks.
-    norm_first:     as in encoder_layer; the memory is never normalised here, in either order
+    norm_first:     as in encoder_layer; the memory is never normalized here, in either order
     There is no dropout.
     Returns a tensor of the shape and the dtype of y. Differentiable: gradients flow to y, to
     the memory and to all weights.
@@ -1118,7 +1118,7 @@ verdict(
 #
 # ### And a convolution?
 #
-# The third way to mix tokens looks at neighbours only: a convolution of width 3 sees two tokens back. Like a window it
+# The third way to mix tokens looks at neighbors only: a convolution of width 3 sees two tokens back. Like a window it
 # reaches further with every layer, and **dilated** ones (every second token, every fourth, …) faster (WaveNet,
 # arXiv:1609.03499). How many layers until the first and the last token meet? We add layers until the last output has
 # any gradient with respect to the first input, and look how much arrives then.
@@ -1177,7 +1177,7 @@ for name, found in meeting.items():
 
 # %% [markdown]
 # A convolution's layers are cheap, though: $k\,n\,d^2$ operations instead of $n^2 d$. And for *near* things, a
-# picture's edges or a word's letters, neighbours first is a good guess. Attention pays for all pairs and guesses
+# picture's edges or a word's letters, neighbors first is a good guess. Attention pays for all pairs and guesses
 # nothing.
 #
 # ## One architecture for many things
@@ -1244,7 +1244,7 @@ for edge in (1.5, 3.5, 5.5):
 axes[0].set(xticks=[], yticks=[], title="16 tokens")
 bars = axes[1].barh(list(accuracy), list(accuracy.values()), color=["#bbbbbb", COLORS[4], COLORS[0]])
 axes[1].bar_label(bars, [f"{value:.1%}" for value in accuracy.values()], padding=4)
-axes[1].set(xlabel="share of test digits recognised", xlim=(0, 1.15))
+axes[1].set(xlabel="share of test digits recognized", xlim=(0, 1.15))
 axes[1].invert_yaxis()
 show(
     fig,
@@ -1261,7 +1261,7 @@ verdict(
 )
 
 # %% [markdown]
-# Compare the two bars: attention has to learn even that neighbouring patches belong together. The paper says of itself
+# Compare the two bars: attention has to learn even that neighboring patches belong together. The paper says of itself
 # that its strength shows after pre-training on very many pictures. What the run shows is that nothing in the encoder
 # had to be changed.
 #

@@ -231,7 +231,7 @@ else:
 verdict(
     "T03.9",
     word,
-    f"Of {len(codes)} positions, neighbours have cosines from {ones.min():.4f} to {ones.max():.4f}, all other pairs "
+    f"Of {len(codes)} positions, neighbors have cosines from {ones.min():.4f} to {ones.max():.4f}, all other pairs "
     f"{others.max():.4f} at most. 5 and 6 have the dot product {example[0]:.4f}, 100 and 101 have {example[1]:.4f}.",
 )
 
@@ -259,7 +259,7 @@ def unexplained(scores):
     return float((values - of_group[group]).square().mean() / values.var(correction=0))
 
 
-def centred(table):
+def centered(table):
     return F.normalize(table - table.mean(0), dim=-1)
 
 
@@ -269,8 +269,8 @@ g = torch.Generator().manual_seed(0)
 sines = waves(torch.arange(300), 384)
 views = {
     "waves": F.normalize(sines, dim=-1),
-    "learned (MiniLM)": centred(learned[:300].double()),
-    "drawn by chance": centred(torch.randn(300, 384, generator=g, dtype=torch.float64)),
+    "learned (MiniLM)": centered(learned[:300].double()),
+    "drawn by chance": centered(torch.randn(300, 384, generator=g, dtype=torch.float64)),
 }
 left_over = {name: unexplained(rows @ rows.T) for name, rows in views.items()}
 mixers = torch.randn(8, 384, 384, generator=g, dtype=torch.float64) / math.sqrt(384)
@@ -316,7 +316,7 @@ verdict(
 
 # %% tags=["demo"]
 def principal(table, count=6):
-    """The strongest components of a centred table along its positions: [positions, count]."""
+    """The strongest components of a centered table along its positions: [positions, count]."""
     u, s, _ = torch.linalg.svd(table - table.mean(0), full_matrices=False)
     return (u * s)[:, :count]
 
@@ -482,8 +482,8 @@ assert (mine - own).abs().max() < 1e-4, "These are not the model's own embedding
 # its code, and look whether those from 512 on still tell one place from every other. A learned table is the control:
 # for position 512, which MiniLM has never had, the information has to be missing.
 #
-# **Before the run:** *wrong* if each code from 512 on is at least half as far from its nearest neighbour as the codes
-# below 512 are, *imprecise* if it has a neighbour nearer than that but none that coincides (to $10^{-6}$), *correct* if
+# **Before the run:** *wrong* if each code from 512 on is at least half as far from its nearest neighbor as the codes
+# below 512 are, *imprecise* if it has a neighbor nearer than that but none that coincides (to $10^{-6}$), *correct* if
 # codes coincide. *Unverifiable* if the table has a row 512.
 
 # %% claim="T03.10"
@@ -496,7 +496,7 @@ codes = waves(torch.arange(2_560), 384)
 gaps = torch.cdist(codes, codes).fill_diagonal_(torch.inf)
 within, beyond = float(gaps[:512, :512].min()), float(gaps[512:].min())
 print(f"learned table, position 512: {ended or 'a row'}")
-print(f"waves, nearest neighbour: {within:.3f} away below 512, {beyond:.3f} at least from 512 on")
+print(f"waves, nearest neighbor: {within:.3f} away below 512, {beyond:.3f} at least from 512 on")
 verdict(
     "T03.10",
     "unverifiable" if not ended else "wrong" if beyond >= within / 2 else "imprecise" if beyond > 1e-6 else "correct",
@@ -577,7 +577,7 @@ check(relative_position_bucket)
 # ## Numbers on the scores: ALiBi
 #
 # ALiBi (Press et al. 2022, arXiv:2108.12409) learns nothing at all. Each step back costs a head a fixed amount, its
-# slope. A head with a steep slope reads its neighbours, one with a flat slope reads far. Slopes fall geometrically from
+# slope. A head with a steep slope reads its neighbors, one with a flat slope reads far. Slopes fall geometrically from
 # head to head: $2^{-8h/H}$.
 
 # %% tags=["demo"]
@@ -593,7 +593,7 @@ right.legend(fontsize=9, loc="lower right")
 show(
     fig,
     alt="Left: four straight lines that fall with distance, with slopes from a half to one 256th. Right: the share of "
-    "attention within a distance, if contents were all alike: the steep heads spend all on a few neighbours.",
+    "attention within a distance, if contents were all alike: the steep heads spend all on a few neighbors.",
     title="ALiBi: each head has its own range of sight, if all contents were alike",
 )
 

@@ -75,8 +75,8 @@ show(
 # %% [markdown]
 # ## Many clocks, at many speeds
 #
-# One clock isn't enough. A fast hand tells neighbours apart, but soon comes round and shows the same time again. A slow
-# hand never repeats, but between neighbours it hardly moves. An ordinary clock solves this with three hands.
+# One clock isn't enough. A fast hand tells neighbors apart, but soon comes round and shows the same time again. A slow
+# hand never repeats, but between neighbors it hardly moves. An ordinary clock solves this with three hands.
 #
 # RoPE splits a head of size $d$ into $d/2$ pairs, and gives pair $i$ the speed
 #
@@ -142,7 +142,7 @@ check(rope_angles)
 # %% [markdown]
 # ## Which two numbers make a pair?
 #
-# The paper pairs neighbours: $(x_0, x_1), (x_2, x_3), \dots$ LLaMA's code in the transformers library pairs the two
+# The paper pairs neighbors: $(x_0, x_1), (x_2, x_3), \dots$ LLaMA's code in the transformers library pairs the two
 # **halves** of the head: $(x_0, x_{d/2}), (x_1, x_{d/2+1}), \dots$
 #
 # Both are rotary embeddings, and neither is better: a trained model doesn't mind in which order its dimensions stand.
@@ -160,7 +160,7 @@ def rotation_matrix(first, second, position=3, base=100.0):
 
 
 layouts = {
-    "the paper, GPT-J: neighbours": rotation_matrix([0, 2, 4, 6], [1, 3, 5, 7]),
+    "the paper, GPT-J: neighbors": rotation_matrix([0, 2, 4, 6], [1, 3, 5, 7]),
     "LLaMA in transformers: halves": rotation_matrix([0, 1, 2, 3], [4, 5, 6, 7]),
 }
 fig, axes = figure(1, 2, width=8.6, height=4.0)
@@ -220,12 +220,12 @@ from transformers.models.llama import modeling_llama as llama
 
 D, BASE = model.config.head_dim, model.config.rope_parameters["rope_theta"]
 rotate_as_trained = llama.apply_rotary_pos_emb
-NEIGHBOURS = torch.arange(D).view(-1, 2).T.flatten()  # 0, 2, 4, …, 1, 3, 5, …: neighbours become halves
+NEIGHBORS = torch.arange(D).view(-1, 2).T.flatten()  # 0, 2, 4, …, 1, 3, 5, …: neighbors become halves
 
 
-def rotate_neighbours(q, k, cos, sin, **options):
-    """Pairs neighbours: reorder the dimensions, then rotate as usual. q·k doesn't feel that the order stays changed."""
-    return rotate_as_trained(q[..., NEIGHBOURS], k[..., NEIGHBOURS], cos, sin, **options)
+def rotate_neighbors(q, k, cos, sin, **options):
+    """Pairs neighbors: reorder the dimensions, then rotate as usual. q·k doesn't feel that the order stays changed."""
+    return rotate_as_trained(q[..., NEIGHBORS], k[..., NEIGHBORS], cos, sin, **options)
 
 
 @contextlib.contextmanager
@@ -260,27 +260,27 @@ def answer(question, tokens=20):
 QUESTION = "Say the days of the week."
 asked, said = answer(QUESTION)
 right = losses(torch.cat([asked, said], 1))[-said.shape[1] :]
-with changed(llama, apply_rotary_pos_emb=rotate_neighbours):
+with changed(llama, apply_rotary_pos_emb=rotate_neighbors):
     wrong = losses(torch.cat([asked, said], 1))[-said.shape[1] :]
     garbage = answer(QUESTION)[1]
 
 fig, ax = figure(width=9, height=3.9)
 ax.plot(right, color=COLORS[0], marker="o", label=f"halves, as trained: mean {right.mean():.1f}")
-ax.plot(wrong, color=COLORS[1], marker="s", linestyle="--", label=f"neighbours: mean {wrong.mean():.1f}")
+ax.plot(wrong, color=COLORS[1], marker="s", linestyle="--", label=f"neighbors: mean {wrong.mean():.1f}")
 ax.set_xticks(range(len(right)), [repr(tokenizer.decode(t))[1:-1].strip() for t in said[0]], rotation=60, fontsize=9)
 ax.set(xlabel="token of the answer", ylabel="loss (nats a token)", ylim=(-0.2, 1.3 * float(wrong.max())))
 ax.legend(loc="upper right", ncols=2)
 show(
     fig,
     alt="Loss of each token of the model's own answer, in nats. With halves paired, as the model was trained, the mean "
-    f"is {right.mean():.1f}; with neighbours paired it is {wrong.mean():.1f}.",
+    f"is {right.mean():.1f}; with neighbors paired it is {wrong.mean():.1f}.",
     title=f"The wrong pairing raises no error, but the loss from {right.mean():.1f} to {wrong.mean():.1f} nats a token",
 )
-print(f"{QUESTION}\n  halves:     {tokenizer.decode(said[0])!r}\n  neighbours: {tokenizer.decode(garbage[0])!r}")
+print(f"{QUESTION}\n  halves:     {tokenizer.decode(said[0])!r}\n  neighbors: {tokenizer.decode(garbage[0])!r}")
 
 # %% [markdown]
 # This is not a textbook worry. The GGUF files of llama.cpp store LLaMA's query and key rows in the order for
-# neighbours; transformers puts them back in order when it loads such a file (`_reverse_permute_weights` in
+# neighbors; transformers puts them back in order when it loads such a file (`_reverse_permute_weights` in
 # `modeling_gguf_pytorch_utils.py`). Whoever converts a checkpoint and forgets this step gets the dashed line.
 #
 # ## Exercise 3: the scores
@@ -530,7 +530,7 @@ verdict(
 
 # %% [markdown]
 # A decay, then, is *learned*: the rotation offers it, and it offers the opposite just as well. Note also what decay
-# means for the bank's second half: a score that falls with distance favours what is near. It is no argument for
+# means for the bank's second half: a score that falls with distance favors what is near. It is no argument for
 # long-range dependencies. (Barbero et al. 2024, arXiv:2410.06205, look into Gemma 7B and doubt that decay is why RoPE
 # helps.)
 #
@@ -1022,7 +1022,7 @@ verdict(
 # slower. For a context `factor` times as long:
 #
 # * **Linear**, or position interpolation (Chen et al. 2023): all clocks run `factor` times slower. Every angle is one
-#   from training. But neighbours are told apart by the fast clocks, and these are squeezed too: the model needs some
+#   from training. But neighbors are told apart by the fast clocks, and these are squeezed too: the model needs some
 #   training to get used to it.
 # * **NTK-aware** (a forum post by u/bloc97, 2023; in Peng et al. 2023, arXiv:2309.00071): enlarge the base instead. The
 #   fastest clock then keeps its speed, the slowest runs exactly `factor` times slower, the others are in between.

@@ -1,17 +1,17 @@
 # ---
 # jupyter:
 #   course:
-#     title: "Normalisation: LayerNorm, RMSNorm, BatchNorm"
+#     title: "Normalization: LayerNorm, RMSNorm, BatchNorm"
 #     exercises: transformer.normalization
 #     questions: [T06]
 #     needs: [01_transformer/01_attention]
 # ---
 
 # %% [markdown]
-# # Normalisation: LayerNorm, RMSNorm, BatchNorm
+# # Normalization: LayerNorm, RMSNorm, BatchNorm
 #
 # Whatever is multiplied by the same factor forty times explodes or dies, and a deep network is a long chain of
-# multiplications and sums. Normalisation brings the numbers back to one size again and again. It looks like
+# multiplications and sums. Normalization brings the numbers back to one size again and again. It looks like
 # housekeeping. But *where* does it stand? The models of today don't agree, and you will see what hangs on it.
 #
 # The interview question: **why do Transformers use LayerNorm, and not the BatchNorm that made deep vision models
@@ -86,9 +86,9 @@ show(
 #
 # ## Which numbers belong together?
 #
-# A batch of text is a block of numbers: examples × positions × features. To normalise is to subtract a mean and to
+# A batch of text is a block of numbers: examples × positions × features. To normalize is to subtract a mean and to
 # divide by a spread, and the whole question is: **the mean of which numbers?** Below, the batch lies flat, one row a
-# token. Dark is the number that we want to normalise; light, the numbers whose statistics decide about it.
+# token. Dark is the number that we want to normalize; light, the numbers whose statistics decide about it.
 # (InstanceNorm, known from image generation, takes one feature of one example.)
 
 # %% tags=["demo"]
@@ -132,7 +132,7 @@ show(
 )
 
 # %% [markdown]
-# The picture is measured, not drawn: a cell is coloured where the gradient of the answer isn't zero.
+# The picture is measured, not drawn: a cell is colored where the gradient of the answer isn't zero.
 #
 # ## Exercise 1: LayerNorm
 #
@@ -142,7 +142,7 @@ show(
 # y_i = \frac{x_i-\mu}{\sqrt{\sigma^2+\epsilon}}\, w_i + b_i .$$
 #
 # $\epsilon$ keeps a row of equal numbers from being divided by zero. $w$ and $b$ are learned: they let the model undo
-# what normalising took away, feature by feature.
+# what normalizing took away, feature by feature.
 
 
 # %% exercise="layer_norm"
@@ -161,8 +161,8 @@ def layer_norm(x, weight=None, bias=None, eps=1e-5):
     Ba, Kiros, Hinton 2016, arXiv:1607.06450, section 3.
     """
     ### BEGIN SOLUTION
-    centred = x - x.mean(-1, keepdim=True)
-    y = centred / (centred.square().mean(-1, keepdim=True) + eps).sqrt()
+    centered = x - x.mean(-1, keepdim=True)
+    y = centered / (centered.square().mean(-1, keepdim=True) + eps).sqrt()
     y = y if weight is None else y * weight
     return y if bias is None else y + bias
     ### END SOLUTION
@@ -265,7 +265,7 @@ assert (yours - own).abs().max() < 0.05, "Your norm is not the model's: solve ex
 # ## Two RMSNorms that aren't the same
 #
 # In float32 they agree to rounding. In bfloat16, in which models really run, it matters *when* one rounds. `F.rms_norm`
-# multiplies by the weight in float32 and rounds once. LLaMA's code rounds the normalised vector, and then again behind
+# multiplies by the weight in float32 and rounds once. LLaMA's code rounds the normalized vector, and then again behind
 # the weight. We give both the same bfloat16 numbers and a norm's own weights, and ask float64 who is nearer.
 
 # %% tags=["demo"]
@@ -289,7 +289,7 @@ for name, answer in {"F.rms_norm": once, "LlamaRMSNorm": twice}.items():
 # So a fused kernel that "does the same" needn't reproduce a model's scores bit by bit, and a test against the reference
 # needs a tolerance for that reason alone.
 #
-# ## BatchNorm: ask the neighbours
+# ## BatchNorm: ask the neighbors
 #
 # BatchNorm (Ioffe and Szegedy 2015) takes the other direction: one mean and one variance a *feature*, over all examples
 # (and all positions) of the batch. In vision that was a revolution. It needs two modes:
@@ -298,7 +298,7 @@ for name, answer in {"F.rms_norm": once, "LlamaRMSNorm": twice}.items():
 # * in **evaluation**, where a single example must have an answer, *running* statistics, gathered during training:
 #   $r \leftarrow (1-m)\,r + m\,\text{batch}$, with momentum $m = 0.1$.
 #
-# A detail that trips many: torch normalises by the *biased* variance, and gathers the *unbiased* one.
+# A detail that trips many: torch normalizes by the *biased* variance, and gathers the *unbiased* one.
 #
 # ## Exercise 3: BatchNorm
 
@@ -307,7 +307,7 @@ for name, answer in {"F.rms_norm": once, "LlamaRMSNorm": twice}.items():
 def batch_norm(
     x, running_mean, running_var, weight=None, bias=None, training=True, momentum=0.1, eps=1e-5
 ):
-    """Normalise channels over the batch: (x - mean) / sqrt(variance + eps) * weight + bias.
+    """Normalize channels over the batch: (x - mean) / sqrt(variance + eps) * weight + bias.
 
     x:                          float32 or float64 tensor [n, c] or [n, c, length]; channels are
                                 dimension 1; also numbers around 100 which differ by 0.1 only
@@ -436,14 +436,14 @@ verdict(
 #
 # The reason that is named first. Texts of different lengths are filled up with **padding**. Padding means nothing, and
 # a model must not notice it. Three things could disturb BatchNorm here, and the usual answer mixes them up: that
-# *lengths* differ, that *padding* is counted, or just that there are *neighbours*, of whatever length.
+# *lengths* differ, that *padding* is counted, or just that there are *neighbors*, of whatever length.
 #
 # We part them. The same model is trained on texts of one length (26 letters), on ragged ones (4 to 48) with the padding
 # in the statistics, as `torch.nn.BatchNorm1d` has it, and on ragged ones with a mask that leaves it out. Then a text of
-# 8 letters stands among other short ones, and we exchange its neighbours: for other short texts where lengths are
+# 8 letters stands among other short ones, and we exchange its neighbors: for other short texts where lengths are
 # equal, for long ones else. How far do its scores move, in training mode?
 #
-# **Before the run:** lengths count if they move the text by more than neighbours of *equal* length do, by over 5 % of
+# **Before the run:** lengths count if they move the text by more than neighbors of *equal* length do, by over 5 % of
 # the scores' spread. The claim is *correct* if that is so with the padding left out, *imprecise* if only with the
 # padding counted (then it is the padding, and a mask cures it), else *wrong*.
 
@@ -468,19 +468,19 @@ for row, (kind, (_, other)) in enumerate(KINDS.items()):
     apart = [a - b for a, b in zip(found.each(kind, "loss"), found.each(other, "loss"), strict=True)]
     right.plot(apart, [row] * len(apart), "o", color=color)
 left.set_yticks(range(len(KINDS)), [name for name, _ in KINDS.values()])
-left.set(xlabel="change of a short text's scores, % of their spread", title="Other neighbours, training mode")
+left.set(xlabel="change of a short text's scores, % of their spread", title="Other neighbors, training mode")
 right.axvline(0, color="#444444", linestyle=":")
 right.set(xlabel="test loss above LayerNorm's on the same texts, nats", title="What training makes of it")
 masked, padded = more
 equal = moved["BatchNorm, equal lengths"].mean
 show(
     fig,
-    alt="Left: how far a short text's scores move when its neighbours change: "
+    alt="Left: how far a short text's scores move when its neighbors change: "
     + ", ".join(f"{kind} {moved[kind].mean:.0%}" for kind in KINDS)
     + ". Right: test loss above LayerNorm's: "
     + signs(", ".join(f"{kind} {cost[kind].mean:+.3f}" for kind in list(KINDS)[1:]))
     + ". Dots are seeds.",
-    title=f"Other neighbours move a text: of equal length by {equal:.0%}, long ones by {moved[masked].mean:.0%}, with "
+    title=f"Other neighbors move a text: of equal length by {equal:.0%}, long ones by {moved[masked].mean:.0%}, with "
     f"padding by {moved[padded].mean:.0%}",
 )
 word = "correct" if more[masked].above(0.05) else "imprecise" if more[padded].above(0.05) else "wrong"
@@ -488,13 +488,13 @@ verdict(
     "T06.1",
     word,
     signs(
-        f"Beyond what neighbours of equal length do ({equal:.0%}), lengths move a text by {more[masked].text('+.0%')} "
+        f"Beyond what neighbors of equal length do ({equal:.0%}), lengths move a text by {more[masked].text('+.0%')} "
         f"with the padding left out and by {more[padded].text('+.0%')} with the padding counted."
     ),
 )
 
 # %% [markdown]
-# torch's BatchNorm doesn't take a mask: a thing to write oneself, and to get wrong in silence. Against the neighbours
+# torch's BatchNorm doesn't take a mask: a thing to write oneself, and to get wrong in silence. Against the neighbors
 # themselves nothing helps. It is what BatchNorm *is*.
 #
 # ## "LayerNorm depends on a single example"
@@ -547,7 +547,7 @@ ax.set(xlabel="tokens written so far", ylabel="RMS change of tokens 0 and 1")
 ax.legend()
 show(
     fig,
-    alt="How far the first two tokens' normalised vectors have moved from what they were, against the tokens written: "
+    alt="How far the first two tokens' normalized vectors have moved from what they were, against the tokens written: "
     f"BatchNorm's statistics of the text so far {drift[batch][-1]:.2f} at the end, LayerNorm {drift[layer][-1]:.2f}.",
     title=f"How far the first tokens have moved: BatchNorm {drift[batch][-1]:.2f}, LayerNorm {drift[layer][-1]:.2f}",
 )
@@ -565,7 +565,7 @@ verdict(
 # quite the model that was trained, and whoever trains on what it wrote, as reinforcement learning does, compares two
 # different functions.
 #
-# ## "BatchNorm is hard to parallelise"
+# ## "BatchNorm is hard to parallelize"
 #
 # On one device it is a sum over a dimension, like LayerNorm: nothing in it is serial. On several, each **rank** holds a
 # few rows and sees their statistics alone. Either nobody minds, or the statistics are exchanged in every layer, forward
@@ -690,8 +690,8 @@ verdict(
 #
 # ## Where does the norm go?
 #
-# The first Transformer normalised *after* each sum: $\text{norm}(x + f(x))$, **post-norm**. Since GPT-2 most models
-# normalise what goes into a part: $x + f(\text{norm}(x))$, **pre-norm**. The same pieces, other places:
+# The first Transformer normalized *after* each sum: $\text{norm}(x + f(x))$, **post-norm**. Since GPT-2 most models
+# normalize what goes into a part: $x + f(\text{norm}(x))$, **pre-norm**. The same pieces, other places:
 #
 # $$h = x + \text{attention}(\text{norm}_1(x)), \qquad y = h + \text{feed-forward}(\text{norm}_2(h)) .$$
 #
@@ -710,7 +710,7 @@ def pre_norm_block(x, norm1, attention, norm2, feed_forward):
        d]. Each is called once, with the whole batch: first attention, on the tokens that norm1
        gives; what it returns is added to x. Then feed_forward, on what norm2 makes of that sum;
        what it returns is added to the sum.
-    Returns a tensor [batch, length, d] of x's dtype: the second sum, not normalised. x is not
+    Returns a tensor [batch, length, d] of x's dtype: the second sum, not normalized. x is not
     changed in place. Differentiable: gradients flow to x and through all four functions.
 
     Xiong et al. 2020, arXiv:2002.04745, figure 1b.
@@ -727,7 +727,7 @@ check(pre_norm_block)
 # %% [markdown]
 # ## What the place does to gradients, and what Adam does with them
 #
-# In pre-norm nothing on the way of $x$ itself is ever normalised: the **identity path** runs through. In post-norm
+# In pre-norm nothing on the way of $x$ itself is ever normalized: the **identity path** runs through. In post-norm
 # every sum passes a norm. Xiong et al. (2020) proved that post-norm's gradients near the output are therefore large at
 # the start, and explained by it why post-norm needs **warm-up**, a learning rate that grows from nothing.
 #
@@ -922,7 +922,7 @@ verdict(
 # ## 2026: the norm moves again
 #
 # Pre-norm was not the end. Its stream grows with depth, as the first figure shows, and attention's scores may grow
-# without bound: $q \cdot k$ is a product of two things that nobody normalises. Three answers stand in today's models:
+# without bound: $q \cdot k$ is a product of two things that nobody normalizes. Three answers stand in today's models:
 #
 # * **QK-norm**: a norm on queries and keys, head by head in Qwen3 and Gemma 3, over all heads in OLMo 2 (Henry et al.
 #   2020; on the way to a ViT of 22 billion weights it cured a divergence, Dehghani et al. 2023);
@@ -1017,7 +1017,7 @@ show(
 
 # %% [markdown]
 # Six layers and two hundred steps can't say what a norm is worth where a spike after a trillion tokens costs a month.
-# OLMo 2 reports stabler training from reordered norm, QK-norm, RMSNorm and another initialisation, changed together.
+# OLMo 2 reports stabler training from reordered norm, QK-norm, RMSNorm and another initialization, changed together.
 #
 # ## Payoff: a real layer from your block
 #

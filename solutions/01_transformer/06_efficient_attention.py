@@ -90,7 +90,7 @@ show(
 # %% [markdown]
 # ## Look at fewer pairs
 #
-# The simplest cure: a token looks only at its neighbours. With a window of $w$ there are about $n\,w$ pairs instead
+# The simplest cure: a token looks only at its neighbors. With a window of $w$ there are about $n\,w$ pairs instead
 # of $n^2$. Longformer (Beltagy et al. 2020, arXiv:2004.05150) reads long documents so, Mistral 7B (arXiv:2310.06825)
 # writes so, with $w = 4096$.
 #
@@ -126,7 +126,7 @@ def sliding_window_mask(n, window, causal=True, past=0):
 check(sliding_window_mask)
 
 # %% [markdown]
-# A narrow window isn't the end of long texts. Layer 2 sees what its neighbours saw in layer 1, and so on: after $L$
+# A narrow window isn't the end of long texts. Layer 2 sees what its neighbors saw in layer 1, and so on: after $L$
 # layers a token can have heard from $L\,(w-1)$ tokens back. Multiply your mask with itself and look.
 
 # %% tags=["payoff"]
@@ -688,7 +688,7 @@ check(linformer_attention)
 
 # %% [markdown]
 # How much is lost? Take queries, keys and values out of the real model, in the middle of the text, and mix by the
-# simplest rule: each mixture is the average of a run of neighbouring tokens. (A trained Linformer learns $E$ and $F$; a
+# simplest rule: each mixture is the average of a run of neighboring tokens. (A trained Linformer learns $E$ and $F$; a
 # model that wasn't trained for it has to live with such guesses. Without the causal mask, on both sides.)
 
 # %% tags=["payoff"]
@@ -753,8 +753,8 @@ show(
 TOKENS, TOPICS = 96, 4
 g = torch.Generator().manual_seed(0)
 topic = torch.randint(TOPICS, (TOKENS,), generator=g)
-centres = 3 * F.normalize(torch.randn(TOPICS, 32, generator=g), dim=-1)
-qk = centres[topic] + 0.25 * torch.randn(TOKENS, 32, generator=g)  # Reformer shares queries and keys
+centers = 3 * F.normalize(torch.randn(TOPICS, 32, generator=g), dim=-1)
+qk = centers[topic] + 0.25 * torch.randn(TOKENS, 32, generator=g)  # Reformer shares queries and keys
 rotation, mixing = torch.randn(32, 4, generator=g), torch.randn(12, TOKENS, generator=g) / math.sqrt(TOKENS)
 buckets = torch.cat([qk @ rotation, -qk @ rotation], -1).argmax(-1)
 near = (torch.arange(TOKENS)[:, None] - torch.arange(TOKENS)).abs()
@@ -822,7 +822,7 @@ def performer_features(x, w):
     """Positive random features, whose dot products estimate exp(x · y).
 
     x: floating-point tensor [..., d]: queries or keys. Where scores are to be divided by
-       sqrt(d), the caller has scaled both by d**(-1/4) already; nothing is scaled or normalised
+       sqrt(d), the caller has scaled both by d**(-1/4) already; nothing is scaled or normalized
        here
     w: [m, d], rows drawn from a standard normal distribution, of the dtype of x
     Returns features [..., m] of the dtype of x: exp(w_i · x - |x|² / 2) / sqrt(m), exactly
@@ -1063,7 +1063,7 @@ show(
 # | plain | exact | $n^2 d$ | $n^2$ | all |
 # | online softmax, FlashAttention | exact | $n^2 d$ | one tile | all |
 # | grouped queries | another model | $n^2 d$ | $n^2$; the cache shrinks | all |
-# | window, in blocks | another model | $n w d$ | $n w$ | neighbours; through layers, more |
+# | window, in blocks | another model | $n w d$ | $n w$ | neighbors; through layers, more |
 # | Reformer | another model | $n \log n$ | buckets | alike |
 # | Linformer | another model | $n r d$ | $n r$ | all, mixed |
 # | Performer | an estimate | $n m d$ | $n m$ | all |

@@ -259,7 +259,7 @@ verdict(
 )
 
 # %% [markdown]
-# "L2 regularisation" prevents overfitting, says the list. With SGD it does what it promises. Under Adam the busiest
+# "L2 regularization" prevents overfitting, says the list. With SGD it does what it promises. Under Adam the busiest
 # weights get away. Say *decoupled weight decay* in the interview.
 #
 # ## The cures side by side
@@ -321,8 +321,8 @@ verdict(
 #
 # ## Is LayerNorm a cure?
 #
-# The list also names normalisation. A regulariser adds noise or a penalty; LayerNorm computes the same in training and
-# evaluation. But a device of optimisation may still lead to *other* weights. So compare like with like: with LayerNorm,
+# The list also names normalization. A regularizer adds noise or a penalty; LayerNorm computes the same in training and
+# evaluation. But a device of optimization may still lead to *other* weights. So compare like with like: with LayerNorm,
 # without any norm, and with BatchNorm, at the moment when the loss on the known pages is the same.
 #
 # **Before the run:** LayerNorm is a cure (*correct*) if it ends surely lower on test text than no norm *and* is surely
@@ -367,7 +367,7 @@ verdict(
 
 # %% [markdown]
 # The model *with* LayerNorm is the one that we watched learning by heart all through this chapter. It isn't designed as
-# a regulariser, and what it gives here comes of another path of training. Its real job is to make training work at all
+# a regularizer, and what it gives here comes of another path of training. Its real job is to make training work at all
 # (see the chapter on normalization).
 #
 # **BatchNorm** is another matter by design. What it gives for one example depends on who else is in the batch: noise in

@@ -108,11 +108,11 @@ most = pairs.most_common(16)
 fig, ax = figure(width=8.6, height=3.0)
 names = ["".join(pair).replace(" ", "␣").replace("\n", "↵") for pair, _ in most]
 ax.bar(names, [times / 1_000 for _, times in most], color=COLORS[0])
-ax.set(xlabel="two neighbours inside a word (␣ space, ↵ new line)", ylabel="occurrences\n(thousands)")
+ax.set(xlabel="two neighbors inside a word (␣ space, ↵ new line)", ylabel="occurrences\n(thousands)")
 first, second = ("".join(pair) for pair, _ in most[:2])
 show(
     fig,
-    alt="Bars of the most frequent pairs of neighbouring letters in Shakespeare: "
+    alt="Bars of the most frequent pairs of neighboring letters in Shakespeare: "
     + ", ".join(f"{name} {times:,}" for name, (_, times) in zip(names, most, strict=True)) + ".",
     title=f"In {len(training_text):,} letters, {first!r} stands {most[0][1]:,} times, {second!r} {most[1][1]:,} times",
 )
@@ -133,7 +133,7 @@ def train_bpe(text, n_merges, pattern):
     pattern:  a regular expression without groups; re.findall(pattern, text) gives the words,
               and their bytes are those of UTF-8
     Ids 0 to 255 are the bytes, and merge number k (from 0 on) makes id 256 + k. Every round
-    counts, in all words of the text, the pairs of neighbouring ids; pairs that overlap count
+    counts, in all words of the text, the pairs of neighboring ids; pairs that overlap count
     each, so zzz holds (z, z) twice. The most frequent pair is merged; of several, the smallest,
     as Python compares tuples of ints. Then each of its occurrences in a word, from left to
     right, becomes the new id. If no pair is left, the list ends early; one that occurs once is
@@ -444,7 +444,7 @@ def gpt_forward(ids, weights, n_heads, parts):
              "norm1", "norm2" [d]; "q", "k", "v", "o" [d, d]; "gate", "up" [hidden, d]; "down"
              [d, hidden]. Matrices are stored as nn.Linear stores them, [out, in], and there are
              no biases. All have one dtype
-    n_heads: heads of d / n_heads neighbouring columns each; d / n_heads is even
+    n_heads: heads of d / n_heads neighboring columns each; d / n_heads is even
     parts:   parts.norm(x, weight), x of shape [..., d]: RMSNorm
              parts.rope(x, positions), x [..., n, d / n_heads], positions int64 [n]: rotary
              embedding of q and k

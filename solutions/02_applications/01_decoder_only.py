@@ -133,7 +133,7 @@ show(
 #
 # "In a decoder, attention can only reach the words *before* the current one." Take that at its word, and a token can't
 # see itself. Does it matter? We take the real model, read a page of Shakespeare, and hide one thing at a time in every
-# layer: from each token itself, its neighbour, the one before that, and so on. If the sentence were exact, hiding a
+# layer: from each token itself, its neighbor, the one before that, and so on. If the sentence were exact, hiding a
 # token from itself would change nothing.
 #
 # **Before the run:** *wrong* if a token of GPT-2 looks ahead; *imprecise* if none does, but tokens see themselves;
@@ -382,7 +382,7 @@ def corrupt_spans(ids, noise, first_sentinel):
     """What T5's encoder reads, and what its decoder has to write.
 
     ids:            int64 tensor [n], n >= 1: the text
-    noise:          bool tensor [n]; True where a token is missing. Neighbours that are missing
+    noise:          bool tensor [n]; True where a token is missing. Neighbors that are missing
                     together are one span. None may be missing, or all, or the first or last
     first_sentinel: an int, above every id: the sentinel of the first span. That of span k,
                     counted from 0, is first_sentinel - k
@@ -552,7 +552,7 @@ show(fig, "Bars: the share of tokens with a loss for BERT's, T5's and GPT's task
 # %% [markdown]
 # ## Is it the data?
 #
-# "Data is easy to collect: most decoder-only models train by self-supervision on unlabelled text." You have just built
+# "Data is easy to collect: most decoder-only models train by self-supervision on unlabeled text." You have just built
 # three tasks, and none needed a label. BERT and T5 live on the same raw text. If anything sets GPT apart, it is the
 # number of *lessons* in it. So the better argument goes: "every token gives a training signal". How much is that worth?
 #
@@ -564,7 +564,7 @@ show(fig, "Bars: the share of tokens with a loss for BERT's, T5's and GPT's task
 # one: it sees both sides.
 #
 # **Before the run:** a model *learns* if its loss falls by over half a nat. *Correct* if the decoder learns from
-# unlabelled text and the encoder doesn't, *imprecise* if both do: then it is no advantage over an encoder.
+# unlabeled text and the encoder doesn't, *imprecise* if both do: then it is no advantage over an encoder.
 
 # %% claim="A11.8"
 import numpy as np
@@ -673,13 +673,13 @@ learnt = [name for kind, name in RUNS.items() if means[kind][0] - means[kind][-1
 verdict(
     "A11.8",
     "imprecise" if RUNS["encoder"] in learnt else "correct",
-    f"From the same unlabelled bytes learn: {'; '.join(learnt)}. What differs is how many lessons they take from them: "
+    f"From the same unlabeled bytes learn: {'; '.join(learnt)}. What differs is how many lessons they take from them: "
     "with "
     f"15 % the same loss takes {' and '.join(f'{ratio:.1f}' for ratio in ratios)} times the text (two seeds).",
 )
 
 # %% [markdown]
-# Unlabelled text is no privilege of decoders. What is one: they learn from every token of it. Why isn't that worth as
+# Unlabeled text is no privilege of decoders. What is one: they learn from every token of it. Why isn't that worth as
 # much as counting says? At this size a step of few lessons is mostly *noisy*, and how much noise hurts depends on the
 # batch; with larger batches the ratio would be another. Take it as one measurement.
 #

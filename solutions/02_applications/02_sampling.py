@@ -241,7 +241,7 @@ show(fig, f"Cumulative probability against the number of tokens kept. The best 5
 #
 # A token that must not be drawn gets the logit $-\infty$, since $e^{-\infty} = 0$. Not 0: $e^0 = 1$ would make it a
 # *good* token. Filters hand logits on rather than probabilities, so that they can be stacked, and the one softmax at
-# the end renormalises by itself.
+# the end renormalizes by itself.
 #
 # ### Exercise 2: top-k
 
@@ -407,7 +407,7 @@ verdict("A06.3", ("wrong", "imprecise", "correct")[(up_to >= 0.99) + (reaching >
 # %% [markdown]
 # "Reach", taken at its word, is the definition; read as "up to", it is another one.
 # For "The capital of France is" the difference is everything: at $p = 0.5$ the words *up to* $p$ are no words at
-# all. The kept tokens hold *at least* $p$, often much more, and are then renormalised.
+# all. The kept tokens hold *at least* $p$, often much more, and are then renormalized.
 #
 # ## Knob 4: min-p
 #
@@ -551,7 +551,7 @@ def sample(logits, temperature=1.0, top_k=None, top_p=1.0, min_p=0.0, generator=
                  one. One state of it always gives the same tokens, and a draw moves it on.
                  Don't seed it here.
 
-    Each filter sees what the one before it has left, renormalised. Rows are drawn
+    Each filter sees what the one before it has left, renormalized. Rows are drawn
     independently.
 
     Returns token ids: int64, of the logits' shape without the last dimension.
@@ -573,7 +573,7 @@ check(sample)
 # %% [markdown]
 # ## All knobs on one page
 #
-# Each panel shows the 40 likeliest tokens after “In the morning the children went to the”. Coloured bars can be
+# Each panel shows the 40 likeliest tokens after “In the morning the children went to the”. Colored bars can be
 # drawn, grey ones were cut (they show what the token had before the cut). Where widgets work, sliders appear below
 # the figure: turn them, and try the sure context, too.
 
@@ -824,7 +824,7 @@ show(fig, f"Frequencies of 15 tokens in {draws} draws beside their exact probabi
 #
 # * Temperature rescales every ratio of probabilities; it cuts nothing. 0 is a case of its own: greedy.
 # * Top-k fixes a number, top-p a share of probability, min-p a ratio to the best token. What is cut becomes
-#   $-\infty$; the softmax renormalises.
+#   $-\infty$; the softmax renormalizes.
 # * The token that crosses $p$ stays. The order of the knobs differs between engines, so settings don't carry over.
 # * No knob guarantees quality: they move the text between loops and nonsense.
 #

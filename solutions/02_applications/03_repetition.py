@@ -443,7 +443,7 @@ def repetition_penalty(logits, ids, penalty):
              changed.
     ids:     int64 [..., length], the text so far of each row, with the leading dimensions of
              logits; length >= 1.
-    penalty: a number > 0. Above 1 it penalises, below 1 it rewards by the same formula, 1 does
+    penalty: a number > 0. Above 1 it penalizes, below 1 it rewards by the same formula, 1 does
              nothing.
 
     Returns a new tensor, always, of the shape and dtype of logits. Each token that stands in

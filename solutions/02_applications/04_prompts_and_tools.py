@@ -367,7 +367,7 @@ verdict("A01.2", "wrong" if gain.below(0) else "correct" if gain.above(0) and de
 # It is no quirk of small models. Lu et al. (2022, [arXiv:2104.08786](https://arxiv.org/abs/2104.08786)) found orders
 # that make the difference between near the state of the art and guessing, at every size they tried. Sclar et al. (2024,
 # [arXiv:2310.11324](https://arxiv.org/abs/2310.11324)) changed nothing but the formatting, and measured up to 76 points
-# of difference with LLaMA-2-13B. So clarity is where to begin. Then comes a labelled set, several formats and orders,
+# of difference with LLaMA-2-13B. So clarity is where to begin. Then comes a labeled set, several formats and orders,
 # and a report with the range.
 #
 # How many examples does it take? Your `few_shot_prompt` builds the prompts.
@@ -1004,7 +1004,7 @@ for answer in ('{"name": "exit", "arguments": {}}', '{"name": "get_weather", "ar
 # ## What to remember
 #
 # * A chat is a text in the one form that the model was trained on. The template is part of the model.
-# * Clarity helps, and is not enough: order and format move a result that should not depend on them. Measure on labelled
+# * Clarity helps, and is not enough: order and format move a result that should not depend on them. Measure on labeled
 #   data, over several variants.
 # * The model writes a request. Your program reads it as data, checks it, runs it, and writes the result back.
 # * A mask guarantees form, never sense. Valid and right are two numbers: report both.

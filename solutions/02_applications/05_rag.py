@@ -65,7 +65,7 @@ print(f"The entry:  {passages[place[questions[0].answers[0]]].text[:150]} …")
 
 # %% exercise="chunk_text"
 def chunk_text(text, size, overlap=0):
-    """Cut a text into pieces of at most `size` words, of which neighbours share `overlap`.
+    """Cut a text into pieces of at most `size` words, of which neighbors share `overlap`.
 
     text: str. Words are what text.split() gives, parted by any white space.
     size, overlap: whole numbers; size words a piece, the shared ones included.

@@ -425,7 +425,7 @@ give_back()
 # %% [markdown]
 # Read the last lines: ordinary questions, of which no example said anything.
 #
-# ## Customised, and at what price?
+# ## Customized, and at what price?
 #
 # The same with controls and three seeds, each with its own examples, requests and adapters. The rivals: the same model
 # **asked** in words for the line; **four examples in the prompt** (few-shot); and a control that must fail, tuned on

@@ -392,7 +392,7 @@ for ax, name in ((left, "the mean digit"), (middle, "Fisher, by pixel")):
 right.plot(torch.linspace(0, 100, len(held)), 100 * held, color=COLORS[0])
 right.set(xlabel="weights, those that matter first, %", ylabel="of all Fisher\ninformation, %", ylim=(0, 102))
 show(fig, alt=f"Left: the mean digit. Middle: Fisher information of the first layer by pixel; the corner has "
-     f"{float(pixels[0, 0]):.2g}, the centre {float(pixels[3:5, 3:5].mean()):.2g}. Right: a tenth of the weights "
+     f"{float(pixels[0, 0]):.2g}, the center {float(pixels[3:5, 3:5].mean()):.2g}. Right: a tenth of the weights "
      f"holds {tenth:.0%}.", title=f"A tenth of the weights holds {tenth:.0%} of the Fisher information")
 
 # %% [markdown]
@@ -837,7 +837,7 @@ show(fig, alt=f"Accuracy of the old and the new task along the line between two 
 # One mark a cure, the mean of eight seeds; lines are a standard deviation over the seeds; up and right is better.
 # Circles: shared outputs. Squares: outputs of its own, which is an easier game, since the network is told which task it
 # plays. Before you rank them, look at what each may use: the old self sees 600 old inputs and 48 rows more a step,
-# replay 100 labelled ones and not a row more, the penalties no old example (EWC needs 200 inputs once), the new inputs
+# replay 100 labeled ones and not a row more, the penalties no old example (EWC needs 200 inputs once), the new inputs
 # and noise none.
 
 # %% tags=["demo"]

@@ -896,7 +896,7 @@ for n_layer in (3, 12):
 # %% [markdown]
 # ## Clipping, and what it does to the direction
 #
-# Some gradients are large because one batch is strange, and no initialisation helps there. You have built clipping by
+# Some gradients are large because one batch is strange, and no initialization helps there. You have built clipping by
 # *norm* in the chapter on the training recipe: the whole gradient gets shorter and keeps its direction. The other kind,
 # clipping by *value*, cuts every entry off at $\pm c$. It needs no sum over all parameters. What does it cost?
 #
@@ -1038,7 +1038,7 @@ verdict(
 # At given weights the gradient is what it is; the rate isn't in it. Where training blows up because the *steps* are too
 # long, a smaller rate is the cure. Where the gradient is large by construction, a small rate only avoids NaN. (How much
 # is learnt in the end these 80 steps can't tell: small rates always learn little in a few.) Set the clipped runs beside
-# it: clipping, too, only shortens the steps. The cause is repaired by initialisation, norms and residual connections.
+# it: clipping, too, only shortens the steps. The cause is repaired by initialization, norms and residual connections.
 #
 # ## "Adam and RMSProp avoid explosion"
 #
@@ -1151,7 +1151,7 @@ verdict(
 # gradient goes to zero: saturation, at the heart of the model. The norm *before* the projections bounds what goes into
 # them, not the projections.
 #
-# Where can a bound stand? *Behind* the projections: **QK-norm** normalises every query and key (Henry et al. 2020,
+# Where can a bound stand? *Behind* the projections: **QK-norm** normalizes every query and key (Henry et al. 2020,
 # arXiv:2010.04245; at scale Dehghani et al. 2023, arXiv:2302.05442), **soft-capping** replaces a logit $z$ by
 # $c \tanh(z/c)$ (Gemma 2, arXiv:2408.00118, uses $c = 50$ in attention; here 20; Gemma 3 returned to QK-norm). Or *on*
 # the projections: weight decay, or Kimi K2's **QK-clip**, which shrinks a head's weights where its largest logit has
@@ -1256,11 +1256,11 @@ show(
 # show in small ones at high rates, where QK-norm helps.
 #
 # And nobody builds language models with BatchNorm; that it mixes the examples of a batch, and the future into the past,
-# is the subject of the chapter on normalisation.
+# is the subject of the chapter on normalization.
 #
 # ## What to remember
 #
-# * The gradient is a product of one factor a layer. Initialisation makes the factor 1 at the start, for *one* pair of
+# * The gradient is a product of one factor a layer. Initialization makes the factor 1 at the start, for *one* pair of
 #   activation and scheme: tanh and Xavier, ReLU and He. Sigmoid has no partner among them.
 # * ReLU is flat on one side. It works because its other side has slope 1, and units can die.
 # * Residual connections give the gradient an identity path; a norm before each branch and $1/\sqrt{2L}$ keep the sum in

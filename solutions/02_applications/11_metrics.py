@@ -1184,7 +1184,7 @@ good_first = np.array([prefers_first(question, good, bad) for question, good, ba
 good_second = np.array([prefers_first(question, bad, good) for question, good, bad in QUESTIONS])
 consistent = (good_first > 0) != (good_second > 0)
 named_a = ((good_first > 0).sum() + (good_second > 0).sum()) / (2 * len(QUESTIONS))
-knows = (good_first - good_second) / 2  # what is left if the place is cancelled out
+knows = (good_first - good_second) / 2  # what is left if the place is canceled out
 fig, ax = figure(width=8.6, height=4.2)
 for i in range(len(QUESTIONS)):
     ax.plot([good_first[i], good_second[i]], [i, i], color="#bbbbbb", zorder=1)

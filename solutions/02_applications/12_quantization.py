@@ -92,7 +92,7 @@ weight = model.model.layers[10].mlp.gate_proj.weight.detach()
 
 
 def zeros(w, group):
-    """The share of weights whose 4-bit code is 0, if `group` neighbours share a scale."""
+    """The share of weights whose 4-bit code is 0, if `group` neighbors share a scale."""
     blocks = w.reshape(-1, group)
     return float(((blocks / (blocks.abs().amax(1, keepdim=True) / 7)).round() == 0).float().mean())
 
@@ -120,7 +120,7 @@ show(
 
 # %% [markdown]
 # One outlier makes the grid coarse for everybody. The cure is **granularity**: let fewer weights share a scale, a row,
-# or a **group** of 32 to 128 neighbours.
+# or a **group** of 32 to 128 neighbors.
 #
 # ## Exercise 1: symmetric codes, `quantize_absmax`
 
@@ -132,7 +132,7 @@ def quantize_absmax(x, bits=8, group=None):
     x:     float32 or float64 tensor [..., n], at least one dimension
     bits:  2 to 8. The largest code is 2 ** (bits - 1) - 1: 127 for 8 bits, 7 for 4
     group: None: the whole of x is one block. Else an int that divides n: each `group`
-           neighbours of the last dimension are a block of their own
+           neighbors of the last dimension are a block of their own
     The scale of a block is its largest |x| / the largest code; a block of zeros has scale 1.
     The codes are x / scale, rounded to the nearest whole number.
     Returns (codes, scale). codes: int8 [..., n]. scale: of x's dtype; a tensor without
@@ -405,7 +405,7 @@ def pack_int4(codes):
     """Two 4-bit codes in each byte, in the order of GGUF's blocks of 32.
 
     codes: int64 tensor [..., n] of whole numbers from 0 to 15; n is a multiple of 32
-    Each 32 neighbours of the last dimension are a block and become 16 bytes: byte j of a block
+    Each 32 neighbors of the last dimension are a block and become 16 bytes: byte j of a block
     holds its code j in the lower four bits and its code j + 16 in the upper four.
     Returns a new uint8 tensor [..., n // 2], the bytes of the blocks one after the other.
     """
@@ -541,12 +541,12 @@ kept = FORMATS["MXFP4"].encode(piece)
 codes = unpacked(kept["codes"], 4, (piece.numel() // 32, 32))
 sizes = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6])
 by_hand = torch.where(codes < 8, 1, -1) * sizes[codes % 8] * 2.0 ** (kept["scale"].float() - 127)
-neighbours = (codes[:, 0::2] + 16 * codes[:, 1::2]).to(torch.uint8)  # gpt-oss: the codes 2 j and 2 j + 1 share byte j
-library = convert_moe_packed_tensors(neighbours[None, None], kept["scale"].T[None], dtype=torch.float32)[0, :, 0]
+neighbors = (codes[:, 0::2] + 16 * codes[:, 1::2]).to(torch.uint8)  # gpt-oss: the codes 2 j and 2 j + 1 share byte j
+library = convert_moe_packed_tensors(neighbors[None, None], kept["scale"].T[None], dtype=torch.float32)[0, :, 0]
 halves = (codes[:, :16] + 16 * codes[:, 16:]).to(torch.uint8)  # GGUF: the codes j and j + 16 share byte j
 from_gguf = quants.dequantize(torch.cat([kept["scale"], halves], 1).numpy(), GGMLQuantizationType.MXFP4)
 print(f"MXFP4: 17 bytes for 32 weights, {8 * 17 / 32} bits each")
-print(f"  by hand = transformers, which pairs neighbours: {torch.equal(by_hand.flatten(), library)}")
+print(f"  by hand = transformers, which pairs neighbors: {torch.equal(by_hand.flatten(), library)}")
 print(f"  by hand = gguf, which pairs j and j + 16: {torch.equal(by_hand, torch.from_numpy(from_gguf))}")
 kept = FORMATS["NVFP4"].encode(piece)
 codes = unpacked(kept["codes"], 4, (piece.numel() // 16, 16))
@@ -1361,7 +1361,7 @@ verdict(
 #   inputs, cache).
 # * A scale costs bits: groups of 32 with a float16 scale make 4.5, Q4_1 makes 5.
 # * Weight-only quantization saves bytes, not operations. It is fast where memory is the limit.
-# * GPTQ minimises the output's error, not the weights'; AWQ makes important columns finer. Both learn from calibration
+# * GPTQ minimizes the output's error, not the weights'; AWQ makes important columns finer. Both learn from calibration
 #   text.
 # * Judge on text, with the spread over passages, and say what "fp32" was.
 #

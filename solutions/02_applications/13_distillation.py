@@ -863,7 +863,7 @@ show(fig, f"A grey curve with two humps. Fitted by forward KL a bell of width {w
 # wouldn't: it picks one hump, and keeps silent about the other. A language model of the first kind would also say what
 # its teacher never says, one of the second kind say few things, and those well. What really happens is measured below.
 #
-# Between the two, generalised knowledge distillation (GKD; Agarwal et al. 2024,
+# Between the two, generalized knowledge distillation (GKD; Agarwal et al. 2024,
 # [arXiv:2306.13649](https://arxiv.org/abs/2306.13649)) puts a whole family. With $m = \beta\, p + (1-\beta)\, q$,
 #
 # $$D_\beta(p, q) = \beta\, \mathrm{KL}(p \,\|\, m) + (1 - \beta)\, \mathrm{KL}(q \,\|\, m),$$
@@ -875,7 +875,7 @@ show(fig, f"A grey curve with two humps. Fitted by forward KL a bell of width {w
 
 # %% exercise="generalized_jsd"
 def generalized_jsd(student, teacher, mask, beta=0.5):
-    """From forward to reverse KL: the divergence of generalised knowledge distillation.
+    """From forward to reverse KL: the divergence of generalized knowledge distillation.
 
     student: float32 or float64 logits [..., n, classes], finite; some may be in the hundreds
     teacher: logits of the same shape and dtype. No gradient flows to them.
@@ -936,7 +936,7 @@ show(fig, f"Left: seven bells over the two humps. Right: the width against beta,
 # Now all of them beside each other: the same beginner, then as many tokens of each kind, three seeds. Who writes well,
 # and who still has something to say? *Well*: the teacher itself reads 256 texts of the student (nats a letter; less is
 # better). *Variety*: the student's own entropy a letter. On the right the loss on people's texts, and the key to the
-# colours; the stars are the teacher itself. The open squares are a control: the student of the text alone, which only
+# colors; the stars are the teacher itself. The open squares are a control: the student of the text alone, which only
 # writes at temperature 0.8. Whoever wants less variety can have it without any teacher; what does a teacher add?
 #
 # The sentence to test: "distillation is done on the data side, by the output of the strongest model". Fixed before the

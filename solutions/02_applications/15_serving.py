@@ -14,8 +14,8 @@
 # other. The difference is the **serving engine**: it decides what is computed together, what is kept, and what is
 # guessed.
 #
-# The interview question, 大模型性能优化方向: **in which directions can a large model's performance be optimised?**
-# The usual notes say: compress it, optimise its graph, compile it, buy newer hardware. Here you measure what a model
+# The interview question, 大模型性能优化方向: **in which directions can a large model's performance be optimized?**
+# The usual notes say: compress it, optimize its graph, compile it, buy newer hardware. Here you measure what a model
 # waits for, and then build the parts of an engine that follow from it: a paged cache, a scheduler, shared prefixes,
 # speculation.
 #
@@ -290,7 +290,7 @@ show(fig, "Bars: " + "; ".join(f"{name} {full[name] / 2**30:.1f} GiB, of which {
 # ## The graph
 #
 # A framework runs a model line by line. An engine first looks at the whole **graph** and rewrites it: it computes what
-# is constant beforehand, drops what nobody needs, and fuses neighbours into one kernel. The classic is BatchNorm. In
+# is constant beforehand, drops what nobody needs, and fuses neighbors into one kernel. The classic is BatchNorm. In
 # inference it multiplies and adds fixed numbers,
 #
 # $$\frac{(Wx + b) - \mu}{\sqrt{\sigma^2 + \varepsilon}} \cdot g + h,$$
@@ -505,14 +505,14 @@ del program
 EXPORT = time.process_time() - start
 
 
-def session_of(file, optimise=True):
+def session_of(file, optimize=True):
     """ONNX Runtime on one thread, as torch is timed below."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 3
     options.enable_cpu_mem_arena = False  # memory goes back after each call: several engines live here
     levels = onnxruntime.GraphOptimizationLevel
-    options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimise else levels.ORT_DISABLE_ALL
-    options.optimized_model_filepath = str(Path(file).with_suffix(f".{'after' if optimise else 'before'}.onnx"))
+    options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimize else levels.ORT_DISABLE_ALL
+    options.optimized_model_filepath = str(Path(file).with_suffix(f".{'after' if optimize else 'before'}.onnx"))
     return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
 
 
@@ -534,7 +534,7 @@ give_back()  # memory for what follows
 # %% [markdown]
 # ## Hardware, or a file?
 #
-# Another chapter of the notes files "TensorRT, ONNX" under *hardware* optimisation. If ONNX were hardware, the same
+# Another chapter of the notes files "TensorRT, ONNX" under *hardware* optimization. If ONNX were hardware, the same
 # file could not run on two unlike machines of software.
 #
 # Fixed before the run: *wrong* if two engines that share no code, ONNX Runtime and the reference evaluator that comes
@@ -555,30 +555,30 @@ verdict("T07.18", word, f"One file, two engines on one CPU: their logits differ 
 # %% [markdown]
 # A file needs an engine, and an engine needs hardware: keep the three apart.
 #
-# ## What graph optimisation is
+# ## What graph optimization is
 #
-# "Computation-graph optimisation: **data parallelism and model parallelism**", say the notes. ONNX Runtime can save the
+# "Computation-graph optimization: **data parallelism and model parallelism**", say the notes. ONNX Runtime can save the
 # graph that it really runs. What does it make of yours, as the exporter first wrote it down?
 #
-# Fixed before the run: *wrong* if on one device, with nothing split, the optimised graph has at least a tenth fewer
+# Fixed before the run: *wrong* if on one device, with nothing split, the optimized graph has at least a tenth fewer
 # nodes and the same results to 1e-3, while splitting the batch in two (data parallelism) leaves each half's graph as
 # it is. *Correct* if nothing changes without a split; else *imprecise*.
 
 # %% claim="A02.2"
-before, optimised = session_of(raw_file, optimise=False), session_of(raw_file)
+before, optimized = session_of(raw_file, optimize=False), session_of(raw_file)
 graphs = {name: Counter(node.op_type for node in onnx.load(raw_file.with_suffix(f".{name}.onnx")).graph.node)
           for name in ("before", "after")}
 total = {name: sum(kinds.values()) for name, kinds in graphs.items()}
 ids, past = test[:2, :48], empty(2)
-alike = float((asked(before, ids, past)[0] - asked(optimised, ids, past)[0]).abs().max())
-halves = torch.cat([asked(optimised, ids[:1], empty())[0], asked(optimised, ids[1:], empty())[0]])
-split = float((halves - asked(optimised, ids, past)[0]).abs().max())
+alike = float((asked(before, ids, past)[0] - asked(optimized, ids, past)[0]).abs().max())
+halves = torch.cat([asked(optimized, ids[:1], empty())[0], asked(optimized, ids[1:], empty())[0]])
+split = float((halves - asked(optimized, ids, past)[0]).abs().max())
 rewritten = total["after"] < 0.9 * total["before"] and alike < 1e-3
 word = "wrong" if rewritten and split < 1e-3 else "correct" if total["after"] == total["before"] else "imprecise"
 with torch.inference_mode():
     wait = {name: 1000 * seconds_of(lambda engine=engine: asked(engine, ids, past), 9)
-            for name, engine in (("before", before), ("after", optimised))}
-before = optimised = None
+            for name, engine in (("before", before), ("after", optimized))}
+before = optimized = None
 give_back()  # memory for what follows
 
 kinds = [kind for kind, _ in (graphs["before"] + graphs["after"]).most_common()
@@ -591,7 +591,7 @@ ax.set_xticks(range(len(kinds)), kinds, rotation=35, ha="right", rotation_mode="
 ax.set(ylabel="nodes of this kind")
 ax.legend()
 new = [kind for kind in graphs["after"] if kind not in graphs["before"]]
-show(fig, f"Bars: nodes by kind before and after the optimiser. In all {total['before']} and {total['after']}. New "
+show(fig, f"Bars: nodes by kind before and after the optimizer. In all {total['before']} and {total['after']}. New "
           f"kinds: {', '.join(new)}.",
      title=f"On one device: {total['before']} nodes become {total['after']}; new are {', '.join(sorted(new)[:4])}")
 verdict("A02.2", word, f"{total['before']} nodes become {total['after']}, {wait['before']:.2f} ms become "
@@ -599,7 +599,7 @@ verdict("A02.2", word, f"{total['before']} nodes become {total['after']}, {wait[
         f"run through the very same graph (difference {split:.0e}).")
 
 # %% [markdown]
-# Each device of a parallel job runs a graph, and that graph is optimised in the same way.
+# Each device of a parallel job runs a graph, and that graph is optimized in the same way.
 #
 # ## Eight bits, and what stays in float
 #
@@ -745,7 +745,7 @@ def append_slots(tables, lengths, new, free, block):
 check(append_slots)
 
 # %% [markdown]
-# Three texts grow in one cache of 20 blocks. On the left the blocks, coloured by their text, step after step. On the
+# Three texts grow in one cache of 20 blocks. On the left the blocks, colored by their text, step after step. On the
 # right the room that they take at the end: in one piece for each (which here has room for four times the longest text),
 # in blocks, and what the tokens themselves need. And does attention over scattered blocks give what it gives over one
 # piece?
@@ -787,7 +787,7 @@ bars = right.barh(["a piece for each", "blocks", "tokens"], [reserved, taken, su
 right.bar_label(bars, padding=3)
 right.invert_yaxis()
 right.set(xlabel="room, in tokens", xlim=(0, 1.2 * reserved))
-show(fig, "Left: a row for each step, a square for each block, coloured by the text that has it; grey is free. Right: "
+show(fig, "Left: a row for each step, a square for each block, colored by the text that has it; grey is free. Right: "
           f"room for {reserved} tokens with a piece for each, {taken} in blocks, {sum(lengths)} needed.",
      title=f"{sum(lengths)} tokens take {taken} places in blocks. Attention through the tables differs by {apart:.1g}")
 
@@ -1365,7 +1365,7 @@ else:
 # * Decode reads every weight for one token a user: memory-bound. Prefill uses each weight for many: compute-bound.
 #   Ask of each technique which of the two it relieves.
 # * Bytes, multiply-adds and seconds are three measures; quantization changes the first.
-# * Graph optimisation rewrites the graph of one device: constant folding, fusion. Splitting work over devices is
+# * Graph optimization rewrites the graph of one device: constant folding, fusion. Splitting work over devices is
 #   another matter.
 # * A cache in blocks, a scheduler at each step, prefixes named by everything before them: that is an engine.
 # * Speculation keeps the law if rejected tokens are replaced from $\max(p - q, 0)$. It pays if the draft is cheap,
@@ -1378,6 +1378,6 @@ else:
 # [arXiv:2211.17192](https://arxiv.org/abs/2211.17192), and Chen et al. 2023,
 # [arXiv:2302.01318](https://arxiv.org/abs/2302.01318) (speculation); Zhang et al. 2023,
 # [arXiv:2309.08168](https://arxiv.org/abs/2309.08168) (drafts by leaving out layers); ONNX Runtime's pages on
-# [graph optimisations](https://onnxruntime.ai/docs/performance/model-optimizations/graph-optimizations.html); vLLM's
+# [graph optimizations](https://onnxruntime.ai/docs/performance/model-optimizations/graph-optimizations.html); vLLM's
 # on [prefix caching](https://docs.vllm.ai/en/latest/design/prefix_caching/); Transformer Engine's
 # [support matrix](https://nvidia.github.io/TransformerEngine/support_matrix.html).

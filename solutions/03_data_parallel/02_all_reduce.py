@@ -15,7 +15,7 @@
 #
 # The first idea is a boss (a *parameter server*): all send to one machine, it adds, it sends the sum back. That machine
 # then moves 63 × 2 GB in and 63 × 2 GB out, while the others wait. The idea that training really runs on has no boss.
-# The ranks sit in a **ring**, cut the gradient into pieces, and pass pieces on to their right neighbours. No rank ever
+# The ranks sit in a **ring**, cut the gradient into pieces, and pass pieces on to their right neighbors. No rank ever
 # sends more than twice its own gradient, however many there are.
 #
 # In this chapter you build that ring from nothing but `send` and `recv`, then a **tree** for small messages, then the
@@ -162,7 +162,7 @@ if wire:
 # the same two cores, so the sum counts and the ring gains nothing. On a cluster every machine has a link of its own, so
 # the busiest one counts.
 #
-# # 1. Two neighbours
+# # 1. Two neighbors
 #
 # A ring needs two calls. `dist.send(x, to)` sends a tensor to one rank, `dist.recv(buffer, source)` fills a buffer that
 # must have the right size and dtype: a message is bytes, and nothing says what they mean.
@@ -205,7 +205,7 @@ def pass_to_the_right():
     return present.item()
 
 
-print("every rank got the number of its left neighbour:", launch(pass_to_the_right, ranks=4))
+print("every rank got the number of its left neighbor:", launch(pass_to_the_right, ranks=4))
 
 # %% [markdown]
 # # 2. Follow a parcel
@@ -288,8 +288,8 @@ def ring_reduce_scatter(x):
     Returns a tensor of x's dtype: chunk number `rank` of x.tensor_split(n), summed over all
     ranks. Alone (n = 1) that is x, or a copy.
 
-    Traffic: in each of n - 1 steps every rank sends one chunk to its right neighbour
-    (rank + 1) % n, and receives one from its left neighbour (rank - 1) % n. So a rank sends
+    Traffic: in each of n - 1 steps every rank sends one chunk to its right neighbor
+    (rank + 1) % n, and receives one from its left neighbor (rank - 1) % n. So a rank sends
     each chunk once, but its own. Empty chunks needn't be sent. Allowed are send, recv, isend,
     irecv and batch_isend_irecv of torch.distributed; none of its collectives, no barrier
     either.
@@ -373,10 +373,10 @@ def ring_all_gather(chunk, sizes):
     Returns a vector [sum(sizes)] of the chunk's dtype. Alone (n = 1) that is the chunk, or a
     copy.
 
-    Traffic: in each of n - 1 steps every rank sends one chunk to its right neighbour
-    (rank + 1) % n and receives one from its left neighbour (rank - 1) % n: first its own chunk,
+    Traffic: in each of n - 1 steps every rank sends one chunk to its right neighbor
+    (rank + 1) % n and receives one from its left neighbor (rank - 1) % n: first its own chunk,
     then always the one that arrived in the step before. So a rank sends each chunk once, but
-    its right neighbour's. Empty chunks needn't be sent. Allowed are send, recv, isend, irecv
+    its right neighbor's. Empty chunks needn't be sent. Allowed are send, recv, isend, irecv
     and batch_isend_irecv of torch.distributed; none of its collectives, no barrier either.
     """
     ### BEGIN SOLUTION
@@ -423,7 +423,7 @@ def ring_all_reduce(x, mean=False):
     Returns a new tensor of x's shape and dtype, with the very same bits on all ranks: each
     chunk is added up in one place and then copied.
 
-    Traffic: only to the right neighbour (rank + 1) % n, from the left one (rank - 1) % n. A
+    Traffic: only to the right neighbor (rank + 1) % n, from the left one (rank - 1) % n. A
     rank sends at most 2 (n - 1) messages, each of at most ceil(numel / n) numbers. Allowed are
     send, recv, isend, irecv and batch_isend_irecv of torch.distributed (and your own functions
     above); none of its collectives, no barrier either.
@@ -485,7 +485,7 @@ show(fig, "A timeline of four ranks. One after the other, ranks 1 to 3 send to r
 fig, ax = figure(width=8, height=2.6)
 ends["ring"] = draw_links(ax, ring_all_reduce, "Your ring, 4 ranks")
 ax.set_xlim(0, ends["boss"])
-show(fig, "A timeline of four ranks on the same axis: all four send without a gap, always to the right neighbour.",
+show(fig, "A timeline of four ranks on the same axis: all four send without a gap, always to the right neighbor.",
      title=f"On links of their own the ring would be {ends['boss'] / ends['ring']:.1f} times as fast as the boss")
 
 # %% [markdown]
@@ -772,7 +772,7 @@ left.legend()
 middle.set(xlabel="ranks", title="one number (4 bytes)")
 right.set(xlabel="ranks", title="500 MB of gradients")
 where = f"from {crossing / 1e6:.1f} MB on" if crossing else "nowhere"
-show(fig, "Three panels of modelled time. Against size on 64 ranks: the tree is lowest for small messages, the ring "
+show(fig, "Three panels of modeled time. Against size on 64 ranks: the tree is lowest for small messages, the ring "
           "for large ones. Against ranks for one number: the tree grows slowly, ring and boss in step with the ranks. "
           "For 500 MB: the ring stays flat, the tree grows slowly, the boss in step with the ranks.",
      title=f"On 64 ranks the ring beats the tree {where}; 500 MB take it {few:.0f} ms on 8 ranks, {many:.0f} ms on "
@@ -869,7 +869,7 @@ show(fig, "Left: two loss curves on each other. Right: what each rank of the rin
 # ## What you can say now
 #
 # * An all-reduce is a reduce-scatter and an all-gather. Every rank sends $2\frac{n-1}{n}$ of its tensor, in $2(n-1)$
-#   messages to one neighbour. Its time for large tensors hardly depends on $n$.
+#   messages to one neighbor. Its time for large tensors hardly depends on $n$.
 # * A single server moves the same number of bytes in all, but $n-1$ tensors in and out over one link.
 # * A tree needs $2\lceil\log_2 n\rceil$ rounds of whole tensors: right for small ones. $\alpha\beta$ is the size at
 #   which latency and bandwidth cost the same.

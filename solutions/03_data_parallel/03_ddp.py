@@ -114,7 +114,7 @@ for rank, (gradient, messages) in enumerate(launch(one_step, ranks=4)):
 # %% [markdown]
 # # 1. Who sees what
 #
-# The ranks must not see the same examples, must all take equally many steps, and must see new neighbours in every
+# The ranks must not see the same examples, must all take equally many steps, and must see new neighbors in every
 # epoch. And they should manage that without talking. The trick: **every rank computes the same shuffled order** of all
 # $n$ examples, from a seed that all share, and takes every $N$-th place of it.
 #
@@ -359,7 +359,7 @@ for find in (False, True):
 def average_gradients(model):
     """Replace the gradient of every trainable parameter of `model` by its mean over all ranks.
 
-    Runs on every rank after backward(), with torch.distributed initialised. A trainable
+    Runs on every rank after backward(), with torch.distributed initialized. A trainable
     parameter (requires_grad=True) whose .grad is None on this rank counts as zeros, and has a
     gradient afterwards, even if no rank had one. Frozen parameters (requires_grad=False) are
     not sent and get no gradient. Parameters keep their values, and the model its mode (train or
@@ -403,7 +403,7 @@ check(average_gradients)
 g = torch.Generator().manual_seed(0)
 rows_x = torch.randn(64, 8, generator=g)
 rows_y = rows_x @ torch.randn(8, 1, generator=g) + 5 * (rows_x[:, :1] > 0.5) + 0.3 * torch.randn(64, 1, generator=g)
-by_kind = rows_x[:, 0].argsort(descending=True)  # neighbours resemble each other, as in real files
+by_kind = rows_x[:, 0].argsort(descending=True)  # neighbors resemble each other, as in real files
 rows_x, rows_y = rows_x[by_kind], rows_y[by_kind]
 
 WAYS = {"mean, equal shards": (16, 16, 16, 16), "sum, equal shards": (16, 16, 16, 16),
@@ -560,7 +560,7 @@ right.invert_yaxis()
 right.set(yticks=[0, len(spans) - 1], yticklabels=["bucket 1", f"bucket {len(spans)}"], xlabel="ms",
           title=f"25 MiB: {len(spans)} buckets, done at {spans[-1][2]:.0f} ms")
 late = sum(start >= BACKWARD for _, start, _ in spans)
-show(fig, f"Left: modelled time against bucket cap, sent during the backward pass {ends[True][0]:.0f} ms at the "
+show(fig, f"Left: modeled time against bucket cap, sent during the backward pass {ends[True][0]:.0f} ms at the "
           f"smallest cap, {min(ends[True]):.0f} at the best, {ends[True][-1]:.0f} at the largest; sent after it "
           f"{ends[False][0]:.0f}, {min(ends[False]):.0f}, {ends[False][-1]:.0f}. Right: a timeline of {len(spans)} "
           f"buckets, of which {late} start after the backward pass.",
@@ -602,7 +602,7 @@ check(assign_buckets)
 for cap in (2**20, 25 * 2**20, 2**30):
     buckets = assign_buckets(SIZES, cap)
     print(f"your buckets for {sum(SIZES) / 4e6:.0f} M parameters, cap {cap / 2**20:5.0f} MiB: {len(buckets):3d} "
-          f"messages instead of {len(SIZES)}, modelled time {timeline(buckets)[-1][2]:.0f} ms")
+          f"messages instead of {len(SIZES)}, modeled time {timeline(buckets)[-1][2]:.0f} ms")
 
 # %% [markdown]
 # # 4. The wrapper
@@ -677,7 +677,7 @@ def torch_ddp(net):
 draw_trace(launch(traced_backward, torch_ddp, ranks=2)[0], "torch's DDP")
 
 # %% [markdown]
-# The numbers in circles are layers. Colours say which bucket a gradient went into. Each arrow is an all-reduce.
+# The numbers in circles are layers. Colors say which bucket a gradient went into. Each arrow is an all-reduce.
 #
 # That was the third step. What does DDP send in the first two, and under its other options? Eight layers of 1 MiB each;
 # we only listen.
@@ -744,7 +744,7 @@ for name, steps in sent.items():
 class DDP(nn.Module):
     """Data parallelism: after finish(), every rank holds the gradients of the whole batch.
 
-    DDP(module, bucket_bytes=25 * 2**20), on every rank, with torch.distributed initialised:
+    DDP(module, bucket_bytes=25 * 2**20), on every rank, with torch.distributed initialized:
       * overwrites all parameters and buffers of `module` with rank 0's (broadcast), here and
         never again (torch's DDP sends buffers before every forward pass, too);
       * takes the trainable parameters in reverse order of module.parameters() and groups them
@@ -1160,7 +1160,7 @@ if not torch.cuda.is_available():
 #   longer maintained in any useful sense**: the last release is 0.28.1 of June 2023; Ray dropped its trainer since
 #   Horovod did not work with torch above 2.3 (ray-project/ray#49454), Lightning removed it in 2022, Databricks
 #   calls it deprecated. Know it, don't start with it.
-# * **DeepSpeed** (Microsoft's, now the deepspeedai organisation's) takes over optimizer, precision and accumulation
+# * **DeepSpeed** (Microsoft's, now the deepspeedai organization's) takes over optimizer, precision and accumulation
 #   from a config. Its point is not the averaging but **ZeRO**: the copies are cut apart, so that models fit that
 #   DDP can't hold.
 # * **torch DDP** is the standard as long as model, gradients and optimizer state fit on one GPU. Beyond that: FSDP

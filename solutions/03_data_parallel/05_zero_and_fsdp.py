@@ -318,7 +318,7 @@ check(shard_flat)
 
 # %% exercise="zero1_step"
 def zero1_step(params, part, optimizer, max_norm=None):
-    """One step of ZeRO-1. Runs on every rank, with torch.distributed initialised.
+    """One step of ZeRO-1. Runs on every rank, with torch.distributed initialized.
 
     params:    list of parameters of one dtype (float32 or bfloat16), equal on all ranks. Their
                .grad holds this rank's own gradient, of the same dtype; None counts as zeros
@@ -479,7 +479,7 @@ report("your ZeRO-1", launch(your_zero1, ranks=4))
 def zero2_hooks(params, owners):
     """Have every gradient averaged on its owner, and freed, as soon as it is there.
 
-    Runs on every rank before the first backward pass, with torch.distributed initialised.
+    Runs on every rank before the first backward pass, with torch.distributed initialized.
     params: list of parameters, equal on all ranks. Every trainable one gets a gradient in every
             backward pass, once, in the same order on all ranks; frozen ones
             (requires_grad=False) are left alone
@@ -630,7 +630,7 @@ show(fig, f"Two lines over the moments of a step. With every block a unit a rank
 class FSDP(nn.Module):
     """A module of which this rank holds a part, and which is whole only while it is used.
 
-    FSDP(module), on every rank, with torch.distributed initialised. The module's parameters are
+    FSDP(module), on every rank, with torch.distributed initialized. The module's parameters are
     equal on all ranks, of one floating-point dtype, trainable, none of them shared; it has no
     buffers and draws no random numbers. It now is yours: empty it, move it to "meta".
 
@@ -709,7 +709,7 @@ check(FSDP)
 #
 # The bank calls DDP *the* standard implementation of data parallelism. First: is `fully_shard` data parallelism at
 # all? It is if it gives the losses of one process on the same rows. Second: can DDP hold what people train? We count
-# 16 bytes a parameter for published models against one GPU of 80 GB, activations left out in DDP's favour.
+# 16 bytes a parameter for published models against one GPU of 80 GB, activations left out in DDP's favor.
 #
 # The claim is **correct** if DDP holds all of the models, **imprecise** if some of them while `fully_shard` trains as
 # one process does (losses within 0.001), **wrong** if none, else **unverifiable**.
@@ -858,7 +858,7 @@ for what, came in here.items():
 #
 # # 7. DeepSpeed
 #
-# The bank's sentence on DeepSpeed praises "a series of optimisations" and leaves out the one that made its name. We put
+# The bank's sentence on DeepSpeed praises "a series of optimizations" and leaves out the one that made its name. We put
 # the engine itself to the test: DeepSpeed 0.19.8 trains the small GPT on two CPU ranks, at stages 0 to 3, with three
 # seeds, beside one plain process. What is weighed are all of a rank's tensors between backward pass and step.
 #

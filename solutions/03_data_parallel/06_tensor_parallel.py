@@ -808,7 +808,7 @@ for ax, (job, sizes) in zip(axes, JOBS.items(), strict=True):
     ax.minorticks_off()
     ax.legend(fontsize=9)
 train, chat = JOBS
-show(fig, "Modelled speed-up against ranks. " + " ".join(
+show(fig, "Modeled speed-up against ranks. " + " ".join(
          f"{job}, {link}: {at_8[job, link]:.1f} at 8 ranks, best at {best[job, link]}." for job, link in best),
      title=f"A model: 8 ranks are {at_8[train, 'NVLink-class']:.1f} × as fast with NVLink-class links, "
            f"{at_8[train, 'Ethernet-class']:.1f} × with Ethernet-class ones")

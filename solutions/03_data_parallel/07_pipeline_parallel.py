@@ -810,7 +810,7 @@ show(fig, "Bubble against micro-batches held: " + "; ".join(
 #
 # * **Autograd ends at the process.** What comes in is a new leaf that must ask for a gradient; what comes back is a
 #   gradient to start `backward` from.
-# * **Both neighbours want to send.** In 1F1B rank $r$ sends an activation down while rank $r + 1$ sends a gradient up.
+# * **Both neighbors want to send.** In 1F1B rank $r$ sends an activation down while rank $r + 1$ sends a gradient up.
 #   If both use a send that waits for its receiver, they wait for ever.
 
 # %% exercise="pipeline_step"

@@ -389,7 +389,7 @@ show(fig, "Groups of bars; the largest of each: "
 #
 # Bytes become seconds when you know the link. A node has 8 GPUs with a fast network of their own (NVLink, some hundred
 # GB/s); every GPU has a card to the outside (InfiniBand or Ethernet, 25 or 50 GB/s). What counts is **who is whose
-# neighbour**. We number GPUs so that tensor-parallel ranks are next to each other, then context, pipeline, data: most
+# neighbor**. We number GPUs so that tensor-parallel ranks are next to each other, then context, pipeline, data: most
 # talkative innermost.
 #
 # The time of compute has two parts: products, at a share (**efficiency**) of the GPU's peak, and moving what is
@@ -410,7 +410,7 @@ def step_time(flops, moved, sent, layout, machine):
              within its node), "slow" (through its own card to other nodes)
 
     compute: flops / (peak * efficiency) + moved / memory.
-    tp, cp, dp: rings, of tp GPUs that are neighbours; of cp that are tp apart; of dp * cp that
+    tp, cp, dp: rings, of tp GPUs that are neighbors; of cp that are tp apart; of dp * cp that
         are tp * pp apart. If members * distance <= node, a ring is inside one node: fast. Else
         it leaves the node through the cards of all its members there, node // distance (at least
         one) * slow, but no faster than fast.
@@ -926,9 +926,9 @@ def ring_attention(q, k, v, lengths, shift, causal=False):
 
     q, k, v: tensors [heads, own, d], this rank's block of the sequence; rank 0 has its beginning
     lengths: list of ints: tokens in the blocks of all ranks; own is lengths[rank]
-    shift(block, rows): sends block [heads, any, d] to the right neighbour and gives the one that
+    shift(block, rows): sends block [heads, any, d] to the right neighbor and gives the one that
              comes from the left, which has `rows` tokens: [heads, rows, d]. The last rank's right
-             neighbour is rank 0. All ranks have to call it equally often; gradients flow back.
+             neighbor is rank 0. All ranks have to call it equally often; gradients flow back.
              Keys and values may go in two calls, or in one, joined along d.
     causal:  a query sees the keys up to and including its own place in the whole sequence
 

@@ -81,9 +81,9 @@ def ends(number: int) -> bool:
 
 
 def test_environment_folder_options_and_streams_arrive(tmp_path):
-    with Kernel(cwd=str(tmp_path), env={**os.environ, "COLOUR": "red"}) as kernel:
+    with Kernel(cwd=str(tmp_path), env={**os.environ, "COLOR": "red"}) as kernel:
         assert kernel.number != kernel.shown.pid, "it is a fork"
-        told = "import sys; print(os.environ['COLOUR'], os.getcwd(), sys.argv[1], os.path.basename(sys.argv[0]))"
+        told = "import sys; print(os.environ['COLOR'], os.getcwd(), sys.argv[1], os.path.basename(sys.argv[0]))"
         assert kernel.run(told) == f"red {tmp_path} -f ipykernel_launcher.py"
         assert kernel.run("print('PYDEVD_DISABLE_FILE_VALIDATION' in os.environ, repr(os.read(0, 1)))") == "False b''"
         assert kernel.run("print(os.getpid() == os.getpgrp() == os.getsid(0))") == "True"

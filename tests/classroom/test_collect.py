@@ -399,7 +399,7 @@ def test_a_roster_that_comes_later_keeps_the_names_of_the_folders(course, tmp_pa
 
 
 def test_a_list_without_students_and_a_damaged_roster_are_told(course, tmp_path, capsys):
-    (tmp_path / "list.csv").write_text("colour,shape\nred,round\n")
+    (tmp_path / "list.csv").write_text("color,shape\nred,round\n")
     assert cli.main(["roster", str(tmp_path / "list.csv"), "--course", str(course.root)]) == 1
     assert "There is no student in it" in capsys.readouterr().err
     (course.root / "roster.csv").write_text("id,name\n../x,Someone\n")

@@ -45,7 +45,7 @@ pytestmark = pytest.mark.slow
 FILES = sorted((Path(__file__).parent / "hostile").glob("*.py"))
 HONEST = ["aaa-first", "mmm-in-the-middle", "zzz-last"]
 FULL = sum(POINTS.values())
-SECRETS = {"env": "SECRET-ENV-7351", "course": "SECRET-COURSE-8264", "neighbour": "SECRET-NEIGHBOUR-1597"}
+SECRETS = {"env": "SECRET-ENV-7351", "course": "SECRET-COURSE-8264", "neighbor": "SECRET-NEIGHBOR-1597"}
 
 
 def retag(nb: Notebook) -> None:
@@ -118,7 +118,7 @@ def classroom(tmp_path_factory, sandbox):
     (course.root / "secret").write_text(SECRETS["course"])
     for student in HONEST:
         honest(course, student)
-    hand_in(course, HONEST[0], Notebook(course).answer("softmax", f"{SOLVED}\n# {SECRETS['neighbour']}").text())
+    hand_in(course, HONEST[0], Notebook(course).answer("softmax", f"{SOLVED}\n# {SECRETS['neighbor']}").text())
     for path in FILES:
         text = path.read_text(encoding="utf-8").replace("@PORT@", str(listener.port))
         text = text.replace("@COURSE@", str(course.root)).replace("@ROOT@", str(ROOT))
@@ -257,7 +257,7 @@ def test_nothing_was_learned(classroom):
     assert "\x1b" not in printed, "a terminal would obey"
     for secret in (SECRETS["env"], SECRETS["course"]):
         assert secret not in everything
-    assert SECRETS["neighbour"] not in json.dumps({s: r for s, r in results.items() if s != HONEST[0]})
+    assert SECRETS["neighbor"] not in json.dumps({s: r for s, r in results.items() if s != HONEST[0]})
     told = json.dumps(results["h-reading"]["notebooks"][CHAPTER]["cells"])
     assert "learner" in told, "what it found came through"
     for place in (str(course.root), str(ROOT), "/etc/shadow", "/root", "/home"):

@@ -17,7 +17,7 @@ from autograde.exercise import Case, Exercise, Law
 from autograde.exercises import find, names
 from autograde.judging.calls import Outcome
 from autograde.judging.gradients import FLOWS
-from autograde.judging.grading import FURTHER, Judgement, broken, public_seed, right_answer
+from autograde.judging.grading import FURTHER, Judgment, broken, public_seed, right_answer
 from autograde.judging.patterns import _TRIVIAL
 from autograde.judging.running import Local, run_all
 
@@ -41,7 +41,7 @@ class Replay:
         self._outcomes: dict[tuple, Outcome] = {}
         self._verdicts: dict[tuple, str] = {}
 
-    def judge(self, implementation: Callable, seed: int, **changes) -> Judgement:
+    def judge(self, implementation: Callable, seed: int, **changes) -> Judgment:
         def more() -> list[Case]:  # the seeds that come next, for their outcomes are asked for anyway
             if seed not in CONFIRMED:
                 return []
@@ -50,7 +50,7 @@ class Replay:
 
         running = self.runner(implementation, self.exercise)
         exercise = replace(self.exercise, **changes)
-        return Judgement(exercise, self.cases[seed], running, self.runner, self._answer, more, self._ask)
+        return Judgment(exercise, self.cases[seed], running, self.runner, self._answer, more, self._ask)
 
     def runner(self, implementation: Callable, exercise: Exercise) -> Local:
         return _Replayed(self, implementation, exercise)
@@ -125,9 +125,9 @@ def every(attribute: str) -> list:
 @pytest.mark.parametrize(("exercise", "misconception"), every("misconceptions"))
 def test_misconception_is_rejected_and_diagnosed_as_itself(exercise, misconception):
     for seed in SEEDS[: 1 if misconception.hangs else None]:
-        judgement = replays_of(exercise.name).all.judge(misconception.implementation, seed)
-        assert judgement.rejected, f"seed {seed}: full marks although {misconception.says}"
-        assert judgement.diagnosis.misconception is misconception, f"seed {seed}:\n{judgement.report().text()}"
+        judgment = replays_of(exercise.name).all.judge(misconception.implementation, seed)
+        assert judgment.rejected, f"seed {seed}: full marks although {misconception.says}"
+        assert judgment.diagnosis.misconception is misconception, f"seed {seed}:\n{judgment.report().text()}"
 
 
 @pytest.mark.parametrize("exercise", [e for e in EXERCISES.values() if e.forbid], ids=lambda exercise: exercise.name)
@@ -142,8 +142,8 @@ def test_mistakes_and_alternatives_call_nothing_forbidden(exercise):
 @pytest.mark.parametrize(("exercise", "alternative"), every("alternatives"))
 def test_alternative_gets_full_marks(exercise, alternative):
     for seed in SEEDS:
-        judgement = replays_of(exercise.name).all.judge(alternative, seed)
-        assert judgement.solved, f"seed {seed}:\n{judgement.report().text()}"
+        judgment = replays_of(exercise.name).all.judge(alternative, seed)
+        assert judgment.solved, f"seed {seed}:\n{judgment.report().text()}"
 
 
 TRAINED = [pytest.param(e, id=n) for n, e in EXERCISES.items() if any(law.name == FLOWS for law in e.laws)]
@@ -157,8 +157,8 @@ def test_a_right_result_that_is_cut_off_from_the_graph_is_rejected_as_that(exerc
             return exercise.alternatives[0](*args, **kwargs)
 
     for seed in SEEDS:
-        judgement = replays_of(exercise.name).all.judge(cut, seed)
-        assert "cut off from the graph" in judgement.diagnosis.says, f"seed {seed}:\n{judgement.report().text()}"
+        judgment = replays_of(exercise.name).all.judge(cut, seed)
+        assert "cut off from the graph" in judgment.diagnosis.says, f"seed {seed}:\n{judgment.report().text()}"
 
 
 @pytest.mark.parametrize("exercise", EXERCISES.values(), ids=list(EXERCISES))
@@ -168,10 +168,10 @@ def test_no_other_mistake_is_said_to_be_exactly_the_one(exercise):
         others = exercise.misconceptions[:at] + exercise.misconceptions[at + 1 :]
         if misconception.hangs:
             continue
-        judgement = replay.judge(misconception.implementation, SEEDS[0], misconceptions=others)
-        named = judgement.diagnosis.misconception
-        assert not named or not judgement.diagnosis.says.startswith("Your result is exactly"), (
-            f"where {misconception.says}: {judgement.diagnosis.says}"
+        judgment = replay.judge(misconception.implementation, SEEDS[0], misconceptions=others)
+        named = judgment.diagnosis.misconception
+        assert not named or not judgment.diagnosis.says.startswith("Your result is exactly"), (
+            f"where {misconception.says}: {judgment.diagnosis.says}"
         )
 
 
@@ -181,7 +181,7 @@ def test_every_law_can_break(exercise):
     if not exercise.probe:
         wrong += [lambda x, *_, make=make, **__: make(x) for _, make in _TRIVIAL.values()]
     found = [replays_of(exercise.name).all.judge(one, SEEDS[0]) for one in wrong]
-    kept = [law.name for law in exercise.laws if not any(judgement.breaks(law) for judgement in found)]
+    kept = [law.name for law in exercise.laws if not any(judgment.breaks(law) for judgment in found)]
     assert not kept, "no wrong solution breaks these"
 
 
@@ -210,7 +210,7 @@ def test_doing_nothing_earns_nothing(exercise):
         return None
 
     def judge(implementation):
-        return Judgement(exercise, exercise.draw(public_seed(exercise)), Local(implementation, exercise))
+        return Judgment(exercise, exercise.draw(public_seed(exercise)), Local(implementation, exercise))
 
     assert judge(unsolved).report().status == "not implemented"
     assert judge(returns_none).earned == 0

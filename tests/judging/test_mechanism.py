@@ -174,12 +174,12 @@ def test_nobody_loses_points_for_rounding():
 
 
 def test_a_computation_that_loses_digits_by_itself_is_wrong_all_the_same():
-    def cancelled(x):
+    def canceled(x):
         mean = x.mean(-1, keepdim=True)
         variance = (x.square().mean(-1, keepdim=True) - mean.square()) * 8 / 7
         return (x - mean) / variance.clamp(min=1e-12).sqrt()
 
-    assert not grade(CONDITIONED, cancelled).solved
+    assert not grade(CONDITIONED, canceled).solved
 
 
 def test_an_edge_is_no_matter_of_rounding():

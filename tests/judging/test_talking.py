@@ -419,7 +419,7 @@ def test_text_is_readable_in_a_light_and_a_dark_theme(notebook):
     styles = [style for page in pages for style in re.findall(r'style="([^"]*)"', page._repr_html_())]
     colored = [dict(part.split(":", 1) for part in style.split(";") if ":" in part) for style in styles]
     texts = [(s["color"], s["background"]) for s in colored if "color" in s]
-    assert len(set(texts)) == 2, "a text with a colour brings its ground; all others have the page's"
+    assert len(set(texts)) == 2, "a text with a color brings its ground; all others have the page's"
     assert all(contrast(text, ground) >= 4.5 for text, ground in texts)
     assert all(s["background"] == "none" for s in colored if "background" in s and "color" not in s)
     edges = {word for s in colored for word in s.get("border-left", "").split() if word.startswith("#")}

@@ -28,7 +28,7 @@ def agree(expected, got, one, atol=1e-6):
 def agree_by_entry(numbers, oracle, atol=1e-6, names=None):
     """As `agree`, telling which entries are off, on which ranks and how, and which are right on all ranks.
 
-    Wrong numbers are recognised as a mistake's by the entries in `numbers` alone, whatever else went wrong.
+    Wrong numbers are recognized as a mistake's by the entries in `numbers` alone, whatever else went wrong.
     `names`: what an entry is called, where its key doesn't say it.
     """
     names = names or {}

@@ -1,4 +1,4 @@
-# does: reads all it can reach: solutions, exercises, neighbours, secrets, other processes, and tells it as an error
+# does: reads all it can reach: solutions, exercises, neighbors, secrets, other processes, and tells it as an error
 # says: Exception
 import os
 

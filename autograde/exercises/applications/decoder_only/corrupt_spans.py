@@ -142,7 +142,7 @@ def _corrupting(
 
 exercise.mistake(
     "every missing token gets a sentinel of its own",
-    hint="Neighbours that are missing together form one span with one sentinel.",
+    hint="Neighbors that are missing together form one span with one sentinel.",
 )(_corrupting(by_token=True))
 
 exercise.mistake(

@@ -1,6 +1,6 @@
 """`generalized_jsd(student, teacher, mask, beta=0.5)`
 
-From forward to reverse KL: the divergence of generalised knowledge distillation.
+From forward to reverse KL: the divergence of generalized knowledge distillation.
 """
 
 from __future__ import annotations

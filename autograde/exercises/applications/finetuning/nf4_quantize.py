@@ -187,7 +187,7 @@ exercise.mistake("the code is the next level above, not the nearest", hint="The 
 exercise.mistake("the first weight of a pair is in the low half", hint="first * 16 + second, as bitsandbytes packs.")(
     _quantize(pack=lambda codes: packed_pairs(codes, high_first=False))
 )
-exercise.mistake("the first half of the weights is packed with the second half", hint="Neighbours share a byte.")(
+exercise.mistake("the first half of the weights is packed with the second half", hint="Neighbors share a byte.")(
     _quantize(pack=lambda codes: (codes[: len(codes) // 2] * 16 + codes[len(codes) // 2 :]).to(torch.uint8))
 )
 exercise.mistake("codes aren't packed: a byte each", hint="Two codes in a byte: that is the point of four bits.")(

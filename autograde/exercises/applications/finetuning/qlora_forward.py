@@ -103,7 +103,7 @@ right = _forward()
 exercise.mistake("the low half of a byte comes first", hint="bitsandbytes: the first weight is in the high half.")(
     _forward(codes=lambda packed: unpacked(packed, high_first=False))
 )
-exercise.mistake("all high halves come first, then all low ones", hint="A byte holds two neighbours.")(
+exercise.mistake("all high halves come first, then all low ones", hint="A byte holds two neighbors.")(
     _forward(codes=lambda packed: torch.cat([packed >> 4, packed & 15]).long())
 )
 exercise.mistake("the codes are taken for evenly spaced numbers", hint="A code is a place in the list of levels.")(
@@ -116,7 +116,7 @@ exercise.mistake("weights are divided by their scale", hint="level * scale.")(
     _forward(grouped=lambda w, scales: w.view(len(scales), -1) / scales[:, None])
 )
 exercise.mistake(
-    "neighbours get different scales: they are repeated, not stretched",
+    "neighbors get different scales: they are repeated, not stretched",
     hint="A block is consecutive: repeat_interleave, or view(blocks, -1).",
 )(_forward(grouped=lambda w, scales: w * scales.repeat(len(w) // len(scales))))
 exercise.mistake("one scale serves all blocks", hint="Each block has its own.")(

@@ -57,7 +57,7 @@ def network_cases(g):
     )
 
 
-def initialised(init, layers, scheme, seed):
+def initialized(init, layers, scheme, seed):
     """What `init` makes of a model built from a description; every number in it is 7 before.
 
     layers: [kind, *sizes] each; ["block", *layers] nests; a kind that ends in "!" is frozen. Tensors only come out.
@@ -122,10 +122,10 @@ def torch_initialised(layers, scheme, seed):
                 nn.init.zeros_(module.bias)
         return model
 
-    return initialised(init, layers, scheme, seed)
+    return initialized(init, layers, scheme, seed)
 
 
-exercise.probe(initialised)
+exercise.probe(initialized)
 
 
 def _large(call, scheme):

@@ -42,7 +42,7 @@ def residual_cases(g):
     yield case(randn(g, 5), _branches(g, 3, 5), label="a single vector")
     yield case(randn(g, 2, 4), _branches(g, 1, 4), label="one branch")
     yield case(randn(g, 4, 4) * 30, _branches(g, 6, 4), label="a large stream")
-    yield case(randn(g, 2, 2, 3, 4) + 5, _branches(g, 2, 4), label="three batch dimensions, not centred")
+    yield case(randn(g, 2, 2, 3, 4) + 5, _branches(g, 2, 4), label="three batch dimensions, not centered")
     yield case(randn(g, 3, 6) * 0.01, _branches(g, 3, 6), eps=1e-3, label="a small stream, eps 1e-3")
     yield case(randn(g, 2, 8), _branches(g, 12, 8, size=2.0), label="twelve branches")
     yield case(randn(g, 3, 5).double(), [[w.double() for w in b] for b in _branches(g, 2, 5)], label="float64")
@@ -325,7 +325,7 @@ def stack_by_hand(x, branches, eps=1e-5):
     """The norm by hand, the streams as running sums."""
     said, stream = [torch.zeros_like(x)], x
     for branch in branches:
-        centred = stream - stream.mean(-1, keepdim=True)
-        said.append(branch(centred * (centred.square().mean(-1, keepdim=True) + eps).rsqrt()) * len(branches) ** -0.5)
+        centered = stream - stream.mean(-1, keepdim=True)
+        said.append(branch(centered * (centered.square().mean(-1, keepdim=True) + eps).rsqrt()) * len(branches) ** -0.5)
         stream = stream + said[-1]
     return x + torch.stack(said).cumsum(0)

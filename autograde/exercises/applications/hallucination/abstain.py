@@ -23,7 +23,7 @@ exercise = Draft(
 
 
 @exercise.cases
-def judgements(g):
+def judgments(g):
     yield case(*judged(g, 30), label="30 answers")
     confidence, right = judged(g, 40, levels=6)
     yield case(confidence, right, label="few levels of confidence: many ties")

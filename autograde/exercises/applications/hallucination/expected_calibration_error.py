@@ -23,7 +23,7 @@ exercise = Draft(
 
 
 @exercise.cases
-def judgements(g):
+def judgments(g):
     yield case(*judged(g, 60), label="60 answers, 10 bins")
     yield case(*judged(g, 80), 7, label="seven bins")
     yield case(*judged(g, 50, low=0.55), label="never below one half: empty bins")

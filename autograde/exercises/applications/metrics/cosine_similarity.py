@@ -141,7 +141,7 @@ def cosine_without_sign(a, b):
 
 
 @exercise.mistake("each vector's mean is subtracted first", hint="That is Pearson's correlation.")
-def cosine_of_centred(a, b):
+def cosine_of_centered(a, b):
     return cosine_right(a - a.mean(-1, keepdim=True), b - b.mean(-1, keepdim=True))
 
 

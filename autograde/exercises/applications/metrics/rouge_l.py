@@ -123,7 +123,7 @@ def _substring(a, b):
 
 exercise.mistake(
     "the longest common substring is taken",
-    hint="A subsequence may have gaps. If x != y, the table takes the larger of its neighbours, not 0.",
+    hint="A subsequence may have gaps. If x != y, the table takes the larger of its neighbors, not 0.",
 )(_rouge(_substring))
 
 exercise.mistake(
@@ -170,7 +170,7 @@ exercise.mistake(
 
 
 def _either_way(a, b):
-    """A match takes the larger neighbour plus one, instead of the diagonal one."""
+    """A match takes the larger neighbor plus one, instead of the diagonal one."""
     table = [[0] * (len(b) + 1) for _ in range(len(a) + 1)]
     for i, x in enumerate(a):
         for j, y in enumerate(b):
@@ -179,7 +179,7 @@ def _either_way(a, b):
 
 
 exercise.mistake(
-    "a match adds 1 to the neighbours instead of the diagonal",
+    "a match adds 1 to the neighbors instead of the diagonal",
     hint="A match uses up both tokens: table[i - 1][j - 1] + 1.",
 )(_rouge(_either_way))
 

@@ -105,7 +105,7 @@ exercise.mistake("groups run down the columns", hint="Four weights of one *row*:
 
 
 @exercise.mistake(
-    "a group is made of weights that stand far apart", hint="Neighbours: reshape to [..., -1, 4], not [..., 4, -1]."
+    "a group is made of weights that stand far apart", hint="Neighbors: reshape to [..., -1, 4], not [..., 4, -1]."
 )
 def far_apart(weight):
     apart = weight.reshape(*weight.shape[:-1], 4, -1).mT
@@ -128,7 +128,7 @@ exercise.mistake("half of the tensor stays, wherever it stands", hint="Two in *e
     lambda weight: best(weight.abs().reshape(1, -1), weight.numel() // 2).reshape(weight.shape)
 )
 
-exercise.mistake("one of every two stays", hint="Both of the two larger ones may be neighbours: groups of four.")(
+exercise.mistake("one of every two stays", hint="Both of the two larger ones may be neighbors: groups of four.")(
     by_groups(lambda pairs: best(pairs, 1), size=2)
 )
 

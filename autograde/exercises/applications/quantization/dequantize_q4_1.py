@@ -99,7 +99,7 @@ def q4_1(
 
 
 exercise.mistake(
-    "neighbours share a byte",
+    "neighbors share a byte",
     hint="Byte j of a block holds the codes j (lower half) and j + 16 (upper half): first all lower, then all upper.",
 )(q4_1(numbers=lambda rows: torch.stack([rows & 15, rows >> 4], -1).flatten(1)))
 
@@ -108,7 +108,7 @@ exercise.mistake("the halves of the bytes are swapped", hint="The lower four bit
 )
 
 exercise.mistake(
-    "neighbours share a byte, and the upper half comes first",
+    "neighbors share a byte, and the upper half comes first",
     hint="Byte j of a block holds the codes j (lower half) and j + 16 (upper half).",
 )(q4_1(numbers=lambda rows: torch.stack([rows >> 4, rows & 15], -1).flatten(1)))
 

@@ -81,7 +81,7 @@ def pack(halves=lambda blocks: (blocks[..., :16], blocks[..., 16:]), join=lambda
 
 
 exercise.mistake(
-    "neighbours share a byte", hint="In GGUF byte j holds the codes j and j + 16 of its block. (Other formats do pair.)"
+    "neighbors share a byte", hint="In GGUF byte j holds the codes j and j + 16 of its block. (Other formats do pair.)"
 )(pack(lambda blocks: (blocks[..., ::2], blocks[..., 1::2])))
 
 exercise.mistake("the two halves of a byte are swapped", hint="The first 16 codes are the lower four bits.")(
@@ -89,7 +89,7 @@ exercise.mistake("the two halves of a byte are swapped", hint="The first 16 code
 )
 
 exercise.mistake(
-    "neighbours share a byte, and the first is the upper half",
+    "neighbors share a byte, and the first is the upper half",
     hint="In GGUF byte j holds the codes j (lower half) and j + 16 of its block.",
 )(pack(lambda blocks: (blocks[..., 1::2], blocks[..., ::2])))
 

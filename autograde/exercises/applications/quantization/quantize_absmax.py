@@ -178,7 +178,7 @@ exercise.mistake("a block of zeros has a tiny scale instead of 1", hint="The doc
 
 
 @exercise.mistake(
-    "one scale serves all groups", hint="With `group` every run of that many neighbours has a scale of its own."
+    "one scale serves all groups", hint="With `group` every run of that many neighbors has a scale of its own."
 )
 def one_for_all(x, bits=8, group=None):
     whole, scale = absmax()(x, bits)
@@ -194,8 +194,8 @@ def row_by_row(x, bits=8, group=None):
 
 
 @exercise.mistake(
-    "a group is every so-manieth number instead of neighbours",
-    hint="reshape(-1, group) keeps neighbours together. Did you transpose, or swap the two sizes?",
+    "a group is every so-manieth number instead of neighbors",
+    hint="reshape(-1, group) keeps neighbors together. Did you transpose, or swap the two sizes?",
 )
 def strided(x, bits=8, group=None):
     if group is None:

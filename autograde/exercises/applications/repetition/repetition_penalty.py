@@ -17,7 +17,7 @@ from autograde.exercises.applications.repetition.shared import (
     by_row,
     by_sign,
     occurred,
-    penalised,
+    penalized,
     randn,
     right_penalty,
     seen,
@@ -74,7 +74,7 @@ def never_likelier(out, one, call):
     return None if _penalty(one) < 1 else bool((out <= logits)[occurred(logits, ids)].all())
 
 
-@exercise.law("A text said twice is penalised like a text said once")
+@exercise.law("A text said twice is penalized like a text said once")
 def once_is_enough(out, one, call):
     logits, ids = one.args[:2]
     return same(again(one, call, logits, torch.cat([ids, ids], -1)), out) if tells(one) else None
@@ -96,15 +96,15 @@ exercise.law(OWN_DTYPE)
 
 exercise.mistake(
     "negative logits are divided, too", hint="-4 / 1.2 is -3.3: *more* likely. A negative logit has to be multiplied."
-)(penalised(lambda x, p: x / p))
+)(penalized(lambda x, p: x / p))
 
 exercise.mistake(
     "positive logits are multiplied, too", hint="4 * 1.2 is 4.8: *more* likely. A positive logit has to be divided."
-)(penalised(lambda x, p: x * p))
+)(penalized(lambda x, p: x * p))
 
 exercise.mistake(
     "positive logits are multiplied and negative ones divided", hint="That makes what occurred likelier. Turn it round."
-)(penalised(lambda x, p: torch.where(x < 0, x / p, x * p)))
+)(penalized(lambda x, p: torch.where(x < 0, x / p, x * p)))
 
 
 @exercise.mistake(
@@ -117,30 +117,30 @@ def once_each_time(logits, ids, penalty):
 
 
 exercise.mistake("the penalty is subtracted", hint="This one divides or multiplies. (The presence penalty subtracts.)")(
-    penalised(lambda x, p: x - p)
+    penalized(lambda x, p: x - p)
 )
 
 exercise.mistake(
     "the logarithm of the penalty is subtracted",
     hint="That divides the odds by the penalty. CTRL's penalty divides the logit itself.",
-)(penalised(lambda x, p: x - torch.tensor(p).log().to(x.dtype)))
+)(penalized(lambda x, p: x - torch.tensor(p).log().to(x.dtype)))
 
 exercise.mistake("tokens that occurred are forbidden altogether", hint="They become less likely, not impossible.")(
-    penalised(lambda x, p: torch.full_like(x, -torch.inf) if p != 1 else x)
+    penalized(lambda x, p: torch.full_like(x, -torch.inf) if p != 1 else x)
 )
 
 
-@exercise.mistake("the tokens that did not occur are penalised", hint="Penalise the tokens in `ids`.")
+@exercise.mistake("the tokens that did not occur are penalized", hint="Penalize the tokens in `ids`.")
 def unseen_penalised(logits, ids, penalty):
     return torch.where(seen(logits, ids) > 0, logits, by_sign(logits, penalty))
 
 
-@exercise.mistake("the whole vocabulary is penalised", hint="Only the tokens in `ids`: the others keep their logits.")
+@exercise.mistake("the whole vocabulary is penalized", hint="Only the tokens in `ids`: the others keep their logits.")
 def whole_vocabulary(logits, ids, penalty):
     return by_sign(logits, penalty)
 
 
-@exercise.mistake("only the last token of the text is penalised", hint="Every token of the text, however far back.")
+@exercise.mistake("only the last token of the text is penalized", hint="Every token of the text, however far back.")
 def last_token_alone(logits, ids, penalty):
     return right_penalty(logits, ids[..., -1:], penalty)
 
@@ -157,16 +157,16 @@ def first_token_forgotten(logits, ids, penalty):
 
 exercise.mistake(
     "a penalty below 1 is treated as 1", hint="Below 1 it rewards repetition: the same formula, no limit."
-)(penalised(lambda x, p: by_sign(x, max(p, 1.0))))
+)(penalized(lambda x, p: by_sign(x, max(p, 1.0))))
 
 exercise.mistake(
-    "log-probabilities are penalised instead of logits",
-    hint="Penalise the logits as they come. Log-probabilities are below 0: all would be multiplied.",
-)(penalised(lambda x, p: x.log_softmax(-1) * p))
+    "log-probabilities are penalized instead of logits",
+    hint="Penalize the logits as they come. Log-probabilities are below 0: all would be multiplied.",
+)(penalized(lambda x, p: x.log_softmax(-1) * p))
 
 
 @exercise.mistake(
-    "what one text of the batch said is penalised in all", hint="Each row of ids belongs to its own row of logits."
+    "what one text of the batch said is penalized in all", hint="Each row of ids belongs to its own row of logits."
 )
 def history_shared(logits, ids, penalty):
     return right_penalty(logits, shared(ids), penalty)
@@ -186,11 +186,11 @@ def penalty_in_float32(logits, ids, penalty):
 
 
 exercise.mistake("negative logits stay as they are", hint="A negative logit is multiplied: that makes it smaller.")(
-    penalised(lambda x, p: torch.where(x < 0, x, x / p))
+    penalized(lambda x, p: torch.where(x < 0, x, x / p))
 )
 
 exercise.mistake("positive logits stay as they are", hint="A positive logit is divided.")(
-    penalised(lambda x, p: torch.where(x < 0, x * p, x))
+    penalized(lambda x, p: torch.where(x < 0, x * p, x))
 )
 
 exercise.mistake("with penalty 1 the logits themselves are handed back", hint="A new tensor, always: logits.clone().")(

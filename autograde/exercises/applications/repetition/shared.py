@@ -93,7 +93,7 @@ def seen(logits, ids):
     return counts.scatter_add(-1, ids, torch.ones(ids.shape, dtype=logits.dtype))
 
 
-def penalised(change):
+def penalized(change):
     """A penalty that puts `change(logits, penalty)` in the place of the logits of tokens that occurred."""
 
     def repetition_penalty(logits, ids, penalty):
@@ -106,7 +106,7 @@ def by_sign(logits, penalty):
     return torch.where(logits < 0, logits * penalty, logits / penalty)
 
 
-right_penalty = penalised(by_sign)
+right_penalty = penalized(by_sign)
 
 
 def shared(ids):

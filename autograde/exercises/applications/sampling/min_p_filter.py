@@ -203,7 +203,7 @@ def min_p_probabilities(logits, min_p):
 
 
 @exercise.mistake(
-    "the survivors come back as renormalised log-probabilities",
+    "the survivors come back as renormalized log-probabilities",
     hint="Sampling would be the same, but the task is to leave the survivors' logits alone.",
 )
 def min_p_log_probabilities(logits, min_p):

@@ -283,7 +283,7 @@ exercise.mistake(
 
 exercise.mistake(
     "top-p looks at the distribution as it was before top-k",
-    hint="After top-k the survivors are renormalised, and top-p sums those probabilities.",
+    hint="After top-k the survivors are renormalized, and top-p sums those probabilities.",
 )(_sampler(_temperature, _p, _k, _m))
 
 exercise.mistake(

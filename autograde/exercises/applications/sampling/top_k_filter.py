@@ -204,7 +204,7 @@ def top_k_probabilities(logits, k):
 
 
 @exercise.mistake(
-    "the survivors come back as renormalised log-probabilities",
+    "the survivors come back as renormalized log-probabilities",
     hint="Sampling would be the same, but the task is to leave the survivors' logits alone.",
 )
 def top_k_log_probabilities(logits, k):

@@ -264,7 +264,7 @@ def top_p_probabilities(logits, p):
 
 
 @exercise.mistake(
-    "the survivors come back as renormalised log-probabilities",
+    "the survivors come back as renormalized log-probabilities",
     hint="Sampling would be the same, but the task is to leave the survivors' logits alone.",
 )
 def top_p_log_probabilities(logits, p):

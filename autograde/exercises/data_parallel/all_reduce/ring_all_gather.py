@@ -14,7 +14,7 @@ from autograde.exercises.data_parallel.all_reduce.shared import (
     judged,
     keeps_dtype,
     on_own_part,
-    only_neighbours,
+    only_neighbors,
     shares,
     swap,
     swap_both_send_first,
@@ -66,14 +66,14 @@ exercise.probe(on_own_part)
 
 exercise.agrees(judged(joined))
 
-exercise.law("Every rank sends to its right neighbour and receives from its left one")(only_neighbours)
+exercise.law("Every rank sends to its right neighbor and receives from its left one")(only_neighbors)
 
 
 def _given_chunks(one):
     return [c.numel() * c.element_size() for c in one.args[0]]
 
 
-exercise.law("Every rank sends n - 1 messages: all chunks but its right neighbour's", essential=True)(
+exercise.law("Every rank sends n - 1 messages: all chunks but its right neighbor's", essential=True)(
     shares(_given_chunks, lambda r, n: (r + 1) % n)
 )
 
@@ -82,7 +82,7 @@ exercise.law("Gives back the dtype of the chunks")(keeps_dtype)
 
 @exercise.mistake(
     "every step sends this rank's own chunk again",
-    hint="Your right neighbour has your chunk after the first step. Pass on what has just arrived.",
+    hint="Your right neighbor has your chunk after the first step. Pass on what has just arrived.",
 )
 def gather_own_again(chunk, sizes):
     return torch.cat(gather_pieces(chunk, sizes, own_again=True))
@@ -140,7 +140,7 @@ def gather_as_a_list(chunk, sizes):
 
 @exercise.mistake(
     "every rank sends its chunk straight to every other rank",
-    hint="A rank talks to its two neighbours only, and passes on what arrives.",
+    hint="A rank talks to its two neighbors only, and passes on what arrives.",
 )
 def gather_directly(chunk, sizes):
     """Everybody sends its chunk to everybody."""

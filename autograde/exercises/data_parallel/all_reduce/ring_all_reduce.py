@@ -15,7 +15,7 @@ from autograde.exercises.data_parallel.all_reduce.shared import (
     judged,
     keeps_dtype,
     on_own_part,
-    only_neighbours,
+    only_neighbors,
     scatter_chunks,
     sent_by,
     sum_at_rank_0,
@@ -67,7 +67,7 @@ exercise.probe(on_own_part)
 
 exercise.agrees(judged(summed))
 
-exercise.law("Every rank sends to its right neighbour and receives from its left one")(only_neighbours)
+exercise.law("Every rank sends to its right neighbor and receives from its left one")(only_neighbors)
 
 
 @exercise.law("No rank sends more than 2 (n - 1) chunks", essential=True)
@@ -174,7 +174,7 @@ def reduce_whole_tensors(x, mean=False):
 
 @exercise.mistake(
     "every rank sends its whole tensor to every other one",
-    hint="Only neighbours talk, and only chunks travel: first reduce-scatter, then all-gather.",
+    hint="Only neighbors talk, and only chunks travel: first reduce-scatter, then all-gather.",
 )
 def reduce_among_all(x, mean=False):
     """Everybody sends everything to everybody, and adds in its own order."""

@@ -11,7 +11,7 @@ from autograde.exercises.data_parallel.all_reduce.shared import (
     judged,
     keeps_dtype,
     on_own_part,
-    only_neighbours,
+    only_neighbors,
     scatter_chunks,
     shares,
     sum_at_rank_0,
@@ -69,7 +69,7 @@ exercise.probe(on_own_part)
 
 exercise.agrees(judged(sums))
 
-exercise.law("Every rank sends to its right neighbour and receives from its left one")(only_neighbours)
+exercise.law("Every rank sends to its right neighbor and receives from its left one")(only_neighbors)
 
 
 def _vector_chunks(one):
@@ -140,7 +140,7 @@ def scatter_without_partial_sums(x):
 
 @exercise.mistake(
     "this rank adds the chunk that it has just sent to the one that arrives",
-    hint="In the step in which you send chunk c, chunk c - 1 arrives: your left neighbour is one behind you.",
+    hint="In the step in which you send chunk c, chunk c - 1 arrives: your left neighbor is one behind you.",
 )
 def scatter_adds_wrong_chunk(x):
     return scatter_parcels(x, added=1)
@@ -219,7 +219,7 @@ def scatter_whole_vectors(x):
 
 @exercise.mistake(
     "every chunk is sent straight to its owner instead of round the ring",
-    hint="A rank talks to its two neighbours only. Partial sums grow on the way.",
+    hint="A rank talks to its two neighbors only. Partial sums grow on the way.",
 )
 def scatter_directly(x):
     """Every chunk goes straight to its owner."""

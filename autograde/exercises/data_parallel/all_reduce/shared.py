@@ -13,7 +13,7 @@ from autograde.judging.comparing import compare, tensors
 
 
 def swap(out, size, to=None, source=None):
-    """Send `out` to the right neighbour while `size` numbers come from the left one."""
+    """Send `out` to the right neighbor while `size` numbers come from the left one."""
     rank, n = place()
     came = torch.empty(size, dtype=out.dtype)
     sending = dist.isend(out.contiguous(), (rank + 1) % n if to is None else to)
@@ -133,7 +133,7 @@ def who_sends_what(out):
 def judged(oracle):
     """`agrees` of an exercise: values, and nothing but sends and receives.
 
-    A mistake that gives the right values is recognised by its messages; any other by its values alone.
+    A mistake that gives the right values is recognized by its messages; any other by its values alone.
     """
 
     def agrees(expected, got, one):
@@ -150,7 +150,7 @@ def judged(oracle):
 
 
 @by_hand
-def only_neighbours(out, one, call):
+def only_neighbors(out, one, call):
     n = len(out)
     for r, messages in enumerate(out.traffic):
         for m in messages:

@@ -100,7 +100,7 @@ def timeline_in_order(ready, sizes, alpha, beta):
 
 @exercise.alternative
 def timeline_by_sums(ready, sizes, alpha, beta):
-    """Right: a bucket starts at the latest of (ready time of an earlier one, plus all that travelled in between)."""
+    """Right: a bucket starts at the latest of (ready time of an earlier one, plus all that traveled in between)."""
     n = len(ready)
     took = [2 * (n - 1) * alpha + 2 * (n - 1) / n * size / beta for size in sizes]
     there = [max(row[b] for row in ready) for b in range(len(sizes))]

@@ -122,7 +122,7 @@ _agree = agree_by_entry(["approximation", "residual", "q qᵀ"], torch_hook)
 
 @exercise.agrees
 def _agrees(expected, got, one):
-    """A mistake that gives NaN is recognised by its NaN."""
+    """A mistake that gives NaN is recognized by its NaN."""
     if isinstance(expected, PerRank) and isinstance(got, list):
         expected, got = (PerRank(rebuild(list(x), lambda t: t.nan_to_num(nan=1e9))) for x in (expected, got))
     return _agree(expected, got, one)

@@ -48,7 +48,7 @@ def _uneven(g, n):
 
 
 def _merged(schedule):
-    """Every rank takes the stages of two, one after the other: a V, so that the middle stages are neighbours."""
+    """Every rank takes the stages of two, one after the other: a V, so that the middle stages are neighbors."""
     p = len(schedule) // 2
     both = [[schedule[r], schedule[-1 - r]] for r in range(p)]
     return [sorted(a + b, key=lambda one: (one[0] == "B", one[2], one[1] * (1 - 2 * (one[0] == "B")))) for a, b in both]
@@ -65,7 +65,7 @@ def bubble_cases(g):
     yield case(gpipe_by_kind(p, m), drawn, latency=pick(g, 1, 6) / 4, label="messages that take time")
     yield case(interleaved_by_rounds(2, 2, 4), unit, latency=0.25, label="two stages a rank")
     yield case(interleaved_by_rounds(3, 2, 6), drawn, _uneven(g, 6), 0.5, label="all at once")
-    yield case(_merged(gpipe_by_kind(4, 3)), unit, latency=0.5, label="neighbouring stages on one rank")
+    yield case(_merged(gpipe_by_kind(4, 3)), unit, latency=0.5, label="neighboring stages on one rank")
     zero = {"F": 1.0, "I": 1.25, "W": pick(g, 2, 6) / 4}
     yield case(_zero_bubble(p, 2 * p), zero, latency=0.125, label="a backward pass in two parts (I and W)")
     yield case(gpipe_by_kind(1, 3), unit, label="one rank alone")

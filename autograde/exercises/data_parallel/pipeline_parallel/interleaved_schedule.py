@@ -116,10 +116,10 @@ def interleaved_by_rounds(n_ranks, n_chunks, n_micro):
 
 
 @exercise.mistake(
-    "a rank's stages are neighbours (rank r has r v … r v + v - 1), so that nothing is interleaved",
+    "a rank's stages are neighbors (rank r has r v … r v + v - 1), so that nothing is interleaved",
     hint="Then a micro-batch stays on the rank for all its chunks. Chunk c of rank r is stage c * n_ranks + r.",
 )
-def interleaved_neighbours(n_ranks, n_chunks, n_micro):
+def interleaved_neighbors(n_ranks, n_chunks, n_micro):
     return _table(n_ranks, n_chunks, n_micro, stage=lambda c, r: r * n_chunks + c)
 
 

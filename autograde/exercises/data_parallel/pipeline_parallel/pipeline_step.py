@@ -438,7 +438,7 @@ def step_returns_sum(*args):
 
 @exercise.mistake(
     "the loss is sent to all ranks as well",
-    hint="Only activations and gradients travel, between neighbours. The last rank has the loss, the others None.",
+    hint="Only activations and gradients travel, between neighbors. The last rank has the loss, the others None.",
 )
 def step_broadcasts_the_loss(*args):
     loss = _step(*args)
@@ -509,7 +509,7 @@ def step_keeps_the_graph(stage, actions, shapes, inputs, targets, loss_fn):
 
 
 @exercise.mistake(
-    "sends wait until they are received, so that neighbours that both send wait for ever",
+    "sends wait until they are received, so that neighbors that both send wait for ever",
     hint="In 1F1B rank r sends an activation down while rank r + 1 sends a gradient up. Use isend, wait at the end.",
     hangs=True,
 )

@@ -16,7 +16,7 @@ exercise = Draft(
     hints=[
         "A pipeline is as fast as its slowest stage. Would you know how to check whether a limit on it can be kept?",
         "For a given limit fill each stage until the next layer doesn't fit: that needs the fewest stages. Try as "
-        "limits the sums of neighbouring layers, from the smallest on. Or fill a table: best[k][n] = the smallest "
+        "limits the sums of neighboring layers, from the smallest on. Or fill a table: best[k][n] = the smallest "
         "slowest stage for the first n layers on k stages.",
         "best[k][n] = min over m of max(best[k - 1][m], sum(costs[m:n])), with k - 1 <= m < n; remember each m, and "
         "walk back from best[n_stages][len(costs)].",
@@ -47,7 +47,7 @@ def split_cases(g):
 
 @exercise.oracle
 def least_slowest(costs, n_stages):
-    """The seconds of the slowest stage: the least sum of neighbouring layers for which enough stages are there."""
+    """The seconds of the slowest stage: the least sum of neighboring layers for which enough stages are there."""
     sums = {sum(costs[a:b]) for a, b in itertools.combinations(range(len(costs) + 1), 2)}
     return {"slowest": next(limit for limit in sorted(sums) if _stages_for(costs, limit) <= n_stages)}
 

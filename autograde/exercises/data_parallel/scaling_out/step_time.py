@@ -221,7 +221,7 @@ exercise.mistake(
     hint="min(fast, …): a ring is as fast as its slowest link.",
 )(_step(ring=lambda inner, n, m: m["fast"] if inner * n <= m["node"] else m["slow"] * max(1, m["node"] // inner)))
 exercise.mistake(
-    "the groups are taken to be neighbours: what lies between their members is left out",
+    "the groups are taken to be neighbors: what lies between their members is left out",
     hint="Members of a cp group are tp GPUs apart, those of a dp group tp * pp.",
 )(_step(inner=dict.fromkeys(_INNER, ())))
 exercise.mistake(

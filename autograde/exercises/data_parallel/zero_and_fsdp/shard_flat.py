@@ -188,7 +188,7 @@ def each_by_itself(tensors, rank, world):
 
 
 @exercise.mistake(
-    "rank r takes every world-th number, from the r-th on", hint="A part is a block of neighbours: one after the other."
+    "rank r takes every world-th number, from the r-th on", hint="A part is a block of neighbors: one after the other."
 )
 def strided(tensors, rank, world):
     return joined(tensors, world)[rank::world].clone()
@@ -221,7 +221,7 @@ def padded_with_the_beginning(tensors, rank, world):
     return _part(flat.repeat(world)[: size * world], rank, size)
 
 
-@exercise.mistake("the padding is left uninitialised", hint="new_zeros, not new_empty: AdamW would work on garbage.")
+@exercise.mistake("the padding is left uninitialized", hint="new_zeros, not new_empty: AdamW would work on garbage.")
 def padded_with_garbage(tensors, rank, world):
     flat = torch.cat([t.detach().flatten() for t in tensors])
     size = share(len(flat), world)

@@ -124,7 +124,7 @@ def train_a_part(zero1_step, weights, grads, max_norm=None, adamw=False):
 def _agrees(expected, got, one):
     if one.args[0][0].dtype != torch.bfloat16 or not isinstance(got, list):
         return _firmly(expected, got, one)
-    # What a float32 rounds to may be the neighbour where two summations differ in their last digit.
+    # What a float32 rounds to may be the neighbor where two summations differ in their last digit.
     step = 2**-8
     rounded = [g if not isinstance(g, dict) else g | {"params": _near(e["params"], g["params"], step)}
                for e, g in zip(expected, got, strict=True)]  # fmt: skip

@@ -223,12 +223,12 @@ def _join_in_turn(x):
 
 exercise.mistake(
     "head i takes every n_heads-th column",
-    hint="Head i owns a block of neighbouring columns: unflatten(-1, (n_heads, width)).",
+    hint="Head i owns a block of neighboring columns: unflatten(-1, (n_heads, width)).",
 )(_multi_head(divide=_split_in_turn, unite=_join_in_turn))
 
 exercise.mistake(
     "head i takes every n_heads-th column, and its results stand in a block",
-    hint="Head i owns a block of neighbouring columns: unflatten(-1, (n_heads, width)).",
+    hint="Head i owns a block of neighboring columns: unflatten(-1, (n_heads, width)).",
 )(_multi_head(divide=_split_in_turn))
 
 exercise.mistake(

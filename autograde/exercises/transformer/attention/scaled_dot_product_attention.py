@@ -24,7 +24,7 @@ from autograde.exercises.transformer.attention.shared import (
     mean_of_all,
     nan_gradients,
     nan_rows,
-    normalised,
+    normalized,
     not_scaled,
     nothing_seen_is_zero,
     over_queries,
@@ -205,35 +205,35 @@ exercise.mistake(
 exercise.mistake(
     "one softmax runs over all queries and keys together",
     hint="Each query has weights of its own that sum to 1: softmax over the last dimension.",
-)(normalised(lambda s: s.flatten(-2).softmax(-1).view_as(s)))
+)(normalized(lambda s: s.flatten(-2).softmax(-1).view_as(s)))
 
 exercise.mistake(
     "the softmax runs over dimension 1, whatever that is", hint="Leading dimensions vary. Count from the end: dim=-1."
-)(normalised(lambda s: s.softmax(1)))
+)(normalized(lambda s: s.softmax(1)))
 
 exercise.mistake("there is no softmax", hint="Scores become weights by softmax.")(
-    normalised(lambda s: s.masked_fill(s.isinf(), 0))
+    normalized(lambda s: s.masked_fill(s.isinf(), 0))
 )
 
 exercise.mistake(
     "the scores are divided by their sum instead of a softmax",
     hint="Scores may be negative, and their sum near zero. Softmax takes exponentials first.",
-)(normalised(lambda s: s.masked_fill(s.isinf(), 0) / s.masked_fill(s.isinf(), 0).sum(-1, True)))
+)(normalized(lambda s: s.masked_fill(s.isinf(), 0) / s.masked_fill(s.isinf(), 0).sum(-1, True)))
 
 exercise.mistake(
     "exp is taken without protection, and overflows",
     hint="exp(1000) is inf. torch.softmax subtracts the maximum first.",
-)(normalised(lambda s: s.exp() / s.exp().sum(-1, True)))
+)(normalized(lambda s: s.exp() / s.exp().sum(-1, True)))
 
 exercise.mistake(
     "the greatest score of all is subtracted before exp, not each query's own",
     hint="A query whose scores all lie far below another's has nothing but zeros left: amax(-1, keepdim=True).",
-)(normalised(lambda s: (s - s.amax()).exp() / (s - s.amax()).exp().sum(-1, True)))
+)(normalized(lambda s: (s - s.amax()).exp() / (s - s.amax()).exp().sum(-1, True)))
 
 exercise.mistake(
     "each score goes through a sigmoid",
     hint="The keys compete: the weights of a query sum to 1. That is what softmax does.",
-)(normalised(torch.sigmoid))
+)(normalized(torch.sigmoid))
 
 
 @exercise.mistake(

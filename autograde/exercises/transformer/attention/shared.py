@@ -47,7 +47,7 @@ def scaled_by(factor):
     return wrong
 
 
-def normalised(softmax):
+def normalized(softmax):
     """Attention with another softmax over the masked scores."""
 
     def wrong(q, k, v, mask=None):
@@ -69,7 +69,7 @@ def masked(apply):
 
 not_scaled = scaled_by(lambda q, k, v: 1.0)
 
-over_queries = normalised(lambda s: s.softmax(-2))
+over_queries = normalized(lambda s: s.softmax(-2))
 
 mask_ignored = masked(lambda s, m: s)
 

@@ -177,7 +177,7 @@ def linformer_last_keys(q, k, v, e, f):
 
 
 @exercise.mistake(
-    "neighbouring keys are averaged, and e and f not used",
+    "neighboring keys are averaged, and e and f not used",
     hint="e and f say how to mix. They may be averages, but needn't.",
 )
 def linformer_pooled(q, k, v, e, f):

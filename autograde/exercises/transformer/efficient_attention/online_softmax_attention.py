@@ -201,12 +201,12 @@ exercise.mistake(
 )(_running(larger=lambda old, new: new, keep_sum=lambda old, new: 1.0, keep_out=lambda old, new: 1.0))
 
 exercise.mistake(
-    "only the normaliser is rescaled", hint="The weighted sum of the values was taken against the old maximum as well."
+    "only the normalizer is rescaled", hint="The weighted sum of the values was taken against the old maximum as well."
 )(_running(keep_out=lambda old, new: 1.0))
 
 exercise.mistake(
-    "only the weighted sum is rescaled, not the normaliser",
-    hint="The normaliser was taken against the old maximum as well.",
+    "only the weighted sum is rescaled, not the normalizer",
+    hint="The normalizer was taken against the old maximum as well.",
 )(_running(keep_sum=lambda old, new: 1.0))
 
 exercise.mistake("the rescaling is upside down", hint="The old sums shrink: exp(old - new), which is at most 1.")(
@@ -279,10 +279,10 @@ exercise.mistake("only the first block counts", hint="Go through all blocks.")(
 )
 
 exercise.mistake(
-    "no gradient goes through the normaliser", hint="The weights depend on q and k through it, too: don't detach it."
+    "no gradient goes through the normalizer", hint="The weights depend on q and k through it, too: don't detach it."
 )(_running(end=lambda out, total: out / total.detach()))
 
-exercise.mistake("the sum is never divided", hint="Divide by the normaliser, once, at the end.")(
+exercise.mistake("the sum is never divided", hint="Divide by the normalizer, once, at the end.")(
     _running(end=lambda out, total: out)
 )
 

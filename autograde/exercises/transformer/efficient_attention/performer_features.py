@@ -201,7 +201,7 @@ exercise.mistake("elu + 1 is taken", hint="That is the Linear Transformer's kern
     _features(lambda s, x2, m: (F.elu(s) + 1) / math.sqrt(m))
 )
 
-exercise.mistake("a softmax runs over the features", hint="exp, and no normalising here.")(
+exercise.mistake("a softmax runs over the features", hint="exp, and no normalizing here.")(
     _features(lambda s, x2, m: s.softmax(-1))
 )
 

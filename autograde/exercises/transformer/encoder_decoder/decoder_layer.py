@@ -34,7 +34,7 @@ from autograde.exercises.transformer.encoder_decoder.shared import (
     pre_norm,
     residual,
     residual_of_the_normed,
-    standardised,
+    standardized,
     without,
 )
 
@@ -173,7 +173,7 @@ def decoder_post_norm(out, one, call):
     y, memory, w, heads = one.args[:4]
     if pre_norm(one):
         return None
-    return standardised(call(y, memory, plain_norms(w), heads))
+    return standardized(call(y, memory, plain_norms(w), heads))
 
 
 @exercise.law("Pre-norm: sub-layers that give 0 leave the token as it is")
@@ -294,7 +294,7 @@ def decoder_padding_of_the_first(y, memory, w, heads, memory_padding=None, norm_
     return _decoder()(y, memory, w, heads, first, norm_first)
 
 
-@exercise.mistake("pre-norm ends with one norm more", hint="With norm_first=True nothing is normalised at the end.")
+@exercise.mistake("pre-norm ends with one norm more", hint="With norm_first=True nothing is normalized at the end.")
 def decoder_with_final_norm(y, memory, w, heads, memory_padding=None, norm_first=False):
     out = _decoder()(y, memory, w, heads, memory_padding, norm_first)
     return norm(out, w["norm3"]) if norm_first else out
@@ -327,8 +327,8 @@ exercise.mistake("no sub-layer has a residual connection", hint="A sub-layer's r
 )
 
 exercise.mistake(
-    "post-norm normalises the sub-layer's result before it is added",
-    hint="Post-norm is norm(x + sublayer(x)): the sum is normalised.",
+    "post-norm normalizes the sub-layer's result before it is added",
+    hint="Post-norm is norm(x + sublayer(x)): the sum is normalized.",
 )(_decoder(wrap=norm_inside))
 
 exercise.mistake(
@@ -349,7 +349,7 @@ exercise.mistake("the norm always comes first", hint="The default, as in the pap
 )
 
 exercise.mistake(
-    "pre-norm also normalises the memory",
+    "pre-norm also normalizes the memory",
     hint="The memory comes from the encoder as it should be read; only the decoder's own side is normed.",
 )(_decoder(keys=lambda x, memory, w, pre: norm(memory, w["norm2"]) if pre else memory))
 

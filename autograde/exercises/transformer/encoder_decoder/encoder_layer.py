@@ -32,7 +32,7 @@ from autograde.exercises.transformer.encoder_decoder.shared import (
     pre_norm,
     residual,
     residual_of_the_normed,
-    standardised,
+    standardized,
     without,
 )
 
@@ -119,7 +119,7 @@ def encoder_padding_unread(out, one, call):
 @exercise.law("Post-norm: before gain and bias every token leaves with mean 0 and variance 1")
 def encoder_post_norm(out, one, call):
     x, w, heads = one.args[:3]
-    return None if pre_norm(one) else standardised(call(x, plain_norms(w), heads))
+    return None if pre_norm(one) else standardized(call(x, plain_norms(w), heads))
 
 
 @exercise.law("Pre-norm: sub-layers that give 0 leave the token as it is")
@@ -157,8 +157,8 @@ exercise.mistake(
 )(_encoder(second=no_residual))
 
 exercise.mistake(
-    "post-norm normalises the sub-layer's result before it is added",
-    hint="Post-norm is norm(x + sublayer(x)): the sum is normalised.",
+    "post-norm normalizes the sub-layer's result before it is added",
+    hint="Post-norm is norm(x + sublayer(x)): the sum is normalized.",
 )(_encoder(norm_inside, norm_inside))
 
 
@@ -166,12 +166,12 @@ def _no_norm(x, sublayer, w, norm_first):
     return x + sublayer(x)
 
 
-exercise.mistake("nothing is normalised", hint="Each sub-layer has its norm.")(_encoder(_no_norm, _no_norm))
+exercise.mistake("nothing is normalized", hint="Each sub-layer has its norm.")(_encoder(_no_norm, _no_norm))
 
 
 def _norm_over_tokens(x, w):
-    centred = x - x.mean(-2, keepdim=True)
-    return centred / (centred.square().mean(-2, keepdim=True) + 1e-5).sqrt() * w["gain"] + w["bias"]
+    centered = x - x.mean(-2, keepdim=True)
+    return centered / (centered.square().mean(-2, keepdim=True) + 1e-5).sqrt() * w["gain"] + w["bias"]
 
 
 def _wrong_axis(x, sublayer, w, norm_first):
@@ -217,7 +217,7 @@ def encoder_without_feed_forward(x, w, heads, padding=None, norm_first=False):
 
 
 @exercise.mistake(
-    "pre-norm normalises the queries alone", hint="All three are made from norm(x): y = norm(x, …), attention(y, y, …)."
+    "pre-norm normalizes the queries alone", hint="All three are made from norm(x): y = norm(x, …), attention(y, y, …)."
 )
 def encoder_keys_not_normed(x, w, heads, padding=None, norm_first=False):
     y = residual(
@@ -268,7 +268,7 @@ def encoder_without_padded_rows(x, w, heads, padding=None, norm_first=False):
     return out if padding is None else out.masked_fill(padding[..., None], 0.0)
 
 
-@exercise.mistake("pre-norm ends with one norm more", hint="With norm_first=True nothing is normalised at the end.")
+@exercise.mistake("pre-norm ends with one norm more", hint="With norm_first=True nothing is normalized at the end.")
 def encoder_with_final_norm(x, w, heads, padding=None, norm_first=False):
     out = _encoder()(x, w, heads, padding, norm_first)
     return norm(out, w["norm2"]) if norm_first else out

@@ -98,7 +98,7 @@ def pre_norm(one):
     return one.kwargs.get("norm_first", one.args[-1] is True)
 
 
-def standardised(rows):
+def standardized(rows):
     rows = rows.double()
     return bool((rows.mean(-1).abs() < 1e-3).all() and (rows.var(-1, unbiased=False) - 1).abs().max() < 2e-2)
 

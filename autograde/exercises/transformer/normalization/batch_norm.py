@@ -1,6 +1,6 @@
 """`batch_norm(x, running_mean, running_var, weight=None, bias=None, training=True, momentum=0.1, eps=1e-05)`
 
-Normalise channels over the batch: (x - mean) / sqrt(variance + eps) * weight + bias.
+Normalize channels over the batch: (x - mean) / sqrt(variance + eps) * weight + bias.
 """
 
 from __future__ import annotations
@@ -143,13 +143,13 @@ def batch(
 
 
 exercise.mistake(
-    "the batch is normalised by its unbiased variance",
-    hint="Two variances: the biased one normalises the batch, the unbiased one goes into the running variance.",
+    "the batch is normalized by its unbiased variance",
+    hint="Two variances: the biased one normalizes the batch, the unbiased one goes into the running variance.",
 )(batch(unbiased=True))
 
 exercise.mistake(
     "the running variance takes in the biased variance",
-    hint="Two variances: the biased one normalises the batch, the unbiased one goes into the running variance.",
+    hint="Two variances: the biased one normalizes the batch, the unbiased one goes into the running variance.",
 )(batch(unbiased_running=False))
 
 exercise.mistake(
@@ -158,19 +158,19 @@ exercise.mistake(
 )(batch(keep=lambda momentum: momentum))
 
 exercise.mistake(
-    "evaluation normalises by the batch's statistics as well",
+    "evaluation normalizes by the batch's statistics as well",
     hint="With training=False use running_mean and running_var: then a single example has an answer.",
 )(batch(uses_batch=lambda training: True))
 
 exercise.mistake(
-    "training normalises by the running statistics",
+    "training normalizes by the running statistics",
     hint="With training=True the batch's own mean and variance are used.",
 )(batch(uses_batch=lambda training: False))
 
 
 @exercise.mistake(
-    "training first updates the running statistics and then normalises by them",
-    hint="The running statistics are for later. The batch is normalised by its own.",
+    "training first updates the running statistics and then normalizes by them",
+    hint="The running statistics are for later. The batch is normalized by its own.",
 )
 def batch_normalises_by_running(
     x, running_mean, running_var, weight=None, bias=None, training=True, momentum=0.1, eps=1e-5
@@ -214,7 +214,7 @@ def batch_swapped(x, running_mean, running_var, weight=None, bias=None, training
     return y, var, mean
 
 
-@exercise.mistake("the bias is added before the weight is multiplied", hint="normalised * weight + bias.")
+@exercise.mistake("the bias is added before the weight is multiplied", hint="normalized * weight + bias.")
 def batch_bias_first(x, running_mean, running_var, weight=None, bias=None, training=True, momentum=0.1, eps=1e-5):
     scaled = bias if None in (weight, bias) else bias * weight
     return batch()(x, running_mean, running_var, weight, scaled, training, momentum, eps)
@@ -275,7 +275,7 @@ exercise.mistake(
 )(batch(over=lambda x: [0]))
 
 exercise.mistake(
-    "the channels of an example are normalised, as in LayerNorm",
+    "the channels of an example are normalized, as in LayerNorm",
     hint="BatchNorm looks down a channel, across the examples. The channels are dimension 1.",
 )(batch(over=lambda x: [1]))
 

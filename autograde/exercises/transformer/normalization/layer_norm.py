@@ -58,7 +58,7 @@ def layer_shift(out, one, call):
     return tight(call(x + 3), call(x)) if ordinary(x) else None
 
 
-exercise.law("Every row is normalised by itself")(own_row)
+exercise.law("Every row is normalized by itself")(own_row)
 
 
 @exercise.law("Without weight and bias a row has mean 0, and its squares have mean 1")
@@ -81,16 +81,16 @@ def layer_affine(out, one, call):
 exercise.law("Gives back the dtype of x")(keeps_dtype)
 
 
-def layer(over=lambda x: -1, unbiased=False, centre=True, scale=None, affine=affine, fixed_eps=None, summed=False):
+def layer(over=lambda x: -1, unbiased=False, center=True, scale=None, affine=affine, fixed_eps=None, summed=False):
     """`layer_norm` from its parts. `scale(variance, eps)` is what is divided by."""
     scale = scale or (lambda variance, eps: (variance + eps).sqrt())
 
     def layer_norm(x, weight=None, bias=None, eps=1e-5):
         dims = over(x)
-        centred = x - x.mean(dims, keepdim=True)
+        centered = x - x.mean(dims, keepdim=True)
         count = x.numel() // x.mean(dims, keepdim=True).numel()
-        variance = centred.square().sum(dims, keepdim=True) / (1 if summed else count - unbiased)
-        y = (centred if centre else x) / scale(variance, eps if fixed_eps is None else fixed_eps)
+        variance = centered.square().sum(dims, keepdim=True) / (1 if summed else count - unbiased)
+        y = (centered if center else x) / scale(variance, eps if fixed_eps is None else fixed_eps)
         return affine(y, weight, bias)
 
     return layer_norm
@@ -98,7 +98,7 @@ def layer(over=lambda x: -1, unbiased=False, centre=True, scale=None, affine=aff
 
 exercise.mistake(
     "the variance is the unbiased one, divided by d - 1",
-    hint="Tensor.var and .std divide by d - 1 unless you pass correction=0. Normalisation divides by d.",
+    hint="Tensor.var and .std divide by d - 1 unless you pass correction=0. Normalization divides by d.",
 )(layer(unbiased=True))
 
 
@@ -143,7 +143,7 @@ exercise.mistake(
 
 exercise.mistake(
     "the statistics run over all positions of an example",
-    hint="In a Transformer every token is normalised alone: over the last dimension only.",
+    hint="In a Transformer every token is normalized alone: over the last dimension only.",
 )(layer(over=lambda x: tuple(range(1, x.ndim)) or -1))
 
 exercise.mistake(
@@ -167,8 +167,8 @@ exercise.mistake(
 
 exercise.mistake(
     "the mean isn't subtracted from x, although the variance is taken about it",
-    hint="Centre first: x - mean, then divide.",
-)(layer(centre=False))
+    hint="Center first: x - mean, then divide.",
+)(layer(center=False))
 
 
 @exercise.mistake(
@@ -180,7 +180,7 @@ def layer_root_mean_square(x, weight=None, bias=None, eps=1e-5):
 
 
 exercise.mistake(
-    "the bias is added before the weight is multiplied", hint="normalised * weight + bias, in this order."
+    "the bias is added before the weight is multiplied", hint="normalized * weight + bias, in this order."
 )(layer(affine=lambda y, w, b: affine(y if b is None else y + b, w)))
 
 exercise.mistake("the bias is left out where there is no weight", hint="Each of the two may be there alone.")(

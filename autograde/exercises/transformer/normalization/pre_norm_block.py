@@ -101,7 +101,7 @@ def block_passes_on(out, one, call):
     return same(call(x, silent, heads)[0], x)
 
 
-@exercise.law("Adding one number to a token adds it to the answer: nothing on the main road is normalised")
+@exercise.law("Adding one number to a token adds it to the answer: nothing on the main road is normalized")
 def block_passes_shift(out, one, call):
     x, weights, heads = one.args
     return tight(call(x + 3, weights, heads)[0], out[0] + 3)
@@ -129,7 +129,7 @@ exercise.law("The result has the dtype of x")(keeps_dtype)
 
 @exercise.mistake(
     "each norm comes after its sum, as in the first Transformer (post-norm)",
-    hint="Pre-norm normalises what goes into attention and feed-forward, never the sum itself.",
+    hint="Pre-norm normalizes what goes into attention and feed-forward, never the sum itself.",
 )
 def block_post_norm(x, norm1, attention, norm2, feed_forward):
     h = norm1(x + attention(x))
@@ -137,7 +137,7 @@ def block_post_norm(x, norm1, attention, norm2, feed_forward):
 
 
 @exercise.mistake(
-    "the residual starts from the normalised tokens", hint="Add to x itself. The norm is for the branch alone."
+    "the residual starts from the normalized tokens", hint="Add to x itself. The norm is for the branch alone."
 )
 def block_residual_from_norm(x, norm1, attention, norm2, feed_forward):
     n = norm1(x)
@@ -147,7 +147,7 @@ def block_residual_from_norm(x, norm1, attention, norm2, feed_forward):
 
 
 @exercise.mistake(
-    "the residual around attention starts from the normalised tokens",
+    "the residual around attention starts from the normalized tokens",
     hint="Add to x itself. The norm is for the branch alone.",
 )
 def block_first_residual_from_norm(x, norm1, attention, norm2, feed_forward):
@@ -161,7 +161,7 @@ def block_without_residuals(x, norm1, attention, norm2, feed_forward):
     return feed_forward(norm2(attention(norm1(x))))
 
 
-@exercise.mistake("nothing is normalised", hint="Each part has a norm of its own in front.")
+@exercise.mistake("nothing is normalized", hint="Each part has a norm of its own in front.")
 def block_without_norms(x, norm1, attention, norm2, feed_forward):
     h = x + attention(x)
     return h + feed_forward(h)
@@ -244,7 +244,7 @@ def block_one_norm_twice(x, norm1, attention, norm2, feed_forward):
 
 
 @exercise.mistake(
-    "each part's answer is normalised instead of its input", hint="norm first, then attention: attention(norm1(x))."
+    "each part's answer is normalized instead of its input", hint="norm first, then attention: attention(norm1(x))."
 )
 def block_norm_after_part(x, norm1, attention, norm2, feed_forward):
     h = x + norm1(attention(x))

@@ -64,7 +64,7 @@ def rms_moment(out, one, call):
     return same(call(x).square().mean(-1), ones, 2e-3, 1e-3)
 
 
-exercise.law("Every row is normalised by itself")(own_row)
+exercise.law("Every row is normalized by itself")(own_row)
 
 
 @exercise.law("Nothing is subtracted: a shifted row gives another answer")

@@ -110,7 +110,7 @@ exercise.mistake(
 )(_lines(bias=lambda offset: -offset))
 
 exercise.mistake(
-    "the future is penalised like the past instead of hidden",
+    "the future is penalized like the past instead of hidden",
     hint="Here the causal mask is part of the bias: -inf for later keys.",
 )(_lines(bias=lambda offset: -offset.abs(), hidden=lambda offset: torch.zeros_like(offset).bool()))
 

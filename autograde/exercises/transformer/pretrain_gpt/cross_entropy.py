@@ -241,7 +241,7 @@ def _not_normalised(logits, targets):
     return -logits.gather(-1, targets.clamp(0, logits.shape[-1] - 1)[..., None])[..., 0]
 
 
-exercise.mistake("the target's logit isn't normalised", hint="Subtract the logsumexp of all logits of that token.")(
+exercise.mistake("the target's logit isn't normalized", hint="Subtract the logsumexp of all logits of that token.")(
     _loss(_not_normalised)
 )
 
@@ -282,7 +282,7 @@ def loss_in_float32(logits, targets, ignore_index=-100):
 
 
 exercise.mistake(
-    "no gradient goes through the normaliser", hint="The gradient is softmax minus one-hot: don't detach the logsumexp."
+    "no gradient goes through the normalizer", hint="The gradient is softmax minus one-hot: don't detach the logsumexp."
 )(_loss(lambda logits, targets: logits.logsumexp(-1).detach() + _not_normalised(logits, targets)))
 
 

@@ -80,7 +80,7 @@ def target_is_the_next(out, one, call):
 
 @exercise.law("Each row is a piece of the text")
 def rows_are_pieces(out, one, call):
-    """Each row holds neighbours, in order."""
+    """Each row holds neighbors, in order."""
     inputs, _, _ = _counting(one, call)
     return bool((inputs == inputs[:, :1] + torch.arange(inputs.shape[1])).all())
 
@@ -178,7 +178,7 @@ exercise.mistake("all rows begin at one start", hint="One start a row: randint(â
 )
 
 exercise.mistake(
-    "the rows stand one token apart", hint="Independent starts; neighbours would say the same thing over and over."
+    "the rows stand one token apart", hint="Independent starts; neighbors would say the same thing over and over."
 )(_batch(spread=lambda starts, length, n: (starts[0] + torch.arange(len(starts))) % (length - n)))
 
 
@@ -192,7 +192,7 @@ def batch_circular(data, n, rows, generator):
     return data[places % len(data)], data[(places + 1) % len(data)]
 
 
-@exercise.mistake("the tokens of a row come from anywhere", hint="A row is one piece of the text: n neighbours.")
+@exercise.mistake("the tokens of a row come from anywhere", hint="A row is one piece of the text: n neighbors.")
 def batch_of_single_tokens(data, n, rows, generator):
     """n tokens from anywhere, each with its next one."""
     places = torch.randint(len(data) - 1, (rows, n), generator=generator)

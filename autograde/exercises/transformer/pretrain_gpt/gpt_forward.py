@@ -272,7 +272,7 @@ def _block(*steps):
 
 exercise.mistake(
     "the norms come after the sums",
-    hint="That is the first Transformer. Here x + part(norm(x)): nothing on the way of x is normalised.",
+    hint="That is the first Transformer. Here x + part(norm(x)): nothing on the way of x is normalized.",
 )(_gpt(_block(lambda x, p: p.n1(x + p.a(x)), lambda x, p: p.n2(x + p.m(x)))))
 
 exercise.mistake("the norms are missing in the layers", hint="x + part(norm(x)).")(
@@ -280,11 +280,11 @@ exercise.mistake("the norms are missing in the layers", hint="x + part(norm(x)).
 )
 
 exercise.mistake(
-    "the parts' results are normalised instead of their inputs",
+    "the parts' results are normalized instead of their inputs",
     hint="The norm stands in front of the part: part(norm(x)), and the result is added as it is.",
 )(_gpt(_block(lambda x, p: x + p.n1(p.a(x)), lambda x, p: x + p.n2(p.m(x)))))
 
-exercise.mistake("the normalised x takes the place of x in the sum", hint="Add to x itself: x = x + part(norm(x)).")(
+exercise.mistake("the normalized x takes the place of x in the sum", hint="Add to x itself: x = x + part(norm(x)).")(
     _gpt(
         _block(
             lambda x, p: p.n1(x),
@@ -425,7 +425,7 @@ exercise.mistake(
 )(_gpt(join=lambda h: h.reshape(*h.shape[:-3], h.shape[-2], -1)))
 
 exercise.mistake(
-    "the heads take every n_heads-th column", hint="A head owns neighbouring columns: unflatten(-1, (n_heads, -1))."
+    "the heads take every n_heads-th column", hint="A head owns neighboring columns: unflatten(-1, (n_heads, -1))."
 )(
     _gpt(
         split=lambda h, heads: h.unflatten(-1, (-1, heads)).movedim(-1, -3),

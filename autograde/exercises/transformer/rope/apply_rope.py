@@ -97,7 +97,7 @@ def relative(out, one, call):
 exercise.law("Gives back the dtype of x")(keeps_dtype)
 
 
-def rotate_neighbours(x):
+def rotate_neighbors(x):
     return torch.stack([-x[..., 1::2], x[..., 0::2]], -1).flatten(-2)
 
 
@@ -106,19 +106,19 @@ def _interleaved(angle):
 
 
 exercise.mistake(
-    "neighbours (x0, x1), (x2, x3), … are paired, as in the RoFormer paper and GPT-J",
+    "neighbors (x0, x1), (x2, x3), … are paired, as in the RoFormer paper and GPT-J",
     hint="A valid rotary embedding, but not LLaMA's: here dimension i is paired with i + d/2.",
-)(rotation_made_of(turn=rotate_neighbours, spread=_interleaved))
+)(rotation_made_of(turn=rotate_neighbors, spread=_interleaved))
 
 exercise.mistake(
-    "pairs (i, i + d/2) meet angles laid out for neighbours (repeat_interleave)",
+    "pairs (i, i + d/2) meet angles laid out for neighbors (repeat_interleave)",
     hint="Both members of a pair need the same angle. With halves that is torch.cat([angle, angle], -1).",
 )(rotation_made_of(spread=_interleaved))
 
 exercise.mistake(
-    "neighbours are paired, but the angles are laid out for halves (cat)",
-    hint="The angles fit pairs (i, i + d/2). Rotate these rather than neighbours.",
-)(rotation_made_of(turn=rotate_neighbours))
+    "neighbors are paired, but the angles are laid out for halves (cat)",
+    hint="The angles fit pairs (i, i + d/2). Rotate these rather than neighbors.",
+)(rotation_made_of(turn=rotate_neighbors))
 
 exercise.mistake(
     "the rotation goes backwards: the minus sign stands at the wrong half",
