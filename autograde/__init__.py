@@ -14,8 +14,8 @@ _HOME = {
     "history": "keeping",
     "reset": "keeping",
     "reveal": "keeping",
-    "drill": "practice.notebook",
-    "interview": "practice.notebook",
+    "drill": "practicing",
+    "interview": "practicing",
 }
 __all__ = list(_HOME)
 

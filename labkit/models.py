@@ -134,7 +134,7 @@ def _mean_of_tokens(model, tokenizer, texts: list[str]) -> torch.Tensor:
     return (hidden * mask).sum(1) / mask.sum(1)
 
 
-def batches(lengths: Sequence[int], most: int = 600) -> Iterator[list[int]]:
+def batches(lengths: Sequence[int], most: int = 500) -> Iterator[list[int]]:
     """The places of texts, in batches of like length: `for places in batches(list(map(len, rows)))`.
 
     lengths: tokens of each text. most: tokens that a batch may have, padding included; a longer text goes alone. A

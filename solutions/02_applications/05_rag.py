@@ -720,7 +720,8 @@ show(
     title=f"The best of five sizes, {best_size} words, {ahead_of}: {lead[0]:+.2f} ({lead[1]:+.2f} to {lead[2]:+.2f})",
 )
 print(", ".join(f"{size} words: {by_size[size][3]:,} pieces" for size in SIZES))
-del crowd, copies, five_thousand, flat, graph, labels, both, cut, piece_scores, best  # the chat model needs the room
+del crowd, copies, five_thousand, flat, graph, labels, both  # the chat model needs the room
+del bags, word_scores, theirs_scores, cut, piece_scores, best
 give_back(encode.model)
 
 # %% [markdown]

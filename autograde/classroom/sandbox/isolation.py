@@ -22,6 +22,7 @@ from autograde.classroom.inside.spaces import SCRATCH
 PACKAGE = pathlib.Path(__file__).parents[2]
 _LABKIT = PACKAGE.with_name("labkit")
 _INSIDE = PACKAGE / "classroom" / "inside"
+_STAND_INS = ("check.py", "helping.py", "keeping.py", "practicing.py")  # of what a cell may import from autograde
 _FIRST_UID = 1_500_000_000  # far from anybody's
 COURSE = "/course"
 START = "from autograde.classroom.inside.worker import main; main()"
@@ -202,7 +203,7 @@ def seen_inside() -> dict[str, str]:
             if path not in found:
                 found[path] = path
                 open_ends += _imports_of((PACKAGE / path).read_text(encoding="utf-8"))
-    return found | {name: f"classroom/inside/{name}" for name in ("check.py", "helping.py", "keeping.py")}
+    return found | {name: f"classroom/inside/{name}" for name in _STAND_INS}
 
 
 def _files_of(module: str) -> list[str]:
