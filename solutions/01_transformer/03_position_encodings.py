@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 
 from autograde import check
-from labkit import COLORS, DIVERGING, SEQUENTIAL, evidence, figure, minilm, shakespeare, show, verdict
+from labkit import COLORS, DIVERGING, SEQUENTIAL, evidence, figure, interval, minilm, shakespeare, show, verdict
 
 # %% [markdown]
 # ## A model without positions
@@ -998,6 +998,88 @@ verdict(
 # the distances? Beyond it: the relative part may hold, but the absolute codes, which the model has never seen there,
 # stay in the sum. Compare a mix with its relative part in the right picture.
 #
+# ## Three more sentences from the same runs
+#
+# "Relative instead of absolute encodings capture long-range dependencies better." That can mean two things: that a text
+# longer than those of the training is read well, or that what stands far back, but within the trained length, is put to
+# better use. The runs above have both. For the second we ask how much the loss falls from letters 16 to 31 of a piece
+# to letters 48 to 63: that is what the context further back is worth to a model.
+#
+# "It makes the model more complex." That can be counted. And "positions have to be added explicitly" has two halves:
+# that it doesn't go without any, and that they have to be added to the input.
+#
+# **Before the run:** T07.6 is *correct* if T5's bias, ALiBi and Shaw's vectors are each surely more than 0.01 nats a
+# letter better than waves at eight times the length, *and* each surely gains more than waves from the context further
+# back; *wrong* if none does either; *imprecise* otherwise. T04.5 is *correct* if each of the three adds weights to the
+# model without positions, *wrong* if none adds any, *imprecise* otherwise. T03.2 is *correct* if the model without
+# positions is surely more than 0.01 worse than waves at both lengths, and the three relative ones, which add nothing to
+# the input, are so at one of them; *wrong* if the model without positions is so at neither; *imprecise* otherwise.
+
+# %% claim="T07.6"
+RELATIVE = ("T5", "ALiBi", "Shaw")
+
+
+def context_worth(scheme):
+    """Seed by seed, how much lower the loss is at letters 48 to 63 than at 16 to 31."""
+    return [places[1] - places[3] for places in found.each(mixing.best(found, scheme), "by_place")]
+
+
+further = {scheme: mixing.gain(found, scheme, "waves", "far") for scheme in RELATIVE}
+deeper = {scheme: interval([a - b for a, b in zip(context_worth(scheme), context_worth("waves"), strict=True)])
+          for scheme in RELATIVE}
+reads_on = [scheme for scheme in RELATIVE if further[scheme].above(mixing.COUNTS)]
+looks_back = [scheme for scheme in RELATIVE if deeper[scheme].above(0)]
+fig, ax = figure(width=8.8, height=3.6)
+for scheme, color, style in zip(("waves", *RELATIVE), COLORS, ("-", "--", ":", "-."), strict=False):
+    curves = torch.tensor(found.each(mixing.best(found, scheme), "by_place"))
+    ax.plot(8 + 16 * torch.arange(curves.shape[1]), curves.mean(0), color=color, linestyle=style, label=scheme)
+ax.axvline(64, color="#777777", linewidth=1)
+ax.text(67, ax.get_ylim()[1], "trained up to here", va="top", fontsize=9)
+ax.set(xlabel="place in the text (letters)", ylabel="loss, mean of 16 letters\n(nats a letter)")
+ax.legend(ncols=2)
+far_off = {scheme: minus(further[scheme].text("+.2f")) for scheme in RELATIVE}
+near_by = {scheme: minus(deeper[scheme].text("+.3f")) for scheme in RELATIVE}
+show(
+    fig,
+    alt="Loss against the place in the text, up to eight times the trained length, for waves and three relative "
+    "encodings. Nats a letter below waves at the end (95 %): "
+    + "; ".join(f"{scheme} {told}" for scheme, told in far_off.items()) + ".",
+    title=f"At eight times the length {len(reads_on)} of {len(RELATIVE)} relative encodings are surely ahead of waves; "
+    f"of the context within the trained length {len(looks_back)} make more",
+)
+verdict(
+    "T07.6",
+    "correct" if len(reads_on) == len(looks_back) == len(RELATIVE)
+    else "wrong" if not reads_on and not looks_back else "imprecise",
+    "Nats a letter below waves at eight times the length (95 %): "
+    + "; ".join(f"{scheme} {told}" for scheme, told in far_off.items())
+    + ". More gained than waves from the context further back, within the trained length: "
+    + "; ".join(f"{scheme} {told}" for scheme, told in near_by.items()) + ".",
+)
+
+# %% claim="T04.5"
+(bare,) = {*found.each(mixing.best(found, "none"), "weights")}
+added = {scheme: found.each(mixing.best(found, scheme), "weights")[0] - bare for scheme in RELATIVE}
+verdict(
+    "T04.5",
+    "correct" if all(added.values()) else "imprecise" if any(added.values()) else "wrong",
+    f"Weights added to {bare:,}: " + ", ".join(f"{scheme} {count:,}" for scheme, count in added.items()) + ".",
+)
+
+# %% claim="T03.2"
+lost = {scheme: {where: mixing.gain(found, "waves", scheme, where) for where in ("near", "far")}
+        for scheme in ("none", *RELATIVE)}
+worse = {scheme: [where for where, by in of.items() if by.above(mixing.COUNTS)] for scheme, of in lost.items()}
+verdict(
+    "T03.2",
+    "wrong" if not worse["none"]
+    else "correct" if len(worse["none"]) == 2 and all(worse[scheme] for scheme in RELATIVE) else "imprecise",
+    "Nats a letter worse than waves (95 %), within the trained length and at eight times it: "
+    + "; ".join(f"{scheme} {minus(of['near'].text('+.2f'))}, {minus(of['far'].text('+.2f'))}"
+                for scheme, of in lost.items()) + ".",
+)
+
+# %% [markdown]
 # ## Is a learned table unstable to train?
 #
 # The notes give that as its drawback. We have the training curves of all six, and look how far each ever climbs above

@@ -429,6 +429,25 @@ verdict(
 # So it is queries and keys that RoPE rotates, after their projections, in every layer anew. Values are not: they
 # carry *what* is said, and where it stood has done its work once the attention weights are there.
 #
+# "RoPE captures relative positions explicitly." The same two words, rotated as the model does it, at four distances.
+#
+# **Before the run:** *correct* if at each distance the score varies over the 400 places by less than a thousandth of
+# its largest value, and from distance to distance by more; *imprecise* if it is the same at all distances; *wrong* if
+# it depends on the places.
+
+# %% claim="T04.7"
+at_distance = {d: first_layer_score(shifts, rotate_embeddings=False, distance=d) for d in (1, 3, 10, 100)}
+wobble = max(float(scores.max() - scores.min()) for scores in at_distance.values())
+means = torch.stack([scores.mean() for scores in at_distance.values()])
+apart, largest = float(means.max() - means.min()), float(means.abs().max())
+verdict(
+    "T04.7",
+    "wrong" if wobble >= 1e-3 * largest else "correct" if apart >= 1e-3 * largest else "imprecise",
+    f"At distances {', '.join(map(str, at_distance))} the scores are {', '.join(f'{mean:.2f}' for mean in means)}; "
+    f"over {len(shifts)} places each varies by at most {wobble:.0e}.",
+)
+
+# %% [markdown]
 # ## Does the score fall with distance?
 #
 # The paper shows an upper bound that falls with distance, and "long-term decay" has become the standard explanation of

@@ -3,7 +3,7 @@
 #   course:
 #     title: "Overfitting, and what helps"
 #     exercises: transformer.overfitting
-#     questions: [T09]
+#     questions: [T09, T07]
 #     needs: [01_transformer/07_training_recipe]
 # ---
 
@@ -319,6 +319,25 @@ verdict(
 # corpus, strong weight decay is what recent work reaches for (Muennighoff et al. 2023, arXiv:2305.16264, on what
 # repeating costs).
 #
+# "Regularization and dropout *prevent* overfitting." Helping is one thing, preventing another: then the test loss would
+# not rise any more. The same runs tell how far it has risen at the end above the step that validation chooses.
+#
+# **Before the run:** *correct* if with dropout and with weight decay it ends less than 0.05 nats higher for sure; *wrong*
+# if neither ends surely lower than without; *imprecise* otherwise.
+
+# %% claim="T07.12"
+risen = {arm: interval([run["test"][-1] - stopped(run) for run in runs(found, arm)])
+         for arm in (PLAIN, "dropout 0.2", "weight decay 1.0")}
+cures = [arm for arm in risen if arm != PLAIN]
+verdict(
+    "T07.12",
+    "correct" if all(risen[arm].below(COUNTS) for arm in cures)
+    else "wrong" if not any(gains[arm, "at the end"].above(0) for arm in cures) else "imprecise",
+    "At the end the test loss is higher than at the chosen step by (nats, 95 %): "
+    + "; ".join(f"{arm} {each.text('+.2f')}" for arm, each in risen.items()) + ".",
+)
+
+# %% [markdown]
 # ## Is LayerNorm a cure?
 #
 # The list also names normalization. A regularizer adds noise or a penalty; LayerNorm computes the same in training and
