@@ -319,11 +319,11 @@ verdict(
 # corpus, strong weight decay is what recent work reaches for (Muennighoff et al. 2023, arXiv:2305.16264, on what
 # repeating costs).
 #
-# "Regularization and dropout *prevent* overfitting." Helping is one thing, preventing another: then the test loss would
-# not rise any more. The same runs tell how far it has risen at the end above the step that validation chooses.
+# "Regularization and dropout *prevent* overfitting." Prevented would mean that the test loss stays where it was at the
+# step that validation chooses. The same runs tell.
 #
-# **Before the run:** *correct* if with dropout and with weight decay it ends less than 0.05 nats higher for sure; *wrong*
-# if neither ends surely lower than without; *imprecise* otherwise.
+# **Before the run:** *correct* if with dropout and with weight decay it ends less than 0.05 nats above that for sure;
+# *wrong* if neither ends surely lower than without; *imprecise* otherwise.
 
 # %% claim="T07.12"
 risen = {arm: interval([run["test"][-1] - stopped(run) for run in runs(found, arm)])
