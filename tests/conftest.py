@@ -109,3 +109,16 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             if {"1", name} & set(os.environ.get(INSIST, "").split()):
                 pytest.fail(str(error), pytrace=False)
             pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def html(tmp_path_factory):
+    """The folder of a small site's pages. Here, since a second conftest.py would hide this one from imports."""
+    import small_site  # beside the tests that ask for it
+
+    folder = tmp_path_factory.mktemp("site")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LABKIT_NO_PROGRESS", "1")
+        patch.setenv("OMP_NUM_THREADS", "1")
+        assert small_site.make(folder) == 0, "Sphinx has found a fault: see what it printed"
+    return folder / "html"

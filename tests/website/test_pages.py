@@ -79,7 +79,8 @@ def test_no_page_shows_a_solution(html):
 
 def test_exercises_come_with_folded_hints_and_one_report(html):
     article = read(html / f"{RUN}.html").find("article")
-    assert [tag.get_text() for tag in article.select("details > summary")][:3] == ["Hint 1", "Hint 2", "Hint 3"]
+    folds = [tag.get_text() for tag in article.select("details > summary")]
+    assert [fold for fold in folds if fold.startswith("Hint")] == ["Hint 1", "Hint 2", "Hint 3"]
     assert not article.select("details[open]")
     assert article.get_text().count("softmax: 2 of 2 points") == 1
 
