@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from autograde import check
-from labkit import COLORS, SEQUENTIAL, figure, interval, record_memory, shakespeare, show, smollm, verdict
+from labkit import COLORS, SEQUENTIAL, figure, give_back, interval, record_memory, shakespeare, show, smollm, verdict
 
 # %% [markdown]
 # ## What n² costs
@@ -323,6 +323,7 @@ verdict(
     f"third cut by chance costs {by_chance['heads'].text('.1f')} nats for heads, {by_chance['pairs'].text('.1f')} for "
     "pairs.",
 )
+give_back()  # the scores of so many damaged models
 
 # %% [markdown]
 # A surprise beside it: compare the last two numbers of the title. Many heads of this model park attention that they
