@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gc
 import platform
+import sys
 import weakref
 
 import psutil
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from labkit import give_back, record_memory
 
@@ -84,3 +86,28 @@ def test_the_room_of_small_pieces_goes_back_to_the_system():
     give_back()
     assert before - psutil.Process().memory_info().rss > 16e6
     assert len(held) == 500
+
+
+@pytest.fixture
+def resting(tmp_path):
+    """A model whose weights, 32 MB, lie in a file, as those of `smollm()` do."""
+    save_file({"weight": torch.arange(8_000_000, dtype=torch.float32).view(2_000, 4_000)}, tmp_path / "weights")
+    model = torch.nn.Linear(4_000, 2_000, bias=False)
+    model.weight = torch.nn.Parameter(load_file(tmp_path / "weights")["weight"])
+    assert model.weight.sum() > 0  # read once, so that it is in memory
+    return model
+
+
+def test_a_resting_model_s_weights_are_what_they_were(resting):
+    with torch.no_grad():
+        resting.weight[7] = 1.0  # a change that stands in no file
+    before = resting.weight.detach().clone()
+    give_back(resting)
+    assert torch.equal(resting.weight, before)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux is asked")
+def test_a_resting_model_gives_its_room_back(resting):
+    before = psutil.Process().memory_info().rss
+    give_back(resting)
+    assert before - psutil.Process().memory_info().rss > 24e6

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from itertools import pairwise
 
 import gguf
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 from safetensors import safe_open
 from transformers import LlamaForCausalLM
 
-from labkit import ModelMissing, conversion, minilm, models, smollm
+from labkit import ModelMissing, batches, conversion, minilm, models, smollm
 
 WORDS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *"abcdefghij", "ab", "cd"]
 TEMPLATE = "{% for m in messages %}<|im_start|>{{ m['content'] }}<|im_end|>{% endfor %}"
@@ -240,3 +241,15 @@ def test_the_real_model(monkeypatch):
     inputs = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
     answer = tokenizer.decode(model.generate(**inputs, max_new_tokens=30)[0, inputs["input_ids"].shape[1] :])
     assert "Paris" in answer and answer.endswith("<|im_end|>")
+
+
+@pytest.mark.parametrize("lengths", [[], [5], [700], [3, 90, 40, 700, 41, 3, 8, 250, 250, 1], [100] * 12])
+def test_batches_have_every_text_once_and_few_tokens(lengths):
+    found = list(batches(lengths, most=500))
+    assert sorted(place for batch in found for place in batch) == list(range(len(lengths)))
+    for batch in found:
+        assert len(batch) == 1 or len(batch) * max(lengths[place] for place in batch) <= 500
+    in_order = [lengths[place] for batch in found for place in batch]
+    assert in_order == sorted(lengths), "texts of like length stand together"
+    for batch, after in pairwise(found):
+        assert (len(batch) + 1) * lengths[after[0]] > 500, "the next text would have had room"

@@ -37,6 +37,12 @@ def test_the_course_s_own_code_and_results_are_part_of_the_key(file, monkeypatch
     assert runs._code_of.__wrapped__(frozenset()) != before
 
 
+def test_the_map_s_data_count_for_the_start_page_alone():
+    data = runs.ROOT / "labkit" / "chapters.json"
+    assert data in runs._reached(frozenset({"start_here"}))
+    assert data.exists() and data not in runs._reached(frozenset({"transformer.rope"}))
+
+
 def test_an_exercise_counts_for_its_own_chapter_alone():
     mine, others = (set(runs._reached(frozenset({c}))) for c in ("transformer.rope", "applications.sampling"))
     rope = runs.ROOT / "autograde" / "exercises" / "transformer" / "rope" / "apply_rope.py"

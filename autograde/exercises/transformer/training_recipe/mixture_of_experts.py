@@ -171,13 +171,21 @@ def _expert(rows, e, w_gate, w_up, w_down):
     return (F.silu(rows @ w_gate[e].T) * (rows @ w_up[e].T)) @ w_down[e].T
 
 
-def _mix(rows, gates, chosen, *weights):
-    """What all tokens' experts say, times their gates."""
-    out = torch.zeros_like(rows)
-    for e in range(len(weights[0])):
-        token, place = (chosen == e).nonzero(as_tuple=True)
-        out = out.index_add(0, token, gates[token, place, None] * _expert(rows[token], e, *weights))
-    return out
+def _expert_by_expert(add):
+    """What all tokens' experts say together: `add(out, token, rows, gate, expert)` gives `out` with one expert more."""
+
+    def mix(rows, gates, chosen, *weights):
+        out = torch.zeros_like(rows)
+        for e in range(len(weights[0])):
+            token, place = (chosen == e).nonzero(as_tuple=True)
+            gate = gates[token, place, None]
+            out = add(out, token, rows[token], gate, lambda given, e=e: _expert(given, e, *weights))
+        return out
+
+    return mix
+
+
+_mix = _expert_by_expert(lambda out, token, rows, gate, expert: out.index_add(0, token, gate * expert(rows)))
 
 
 def _load(chosen, probabilities):
@@ -299,14 +307,10 @@ def _without_softmax(scores, k):
     "the gate multiplies what goes into the expert", hint="An expert isn't linear: the gate weights its *answer*."
 )
 def gate_on_the_input(x, router, w_gate, w_up, w_down, k):
-    def mix(rows, gates, chosen, *weights):
-        out = torch.zeros_like(rows)
-        for e in range(len(weights[0])):
-            token, place = (chosen == e).nonzero(as_tuple=True)
-            out = out.index_add(0, token, _expert(gates[token, place, None] * rows[token], e, *weights))
-        return out
+    def step(out, token, rows, gate, expert):
+        return out.index_add(0, token, expert(gate * rows))
 
-    return _moe(mix=mix)(x, router, w_gate, w_up, w_down, k)
+    return _moe(mix=_expert_by_expert(step))(x, router, w_gate, w_up, w_down, k)
 
 
 @exercise.mistake(
@@ -328,14 +332,10 @@ def not_scattered_back(x, router, w_gate, w_up, w_down, k):
     "a token's later expert overwrites what the earlier one said", hint="The k answers are added: index_add, or +=."
 )
 def overwritten(x, router, w_gate, w_up, w_down, k):
-    def mix(rows, gates, chosen, *weights):
-        out = torch.zeros_like(rows)
-        for e in range(len(weights[0])):
-            token, place = (chosen == e).nonzero(as_tuple=True)
-            out = out.index_put((token,), gates[token, place, None] * _expert(rows[token], e, *weights))
-        return out
+    def step(out, token, rows, gate, expert):
+        return out.index_put((token,), gate * expert(rows))
 
-    return _moe(mix=mix)(x, router, w_gate, w_up, w_down, k)
+    return _moe(mix=_expert_by_expert(step))(x, router, w_gate, w_up, w_down, k)
 
 
 exercise.mistake("gate and up matrices are swapped", hint="silu(w_gate x) * (w_up x): the gate gets the SiLU.")(
