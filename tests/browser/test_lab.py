@@ -10,6 +10,7 @@ import jupytext
 import looks
 import pytest
 from learner import Learner
+from selenium.webdriver.common.by import By
 from served import Lab
 
 from autograde.exercises import find, order
@@ -57,6 +58,9 @@ def test_a_wrong_solution_is_named_and_the_right_one_gets_its_points(learner):
     learner.run(learner.index("setup"))
     learner.run(exercise)
     assert "not implemented yet" in learner.run(check).text
+    rows = learner.cell(check).find_elements(By.CSS_SELECTOR, ".jp-OutputArea-child")
+    assert [bool(row.text) for row in rows if row.is_displayed()] == [True], "the report, and no empty row under it"
+    assert len(rows) == 2, "the points are there, for nbgrader"
     learner.write(exercise, wrong(EXERCISE))
     learner.run(exercise)
     said = learner.run(check)

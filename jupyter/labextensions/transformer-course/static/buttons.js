@@ -1,5 +1,5 @@
 /*
- * Three buttons in the toolbar of a chapter: Reset this exercise, Hint, Reveal the solution.
+ * Three buttons in the toolbar of a chapter: Reset this exercise, Hint, Reveal the solution. And no empty rows.
  *
  * A prebuilt extension of JupyterLab 4, written by hand: nothing has to be compiled. JupyterLab finds it by
  * jupyter/jupyter_lab_config.py. What a button does is asked of the notebook's kernel (autograde/buttons.py); here its
@@ -13,6 +13,8 @@
     ['hint', 'Hint', 'Hint: the next one for this exercise'],
     ['reveal', 'Reveal the solution', "Reveal the solution: the course's own, after a try of yours"]
   ];
+  // A check's result is a number for nbgrader and no HTML for the reader, who has just seen the report: no row for it.
+  const STYLE = '.jp-OutputArea-executeResult:has(> .jp-RenderedHTML:empty) { display: none; }';
   let scope; // JupyterLab's own modules, by name and version
 
   async function shared(name) {
@@ -166,6 +168,7 @@
       requires: [INotebookTracker],
       optional: [ICommandPalette],
       activate: (app, tracker, palette) => {
+        document.head.append(Object.assign(document.createElement('style'), { textContent: STYLE }));
         const current = () => {
           const panel = tracker.currentWidget;
           return panel && panel === app.shell.currentWidget && isChapter(panel.content) ? panel : null;
