@@ -14,6 +14,7 @@ from autograde.regions import solution_regions
 
 _TAGS = ("setup", "demo", "payoff")
 _NAMED = ("exercise", "check", "claim")
+_HEADING, _FENCED = re.compile(r"^(#{1,6}) ", re.MULTILINE), re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 _HEADER = re.compile(r"# ---\n((?:#.*\n)*?)# ---\n")
 
 
@@ -76,7 +77,21 @@ def _read(path: str, text: str) -> Chapter:
         chapter.cells.append(_cell(chapter, cell, number))
     if not chapter.cells or not chapter.cells[0].source.startswith("# "):
         chapter.problems.append(f"{chapter.file}: the first cell should be markdown with the title, `# …`.")
+    chapter.problems += _headings(chapter)
     return chapter
+
+
+def _headings(chapter: Chapter) -> list[str]:
+    """What is wrong with the headings: one title, and no level left out, so that outlines and screen readers follow."""
+    problems, before = [], 0
+    for cell in (cell for cell in chapter.cells if cell.kind == "markdown"):
+        for level in map(len, _HEADING.findall(_FENCED.sub("", cell.source))):
+            if level == 1 and before:
+                problems.append(f"{chapter.at(cell)}: a second title, `# …`; a section begins with `## …`.")
+            elif level > before + 1 > 1:
+                problems.append(f"{chapter.at(cell)}: `{'#' * level}` below `{'#' * before}` leaves out a level.")
+            before = level
+    return problems
 
 
 def all_chapters(root: pathlib.Path) -> list[Chapter]:

@@ -162,7 +162,7 @@ if wire:
 # the same two cores, so the sum counts and the ring gains nothing. On a cluster every machine has a link of its own, so
 # the busiest one counts.
 #
-# # 1. Two neighbors
+# ## 1. Two neighbors
 #
 # A ring needs two calls. `dist.send(x, to)` sends a tensor to one rank, `dist.recv(buffer, source)` fills a buffer that
 # must have the right size and dtype: a message is bytes, and nothing says what they mean.
@@ -208,7 +208,7 @@ def pass_to_the_right():
 print("every rank got the number of its left neighbor:", launch(pass_to_the_right, ranks=4))
 
 # %% [markdown]
-# # 2. Follow a parcel
+# ## 2. Follow a parcel
 #
 # Cut the tensor into $n$ **chunks**, as many as there are ranks. Chunk $c$ shall end at rank $c$, complete. The first
 # half of the ring does only that, and is called **reduce-scatter**: the sum is there, scattered over the ranks.
@@ -353,7 +353,7 @@ def draw_messages(function, ranks, whose):
 draw_messages(ring_reduce_scatter, 4, "Your reduce-scatter, read from its messages")
 
 # %% [markdown]
-# # 3. Hand round the finished pieces
+# ## 3. Hand round the finished pieces
 #
 # Now rank $r$ has the complete chunk $r$, and everybody needs all of them. That is an **all-gather**, and it is the
 # same ring without the adding: pass on to the right what has just arrived from the left. After $n-1$ steps every rank
@@ -396,7 +396,7 @@ def ring_all_gather(chunk, sizes):
 check(ring_all_gather)
 
 # %% [markdown]
-# # 4. The ring
+# ## 4. The ring
 #
 # Reduce-scatter, then all-gather. Each half sends all chunks but one, so a rank sends
 #
@@ -564,7 +564,7 @@ verdict("D02.1", "correct" if worst[False] == 0 else "imprecise", f"With torch's
 # That is why the check of your ring compares bits, and why an all-reduce isn't "collect everything, add it yourself",
 # even for small tensors.
 #
-# # 5. The bill for latency
+# ## 5. The bill for latency
 #
 # Bytes aren't everything. Each message costs a fixed time before its first byte moves: the **alpha-beta model** says
 #
@@ -707,7 +707,7 @@ show(fig, "Rounds against ranks. The points of the tree lie on the staircase of 
 # Run the tree backwards, with additions, and it is a reduce: the leaves send, the inner ranks add. Up and down again is
 # an all-reduce in $2\lceil\log_2 n\rceil$ rounds, of *whole* tensors.
 #
-# # 6. Which one?
+# ## 6. Which one?
 #
 # Now the model can decide. Three algorithms, each a number of messages one after the other, times what a message costs.
 #
@@ -799,7 +799,7 @@ show(fig, "Three panels of modeled time. Against size on 64 ranks: the tree is l
 # Benchmarks of NCCL print two bandwidths. *algbw* is size over time. *busbw* multiplies it by $2(n-1)/n$, the factor
 # that you know now, so that it can be held against what the link is able to do.
 #
-# # The payoff: a real training step
+# ## The payoff: a real training step
 #
 # A small GPT reads Shakespeare on four ranks, eight rows each. In one run torch's DDP averages the gradients. In the
 # other there is no DDP: after `backward()` all gradients are laid end to end and go through *your* ring. Same

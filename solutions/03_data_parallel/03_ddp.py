@@ -112,7 +112,7 @@ for rank, (gradient, messages) in enumerate(launch(one_step, ranks=4)):
     print(f"rank {rank} sent {sent}; its result is {float((gradient - whole).abs().max()):.0e} off the whole batch's")
 
 # %% [markdown]
-# # 1. Who sees what
+# ## 1. Who sees what
 #
 # The ranks must not see the same examples, must all take equally many steps, and must see new neighbors in every
 # epoch. And they should manage that without talking. The trick: **every rank computes the same shuffled order** of all
@@ -284,7 +284,7 @@ verdict("D02.6", "correct" if all(kept) else "wrong",
 # what the claim leaves out, the broadcast at the start, and the averaging. (The old `nn.DataParallel`, one process
 # for all GPUs, did split a batch; torch's documentation advises against it.)
 #
-# # 2. The average
+# ## 2. The average
 #
 # After `backward()` every parameter holds this rank's gradient in `.grad`. Make it the mean over all ranks, and any
 # optimizer may go on as if it had seen the whole batch.
@@ -481,7 +481,7 @@ show(fig, "Left: loss against step. The averaged and the weighted run lie on the
 #   language models daily: padded batches hold different numbers of real tokens. The cure is the last way: weight
 #   each rank's loss by its share, then sum.
 #
-# # 3. Buckets
+# ## 3. Buckets
 #
 # A real model has hundreds of parameter tensors, most of them small. Each message costs a fixed time $\alpha$ before
 # the first byte moves, and then $1/\beta$ a byte:
@@ -605,7 +605,7 @@ for cap in (2**20, 25 * 2**20, 2**30):
           f"messages instead of {len(SIZES)}, modeled time {timeline(buckets)[-1][2]:.0f} ms")
 
 # %% [markdown]
-# # 4. The wrapper
+# ## 4. The wrapper
 #
 # How can code run *during* the backward pass? Autograd offers a hook: `p.register_post_accumulate_grad_hook(fn)`
 # calls `fn(p)` at the moment when `p.grad` is complete. DDP puts one on every parameter. The hook counts down; when
@@ -839,7 +839,7 @@ def my_ddp(net):
 draw_trace(launch(traced_backward, my_ddp, ranks=2)[0], "Your DDP")
 
 # %% [markdown]
-# # 5. Say it once: accumulation
+# ## 5. Say it once: accumulation
 #
 # A batch that doesn't fit into memory is cut into **micro-batches**: a backward pass each, gradients add up in
 # `.grad`, one optimizer step at the end. DDP doesn't know that you are accumulating. Its hooks fire in every
@@ -1024,7 +1024,7 @@ verdict("D02.16", "correct" if all(saves) else "imprecise" if any(saves) else "w
 # besides, 16 bytes a parameter with Adam, is 120 GB for 7.5 billion parameters. Data parallelism copies all of it $N$
 # times. Cutting those copies apart is what ZeRO and FSDP do.
 #
-# # The payoff: a GPT on four ranks
+# ## The payoff: a GPT on four ranks
 #
 # Now everything at once: your sampler deals out real Shakespeare, your DDP wraps a small GPT, your `accumulate`
 # runs two micro-batches a step on four ranks. Beside it, one plain process, without any of your code, takes the
@@ -1081,7 +1081,7 @@ show(fig, "Upper panel: two loss curves that lie on each other. Lower panel: the
 # parallelism: it **changes where the work happens and nothing else**. If your parallel losses differ from the
 # serial ones by more than this, something on this page is wrong in your code.
 #
-# # A script for the cluster
+# ## A script for the cluster
 #
 # Outside a notebook the ranks come from `torchrun`. It starts one process a GPU (or as many CPU processes as you
 # like), and tells each its number through environment variables. `labkit/train_ddp.py` is a complete program of that
@@ -1123,7 +1123,7 @@ if not torch.cuda.is_available():
 # The commands for several machines and for SLURM, what to check first when they don't find each other, and three
 # programs of the same kind for what DDP can't hold (`train_fsdp`, `train_tp`, `train_pp`) are in `docs/cluster.md`.
 #
-# # Horovod and DeepSpeed: the same step
+# ## Horovod and DeepSpeed: the same step
 #
 # The three libraries that the interview question names do the same thing. What changes is who owns the loop.
 #

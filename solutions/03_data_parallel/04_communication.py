@@ -75,7 +75,7 @@ show(fig, alt="Left: share of a gradient's squared length against the share of i
      title=f"One percent of the entries holds {at_1:.0%} of this gradient's squared length")
 
 # %% [markdown]
-# # 1. Only the large entries
+# ## 1. Only the large entries
 #
 # So send the $k$ entries farthest from zero, each with its index. But the others aren't nothing: an entry that is
 # small in every step may add up to much. So each rank keeps what it has not sent in a **residual** $e$ and adds it next
@@ -170,7 +170,7 @@ show(fig, alt=f"Loss against step on a logarithmic axis, three ways to send. At 
      title=f"Loss after {len(curve)} steps: {ends[KINDS[1]]:.2g} with the residual, {ends[KINDS[2]]:.2g} without")
 
 # %% [markdown]
-# # 2. A narrow product
+# ## 2. A narrow product
 #
 # The second picture above is about the directions of a gradient *matrix* $M$. **PowerSGD** sends the strongest: a
 # product of two narrow matrices, $M \approx P Q^\top$ with $r$ columns each. And unlike the largest entries, what is
@@ -268,7 +268,7 @@ print(f"yours and torch's differ by {max(apart):.0e} of the largest entry at mos
 print("missed, and kept for later:", ", ".join(f"{o:.0%}" for o in off), "of mean gradient + residual")
 
 # %% [markdown]
-# # 3. Fewer digits
+# ## 3. Fewer digits
 #
 # A number in float32 has 24 binary digits. Eight bits, **int8**, hold the 255 levels from -127 to 127. Rounding to the
 # nearest seems the natural thing. But look what happens to a number that is 0.3 of a step, again and again:
@@ -366,7 +366,7 @@ show(fig, alt="Error of the mean against the number of ranks, both logarithmic. 
 # adds up this part (an **all-to-all**), which turns them back into numbers, sums, quantizes the sum, and sends that to
 # all. Two hops of a quarter of the bytes.
 #
-# # 4. Less often
+# ## 4. Less often
 #
 # Why talk after every step? In **local SGD** each replica takes $H$ steps alone; then all take the mean of their
 # parameters. One all-reduce for $H$ steps. **DiLoCo** looks at that mean with an optimizer's eyes: the way from the
@@ -449,7 +449,7 @@ for name, (sent, loss) in (("every step", often), ("every 20th, DiLoCo", seldom)
     print(f"{name:20} {sent:6.2f} MB handed to all_reduce, validation loss {loss:.2f} nats a letter")
 
 # %% [markdown]
-# # 5. The price list
+# ## 5. The price list
 #
 # Now all of them on one scale. Four replicas of the small network, 600 steps, the same letters; only what is sent
 # differs. Bytes are those that one rank sends: a ring's $2\frac{N-1}{N}$ times the size where sums travel, $N-1$ times
@@ -596,7 +596,7 @@ for kind, sent in zip(HOOKS, launch(lambda: list(map(one_step, HOOKS)), ranks=2)
 # saves rounds only under `no_sync()`, as that chapter shows. (There is a `bf16_compress_hook`, too. It wants NCCL, so
 # without a GPU it isn't run here.)
 #
-# # 6. Who waits for whom
+# ## 6. Who waits for whom
 #
 # A synchronous step ends when the last message of the slowest rank has come. The others wait, and no profiler calls it
 # waiting: it looks like a slow all-reduce. We let one of four ranks **sleep** a little longer than the others and watch
@@ -732,7 +732,7 @@ show(fig, alt=f"Three timelines of four ranks and the link between them. The ste
 # The first is DDP as it should be: only the last bucket is seen. In the second the link decides, and compression would
 # help. In the third it would not: the bytes are the same as in the first, and all wait for rank 2.
 #
-# # 7. Deal out the work, not the rows
+# ## 7. Deal out the work, not the rows
 #
 # A rank may be slow because of its chip, or because it got more to do. A batch of texts dealt out by *rows* gives
 # every rank as many texts, and some rank the long ones. So deal out by cost. A simple rule with a guarantee (Graham
@@ -822,7 +822,7 @@ show(fig, alt=f"Bars of the fullest rank's load as a multiple of an even share, 
 #   Libraries that train on long answers (verl, for reinforcement learning) deal out by a cousin of your function, the
 #   differencing method of Karmarkar and Karp.
 #
-# # What you can say now
+# ## What you can say now
 #
 # * **Fewer bytes**: 16-bit gradients halve them, though large runs may keep the sums in float32 (Llama 3 did,
 #   Grattafiori et al. 2024, arXiv:2407.21783). Top-k and PowerSGD send a few percent, and live on error feedback. Codes

@@ -145,7 +145,7 @@ verdict("D02.4", "correct" if all(held.values()) else "imprecise" if any(held.va
 # So much for *plain* data parallelism. The first of the three is what the rest of this chapter gives up, and what
 # remains is data parallelism all the same.
 #
-# # 1. Three stages
+# ## 1. Three stages
 #
 # Let $\Psi$ be the number of parameters and $N$ the ranks. What is needed least often is cut first: optimizer states
 # are read once a step, gradients from the backward pass to the step, parameters in every layer.
@@ -219,7 +219,7 @@ show(fig, f"Left: bars of {', '.join(f'{b:.1f}' for b in ours)} GB for stages 0 
 # %% [markdown]
 # A stage below 3 has a floor that no number of ranks breaks: 4 bytes a parameter under stage 1, 2 under stage 2.
 #
-# # 2. Where to cut
+# ## 2. Where to cut
 #
 # A model is a list of tensors of all sizes. There are three ways to give each rank a part of it, and all are in use:
 #
@@ -301,7 +301,7 @@ def shard_flat(tensors, rank, world):
 check(shard_flat)
 
 # %% [markdown]
-# # 3. ZeRO-1: step your own part
+# ## 3. ZeRO-1: step your own part
 #
 # An all-reduce of gradients is two things in a row: a **reduce-scatter** (each rank gets the sum of one part) and an
 # **all-gather** (each rank gets everybody's parts). Between the two stands a pause that DDP doesn't use. ZeRO-1 puts
@@ -461,7 +461,7 @@ report("your ZeRO-1", launch(your_zero1, ranks=4))
 # all-reduce and a broadcast, where a reduce-scatter and an all-gather do. What yours holds more in parameters is the
 # float32 part beside float32 parameters; in mixed precision that part *is* the master copy, 4 of the 12 bytes.
 #
-# # 4. ZeRO-2: a gradient lives for a moment
+# ## 4. ZeRO-2: a gradient lives for a moment
 #
 # Under ZeRO-1 all gradients wait in `.grad` until the backward pass ends. But a rank needs the sum of *its* part only.
 # So each gradient can leave for its owner the moment it is there, and be freed everywhere else. The peak falls from
@@ -554,7 +554,7 @@ show(fig, f"Steps: without hooks gradients pile up to {max(without[0]) / 1e3:.0f
           f"{peak / 1e3:.0f} kB on the fullest of four ranks.")
 
 # %% [markdown]
-# # 5. FSDP: gather, use, free
+# ## 5. FSDP: gather, use, free
 #
 # What is left are the parameters themselves: 2 bytes each on every rank, needed in every layer, but in *one layer at
 # a time*. Stage 3 cuts them as well. Before a **unit** (usually a Transformer block) runs, its parts are gathered;
@@ -777,7 +777,7 @@ report("your FSDP", launch(your_fsdp, ranks=4))
 # unit's all-gather runs while this one computes (**prefetch**), and hides behind it if the network is fast enough.
 # Where it isn't, cut inside a machine only and copy between machines (**HSDP**, a two-dimensional mesh).
 #
-# # 6. What you will meet
+# ## 6. What you will meet
 #
 # What surprises most people once about the real libraries. Each line is what happened just now, on two ranks.
 
@@ -856,7 +856,7 @@ for what, came in here.items():
 # Read the first two lines again. The optimizer that was made too early holds parameters that are gone. It steps, raises
 # nothing, and the loss stays where it is. **Shard first, then make the optimizer.**
 #
-# # 7. DeepSpeed
+# ## 7. DeepSpeed
 #
 # The bank's sentence on DeepSpeed praises "a series of optimizations" and leaves out the one that made its name. We put
 # the engine itself to the test: DeepSpeed 0.19.8 trains the small GPT on two CPU ranks, at stages 0 to 3, with three
@@ -922,7 +922,7 @@ else:
           "runs on CPUs, too. Then run this cell again.")
 
 # %% [markdown]
-# # On a cluster
+# ## On a cluster
 #
 # `python -m labkit.train_fsdp`, under torchrun, is a whole script: `fully_shard` block by block, then the model, then
 # the optimizer; a sharded checkpoint; clipping on the whole norm. The order of these lines is most of what there is

@@ -114,7 +114,7 @@ show(fig, "Two pictures of a matrix with its input above and its output at the r
 # | where $x$ enters | nothing | all-reduce | $f$ |
 # | where $y$ leaves | all-reduce | nothing | $g$ |
 #
-# # 1. The two borders
+# ## 1. The two borders
 #
 # ### Exercise: enter and leave
 #
@@ -251,7 +251,7 @@ show(fig, f"Left, loss against steps, mean of five seeds. With summed gradients 
 # a first layer of its own. Rank 0 saves its own copy, and that is a model which nobody has trained. No error, no NaN.
 # So here gradients are checked as strictly as results.
 #
-# # 2. A layer cut by outputs
+# ## 2. A layer cut by outputs
 #
 # ### Exercise: the column-parallel layer
 #
@@ -294,7 +294,7 @@ class ColumnParallelLinear(nn.Module):
 check(ColumnParallelLinear)
 
 # %% [markdown]
-# # 3. A layer cut by inputs
+# ## 3. A layer cut by inputs
 #
 # ### Exercise: the row-parallel layer
 #
@@ -363,7 +363,7 @@ for n in (2, 3, 4):
           f"{held:,} of {2 * 96 * 32:,} weights held; off by {off:.0e}")
 
 # %% [markdown]
-# # 4. The MLP of LLaMA
+# ## 4. The MLP of LLaMA
 #
 # $$y = W_\text{down}\,\big(\operatorname{silu}(W_\text{gate}\,x) \odot W_\text{up}\,x\big)$$
 #
@@ -570,7 +570,7 @@ verdict("D03.5", "correct" if shares and right_sum and needed else "imprecise" i
 # The sentence leaves out what makes it work: *which* results are put together. Not those of every matrix: a pair of
 # layers shares a message, and there is another one on the way back.
 #
-# # 5. Attention
+# ## 5. Attention
 #
 # Attention is cut by **heads**. A head is computed by itself from beginning to end, so q, k and v are column-parallel,
 # o is row-parallel, and there is nothing to say in between. With **grouped queries** (GQA) several query heads read one
@@ -872,7 +872,7 @@ verdict("D03.6",
 # What attention's weights and its cache add is the difference between the two columns. One matrix of a model has no
 # place yet: the one that makes logits.
 #
-# # 6. The loss
+# ## 6. The loss
 #
 # The output layer is as wide as the vocabulary: 128,256 logits for each token in Llama 3. It is column-parallel like
 # any other, so each rank has the logits of *its part of the vocabulary*. To gather them would be the largest message of
@@ -963,7 +963,7 @@ show(fig, f"Two bars on a logarithmic axis: the vocabulary-parallel loss hands i
 # The embedding at the other end is cut by vocabulary, too: each rank looks up the tokens that it has, gives zeros for
 # the others, and `Region.leave` adds up.
 #
-# # 7. Sequence parallelism
+# ## 7. Sequence parallelism
 #
 # What lies *between* the regions is still done on every rank: norms, residuals, dropout, on all tokens. It costs little
 # arithmetic, but it keeps activations for the backward pass, and these aren't cut at all.
@@ -1118,7 +1118,7 @@ show(fig, "Bars. Kept on a rank, in tokens × width, for 1 to 4 ranks: " + "; ".
 # hundreds of thousands of tokens (ring attention, [arXiv:2310.01889](https://arxiv.org/abs/2310.01889)). Sequence
 # parallelism is a part of tensor parallelism and uses its ranks.
 #
-# # What torch does that you wouldn't guess
+# ## What torch does that you wouldn't guess
 #
 # Each line is a guess that sounds reasonable, and what torch 2.13 does. Most of it goes on without an error.
 
@@ -1190,7 +1190,7 @@ for guess, told in launch(surprises, ranks=2)[0].items():
 # * A gradient that is `Partial` is this rank's share. Whoever reads `.to_local()`, for clipping or a log, reads a wrong
 #   one.
 #
-# # Together with data parallelism
+# ## Together with data parallelism
 #
 # Tensor parallelism is one dimension of a grid. Four ranks as 2 × 2: pairs share a layer, and the two pairs have other
 # rows of the batch. Messages inside a pair are activations, messages between pairs are gradients *of own parts*, half

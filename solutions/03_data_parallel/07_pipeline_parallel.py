@@ -157,7 +157,7 @@ verdict("D03.4", "wrong" if not any(named) else "correct" if all(named) and not 
 # the head that makes a Transformer hard to cut. Llama 3's 405 B model has one layer less on the first and on the last
 # pipeline stage than on the others for this reason (Grattafiori et al. 2024, arXiv:2407.21783).
 #
-# # The naive way, and micro-batches
+# ## The naive way, and micro-batches
 #
 # With stages on four ranks, run the batch through: rank 0 forward, rank 1, 2, 3, then all back. At any time one rank
 # works. If you cut the batch into **micro-batches**, rank 0 can start the second one while rank 1 has the first.
@@ -423,7 +423,7 @@ verdict("D03.8", "correct" if most >= 0.95 else "imprecise" if most >= 1.5 * at_
 # %% [markdown]
 # Why not hundreds of micro-batches, then? Each has to fill a device; a batch has an end; and there is the memory.
 #
-# # Memory
+# ## Memory
 #
 # A forward pass leaves **activations** that its backward pass needs. In GPipe the first backward pass comes after the
 # last forward pass: all micro-batches lie there at once.
@@ -804,7 +804,7 @@ show(fig, "Bubble against micro-batches held: " + "; ".join(
      title=f"Sixteen micro-batches on four ranks: bubbles from {min(bubbles):.1%} to {max(bubbles):.1%}")
 
 # %% [markdown]
-# # A step on real ranks: `pipeline_step`
+# ## A step on real ranks: `pipeline_step`
 #
 # Now run a schedule. Two things make this harder than it looks.
 #
@@ -952,7 +952,7 @@ show(fig, f"Upper panel: two loss curves, of one process and of the pipeline, fr
           f"and {piped[-1]:.2f}. Lower panel: their differences, at most {max(apart):.0e} nats.")
 
 # %% [markdown]
-# # "Different batches in turn"
+# ## "Different batches in turn"
 #
 # So the bank describes pipeline parallelism: each device gets different *batches* one after the other. Until now they
 # were micro-batches of **one** batch, and all ranks stopped at its end for the optimizer's step: the **flush**. What
@@ -1013,7 +1013,7 @@ verdict("D03.7", "wrong" if not parts.within(-GAP, GAP) else "imprecise" if harm
 # Per *update*, that is: batches of their own need no flush, so that no time is lost in a bubble. Large language models
 # are trained with the flush. Then the result is that of one device, and the bubble is left to the schedule.
 #
-# # Two more sentences
+# ## Two more sentences
 #
 # ### Three separate kinds?
 #
@@ -1090,7 +1090,7 @@ verdict("D03.9", "correct" if constant and off < 1e-5 else "imprecise" if grows_
         "at most.")
 
 # %% [markdown]
-# # With torch's own
+# ## With torch's own
 #
 # `torch.distributed.pipelining` has run in this chapter all along: `PipelineStage` holds a stage, a schedule object
 # runs it, `schedule.step(x)` is a training step without the optimizer's. Things to know before you rely on it
@@ -1107,7 +1107,7 @@ verdict("D03.9", "correct" if constant and off < 1e-5 else "imprecise" if grows_
 # (`batch_isend_irecv`), and an activation's trip overlaps with compute on another stream. Nothing in this notebook has
 # run on a GPU.
 #
-# # Where it stands
+# ## Where it stands
 #
 # * **GPipe** 2019: micro-batches and a flush; activations of all of them, so recompute them.
 # * **1F1B** (PipeDream-flush, Megatron-LM 2021): the same bubble, at most $p$ micro-batches held. Interleaved: the

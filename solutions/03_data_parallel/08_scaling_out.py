@@ -58,7 +58,7 @@ show(fig, f"{len(RUNS)} published runs as dots: GPUs, up to {most:,}, against pa
      title=f"{len(RUNS)} published runs on {min(run['gpus'] for run in RUNS)} to {most:,} GPUs")
 
 # %% [markdown]
-# # 1. How much work is it?
+# ## 1. How much work is it?
 #
 # Every weight of a matrix meets every token: one multiplication, one addition. Backward there are two such products for
 # each one forward (for the gradients of inputs and of weights). So a training step costs $6N$ operations a token, for
@@ -138,7 +138,7 @@ show(fig, "Lines that rise with the sequence's length. At 2,048 and 131,072 toke
            f"{max(told, key=lambda n: told[n][1])} needs {max(b for _, b in told.values()):.1f} times as much")
 
 # %% [markdown]
-# # 2. Does it fit?
+# ## 2. Does it fit?
 #
 # With Adam in mixed precision every parameter costs 16 bytes: 2 for the weight, 2 for its gradient, 12 for the
 # optimizer (a 32-bit copy and two moments). On top of these **states** come the **activations**, which the forward pass
@@ -282,7 +282,7 @@ print(f"weights, gradients and optimizer of a full copy fit for {', '.join(fits)
 # The models above the line are trained data parallel, too, but without full copies: with ZeRO, or torch's FSDP
 # (`fully_shard`), alone or beside tensor and pipeline parallelism.
 #
-# # 3. Who sends what?
+# ## 3. Who sends what?
 #
 # | | what travels | how often |
 # |---|---|---|
@@ -385,7 +385,7 @@ show(fig, "Groups of bars; the largest of each: "
            f"ep in {heaviest.count('ep')}")
 
 # %% [markdown]
-# # 4. Seconds
+# ## 4. Seconds
 #
 # Bytes become seconds when you know the link. A node has 8 GPUs with a fast network of their own (NVLink, some hundred
 # GB/s); every GPU has a card to the outside (InfiniBand or Ethernet, 25 or 50 GB/s). What counts is **who is whose
@@ -559,7 +559,7 @@ for name, belongs in parted.items():
 #   are not perfect aren't in it. That MegaScale fits at 12,288 GPUs is luck: at 256 it is faster than
 #   planned, as its window attention and its hidden messages of tp aren't in the planner, either.
 #
-# # 5. The best layout
+# ## 5. The best layout
 #
 # Now turn it round: not "how long does this layout take", but "which one should I take". Llama's engineers wrote the
 # same two tools (Grattafiori et al. 2024, section 3.3.2): a memory estimator and a performance projection.
@@ -745,7 +745,7 @@ for tp, told in step.items():
 # So links decide where each kind goes. The rule of thumb: tensor parallelism inside the node, up to its 8 GPUs (72 in a
 # rack whose GPUs all share NVLink), everything else outside.
 #
-# # 6. Experts on other ranks
+# ## 6. Experts on other ranks
 #
 # In a **mixture of experts** a router picks, for every token, a few of many feed-forward parts. Parameters grow, work
 # doesn't. But where do the experts live? With **expert parallelism** each rank has some of them, and tokens travel:
@@ -907,7 +907,7 @@ for name, preference in (("even router", 0.0), ("one that likes the first expert
           f"kB of rows sent {[round(size / 1e3, 1) for size in bytes_there]}")
 
 # %% [markdown]
-# # 7. One sequence on many ranks
+# ## 7. One sequence on many ranks
 #
 # At 131,072 tokens a single sequence is too much for one GPU. **Context parallelism** cuts it: each rank has a block of
 # queries, keys and values. Norms and feed-forward parts need nothing from elsewhere. Attention does: every query wants
@@ -1022,7 +1022,7 @@ show(fig, f"Bars for eight ranks. In order they rise from {in_order[0]:.2f} to {
 # Other ways to cut a sequence: gather all keys and values at once (Llama 3: with grouped heads they are small), or
 # swap sequence for heads by an all-to-all before and after attention (DeepSpeed Ulysses, arXiv:2309.14509).
 #
-# # 8. What one failed node costs
+# ## 8. What one failed node costs
 #
 # Training is synchronous: if one GPU of 16,384 dies, all stop, and what was done since the last checkpoint is lost. In
 # 54 days of Llama 3's pre-training that happened unexpectedly 419 times (Grattafiori et al. 2024, section 3.3.4),

@@ -170,6 +170,8 @@ WRONG = {
     "questions that are no list": (GOOD.replace("questions: []", "questions: T99"), "should be a list", 0),
     "no title": (GOOD.replace('title: "A chapter"', 'title: ""'), "has no title", 0),
     "no heading": (GOOD.replace("# # A chapter", "# A chapter"), "markdown with the title", 0),
+    "a second title": (GOOD + "# %% [markdown]\n# # Again\n", "a second title", 5),
+    "a level left out": (GOOD + "# %% [markdown]\n# ### Deep\n", "leaves out a level", 5),
     "an unknown key": (GOOD.replace("questions: []", "question: []"), "unknown keys ['question']", 0),
     "no header": (GOOD[GOOD.index("# %%") :], "needs a header", 0),
     "a broken header": (GOOD.replace("course:", "course: ["), "needs a header", 0),
