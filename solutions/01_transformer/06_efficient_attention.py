@@ -569,6 +569,7 @@ show(
     title=f"The cache is {saving:.1%} of an ordinary one. After {PASTS[-1]:,} tokens, absorbed: 1/{less_work:.0f} of "
     f"the work, 1/{less_memory:.0f} of the memory",
 )
+del deepseek, text
 
 # %% [markdown]
 # Absorbing pays when few queries meet many cached tokens. Per pair of tokens and head it even costs *more*: products of
@@ -700,7 +701,7 @@ layer = model.model.layers[10].self_attn
 hooks = [getattr(layer, name).register_forward_hook(lambda m, i, out, name=name: caught.update({name: out}))
          for name in ("q_proj", "k_proj", "v_proj")]
 with torch.inference_mode():
-    model(ids)
+    model(ids, logits_to_keep=1)
 for hook in hooks:
     hook.remove()
 q, k, v = (caught[name][0].unflatten(-1, (-1, layer.head_dim)).transpose(0, 1) for name in caught)
