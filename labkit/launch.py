@@ -29,6 +29,7 @@ _PRELOAD = ["torch", "torch.distributed", "torch._dynamo", "cloudpickle", "labki
 _START_LIMIT = 180.0  # seconds that the ranks may take to come up, on a cold and slow disk
 _POLL = 0.1
 _STILL, _BEATS = 10, 3  # polls without any change, and beats of every rank, that make a deadlock certain
+_SLOWEST = 5e6  # bytes that are moved in a second at the very least
 _GRACE = 0.15  # seconds in which the ranks that fail with the first one are heard
 _starting = threading.Lock()
 
@@ -155,7 +156,7 @@ class _Launch:
         self.members, self.board, self.limit, self.folder = members, board, limit, folder
         self.deadline = time.monotonic() + _START_LIMIT
         self.seen: tuple | None = None
-        self.still, self.cpu, self.beats = 0, 0.0, []
+        self.still, self.same, self.cpu, self.beats = 0, 0, 0.0, []
 
     def run(self) -> list[Any]:
         while busy := [member for member in self.members if member.is_busy]:
@@ -224,9 +225,11 @@ class _Launch:
         doing = [self.board.read(member.rank) for member in busy]
         seen = tuple((member.rank, member.state, now.changes) for member, now in zip(busy, doing, strict=True))
         cpu = sum(now.cpu for now in doing)
-        self.still += 1
-        # Ranks that move a lot of data wait without a change, too, but they work while they do.
-        if seen != self.seen or cpu - self.cpu > 0.05 * self.still * _POLL + 0.02:
+        self.still, self.same = self.still + 1, self.same + 1 if seen == self.seen else 0
+        # Ranks that move a lot of data wait without a change, too, but they work while they do. Work alone says little:
+        # gloo's own thread spins for ever once a send was begun and nobody has kept what isend gave.
+        moving = sum(self.board.read(member.rank).moved for member in self.members) > self.same * _POLL * _SLOWEST
+        if not self.same or moving and cpu - self.cpu > 0.05 * self.still * _POLL + 0.02:
             self.seen, self.still, self.cpu, self.beats = seen, 0, cpu, [now.beats for now in doing]
         stuck = bool(busy) and all(now.waiting and now.certain for now in doing)
         # On a machine that is busy with other things nothing moves either, but then the ranks hardly beat.

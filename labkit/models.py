@@ -13,6 +13,7 @@ import torch
 
 from labkit.conversion import HUB_ID, Progress, converted, package_folder, quiet
 from labkit.errors import ModelMissing
+from labkit.memory import give_back
 
 __all__ = ["ModelMissing", "batches", "minilm", "prepare", "smollm"]
 
@@ -47,6 +48,7 @@ def _causal(dtype: torch.dtype, model_id: str | None) -> tuple[Any, Any]:
     settings.do_sample, settings.temperature, settings.top_p, settings.top_k = False, None, None, None
     if settings.pad_token_id is None:
         settings.pad_token_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    give_back()  # loading leaves some 30 MB behind
     return model.eval(), tokenizer
 
 

@@ -10,7 +10,8 @@ import mmap
 import struct
 from dataclasses import dataclass
 
-_HEAD = struct.Struct("=QBdIH")  # changes so far, waiting (1) and certain (2), CPU seconds, beats, length of the text
+# Changes so far, waiting (1) and certain (2), CPU seconds, beats, bytes handed in, length of the text.
+_HEAD = struct.Struct("=QBdIQH")
 _SLOT = 512
 
 
@@ -19,7 +20,8 @@ class Doing:
     """One rank's entry. `changes` grows with every call and return; `text` names the call it waits in.
 
     `certain` says that only other ranks can end the wait: no other thread of this rank could. `beats` grows as long as
-    the rank gets any processor time, whatever it waits for.
+    the rank gets any processor time, whatever it waits for. `moved` counts the bytes that it has handed in so far, to
+    be sent or to be filled.
     """
 
     changes: int = 0
@@ -27,6 +29,7 @@ class Doing:
     certain: bool = False
     cpu: float = 0.0
     beats: int = 0
+    moved: int = 0
     text: str = ""
 
 
@@ -43,16 +46,17 @@ class Board:
         with open(path, "r+b") as file:
             self._map = mmap.mmap(file.fileno(), 0)
         self._start = rank * _SLOT
-        self._changes = self._beats = 0
+        self._changes = self._beats = self._moved = 0
 
-    def write(self, waiting: bool, certain: bool = True, text: str = "") -> None:
-        """Say that this rank begins to wait in `text`, or goes on."""
+    def write(self, waiting: bool, certain: bool = True, text: str = "", size: int = 0) -> None:
+        """Say that this rank begins to wait in `text`, where it hands in `size` bytes, or goes on."""
         self._changes += 1
+        self._moved += size
         data = text.encode()[: _SLOT - _HEAD.size]
         end = self._start + _HEAD.size + len(data)
         self._map[self._start + _HEAD.size : end] = data
         struct.pack_into("=QB", self._map, self._start, self._changes, waiting + 2 * certain)
-        struct.pack_into("=H", self._map, self._start + _HEAD.size - 2, len(data))
+        struct.pack_into("=QH", self._map, self._start + _HEAD.size - 10, self._moved, len(data))
 
     def beat(self, seconds: float) -> None:
         """Say that this rank is alive, and how much CPU time it has used."""
@@ -62,9 +66,9 @@ class Board:
     def read(self, rank: int) -> Doing:
         """The entry of `rank`."""
         start = rank * _SLOT
-        changes, flags, cpu, beats, length = _HEAD.unpack_from(self._map, start)
+        changes, flags, cpu, beats, moved, length = _HEAD.unpack_from(self._map, start)
         text = self._map[start + _HEAD.size : start + _HEAD.size + length]
-        return Doing(changes, bool(flags & 1), bool(flags & 2), cpu, beats, text.decode(errors="replace"))
+        return Doing(changes, bool(flags & 1), bool(flags & 2), cpu, beats, moved, text.decode(errors="replace"))
 
     def close(self) -> None:
         self._map.close()

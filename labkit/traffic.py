@@ -113,14 +113,18 @@ def _messages(func, args: tuple, kwargs: dict[str, Any]) -> list[Message]:
 def _message(op: str, tensors: list[torch.Tensor], peer: int | None) -> Message:
     if not tensors:
         return Message(op, (), "", 0, peer)
-    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-    return Message(op, tuple(tensors[0].shape), dtype_name(tensors[0]), size, peer)
+    return Message(op, tuple(tensors[0].shape), dtype_name(tensors[0]), size_of(tensors), peer)
+
+
+def size_of(value: Any) -> int:
+    """Bytes of all tensors in a value, in lists and tuples, too."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in _flat(value))
 
 
 def _flat(value: Any) -> list[torch.Tensor]:
     if isinstance(value, torch.Tensor):
         return [value]
-    return [tensor for part in value or () for tensor in _flat(part)]
+    return [tensor for part in value for tensor in _flat(part)] if isinstance(value, (list, tuple)) else []
 
 
 def _peer(given: dict[str, Any]) -> int | None:

@@ -14,7 +14,7 @@ from typing import Any
 import torch.distributed as dist
 
 from labkit.status import Board
-from labkit.traffic import dtype_name, global_rank
+from labkit.traffic import dtype_name, global_rank, size_of
 
 # The method of ProcessGroup; the function's name in torch.distributed; which argument holds what the rank hands in.
 _METHODS = {
@@ -49,11 +49,11 @@ def watch(board: Board) -> None:
     watched = threading.get_ident()
     issued: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
 
-    def waits(text: str, function, *args, **kwargs):
+    def waits(text: str, size: int, function, *args, **kwargs):
         if threading.get_ident() != watched:
             return function(*args, **kwargs)
         # Besides this thread there is the one that listens to the launcher. Any other might end the wait.
-        board.write(True, threading.active_count() <= 2, text)
+        board.write(True, threading.active_count() <= 2, text, size)
         try:
             return function(*args, **kwargs)
         finally:
@@ -63,7 +63,7 @@ def watch(board: Board) -> None:
         @functools.wraps(method)
         def wrapper(group, *args, **kwargs):
             text = _describe(name, group, args, kwargs)
-            work = waits(text, method, group, *args, **kwargs)
+            work = waits(text, size_of([*args, *kwargs.values()]), method, group, *args, **kwargs)
             if work is not None:
                 issued[work] = text
             return work
@@ -73,7 +73,7 @@ def watch(board: Board) -> None:
     def wrap_wait(wait):
         @functools.wraps(wait)
         def wrapper(work, *args, **kwargs):
-            return waits(issued.get(work, "a collective"), wait, work, *args, **kwargs)
+            return waits(issued.get(work, "a collective"), 0, wait, work, *args, **kwargs)
 
         return wrapper
 

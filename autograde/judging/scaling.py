@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import inspect
 import math
+import numbers
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_leaves
 
 from autograde.exercise import Case, Exercise
 from autograde.judging.comparing import compare
@@ -63,6 +65,9 @@ def _is(form, size: float, factor: float) -> bool:
 
 def _factor(exercise: Exercise, right: Any, got: Any) -> float | None:
     """The one number that every number of a result is of the right one; None where there is none such."""
+    # Of an array torch would warn, and of a complex number it would take the real part.
+    if not all(map(_is_real, tree_leaves((right, got)))):
+        return None
     try:
         e, g = (torch.as_tensor(x, dtype=torch.float64).detach() for x in (right, got))
     except (ValueError, TypeError, RuntimeError):
@@ -74,6 +79,10 @@ def _factor(exercise: Exercise, right: Any, got: Any) -> float | None:
     if not base or not there or compare(e, g * (base / there), exercise.rtol, exercise.atol):
         return None
     return there / base
+
+
+def _is_real(value: Any) -> bool:
+    return not value.is_complex() if isinstance(value, torch.Tensor) else isinstance(value, numbers.Real)
 
 
 def _sizes(exercise: Exercise, one: Case) -> Iterator[tuple[str, float]]:

@@ -261,12 +261,12 @@ def spoken_through(change):
             hook.remove()
 
 
-def importance():
-    """How much the loss on the other passage would change if a head spoke less, [layers, heads]."""
-    gates = torch.ones(layers, n, heads, requires_grad=True)
+def importance(part):
+    """How much the loss on a part of the other passage would change if a head spoke less, [layers, heads]."""
+    gates = torch.ones(layers, part.shape[1], heads, requires_grad=True)
     with spoken_through(lambda i, spoken: spoken * gates[i, :, :, None]):
-        logits = model(other).logits[0, :-1]
-        return torch.autograd.grad(F.cross_entropy(logits.float(), other[0, 1:]), gates)[0].abs().mean(1)
+        logits = model(part).logits[0, :-1]
+        return torch.autograd.grad(F.cross_entropy(logits.float(), part[0, 1:]), gates)[0].abs().mean(1)
 
 
 def without_heads(keep):
@@ -275,7 +275,8 @@ def without_heads(keep):
         return loss_with()
 
 
-used, g = importance().flatten(), torch.Generator().manual_seed(0)
+used = sum(importance(part) for part in other.chunk(4, 1)).flatten()  # in four parts: a quarter of the memory
+g = torch.Generator().manual_seed(0)
 whole, cuts = loss_with(), {}
 for share in (1 / 9, 1 / 3):
     for _ in range(4):
@@ -424,6 +425,7 @@ show(
     "the model's weights.",
     title=f"Measured: {stored / 1e3:.0f} kB a token, {own / heads:.0%} of what {heads} key heads would need",
 )
+give_back(model)  # it rests while a layer of another model is looked at
 
 # %% [markdown]
 # With a key head for every query head, one full context would outweigh the model itself. That is why nearly every
@@ -567,6 +569,7 @@ show(
     title=f"The cache is {saving:.1%} of an ordinary one. After {PASTS[-1]:,} tokens, absorbed: 1/{less_work:.0f} of "
     f"the work, 1/{less_memory:.0f} of the memory",
 )
+del deepseek, text
 
 # %% [markdown]
 # Absorbing pays when few queries meet many cached tokens. Per pair of tokens and head it even costs *more*: products of
@@ -698,7 +701,7 @@ layer = model.model.layers[10].self_attn
 hooks = [getattr(layer, name).register_forward_hook(lambda m, i, out, name=name: caught.update({name: out}))
          for name in ("q_proj", "k_proj", "v_proj")]
 with torch.inference_mode():
-    model(ids)
+    model(ids, logits_to_keep=1)
 for hook in hooks:
     hook.remove()
 q, k, v = (caught[name][0].unflatten(-1, (-1, layer.head_dim)).transpose(0, 1) for name in caught)
@@ -733,6 +736,7 @@ show(
     title=f"The maps have 99 % of their energy in rank {needed} of {n}; averages of tokens miss it: "
     f"error {errors[2]:.2f} at r = {RANKS[2]}",
 )
+give_back(model)
 
 # %% [markdown]
 # The maps are nearly low-rank, as the paper says, but *which* mixtures are the good ones differs from text to text.

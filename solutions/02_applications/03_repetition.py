@@ -843,9 +843,9 @@ every = {"greedy": loops[:, :SHORT]} | mine
 
 @torch.inference_mode()
 def nll(texts):
-    """Negative log-likelihood of each text under the model itself, nats a token."""
-    scores = model(torch.cat([prompts, texts], 1)).logits[:, start - 1 : -1]
-    return F.cross_entropy(scores.mT, texts, reduction="none").mean(1)
+    """Negative log-likelihood of each text under the model itself, nats a token. A token has 49,152 scores: by text."""
+    states = model.model(torch.cat([prompts, texts], 1)).last_hidden_state[:, start - 1 : -1]
+    return torch.stack([F.cross_entropy(model.lm_head(own), text) for own, text in zip(states, texts, strict=True)])
 
 
 fig, axes = figure(1, 3, width=10.5, height=3.4, sharey=True)

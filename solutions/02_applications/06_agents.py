@@ -294,8 +294,13 @@ def actor(messages):
     return speaker(messages, max_new_tokens=24, stop=["\nObservation:"])
 
 
+def tokens_of(messages):
+    """How many tokens the model reads, its template's among them."""
+    return len(llm.tokenizer(llm.rendered(messages)).input_ids)
+
+
 print("Who acts:", speaker.name)
-size = llm(EXAMPLES + turns(hunt("church")), max_new_tokens=1).prompt_tokens
+size = tokens_of(EXAMPLES + turns(hunt("church")))
 print(f"{len(EXAMPLES)} messages, with a question {size} tokens; the last of them:\n")
 for message in EXAMPLES[-5:]:
     print(f"{message['role']:>10}: {message['content']}")
@@ -321,7 +326,7 @@ for start in ("market", "castle", "tower"):
 # %% tags=["demo"]
 chat, read = EXAMPLES + turns(hunt("a1")), []
 for i in range(1, 8):
-    read.append(len(llm.tokenizer(llm.rendered(chat)).input_ids))
+    read.append(tokens_of(chat))
     chat = chat + turns(f"Observation: sign: a{i}", act("look", place=f"a{i}"))[::-1]
 total = [sum(read[: i + 1]) for i in range(len(read))]
 fig, ax = figure(width=7.5, height=3.2)

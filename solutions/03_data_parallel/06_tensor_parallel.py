@@ -704,6 +704,7 @@ for n in (2, 3):
           f"{', '.join(f'{r[1] / total:.2f}' for r in ranks)}; {ranks[0][3]} messages; logits off by "
           f"{float((logits - right).abs().max()):.0e}, same next tokens: "
           f"{bool((logits.argmax(-1) == right.argmax(-1)).all())}")
+give_back(model)
 
 # %% [markdown]
 # Two messages a layer forwards, and two backwards: that is Megatron's count. On two ranks this model's attention splits
@@ -941,6 +942,7 @@ def run_loss(logits, targets):
 
 with torch.inference_mode():
     logits = model(ids).logits[0, :-1].clone()
+give_back(model)
 targets = ids[0, 1:].clone()
 whole = logits.clone().requires_grad_()
 loss = F.cross_entropy(whole, targets)

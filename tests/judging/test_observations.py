@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -142,6 +143,10 @@ def scored(g):
         yield case(torch.randn(n, generator=g), torch.randn(n, generator=g), n / 4, label=f"{n} numbers")
 
 
+def scored_alone(g):
+    return (case(one.args[0], label=one.label) for one in scored(g))
+
+
 WEIGHED = toy(lambda x, y, by=0.5: (by * x - y.exp()).mean(), scored)
 OF_SIZES = {
     "the right one times the count of numbers in `x`": lambda x, y, by=0.5: (by * x - y.exp()).sum(),
@@ -154,6 +159,22 @@ OF_SIZES = {
 @pytest.mark.parametrize(("says", "wrong"), OF_SIZES.items(), ids=list(OF_SIZES))
 def test_sizes_and_other_questions(says, wrong):
     assert says in told(WEIGHED, wrong)
+
+
+SUMS = {
+    "a list of arrays": lambda x: [row.numpy() * len(x) for row in x.exp() / len(x)],
+    "an array that can't be written to": lambda x: np.frombuffer(x.exp().numpy().tobytes(), np.float32),
+    "complex numbers as an array": lambda x: (x.exp() * len(x)).numpy() * (1 + 1j),
+    "complex numbers": lambda x: x.exp() * len(x) * (1 + 1j),
+    "numbers and None": lambda x: [None, *x.exp().tolist()],
+}
+
+
+@pytest.mark.parametrize("wrong", SUMS.values(), ids=list(SUMS))
+def test_what_torch_has_to_guess_at_is_judged_without_a_word_from_numpy(wrong, recwarn):
+    counted = toy(lambda x: x.exp(), scored_alone)
+    assert "times" not in told(counted, wrong)
+    assert not [str(warning.message) for warning in recwarn]
 
 
 def test_two_numbers_are_no_other_question():

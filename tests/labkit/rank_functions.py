@@ -78,6 +78,23 @@ def one_leaves():
     dist.barrier()
 
 
+def forgets_its_send():
+    """Nobody keeps what isend has given, which ends the send before it has begun."""
+    x, other = torch.zeros(3), 1 - dist.get_rank()
+    dist.isend(torch.ones(3), other)
+    dist.barrier()  # or the other rank might have asked already
+    dist.recv(x, other)
+
+
+def moves(count):
+    """Two ranks exchange many numbers at once; gives one of those that came."""
+    x, other = torch.zeros(count), 1 - dist.get_rank()
+    sent = dist.isend(torch.full((count,), float(dist.get_rank())), other)
+    dist.recv(x, other)
+    sent.wait()
+    return x[-1].item()
+
+
 def slow_partner(seconds):
     if dist.get_rank() == 0:
         time.sleep(seconds)

@@ -130,6 +130,16 @@ def test_two_receives_are_a_deadlock_seen_early():
     assert "in both_receive: dist.recv(torch.zeros(3), 1 - dist.get_rank())" in str(error)
 
 
+def test_a_send_that_nobody_keeps_is_a_deadlock_seen_early():
+    error = failure(on_rank.forgets_its_send, ranks=2, limit=60)
+    assert error.kind == "deadlock" and str(error).startswith("The ranks wait for one another")
+    assert all(f"rank {rank} waits in recv from rank {1 - rank} (float32 [3]), line " in str(error) for rank in (0, 1))
+
+
+def test_ranks_that_move_a_lot_are_no_deadlock():
+    assert launch(on_rank.moves, 60_000_000, ranks=2) == [1.0, 0.0]
+
+
 def test_mismatched_collectives_are_named():
     error = failure(on_rank.mismatched, ranks=2, limit=1)
     assert error.kind == "deadlock" and "within 1 s" in str(error)
