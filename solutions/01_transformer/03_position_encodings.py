@@ -1201,7 +1201,7 @@ verdict(
 # %% [markdown]
 # That is a small model, and a rate that all share. The first Transformer's paper found "nearly identical results" with
 # a learned table (table 3, row E), and BERT and GPT-2 were trained with one. What a table can't avoid is that each of
-# its rows starts from chance and is learnt from the texts that reach it. And it has an end.
+# its rows starts from chance and is learned from the texts that reach it. And it has an end.
 #
 # ## Added, and fixed?
 #

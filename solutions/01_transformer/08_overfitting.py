@@ -16,7 +16,7 @@
 #
 # The interview question asks for the cures, and the usual list is long: data augmentation, dropout, L2, LayerNorm,
 # BatchNorm, early stopping. You will build four of them, let a small GPT overfit on Shakespeare, and measure what each
-# cure is worth. Not everything on the list is a cure.
+# cure is worth.
 
 # %% tags=["setup"]
 import math

@@ -205,12 +205,14 @@ print(f"by the library's own cure: {clean.input_ids.count(START)}")
 #
 # A model can be told what to do, and it can be *shown*. A few examples, each an input with its output, and then an
 # input alone: the model goes on with the pattern. That is **few-shot prompting** (Brown et al. 2020,
-# [arXiv:2005.14165](https://arxiv.org/abs/2005.14165)). Nothing is learnt, no weight changes; the examples are simply
+# [arXiv:2005.14165](https://arxiv.org/abs/2005.14165)). Nothing is learned, no weight changes; the examples are simply
 # part of the text.
 #
 # Two details decide. The prompt has to end *exactly* where the answer begins: tokens carry their space in front, so
-# `" positive"` is a token, and after a space left at the end of the prompt it would mean two spaces. And examples are
-# foreign text: if one of them holds a brace, the template must not stumble over it.
+# `" positive"` is a token, and after a space left at the end of the prompt it would mean two spaces. (*Token healing*
+# mends that afterwards: the program takes the prompt's last token back and lets the model write one that begins with
+# it; [guidance](https://github.com/guidance-ai/guidance) has it.) And examples are foreign text: if one of them holds a
+# brace, the template must not stumble over it.
 #
 # ### Exercise 2: a prompt with examples
 

@@ -1344,9 +1344,10 @@ print(f"Averaged over both orders it leans to the right answer {(knows > 0).sum(
 #
 # What else belongs on a list of today: exact match and multiple choice (MMLU-Pro, GPQA), tasks in a real environment
 # (SWE-bench), where pass^k asks that *all* of k tries succeed (Yao et al. 2024,
-# [arXiv:2406.12045](https://arxiv.org/abs/2406.12045)); trained metrics for translation (COMET, Rei et al. 2020,
-# [arXiv:2009.09025](https://arxiv.org/abs/2009.09025)); pairwise votes turned into ratings (Bradley-Terry, "Elo");
-# calibration, whether of what is said with 80 % certainty 80 % is true (Guo et al. 2017,
+# [arXiv:2406.12045](https://arxiv.org/abs/2406.12045)); metrics that compare by an encoder (BERTScore, Zhang et al.
+# 2019, [arXiv:1904.09675](https://arxiv.org/abs/1904.09675)) or are trained on people's verdicts (COMET, Rei et al.
+# 2020, [arXiv:2009.09025](https://arxiv.org/abs/2009.09025)); pairwise votes turned into ratings (Bradley-Terry,
+# "Elo"); calibration, whether of what is said with 80 % certainty 80 % is true (Guo et al. 2017,
 # [arXiv:1706.04599](https://arxiv.org/abs/1706.04599)); faithfulness to sources; and always the question whether the
 # test was in the training data.
 #
