@@ -779,7 +779,8 @@ ax.set(xlabel="variance within an offset of what is added to the scores, %", xli
 biases = [scheme for scheme in list(within)[:5] if within[scheme] < 0.01]
 told = ", ".join(f"{scheme} {share:.0%}" for scheme, share in within.items())
 show(fig, alt=f"Bars: the share of the variance within an offset, of what six encodings add to scores: {told}.",
-     title=f"A bias made of the offset: {', '.join(biases) or 'none'}; the others depend on contents or places, too")
+     title=f"Made of the offset alone: {', '.join(biases) or 'none'}. Of contents or places, too: "
+     f"{', '.join(scheme for scheme in within if scheme not in biases) or 'none'}")
 verdict(
     "T04.3",
     "unverifiable" if within["waves at the input"] < 0.01
