@@ -1191,6 +1191,8 @@ show(
 # reaches seven: then these programs are too strange for them.
 
 # %% claim="A09.1"
+import functools
+
 PROGRAMS = [  # what is asked, reference, right, wrong, and tests: argument -> result
     ("the mean of a list", "def f(x):\n    return sum(x) / len(x)",
      "def f(x):\n    total = 0\n    for number in x:\n        total += number\n    return total / len(x)",
@@ -1230,12 +1232,14 @@ def passes(program, tests):
         return False
 
 
+@functools.cache
 def doubt(asked, program):
     """The mean NLL of a program after a line that says what it is for."""
     start = f"# {asked}\n"
     return float(surprises(tokenizer(start + program).input_ids)[len(tokenizer(start).input_ids) - 1 :].mean())
 
 
+@functools.cache
 def alike(program, reference):
     one, other = encode([program, reference])
     return float(one @ other)
