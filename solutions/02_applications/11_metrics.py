@@ -1275,7 +1275,7 @@ ax.legend(title="right program against", loc="lower right")
 told = ", ".join(f"{name} {against} of {len(PROGRAMS)} ({control} in the control)"
                  for name, (against, control) in taken.items())
 show(fig, alt=f"Bars: how often each takes the right program rather than a wrong one: {told}.",
-     title="Right program taken, not the wrong one: " + ", ".join(f"{name} {of[0]}" for name, of in taken.items()))
+     title="Right program taken: " + ", ".join(f"{name} {of[0]}" for name, of in taken.items()))
 enough, able = ([name for name in METRICS if taken[name][column] >= 7] for column in (0, 1))
 tried = taken["running the tests"][0] >= 7
 verdict(
