@@ -68,7 +68,7 @@ The question bank's answers are taken apart into {total} sentences, and {tested}
 
 What you read here comes from runs: the chapter's own, whose outputs this site shows, or an experiment that took longer,
 whose seeds are all kept in `experiments/results/`. Where a sentence is no matter of measuring, the verdict rests on the
-source in the last column, and says so.
+source in the last column, and the page says why no run could settle it.
 
 The words: **correct**; **imprecise**, where something is missing or holds under a condition; **wrong**; **outdated**,
 once right; **unverifiable**, where nobody can test it as it stands."""
@@ -96,7 +96,8 @@ def _verdict(claim: dict[str, Any], run: Found | None, titles: Mapping[str, str]
         made = f"{len(kept.arms)} arms, {seeds} seeds, {kept.made.get('date', '')}, {kept.made.get('processor', '')}"
         parts.append(f"Experiment {claim['id']} ({made}): `python course.py experiment {claim['id']}`.")
     if not run and not kept:
-        parts.insert(0, "Not run for this site." if claim.get("tested_in") else "Rests on the source.")
+        why = claim.get("no_run", {}).get("en", "Rests on the source.")
+        parts.insert(0, "Not run for this site." if claim.get("tested_in") else table_cell(why))
     return (run.verdict if run else kept.verdict if kept else claim["verdict"]), " ".join(parts)
 
 

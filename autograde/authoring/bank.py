@@ -90,6 +90,12 @@ def _add_source(follow_up: dict[str, Any]) -> None:
         follow_up["a"] = {language: f"{str(text).strip()}\n\n*{source}*" for language, text in answer.items()}
 
 
+def grounds(claim: dict[str, Any], language: str) -> str:
+    """On what a claim's verdict rests: its source and, where no run settles it, why none does."""
+    why, begins = claim.get("no_run"), {"en": "No run.", "zh": "没有实验。"}
+    return " ".join([claim["source"].strip(), *([begins[language], why[language].strip()] if why else [])])
+
+
 def _filled(value: Any, root: pathlib.Path, problems: list[str]) -> Any:
     """The entry with every `{claim:name}` in its texts replaced by the number of the claim's result."""
     if isinstance(value, dict):

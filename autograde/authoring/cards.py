@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from autograde.authoring.bank import VERDICTS
+from autograde.authoring.bank import VERDICTS, grounds
 
 _WORDS = {
     "en": {
@@ -90,7 +90,7 @@ def _table(claims: list[dict[str, Any]], language: str) -> str:
 
 def _row(claim: dict[str, Any], language: str) -> str:
     verdict = VERDICTS[claim["verdict"]] if language == "zh" else claim["verdict"]
-    texts = [claim["id"], claim["says"][language], verdict, claim["right"][language], claim["source"]]
+    texts = [claim["id"], claim["says"][language], verdict, claim["right"][language], grounds(claim, language)]
     return f"| {' | '.join(table_cell(text) for text in texts)} |"
 
 

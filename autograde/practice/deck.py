@@ -86,7 +86,7 @@ def _asked(claim: dict[str, Any], lang: str) -> str:
 def _judged(claim: dict[str, Any], lang: str) -> str:
     verdict = VERDICTS[claim["verdict"]] if lang == "zh" else claim["verdict"].capitalize()
     stop = "。" if lang == "zh" else "."
-    return f"**{verdict}{stop}** {claim['right'][lang].strip()}\n\n*{claim['source'].strip()}*"
+    return f"**{verdict}{stop}** {claim['right'][lang].strip()}\n\n*{bank.grounds(claim, lang)}*"
 
 
 def _section(question: str) -> str:

@@ -15,11 +15,11 @@
 #
 # LLaMA, Mistral, Qwen, Gemma and most of their relatives do it by **turning** queries and keys, each by an angle that
 # grows with its position. That is rotary position embedding, RoPE (Su et al. 2021, arXiv:2104.09864). In this chapter
-# you build it, put it into a real model of 135 million parameters, see that model fail beyond a certain distance, and
-# repair it with one line of arithmetic.
+# you build it, put it into a real model of 135 million parameters, look how far that model can see with it, and stretch
+# it with one line of arithmetic.
 #
 # On the way we test what interview notes say about it: that it decays with distance, that it is cheaper than sinusoids,
-# that it works at any length. Some of that is true.
+# that it works at any length.
 
 # %% tags=["setup"]
 import contextlib
@@ -76,7 +76,7 @@ show(
 # ## Many clocks, at many speeds
 #
 # One clock isn't enough. A fast hand tells neighbors apart, but soon comes round and shows the same time again. A slow
-# hand never repeats, but between neighbors it hardly moves. An ordinary clock solves this with three hands.
+# hand takes long to come round, but between neighbors it hardly moves. An ordinary clock solves this with three hands.
 #
 # RoPE splits a head of size $d$ into $d/2$ pairs, and gives pair $i$ the speed
 #
@@ -548,10 +548,10 @@ verdict(
 )
 
 # %% [markdown]
-# A decay, then, is *learned*: the rotation offers it, and it offers the opposite just as well. Note also what decay
-# means for the bank's second half: a score that falls with distance favors what is near. It is no argument for
-# long-range dependencies. (Barbero et al. 2024, arXiv:2410.06205, look into Gemma 7B and doubt that decay is why RoPE
-# helps.)
+# The rotation offers a decay, and it offers the opposite just as well (the left picture): where trained heads fall more
+# often than heads with angles by chance, that is *learned*. Note also what decay means for the bank's second half: a
+# score that falls with distance favors what is near. It is no argument for long-range dependencies. (Barbero et al.
+# 2024, arXiv:2410.06205, look into Gemma 7B and doubt that decay is why RoPE helps.)
 #
 # ## What does it cost?
 #
@@ -689,8 +689,8 @@ verdict(
 )
 
 # %% [markdown]
-# Operations aren't time: a rotation moves much memory for little arithmetic, which is why fast kernels fuse it with
-# attention.
+# Operations aren't time: a rotation moves much memory for little arithmetic. That is why serving libraries give it a
+# fused kernel that turns queries and keys in place (FlashInfer's `apply_rope_with_cos_sin_cache_inplace`).
 #
 # ## Clocks that never went round
 #
@@ -836,7 +836,9 @@ verdict(
 # Is this a quirk of one model? We train nine small ones from scratch: three seeds each with RoPE, with sinusoids added
 # at the input (absolute positions), and with ALiBi, which subtracts a multiple of the distance from each score (Press
 # et al. 2021, arXiv:2108.12409). Each reads a random string that repeats itself with a period of 6 to 16, has two
-# layers of attention, and sees 48 tokens in training. Then it reads 384.
+# layers of attention, and sees 48 tokens in training. Then it reads 384. (One learning rate for all: at another one the
+# losses within the trained length are others, so the comparison there is of these models, not of the encodings at their
+# best.)
 #
 # "RoPE handles long sequences more flexibly and effectively than absolute encodings." **Before the run:** it is more
 # effective if it has a lower loss than the sinusoid at positions 24 to 48 with each of three seeds; it handles long
@@ -1181,10 +1183,10 @@ def scale_rope(kind, factor, d, trained_length, base=10_000.0):
 check(scale_rope)
 
 # %% [markdown]
-# ## Your scaling repairs the real model
+# ## Your scaling in the real model
 #
-# Back to the passages that are read twice. Unscaled, the real model lost them well before 16,000 positions. We give it
-# your speeds for a context eight times as long, and no training at all.
+# Back to the passages that are read twice. The dotted line is how far the real model gets unscaled. We give it your
+# speeds for a context eight times as long, and no training at all.
 
 # %% tags=["payoff"]
 CONTEXT, FACTOR = model.config.max_position_embeddings, 8.0
@@ -1211,9 +1213,14 @@ show(
 )
 
 # %% [markdown]
-# A factor of 8 is meant to reach 65,536 positions. NTK-aware scaling stops short of its factor, for a reason that the
-# YaRN paper gives: some of its pairs still point where they never pointed. So one chooses a larger factor than needed.
-# YaRN treats each clock by its history; linear scaling relies on fine-tuning.
+# A factor of 8 is meant to reach 65,536 positions. The YaRN paper says why NTK-aware scaling may stop short of its
+# factor: some of its pairs still point where they never pointed. So one chooses a larger factor than needed. YaRN
+# treats each clock by its history; linear scaling relies on fine-tuning. All three slow the clocks for *every* text,
+# short ones included; the library's `dynamic` kind enlarges the base only once a text is longer than in training.
 #
-# Qwen's and DeepSeek's long-context models use YaRN; Llama 3.1 uses a relative of it, with another ramp and without the
-# attention factor; and many models simply train with a larger base from the start, as SmolLM2 did with 100,000.
+# DeepSeek-V3 (arXiv:2412.19437) and Qwen2.5 (arXiv:2412.15115) reach their long contexts with YaRN; Llama 3.1 with a
+# relative of it, which has another ramp and no attention factor (`llama3` in the library); and many models simply train
+# with a larger base from the start, as SmolLM2 did with 100,000. By 2026 not all clocks of a model are alike, either:
+# Gemma 3 (arXiv:2503.19786) has a base of 10,000 in its layers with a window and of a million in its global ones; GLM
+# turns half of each head and leaves the rest still; p-RoPE stops the slowest pairs (Barbero et al. 2024; `proportional`
+# in the library); and models that see give some pairs to time, height and width (M-RoPE: Qwen2-VL, arXiv:2409.12191).

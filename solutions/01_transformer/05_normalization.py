@@ -931,7 +931,10 @@ verdict(
 #   path stays free.
 #
 # A fourth answer is to do without: **Dynamic Tanh** puts $\tanh(\alpha x)$ with a learned $\alpha$ in the norm's place,
-# and its authors report results as good (Zhu et al. 2025). It has no statistics at all.
+# and its authors report results as good (Zhu et al. 2025). It has no statistics at all. A fifth changes the stream
+# itself: **hyper-connections** keep several streams, and learn how each layer reads from them, writes to them and mixes
+# them (Zhu et al. 2024, [arXiv:2409.19606](https://arxiv.org/abs/2409.19606)); DeepSeek's mHC bounds the mixing, so
+# that sizes stay (Xie et al. 2025, [arXiv:2512.24880](https://arxiv.org/abs/2512.24880)).
 #
 # Who does what? We don't trust names such as `post_attention_layernorm`. We build one tiny layer of each family in the
 # installed `transformers`, write down in which order its parts are called, and set all weights but the norms' to zero:

@@ -656,6 +656,10 @@ show(
 )
 
 # %% [markdown]
+# And backwards? There the weights are needed once more. FlashAttention hasn't kept them: it keeps one number for each
+# query, the logarithm of its softmax's denominator, and computes tile after tile anew. That is more arithmetic and less
+# traffic, and on a GPU the traffic was what one waited for (Dao et al. 2022, arXiv:2205.14135).
+#
 # ## Mix first, compare later
 #
 # Linformer (Wang et al. 2020, arXiv:2006.04768) goes another way. Two learned matrices $E, F$ of shape $r \times m$ mix
@@ -1084,4 +1088,5 @@ show(
 # * **Linear hybrids** (Qwen3-Next, Kimi Linear, Nemotron-H): most layers keep a state of fixed size, a linear attention
 #   with a rule for forgetting; every fourth or so is exact attention, since a fixed state can't recall everything.
 # * **Windows with a sink** (gpt-oss): a learned extra logit takes what a head doesn't want to spend, which is what the
-#   first token did in the figure above.
+#   first token did in the figure above. Qwen3-Next gives each head's output a gate instead, which may close (Qiu et al.
+#   2025, arXiv:2505.06708).

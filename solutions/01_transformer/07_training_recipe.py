@@ -1012,7 +1012,7 @@ left.set(xlabel="step", ylabel="scale of the loss")
 left.set_yscale("log", base=2)
 right.plot(alone, color=COLORS[1], linestyle="--", label="no scale")
 right.plot(errors, color=COLORS[0], label="your scaler")
-right.set(xlabel="step", ylabel="error (1 = nothing learnt)", ylim=(0, 1.1))
+right.set(xlabel="step", ylabel="error (1 = nothing learned)", ylim=(0, 1.1))
 right.legend()
 show(
     fig,
@@ -1237,8 +1237,11 @@ for row in RECEIPTS:
     print("{:26}{:28}{:16}{}".format(*row))
 
 # %% [markdown]
-# What a recipe of 2026 adds for long runs: **WSD** (warm-up, stable, decay), whose length needn't be known beforehand;
-# **Muon** for the matrices, with a guard on the attention's scores (QK-clip or QK-norm); FP8 products with a scale for
-# each block. The habits are the same ones: make a high rate survivable, then come down.
+# What a recipe of 2026 adds for long runs: **WSD** (warm-up, stable, decay; Hu et al. 2024, arXiv:2404.06395), whose
+# length needn't be known beforehand; **Muon** for the matrices (Liu et al. 2025, arXiv:2502.16982), with a guard on the
+# attention's scores (QK-clip or QK-norm); FP8 products with a scale for each block; and **µP**, which scales initial
+# weights and rates with the width, and scores by $1/d$ instead of $1/\sqrt d$, so that the best rate of a small model
+# is that of a large one (Yang et al. 2022, arXiv:2203.03466). The habits are the same ones: make a high rate
+# survivable, then come down.
 #
 # Next: the same recipe, and everything else you have built, in a model that writes.

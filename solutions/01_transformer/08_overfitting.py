@@ -16,7 +16,7 @@
 #
 # The interview question asks for the cures, and the usual list is long: data augmentation, dropout, L2, LayerNorm,
 # BatchNorm, early stopping. You will build four of them, let a small GPT overfit on Shakespeare, and measure what each
-# cure is worth. Not everything on the list is a cure.
+# cure is worth.
 
 # %% tags=["setup"]
 import math
@@ -266,7 +266,8 @@ verdict(
 #
 # The same model, the same pages, the same 480 steps, five seeds: once with each cure, and once with four times as much
 # text, which must help, or the measurement is no good. The other control must *not* help: the same training with other
-# batches. One setting a cure; the strengths are the usual ones, not the best.
+# batches. One setting a cure, and one learning rate for all; strengths and rate are usual ones, not the best. So ask
+# whether a cure works, and don't rank the cures.
 #
 # Two questions to each. What does the test text cost at the **end**, when nobody stops? And what at the step that the
 # validation text **chooses**? A cure for those who can't stop isn't yet one for those who can.
@@ -316,8 +317,8 @@ verdict(
 # Compare the two panels. What shrinks from the left one to the right is what early stopping would have given for free.
 # What stays in the right one makes a *better* model. Note the scale of "four times the text": data is the first cure,
 # and the others stand in for it. With data that is read again and again, as when a language model has used up its
-# corpus, strong weight decay is what recent work reaches for (Muennighoff et al. 2023, arXiv:2305.16264, on what
-# repeating costs).
+# corpus, strong weight decay is what recent work reaches for (Kim et al. 2025, arXiv:2509.14786; on what repeating
+# costs, Muennighoff et al. 2023, arXiv:2305.16264).
 #
 # "Regularization and dropout *prevent* overfitting." Prevented would mean that the test loss stays where it was at the
 # step that validation chooses. The same runs tell.

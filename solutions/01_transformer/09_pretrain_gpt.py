@@ -702,7 +702,7 @@ show(
 )
 
 # %% [markdown]
-# Such a table belongs to its size, and to its *one* learning rate. After so few bytes some parts have not begun to pay,
+# Such a table belongs to its size, and to its *one* learning rate. After so few bytes a part may not have begun to pay,
 # and what a norm is for, to bear higher rates, can't show at a rate that all arms share. Take it as a habit rather than
 # as a result: same tokens, same number of weights, several seeds, and no belief in what is smaller than their spread.
 #
@@ -820,4 +820,8 @@ for name, value in sorted(cost.items(), key=lambda item: -item[1]):
 # %% [markdown]
 # Everything in this notebook grows by turning the same knobs: more merges, more layers, more tokens. Nothing new is
 # needed for SmolLM, as you saw when it ran through your function. What changes at that size is who does the work: one
-# processor isn't enough, and the third part of the course is about sharing it.
+# processor isn't enough, and the third part of the course is about sharing it. How far to turn which knob say *scaling
+# laws*: a given amount of computing is best spent on about twenty tokens for each weight (Hoffmann et al. 2022,
+# arXiv:2203.15556), and on far more of them where the model is to be used a lot afterwards. And some models predict
+# more than the next token: heads for the second and third next, whose losses are added (*multi-token prediction*:
+# Gloeckle et al. 2024, arXiv:2404.19737; DeepSeek-V3, arXiv:2412.19437).

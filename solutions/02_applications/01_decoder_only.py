@@ -15,7 +15,7 @@
 #
 # Ask around, and you hear: "it is more efficient, since it has only one stage", "it generates fluently", "its data is
 # easy to get". In this chapter you build what sets the families apart: who may see whom, what each is asked to guess,
-# and how it writes. Then the reasons can be weighed. Two of the three turn out to be something else than they seem.
+# and how it writes. Then the reasons can be weighed.
 #
 # The interview question: **why are most large models today decoder-only?**
 
@@ -282,8 +282,8 @@ show(
 # answer instead of guessing it. So an encoder can't be trained on the next token. It needs another task, and that is
 # what the next two exercises are about.
 #
-# The prefix pattern is no gift, either: compare the second halves. The model has never met a prefix that is read both
-# ways; it would have to be trained on it.
+# Is the prefix pattern a gift? Compare the second halves. The model has never met a prefix that is read both ways; it
+# would have to be trained on it.
 #
 # ## What an encoder learns from: hide some words
 #
@@ -669,11 +669,11 @@ show(
 )
 print("the full signal, trained for fewer steps, ends at " + ", ".join(
     f"{loss:.2f} ({steps} steps)" for steps, loss in zip(SHORTER, ends.mean(0), strict=True)))
-learnt = [name for kind, name in RUNS.items() if means[kind][0] - means[kind][-1] > 0.5]
+learned = [name for kind, name in RUNS.items() if means[kind][0] - means[kind][-1] > 0.5]
 verdict(
     "A11.8",
-    "imprecise" if RUNS["encoder"] in learnt else "correct",
-    f"From the same unlabeled bytes learn: {'; '.join(learnt)}. What differs is how many lessons they take from them: "
+    "imprecise" if RUNS["encoder"] in learned else "correct",
+    f"From the same unlabeled bytes learn: {'; '.join(learned)}. What differs is how many lessons they take from them: "
     "with "
     f"15 % the same loss takes {' and '.join(f'{ratio:.1f}' for ratio in ratios)} times the text (two seeds).",
 )
@@ -1063,6 +1063,11 @@ for turn, (kept, anew) in enumerate(per_turn, 1):
 #   lessons per token; caches that can be kept and shared; and prompts that turn every task into "go on". After plain
 #   pre-training it was the best of six combinations at tasks it had never seen. With multitask fine-tuning on top, a
 #   model that sees its input both ways, trained with masks, was better (Wang et al. 2022, arXiv:2204.05832).
+# * What one took an encoder for is done by decoders, too: filling a gap, by moving it to the end of the text (*FIM*,
+#   Bavarian et al. 2022, [arXiv:2207.14255](https://arxiv.org/abs/2207.14255)), and embedding texts, by the last
+#   token's state (Qwen3 Embedding, Zhang et al. 2025, [arXiv:2506.05176](https://arxiv.org/abs/2506.05176)). The other
+#   way, T5Gemma makes an encoder–decoder of a trained decoder (Zhang et al. 2025,
+#   [arXiv:2504.06225](https://arxiv.org/abs/2504.06225)).
 #
 # **Sources.** Devlin et al. 2018, [arXiv:1810.04805](https://arxiv.org/abs/1810.04805) (BERT); Raffel et al. 2019,
 # [arXiv:1910.10683](https://arxiv.org/abs/1910.10683) (T5, and the comparison of architectures); Lewis et al. 2019,

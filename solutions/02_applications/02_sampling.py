@@ -17,8 +17,8 @@
 # with a real model, and you can say in an interview what each knob does, what it can't do, and in which order they
 # are turned.
 #
-# The interview question: **what are temperature, top_p and top_k?** Most answers, the usual study notes among them,
-# stumble over the same three details. We put each to an experiment.
+# The interview question: **what are temperature, top_p and top_k?** Three details of the usual answers, study notes
+# among them, are worth a second look. We put each to an experiment.
 
 # %% tags=["setup"]
 import torch
@@ -139,11 +139,11 @@ for name, row in zip(("GREEDY", "DRAWN"), tokens, strict=True):
     print(f"{name}: {tokenizer.decode(row)!r}\n")
 
 # %% [markdown]
-# The greedy line climbs towards 100 %: every repetition makes the next one likelier. The drawn line jumps, as it does
-# in what people write: text of people is *not* the most probable text (Holtzman et al. 2020,
+# Compare the two lines. Where a text repeats itself, every repetition makes the next one likelier. And what people
+# write jumps: text of people is *not* the most probable text (Holtzman et al. 2020,
 # [arXiv:1904.09751](https://arxiv.org/abs/1904.09751)).
 #
-# But the drawn text strays. Among 49,152 tokens there are tens of thousands of bad ones. Each is improbable, together
+# But a drawn text strays. Among 49,152 tokens there are tens of thousands of bad ones. Each is improbable, together
 # they are not, and one wrong token is enough to lose the thread. So we want something between the two, and every knob
 # below is a way to get there.
 #
@@ -435,7 +435,7 @@ ax.legend(loc="upper left")
 show(fig, f"Tokens kept against temperature. Top-p rises to {top_p_swells}, min-p to {min_p_swells}, top-k stays flat.")
 
 # %% [markdown]
-# Min-p is steadier, and still no magic: at `min_p` = 0.1 a token a tenth as likely as the best survives, whether it
+# Min-p is no magic: at `min_p` = 0.1 a token a tenth as likely as the best survives, whether it
 # makes sense or not. Whether it makes *better* text is disputed: the paper says so, a re-analysis of its evidence
 # finds no advantage over the others (Schaeffer et al. 2025, [arXiv:2506.13681](https://arxiv.org/abs/2506.13681)).
 #
@@ -698,9 +698,9 @@ for t, p in [(0.0, 1.0), (0.7, 0.9), (1.0, 0.9), (1.5, 1.0)]:
     print(f"T = {t}, top-p = {p}: {tokenizer.decode([*opening_ids[0], *stories[t, p]])!r}\n")
 
 # %% [markdown]
-# The numbers are medians over five texts, so small differences are noise. Read a column downwards: heat brings
-# variety and, past 1, nonsense. Read a row across: a smaller $p$ cools the text as well; greedy decoding doesn't
-# notice it. Perplexity alone is no measure of quality: the *lowest* belongs to the loops.
+# The numbers are medians over five texts, so small differences are noise. Read a column downwards: what does heat
+# bring, and from where on is it nonsense? Read a row across: does a smaller $p$ cool the text as well? (Greedy decoding
+# can't notice it.) Perplexity alone is no measure of quality: look which texts have the lowest.
 #
 # ## Does top-p guarantee anything?
 #
@@ -827,6 +827,11 @@ show(fig, f"Frequencies of 15 tokens in {draws} draws beside their exact probabi
 #   $-\infty$; the softmax renormalizes.
 # * The token that crosses $p$ stays. The order of the knobs differs between engines, so settings don't carry over.
 # * No knob guarantees quality: they move the text between loops and nonsense.
+# * You will meet more of them: *typical* sampling keeps what is about as surprising as expected (Meister et al. 2022,
+#   [arXiv:2202.00666](https://arxiv.org/abs/2202.00666)), *mirostat* steers towards a set surprise (Basu et al. 2020,
+#   [arXiv:2007.14966](https://arxiv.org/abs/2007.14966)), *top-nσ* cuts at a distance from the largest logit that is
+#   counted in standard deviations (Tang et al. 2024, [arXiv:2411.07641](https://arxiv.org/abs/2411.07641)). How
+#   *speculative* decoding draws from the same distribution with less waiting is shown in the chapter on serving.
 #
 # **Sources.** Holtzman et al. 2020, [arXiv:1904.09751](https://arxiv.org/abs/1904.09751) (nucleus sampling, and why
 # likely text is bad text); Fan et al. 2018, [arXiv:1805.04833](https://arxiv.org/abs/1805.04833) (top-k); Nguyen et

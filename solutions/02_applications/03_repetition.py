@@ -16,7 +16,7 @@
 #
 # The interview question: **what is the repetition problem of LLMs, and how is it solved?** The usual notes give a list
 # of causes and a list of cures. Here you *measure* repetition, watch it feed itself, find the heads that do the
-# copying, switch them off, and build four cures that inference engines offer.
+# copying, switch them off, and build four cures that libraries offer.
 #
 # Five sentences of the notes are put to a test. Most tests write 32 texts of 200 tokens for every setting, which takes
 # minutes; so the results are kept with the course, and a small slice of each test runs here, before your eyes.
@@ -599,7 +599,7 @@ check(contrastive_search_step)
 # A random generator breaks loops, too. So let us measure the price as well:
 #
 # * **negative log-likelihood** (NLL), in nats a token: how surprising the model itself finds its text, before any knob.
-#   It says how far a text is from the model's own favourite, and not how good it is: greedy decoding looks for a low
+#   It says how far a text is from the model's own favorite, and not how good it is: greedy decoding looks for a low
 #   NLL, people don't (Holtzman et al. 2020, [arXiv:1904.09751](https://arxiv.org/abs/1904.09751));
 # * **copies**, for the penalties: 24 texts with a pattern in them ("1, 2, 3, 1, 2, 3") that the model is asked, in the
 #   chat format, to repeat word for word.
@@ -871,7 +871,7 @@ for name, texts in every.items():
 # ## What to remember
 #
 # * Measure it: the share of n-grams that stood there before, usually with $n = 4$, and what people's texts have.
-# * A loop feeds itself: the earlier text stands in the context, and induction heads copy it.
+# * A loop feeds itself: the earlier text stands in the context, and there are heads that copy (Olsson et al.).
 # * The repetition penalty divides positive logits and multiplies negative ones, once a token; frequency subtracts by
 #   count, presence once; no-repeat n-gram forbids; contrastive search compares hidden states.
 # * Ask every cure for its price, also where the task is to repeat, and whether it counts the prompt.

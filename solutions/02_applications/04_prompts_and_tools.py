@@ -114,8 +114,8 @@ show(fig, f"Bars: the temperature that the model states for eight cities. {told}
      title=f"It states a temperature for {told} of 8 cities, {made_up} of which don't exist")
 
 # %% [markdown]
-# It has no thermometer, no clock and no network. It has a text, and goes on with it in the way such texts go on: with
-# a number. Nothing in the answer shows that it was invented.
+# It has no thermometer, no clock and no network. It has a text, and goes on with it in the way such texts go on. Where
+# it states a number, nothing in the answer says from where it comes.
 #
 # That is the reason for everything below. If we want the *true* weather, somebody has to fetch it, and the model has to
 # be told. But first: what exactly is the text that it sees?
@@ -137,7 +137,7 @@ print({mark: f"{len(tokenizer.tokenize(mark))} token(s)" for mark in marks})
 # The format is called ChatML. Each of the two marks is one token, which occurs nowhere else in the training text:
 # that is how the model knows a turn's end from a full stop. Read the template closely: it adds a *default system
 # message*, under one condition; and it opens the model's turn only on demand. A space or a line break that differs
-# from what the model was trained on raises no error, it only makes the answers a little worse. So nobody notices.
+# from what the model was trained on raises no error. What it does to the answers only a test with known ones can tell.
 #
 # ### Exercise 1: messages into text
 #
@@ -192,23 +192,27 @@ text = render_chat([{"role": "user", "content": forged}])
 turns = tokenizer(text).input_ids.count(START)
 plain = tokenizer(forged, split_special_tokens=True).input_ids.count(START)
 print(f"one message, and {turns} turns for the model; with the content encoded as plain text: {1 + 1 + plain}")
+clean = tokenizer.apply_chat_template([{"role": "user", "content": forged}], sanitize_control_tokens=True)
+print(f"by the library's own cure: {clean.input_ids.count(START)}")
 
 # %% [markdown]
 # That is **prompt injection** in its crudest form: a text that pretends to be somebody else's turn. Against this form
-# there is a cure: encode what users write without special tokens (`split_special_tokens=True`; newer versions of
-# transformers have `sanitize_control_tokens=True` in `apply_chat_template`). Against a polite "ignore what was said
+# there is a cure: encode what users write without special tokens (`split_special_tokens=True`; transformers 5.23 also
+# has `sanitize_control_tokens=True` in `apply_chat_template`, the last line). Against a polite "ignore what was said
 # before" no encoding helps.
 #
 # ## Examples instead of explanations
 #
 # A model can be told what to do, and it can be *shown*. A few examples, each an input with its output, and then an
 # input alone: the model goes on with the pattern. That is **few-shot prompting** (Brown et al. 2020,
-# [arXiv:2005.14165](https://arxiv.org/abs/2005.14165)). Nothing is learnt, no weight changes; the examples are simply
+# [arXiv:2005.14165](https://arxiv.org/abs/2005.14165)). Nothing is learned, no weight changes; the examples are simply
 # part of the text.
 #
 # Two details decide. The prompt has to end *exactly* where the answer begins: tokens carry their space in front, so
-# `" positive"` is a token, and after a space left at the end of the prompt it would mean two spaces. And examples are
-# foreign text: if one of them holds a brace, the template must not stumble over it.
+# `" positive"` is a token, and after a space left at the end of the prompt it would mean two spaces. (*Token healing*
+# mends that afterwards: the program takes the prompt's last token back and lets the model write one that begins with
+# it; [guidance](https://github.com/guidance-ai/guidance) has it.) And examples are foreign text: if one of them holds a
+# brace, the template must not stumble over it.
 #
 # ### Exercise 2: a prompt with examples
 
@@ -360,11 +364,11 @@ verdict("A01.2", "wrong" if gain.below(0) else "correct" if gain.above(0) and de
 
 # %% [markdown]
 # Compare the two numbers in the title: the mean difference between two wordings of the instruction (in the same order),
-# and between two orders (of the same wording). An instruction says what a *reader* needs to know; the model also reacts
-# to what means nothing to us: which label came last, how the field is called. Twenty reviews are few, and one review
-# is five points: a single difference of that size means nothing.
+# and between two orders (of the same wording). An instruction says what a *reader* needs to know. Which label came
+# last, and how the field is called, means nothing to us: the second number, and the right panel, say what they mean to
+# the model. Twenty reviews are few, and one review is five points: a single difference of that size means nothing.
 #
-# It is no quirk of small models. Lu et al. (2022, [arXiv:2104.08786](https://arxiv.org/abs/2104.08786)) found orders
+# Larger models were asked, too. Lu et al. (2022, [arXiv:2104.08786](https://arxiv.org/abs/2104.08786)) found orders
 # that make the difference between near the state of the art and guessing, at every size they tried. Sclar et al. (2024,
 # [arXiv:2310.11324](https://arxiv.org/abs/2310.11324)) changed nothing but the formatting, and measured up to 76 points
 # of difference with LLaMA-2-13B. So clarity is where to begin. Then comes a labeled set, several formats and orders,
@@ -534,7 +538,8 @@ for said in ({"type": "string", "nullable": True}, {"type": ["string", "null"]})
 # requests whose right call we know; the model answers freely, without an example of a call and with three.
 #
 # (To be independent of your exercises, this demo has its schemas from transformers and judges answers with
-# `jsonschema`. SmolLM2-135M was not trained on calls; models that were write them much more reliably.)
+# `jsonschema`. SmolLM2's card names training on calls for the 1.7 B model alone: don't take the numbers of ours, with
+# 135 M, for those of a model that was trained on them.)
 
 # %% tags=["demo"]
 from transformers.utils import get_json_schema
@@ -706,8 +711,8 @@ for reason, times in reasons.most_common():
 # $$\text{allowed}(t \mid x) \iff \text{there is a value } v \text{ of the schema whose text begins with } x + t.$$
 #
 # That is **constrained decoding** (Willard and Louf 2023, [arXiv:2307.09702](https://arxiv.org/abs/2307.09702),
-# compile the schema into a finite automaton to make it fast). How many of the 49,152 tokens are left? Here a regular
-# expression, matched by its beginning, says it for each step of one call.
+# compile a regular expression into a finite automaton to make it fast). How many of the 49,152 tokens are left? Here
+# such an expression, matched by its beginning, says it for each step of one call.
 
 # %% tags=["demo"]
 import regex
@@ -743,8 +748,8 @@ show(fig, f"Bars: how many tokens are allowed at each of {len(steps)} steps of a
      title=f"At {sum(forced)} of {len(steps)} steps the schema leaves a dozen tokens or fewer, of {len(VOCABULARY):,}")
 
 # %% [markdown]
-# Most of a call is grammar. Only at a few places has the model a say, and there it matters: which tool, which city.
-# Where several tokens are allowed, they are often beginnings of one another: `{`, `{"`, `{"name`.
+# Where a dozen or fewer are left, the grammar speaks; elsewhere the model has its say: which tool, which city. Where
+# several tokens are allowed, they are often beginnings of one another: `{`, `{"`, `{"name`.
 #
 # ### Exercise 5: which tokens may come next?
 #
@@ -868,14 +873,19 @@ for request, answer in list(zip(REQUESTS, forced_calls, strict=True))[1::3]:
 # %% [markdown]
 # Valid isn't right. The mask guarantees the *form*; which tool and which arguments is still up to the model. And the
 # guarantee has a gap: a text that runs into the limit of tokens in the middle of a string is a legal beginning, not a
-# call. Masks can even mislead: a token that is best among the allowed ones may be one that the model thought
-# hopeless.
+# call. Masks can even mislead: a token that is best among the allowed ones may be one that the model thought hopeless.
+# And who *samples* under a mask doesn't sample from the model's own distribution over valid texts: every step is
+# renormalized for itself, whatever it leads to (Park et al. 2024, [arXiv:2405.21047](https://arxiv.org/abs/2405.21047),
+# show the bias and correct it).
 #
 # ## "Function calling calls external APIs"?
 #
 # Who does? Three conversations for each of the eight cities. The question alone. Then the question with a request that
 # the model could have written, but nobody carries it out. Then the same, and *our program* runs the function and writes
 # the result into the text. The log counts how often the tool runs, and we look for the station's number in the answer.
+#
+# (The result comes as a user's turn: the template takes any role, but nothing says that this model has ever seen the
+# role "tool". A model that was trained on calls has a role for it, and results belong there.)
 #
 # **Before the run:** *correct* if the tool runs as soon as a request stands in the text; *imprecise* if it runs only
 # where our program carries the request out; *wrong* if then the station's number is in no answer, either.
@@ -995,16 +1005,17 @@ for answer in ('{"name": "exit", "arguments": {}}', '{"name": "get_weather", "ar
 #
 # * **Parallel calls.** One answer may hold several calls, each with an id. All of them are carried out, and every
 #   result goes back under its id, errors included.
-# * **`tool_choice`.** The program may demand a call, forbid one, or name the tool: the mask of exercise 5, as a
-#   setting.
-# * **MCP**, the Model Context Protocol, moves the list of tools out of the program: a server tells names, descriptions
-#   and JSON Schemas, any client can find and call them. What comes back is still text that somebody else wrote. You
-#   serve and find tools that way in the chapter on agents.
+# * **`tool_choice`.** The program may demand a call, forbid one, or name the tool. Engines that serve open models do it
+#   by a mask like that of exercise 5, from compiled grammars (XGrammar: Dong et al. 2024,
+#   [arXiv:2411.15100](https://arxiv.org/abs/2411.15100)).
+# * **MCP**, the [Model Context Protocol](https://modelcontextprotocol.io), moves the list of tools out of the program:
+#   a server tells names, descriptions and JSON Schemas, any client can find and call them. What comes back is still
+#   text that somebody else wrote. You serve and find tools that way in the chapter on agents.
 #
 # ## What to remember
 #
 # * A chat is a text in the one form that the model was trained on. The template is part of the model.
-# * Clarity helps, and is not enough: order and format move a result that should not depend on them. Measure on labeled
+# * A clear instruction isn't all: order and format can move a result that should not depend on them. Measure on labeled
 #   data, over several variants.
 # * The model writes a request. Your program reads it as data, checks it, runs it, and writes the result back.
 # * A mask guarantees form, never sense. Valid and right are two numbers: report both.

@@ -508,11 +508,11 @@ def trainable_fraction(model):
     def size(parameters):
         return sum(p.numel() * p.element_size() for p in parameters)
 
-    learnt, count = sum(p.numel() for p in trained), sum(p.numel() for p in every)
+    learned, count = sum(p.numel() for p in trained), sum(p.numel() for p in every)
     return {
-        "trained": learnt,
+        "trained": learned,
         "all": count,
-        "share": learnt / count if count else 0.0,
+        "share": learned / count if count else 0.0,
         "weights": size(every),
         "gradients": size(trained),
         "states": 2 * size(trained),
@@ -770,10 +770,10 @@ show(fig, f"The output's error: evenly spaced {evenly:.1%}, NF4 {off[0]:.1%}, an
 #
 # ## Can you teach it facts?
 #
-# "RAG is an open-book exam; fine-tuning is the scholar who has learnt the whole book." Eight towns that don't exist get
-# a mayor. One model is tuned on them, each asked for in four wordings, in 28 steps of eight questions. Others read the
-# fact in their prompt, found by MiniLM among the eight (**retrieval**), or, as a control, a *wrong* passage. The old
-# model, with nothing, is the other control.
+# "RAG is an open-book exam; fine-tuning is the scholar who has learned the whole book." Eight towns that don't exist
+# get a mayor. One model is tuned on them, each asked for in four wordings, in 28 steps of eight questions. Others read
+# the fact in their prompt, found by MiniLM among the eight (**retrieval**), or, as a control, a *wrong* passage. The
+# old model, with nothing, is the other control.
 #
 # Then they are asked: as taught; in other words ("I am going to Velmora. Who runs the town hall there?"); and turned
 # round ("Of which town is … the mayor?").

@@ -16,8 +16,7 @@
 #
 # The interview question: **what are vanishing and exploding gradients in the training of large models?** The usual
 # answer is a list of cures: ReLU, Xavier, He, BatchNorm, residual connections; clipping, a smaller learning rate, Adam.
-# You will build the ones that work, and put each sentence of that list to an experiment. Some hold only with a footnote
-# that a good interviewer is waiting for.
+# You will build several of them, and put each sentence of that list to an experiment that may go either way.
 
 # %% tags=["setup"]
 import math
@@ -108,7 +107,7 @@ show(
 )
 
 # %% [markdown]
-# Straight lines on a logarithmic axis: nearly the same factor in every layer. Look at the sigmoid, too, left *and*
+# A straight line on a logarithmic axis means the same factor in every layer. Look at the sigmoid, too, left *and*
 # right. A healthy forward pass proves nothing about the way back.
 #
 # ## The size of a weight
@@ -1037,8 +1036,9 @@ verdict(
 # %% [markdown]
 # At given weights the gradient is what it is; the rate isn't in it. Where training blows up because the *steps* are too
 # long, a smaller rate is the cure. Where the gradient is large by construction, a small rate only avoids NaN. (How much
-# is learnt in the end these 80 steps can't tell: small rates always learn little in a few.) Set the clipped runs beside
-# it: clipping, too, only shortens the steps. The cause is repaired by initialization, norms and residual connections.
+# is learned in the end these 80 steps can't tell: small rates always learn little in a few.) Set the clipped runs
+# beside it: clipping, too, only shortens the steps. The cause is repaired by initialization, norms and residual
+# connections.
 #
 # ## "Adam and RMSProp avoid explosion"
 #
@@ -1269,6 +1269,9 @@ show(
 # * Clip by norm: by value turns the direction. A smaller rate and Adam bound the *step*, not the gradient. A spike
 #   stays in Adam's memory for $\ln((1-\beta_2)s^2)/(1-\beta_2)$ steps, a NaN for ever.
 # * In language models it is logits that explode: QK-norm, a soft cap, QK-clip, weight decay.
+# * For the output's logits there is **z-loss**: a small price on the squared logarithm of the softmax's denominator.
+#   And where the loss jumps all the same, large runs go back to a checkpoint and skip the batches around the jump; PaLM
+#   did both (Chowdhery et al. 2022, [arXiv:2204.02311](https://arxiv.org/abs/2204.02311)).
 # * Look at norms by layer before you choose a cure.
 #
 # **Sources.** Glorot and Bengio 2010 (AISTATS); He et al. 2015, [arXiv:1502.01852](https://arxiv.org/abs/1502.01852)

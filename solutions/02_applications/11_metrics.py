@@ -14,8 +14,8 @@
 # question, and answers another one politely if you ask it.
 #
 # You will build the metrics of the usual interview list: counting hits, ranking, regression, BLEU, ROUGE, perplexity,
-# retrieval. Each is a few lines, and each has a detail that half of all implementations get wrong. After each one you
-# see a case where it says the opposite of the truth. At the end stand the tools that the usual list leaves out.
+# retrieval. Each is a few lines, and each has a detail that is easily got wrong. Along the way you look for cases where
+# a metric says something else than one thinks it does. At the end stand the tools that the usual list leaves out.
 
 # %% tags=["setup"]
 import math
@@ -98,7 +98,7 @@ verdict(
 # and the threshold that accuracy likes best is one that hardly ever says "yes".
 #
 # The cure is to look at *which* errors happen. The **confusion matrix** counts, for every true class, what it was
-# taken for. Everything else in this half of the chapter is read off it.
+# taken for. Precision, recall and F1 are read off it.
 #
 # ### Exercise 1: the confusion matrix
 
@@ -124,8 +124,8 @@ def confusion_matrix(targets, predictions, n_classes):
 check(confusion_matrix)
 
 # %% [markdown]
-# Now a classifier of all ten digits, naive Bayes. One number says that about every fifth answer is wrong. Your
-# matrix says which.
+# Now a classifier of all ten digits, naive Bayes. One number says how many answers are right. Your matrix says which
+# are wrong.
 
 # %% tags=["payoff"]
 from sklearn.naive_bayes import GaussianNB
@@ -144,8 +144,8 @@ ax.set(xlabel="predicted digit", ylabel="true digit", xticks=range(10), yticks=r
 fig.colorbar(picture, label="pictures")
 show(
     fig,
-    alt=f"The confusion matrix of ten digits. The largest number beside the diagonal: {errors.max()} times a {true} "
-    f"was taken for a {called}.",
+    alt=f"The confusion matrix of ten digits. The largest number beside the diagonal: {errors.max()} times the digit "
+    f"{true} was taken for the digit {called}.",
     title=f"{float(matrix.diag().sum() / matrix.sum()):.0%} right. Most frequent error: {true} is taken for {called}",
 )
 
@@ -232,14 +232,15 @@ show(
 
 # %% [markdown]
 # So an F1 without its average says little. And there are two "macro F1" about: the mean of the classes' F1, as here,
-# and the F1 of mean precision and mean recall, which comes out higher (Opitz and Burst 2019,
+# and the F1 of mean precision and mean recall, which is never lower (Opitz and Burst 2019,
 # [arXiv:1911.03347](https://arxiv.org/abs/1911.03347)). Say which.
 #
 # ## ROC AUC: all thresholds at once
 #
-# Precision and recall need a threshold. The **ROC curve** tries them all: share of positives found against share of
-# negatives called by mistake. The area under it has a meaning one can say in a sentence: take a positive and a negative
-# at random; the AUC is the probability that the positive has the higher score.
+# Precision and recall need a threshold. The **ROC curve** tries them all: share of positives found (the *true positive
+# rate*) against share of negatives called by mistake (the *false positive rate*). The area under it has a meaning one
+# can say in a sentence: take a positive and a negative at random; the AUC is the probability that the positive has the
+# higher score.
 #
 # $$\text{AUC} = P(s^+ > s^-) + \tfrac{1}{2} P(s^+ = s^-)$$
 #
@@ -279,8 +280,8 @@ check(roc_auc)
 # "The larger the AUC, the better the model." AUC weighs all pairs alike, also those far down the list where nobody
 # ever looks. So we build two detectors for one test. The *steady* one lifts every positive a little. The *keen* one is
 # sure of half the positives and blind to the rest. Then positives become rare, and we ask what a user sees: of the
-# first hundred alarms, how many are real? **Average precision**, the area under the precision-recall curve, is the
-# usual metric for that.
+# first hundred alarms, how many are real? **Average precision**, the area under the precision-recall curve drawn as
+# steps, is the usual metric for that.
 #
 # **Before the run:** *correct* if the detector with the larger AUC is never behind among the first hundred, whatever
 # the share of positives; *wrong* if it is behind at every share, *imprecise* at some.
@@ -340,7 +341,7 @@ verdict(
 # ## Regression: how far off?
 #
 # MSE is the mean of the squared errors, RMSE its root (in the units of the target again), MAE the mean of the absolute
-# errors. A few wild errors rule MSE and hardly touch MAE.
+# errors. Wild errors rule the MSE: one error of 100 beside 99 of size 1 makes it 101 times as large, the MAE twice.
 #
 # $R^2$ asks something else: how much better than always predicting the mean $\bar y$?
 #
@@ -422,8 +423,9 @@ ax.set(ylabel="“R²”", ylim=(None, 1.55))
 ax.legend(loc="lower left", fontsize=9)
 show(
     fig,
-    alt="Bars of three numbers that are called R squared, in five situations. They agree where the line was fitted, "
-    "and differ elsewhere; only the first becomes negative.",
+    alt="Bars of three numbers that are called R squared, in five situations: " + "; ".join(
+        f"{name}: {', '.join(f'{values[i]:.2f}' for values in table.values())}" for i, name in enumerate(situations)
+    ) + ".",
     title=f"The ratio of the variances is R² for the fitted line, and something else in {sum(apart)} of "
     f"{len(apart)} situations" if not apart[0] else "The ratio of the variances isn't even R² for the fitted line",
 )
@@ -439,8 +441,8 @@ verdict(
 
 # %% [markdown]
 # The three agree in one place: a least-squares fit with an intercept, on the very data it
-# was fitted to. That is where the sentence comes from. A model can vary as much as the truth and have nothing to do
-# with it; the ratio would call it perfect.
+# was fitted to. The sentence is true there. A model can vary as much as the truth and have nothing to do with it; the
+# ratio would call it perfect.
 #
 # ## BLEU: overlap of phrases
 #
@@ -608,14 +610,16 @@ verdict(
 
 # %% [markdown]
 # "Overlap of n-grams" is the idea, but clipped, a precision, a geometric mean, with a penalty, and over
-# a corpus; and overlap is all it is. Our sentences were made to mislead it, and ordinary ones do so less often. But to
-# be blind to a negation is a bias, and biases don't average out: neural metrics agree better with people, also on whole
-# systems (Mathur et al. 2020, [arXiv:2006.06264](https://arxiv.org/abs/2006.06264); Freitag et al. 2022, WMT). The
-# encoder is misled, too: it was trained to put texts on the same *topic* side by side.
+# a corpus; and overlap is all it is. Our sentences were made to mislead; how often ordinary ones do, they can't say.
+# But to be blind to a negation is a bias, and biases don't average out: neural metrics agree better with people, also
+# on whole systems (Mathur et al. 2020, [arXiv:2006.06264](https://arxiv.org/abs/2006.06264); Freitag et al. 2022, WMT).
+# Look at the encoder's panel with the same suspicion: it was trained on pairs of texts that belong together, and a
+# sentence and its opposite have the same topic.
 #
 # One number more hides in the word *token*. BLEU of the same strings depends on how they are cut. sacreBLEU
 # fixes the cutting and prints a signature (Post 2018, [arXiv:1804.08771](https://arxiv.org/abs/1804.08771)). Below, two
-# Chinese sentences that differ in one character.
+# Chinese sentences that differ in one character, then two that say opposite things (bought, sold) and have a year and a
+# product's name in common. And one more thing to know of sacreBLEU: two candidates, and a reference for one of them.
 
 # %% tags=["demo"]
 chinese, close = "今天天气很好,我们去公园散步。", "今天天气很好,我们去公园跑步。"
@@ -623,8 +627,12 @@ for tokenize in ("13a", "zh", "char"):
     judged = BLEU(effective_order=True, tokenize=tokenize)
     score = judged.sentence_score(close, [chinese]).score
     print(f"tokenizer {tokenize:5} BLEU {score:5.1f}   {judged.get_signature()}")
-kept = re.findall("[a-z0-9]+", chinese.lower())
-print(f"of {len(chinese)} characters the tokenizer of rouge-score, [a-z0-9]+, keeps {len(kept)}")
+bought, sold = "我在2024年买了iPhone 15", "他于2024年卖掉iPhone 15"
+kept = {text: re.findall("[a-z0-9]+", text.lower()) for text in (chinese, close, bought, sold)}
+for text, tokens in kept.items():
+    print(f"of {text} the tokenizer of rouge-score, [a-z0-9]+, keeps {tokens}")
+print(f"so for it bought and sold are {'the same text' if kept[bought] == kept[sold] else 'different texts'}")
+print(f"BLEU of two texts, one without a reference: {BLEU().corpus_score([reference, 'no'], [[reference]]).score:.1f}")
 
 # %% [markdown]
 # ## ROUGE-L: the longest thread
@@ -682,7 +690,7 @@ check(rouge_l)
 # prefers the shorter copy.
 
 # %% claim="A09.9"
-ARTICLE = re.findall(r"\w+", """
+NEWS = """
 The city council decided on Tuesday to close the old harbour bridge for two years. Engineers had found cracks in three
 of its eleven pillars during a routine inspection in March. Until the repairs are finished, trams and buses will cross
 the river by the northern bridge, which adds about twelve minutes to the journey. Shop owners near the harbour fear that
@@ -690,7 +698,8 @@ they will lose customers. The mayor promised them lower rents and a free ferry, 
 six in the morning until midnight. The work will cost ninety million euros, a third of which is paid by the state.
 Cyclists protested in front of the town hall, because the northern bridge has no bicycle lane. A decision about a
 temporary lane is expected next month.
-""".lower())
+"""
+ARTICLE = re.findall(r"\w+", NEWS.lower())
 SUMMARY = re.findall(r"\w+", """
 the old harbour bridge will be closed for two years because engineers found cracks in its pillars a free ferry will run
 every ten minutes and the repairs cost ninety million euros
@@ -731,11 +740,12 @@ verdict(
 # %% [markdown]
 # ROUGE began as recall, with a fixed length for all systems, where that is fair (Lin 2004). Without such
 # a limit one reports F1, and the copied beginning of a news article remains a strong opponent: journalists put the news
-# first.
+# first (See et al. 2017, [arXiv:1704.04368](https://arxiv.org/abs/1704.04368)).
 #
 # ## Perplexity: how surprised
 #
-# A language model gives each next token a probability. **Perplexity** is $e$ to the mean surprise:
+# A language model gives each next token a probability $p$. How surprised it is by the token that comes is $-\log p$,
+# the **negative log-likelihood** (NLL); its mean is the cross-entropy loss. **Perplexity** is $e$ to that mean:
 #
 # $$\text{PPL} = \exp\Big(-\frac{1}{N} \sum_{t} \log p(x_t \mid x_{<t})\Big)$$
 #
@@ -792,10 +802,13 @@ print(f"yours: {float(perplexity(told.logits, batch)):.2f}   transformers: {floa
 # %% [markdown]
 # ### Whose mean?
 #
-# "Perplexity measures how confused the model is when it generates." Two things are wrong with that. Nothing is
-# generated: the model *reads* a given text. And "the" confusion depends on what one averages over. We take the six
-# passages and average in four ways that are all seen in training code. Then we take the longest alone, and share its
-# total surprise out over its tokens, its words, its letters: a model with another tokenizer has other tokens.
+# "Perplexity measures how confused the model is when it generates." By its definition nothing is generated: the model
+# *reads* a given text. And how confused is it? We take the six passages and average in four ways. All have been in use:
+# the mean of batches' losses in gradient accumulation ([until October
+# 2024](https://unsloth.ai/blog/gradient)), the mean of the texts' losses in GRPO (Shao et al. 2024,
+# [arXiv:2402.03300](https://arxiv.org/abs/2402.03300)), the mean of perplexities as `mean_perplexity` in the `evaluate`
+# library. Then we take the longest alone, and share its total surprise out over its tokens, its words, its letters: a
+# model with another tokenizer has other tokens.
 #
 # **Before the run:** *correct* if the four averages agree to 5 %, for then it needs no second look what a perplexity is
 # of. *Imprecise* if they don't.
@@ -845,6 +858,8 @@ show(
     title=f"One model, one set of texts: {low:,.0f} or {high:,.0f}. One text: {shared['tokens']:,.0f} a token, "
     f"{shared['words']:,.0f} a word, {shared['letters']:.1f} a letter",
 )
+early, late = (torch.cat([each[span] for each in read_alone]).mean() for span in (slice(3), slice(3, None)))
+print(f"The first three tokens that are predicted cost {early:.1f} nats each, all later ones {late:.1f}.")
 verdict(
     "A09.10",
     "correct" if high < 1.05 * low else "imprecise",
@@ -855,34 +870,44 @@ verdict(
 # %% [markdown]
 # Perplexity belongs to a *text* under a model, with one weight for each predicted token. It can be
 # compared only between models with the same tokenizer, on the same text, with the same context. Otherwise divide by
-# letters or bytes, which everybody counts alike. (Why do the short texts ruin the means? Each begins somewhere in a
-# speech, and the first words of a text without context are the hardest.)
+# letters or bytes, which everybody counts alike. (What can short texts do to a mean? Each begins somewhere in a speech,
+# without context: the line under the figure says what its first tokens cost.)
 #
 # ### "Lower perplexity is better"
 #
-# As a verdict on a *model* that reads a fixed, human text: yes. As a verdict on a *text*? We let the model read four: a
-# page by a person; the same words shuffled; one sentence of it over and over; and what the model writes when it takes
-# the likeliest token each time.
+# As a verdict on a *model* that reads a fixed, human text: yes. As a verdict on a *text*? Four pages by people: two
+# from scikit-learn's documentation and one by Shakespeare, which the model may have seen, and the article above, which
+# was written for this chapter. Of each the model reads four versions: the page; its words shuffled; one sentence of it
+# over and over; and what the model writes after its first six words when it takes the likeliest token each time.
 #
-# **Before the run:** *correct* if of the four texts the person's has the lowest perplexity; *imprecise* if a text that
-# says nothing new is below it; *wrong* if even the shuffled words are.
+# **Before the run:** *correct* if on each page the person's version has the lowest perplexity; *imprecise* if on one at
+# least a version that says nothing new is below it; *wrong* if even shuffled words are.
 
 # %% claim="A09.11"
-from sklearn.datasets import load_iris
+from sklearn.datasets import load_iris, load_wine
 
-about = load_iris().DESCR
-person = " ".join(about[about.index("This is perhaps") :].split())
-sentence = person[: person.index(". ") + 2]
-start = tokenizer(" ".join(sentence.split()[:6]), return_tensors="pt")
-LENGTH, END = 72, tokenizer.eos_token_id
-written = model.generate(**start, max_new_tokens=LENGTH, min_new_tokens=LENGTH, do_sample=False, pad_token_id=END)
-read = tokenizer(person).input_ids[:LENGTH]
-texts = {
-    "by a person": read,
-    "its words, shuffled": tokenizer(" ".join(dice.permutation(tokenizer.decode(read).split()))).input_ids[:LENGTH],
-    "one sentence, again and again": tokenizer(sentence * 6).input_ids[:LENGTH],
-    "the model's likeliest": written[0, :LENGTH].tolist(),
+iris, wine = (" ".join(load().DESCR.split()) for load in (load_iris, load_wine))
+play = " ".join(shakespeare()[200_000:201_200].split())
+PAGES = {
+    "iris": iris[iris.index("This is perhaps") :],
+    "wine": wine[wine.index("The data is the results") :],
+    "a play": play[play.index(". ") + 2 :],
+    "news": " ".join(NEWS.split()),
 }
+LENGTH, END = 72, tokenizer.eos_token_id
+sentences = {page: text[: text.index(". ") + 2] for page, text in PAGES.items()}
+openings = tokenizer([" ".join(text.split()[:6]) for text in PAGES.values()], return_tensors="pt", padding=True,
+                     padding_side="left")
+written = model.generate(**openings, max_new_tokens=LENGTH, min_new_tokens=LENGTH, do_sample=False, pad_token_id=END)
+KINDS = ("by a person", "its words, shuffled", "one sentence, again and again", "the model's likeliest")
+texts = {}
+for row, (page, text) in enumerate(PAGES.items()):
+    read = tokenizer(text).input_ids[:LENGTH]
+    shuffled = " ".join(dice.permutation(tokenizer.decode(read).split()))
+    own = written[row][openings.attention_mask[row].argmax() :]
+    for kind, ids in zip(KINDS, (read, tokenizer(shuffled).input_ids, tokenizer(sentences[page] * 40).input_ids,
+                                 own.tolist()), strict=True):
+        texts[page, kind] = ids[:LENGTH]
 
 
 def new_pairs(ids):
@@ -891,31 +916,35 @@ def new_pairs(ids):
     return len(set(pairs)) / len(pairs)
 
 
-measured_texts = {name: (float(surprises(ids).mean().exp()), new_pairs(ids)) for name, ids in texts.items()}
+perplexities = {name: float(surprises(ids).mean().exp()) for name, ids in texts.items()}
 fig, ax = figure(width=8.6, height=3.6)
-for (name, (x, y)), color, mark in zip(measured_texts.items(), COLORS, "os^D", strict=False):
-    ax.scatter(x, 100 * y, s=80, color=color, marker=mark, label=f"{name}: {x:,.{0 if x >= 100 else 1}f}")
+spans = {}
+for kind, color, mark in zip(KINDS, COLORS, "os^D", strict=False):
+    of = [perplexities[page, kind] for page in PAGES]
+    spans[kind] = f"{min(of):,.0f} to {max(of):,.0f}"
+    ax.scatter(of, [100 * new_pairs(texts[page, kind]) for page in PAGES], s=60, color=color, marker=mark,
+               label=f"{kind}: {spans[kind]}")
 ax.set(xscale="log", xlim=(1, None), ylim=(0, 105), xlabel="perplexity of the text",
        ylabel="different pairs of tokens, %")
 ax.legend(title="perplexity", loc="lower right")
-lowest = min(measured_texts, key=lambda name: measured_texts[name][0])
+beaten = {kind: [page for page in PAGES if perplexities[page, kind] < perplexities[page, KINDS[0]]]
+          for kind in KINDS[1:]}
 show(
     fig,
-    alt="Four texts by their perplexity and by the share of different pairs of tokens: a person's, its words shuffled, "
-    "one sentence repeated, the model's own greedy text.",
-    title=f"Lowest perplexity: {lowest} ({measured_texts[lowest][0]:.1f}); by a person: "
-    f"{measured_texts['by a person'][0]:.1f}",
+    alt="Four pages in four versions each, by their perplexity and by the share of different pairs of tokens. "
+    "Perplexities: " + "; ".join(f"{kind} {span}" for kind, span in spans.items()) + ".",
+    title=f"Below the person's own page, of {len(PAGES)}: one sentence repeated {len(beaten[KINDS[2]])}, the model's "
+    f"likeliest {len(beaten[KINDS[3]])}, shuffled words {len(beaten[KINDS[1]])}",
 )
-below = [name for name, (x, _) in measured_texts.items() if x < measured_texts["by a person"][0]]
 verdict(
     "A09.11",
-    "correct" if not below else "wrong" if "its words, shuffled" in below else "imprecise",
-    "Perplexity of the texts: " + ", ".join(f"{name} {x:,.1f}" for name, (x, _) in measured_texts.items()) + ".",
+    "wrong" if beaten[KINDS[1]] else "imprecise" if beaten[KINDS[2]] or beaten[KINDS[3]] else "correct",
+    f"Perplexity on {len(PAGES)} pages: " + "; ".join(f"{kind} {span}" for kind, span in spans.items()) + ".",
 )
 
 # %% [markdown]
-# Lower is better for the model, not for the text. High perplexity does spot nonsense. But very low perplexity
-# spots something else: text that says nothing new. What people write lies between (Holtzman et al. 2020,
+# Lower is better for the model, not for the text. Read the markers from right to left: what has a high perplexity, and
+# what a very low one? What people write isn't the most probable text (Holtzman et al. 2020,
 # [arXiv:1904.09751](https://arxiv.org/abs/1904.09751)).
 #
 # ## Vectors: cosine and top-k
@@ -982,7 +1011,8 @@ check(top_k_accuracy)
 # space into the other is fitted on 300 *other* lines, and we ask again. That, in small, is what CLIP is trained for.
 #
 # **Before the run:** by chance one line in ten is among the first ten. *Correct* if in the shared space both measures
-# find over half of them there, *imprecise* if one does, *wrong* if neither.
+# find over half of them there, *imprecise* if one does, *wrong* if neither. *Unverifiable* if in the unrelated spaces,
+# the control, one finds over a quarter: then it isn't the sharing that does it.
 
 # %% claim="A09.12"
 lines = [line.strip() for line in shakespeare().split("\n") if 35 < len(line.strip()) < 60]
@@ -1023,8 +1053,8 @@ ax.minorticks_off()
 ax.legend(fontsize=9)
 show(
     fig,
-    alt="Top-k accuracy of finding a line across two embedding spaces against k: near chance as they are, far above "
-    "it after a linear map was fitted.",
+    alt="Top-k accuracy of finding a line across two embedding spaces against k. Among the first ten: "
+    + ", ".join(f"{name}, {metric}, {share:.0%}" for (name, metric), share in at_ten.items()) + "; by chance 10%.",
     title=f"Among the first 10 of 100: {at_ten['as they are', 'cosine']:.0%} across two unrelated spaces, "
     f"{at_ten['after a fitted map', 'cosine']:.0%} after a fitted map",
 )
@@ -1032,17 +1062,19 @@ unit = F.normalize(queries["after a fitted map"], dim=-1), F.normalize(targets_s
 agree = float((ranks(*unit, "cosine") == ranks(*unit, "Euclidean")).float().mean())
 print(f"With all vectors scaled to length 1, cosine and Euclid give the same place for {agree:.0%} of the lines.")
 good = [metric for metric in ("cosine", "Euclidean") if at_ten["after a fitted map", metric] > 0.5]
+by_luck = max(at_ten["as they are", metric] for metric in ("cosine", "Euclidean")) > 0.25
 verdict(
     "A09.12",
-    ("wrong", "imprecise", "correct")[len(good)],
+    "unverifiable" if by_luck else ("wrong", "imprecise", "correct")[len(good)],
     "The right line is among the first ten of a hundred: "
     + ", ".join(f"{name}, {metric}, {share:.0%}" for (name, metric), share in at_ten.items())
     + ".",
 )
 
 # %% [markdown]
-# In a shared space, and only there. A cosine between vectors that were never trained together is
-# noise, even if their sizes happen to fit. CLIP's two encoders are trained until image and caption point the same way
+# So ask first who made the space. Between vectors that were never trained together a cosine means nothing: turn one
+# space round, which changes none of its own cosines, and every cosine between the two is another. (Both of ours hold
+# texts. A real picture needs a larger download.) CLIP's encoders are trained until image and caption point the same way
 # (Radford et al. 2021, [arXiv:2103.00020](https://arxiv.org/abs/2103.00020)). On vectors of length 1 the two measures
 # rank alike, since $\lVert a - b \rVert^2 = 2 - 2 \cos(a, b)$; on others they need not.
 #
@@ -1118,6 +1150,7 @@ for size in sizes:
     for values, width in zip(widths.values(), np.mean(found, axis=0), strict=True):
         values.append(width)
 
+print(f"Right: {', '.join(f'{share:.0%}' for share in right.mean(1))} of {right.shape[1]} pictures.")
 fig, axes = figure(1, 2, width=10.4, height=3.7)
 for values, name, color, mark in ((naive, "naive", COLORS[1], "s"), (unbiased, "unbiased", COLORS[0], "o")):
     error = [100 * (each - t) for each, t in zip(values, true_rate, strict=True)]
@@ -1144,19 +1177,125 @@ show(
 # %% [markdown]
 # Compare two models on the *same* questions, and bootstrap the difference: what is hard for both cancels. And whoever
 # reports two models two points apart on a hundred questions has reported nothing. (Both models here are classifiers of
-# digits, about 90 % right; nearer to 50 % the intervals are wider.)
+# digits, right as often as the line above the figure says; nearer to 50 % the intervals are wider.)
+#
+# ### Is the list enough?
+#
+# Its metrics compare texts, or ask how surprising a text is. Some answers can be *tried*. Eight small tasks in Python:
+# for each a reference, a **right** program written in another way, and a **wrong** one that looks like the reference,
+# as a bug does. Which of the two would BLEU, ROUGE-L, the encoder's cosine or SmolLM's perplexity take? As a control
+# each has to tell the right program from the right one of *another* task. And then we run the tests.
+#
+# **Before the run:** *correct* if one of the list's four takes the right program in at least seven of the eight tasks;
+# *outdated* if none does and the tests do; *imprecise* if neither. *Unverifiable* if in the control none of the four
+# reaches seven: then these programs are too strange for them.
+
+# %% claim="A09.1"
+import functools
+
+PROGRAMS = [  # what is asked, reference, right, wrong, and tests: argument -> result
+    ("the mean of a list", "def f(x):\n    return sum(x) / len(x)",
+     "def f(x):\n    total = 0\n    for number in x:\n        total += number\n    return total / len(x)",
+     "def f(x):\n    return sum(x) / (len(x) - 1)", [([1, 2, 6], 3), ([4], 4)]),
+    ("the largest number of a list",
+     "def f(x):\n    best = x[0]\n    for n in x:\n        if n > best:\n            best = n\n    return best",
+     "def f(x):\n    return sorted(x)[-1]",
+     "def f(x):\n    best = x[0]\n    for n in x:\n        if n < best:\n            best = n\n    return best",
+     [([3, 9, 4], 9), ([-2, -5], -2)]),
+    ("whether a number is even", "def f(x):\n    return x % 2 == 0",
+     "def f(x):\n    half = x // 2\n    return half + half == x", "def f(x):\n    return x % 2 == 1",
+     [(4, True), (7, False)]),
+    ("a text backwards", "def f(x):\n    return x[::-1]", "def f(x):\n    return ''.join(reversed(x))",
+     "def f(x):\n    return x[:-1]", [("abc", "cba"), ("no", "on")]),
+    ("n factorial",
+     "def f(x):\n    result = 1\n    for i in range(1, x + 1):\n        result *= i\n    return result",
+     "def f(x):\n    return 1 if x < 2 else x * f(x - 1)",
+     "def f(x):\n    result = 1\n    for i in range(1, x):\n        result *= i\n    return result", [(4, 24), (1, 1)]),
+    ("how many vowels a word has", "def f(x):\n    return sum(letter in 'aeiou' for letter in x)",
+     "def f(x):\n    vowels = [letter for letter in x if letter in set('aeiou')]\n    return len(vowels)",
+     "def f(x):\n    return sum(letter not in 'aeiou' for letter in x)", [("banana", 3), ("try", 0)]),
+    ("the last word of a text", "def f(x):\n    return x.split()[-1]",
+     "def f(x):\n    words = x.split()\n    return words[len(words) - 1]", "def f(x):\n    return x.split()[0]",
+     [("a b c", "c"), ("one two", "two")]),
+    ("the absolute value of a number", "def f(x):\n    if x < 0:\n        return -x\n    return x",
+     "def f(x):\n    return max(x, -x)", "def f(x):\n    if x > 0:\n        return -x\n    return x",
+     [(-3, 3), (5, 5)]),
+]
+
+
+def passes(program, tests):
+    space = {}
+    exec(program, space)
+    try:
+        return all(space["f"](given) == wanted for given, wanted in tests)
+    except (TypeError, AttributeError):  # a program of another task gets what it can't read
+        return False
+
+
+@functools.cache
+def doubt(asked, program):
+    """The mean NLL of a program after a line that says what it is for."""
+    start = f"# {asked}\n"
+    return float(surprises(tokenizer(start + program).input_ids)[len(tokenizer(start).input_ids) - 1 :].mean())
+
+
+@functools.cache
+def alike(program, reference):
+    one, other = encode([program, reference])
+    return float(one @ other)
+
+
+METRICS = {
+    "BLEU": lambda asked, program, reference: library_bleu(program, reference).score,
+    "ROUGE-L": lambda asked, program, reference: rouge_f1(program, reference),
+    "cosine of an encoder": lambda asked, program, reference: alike(program, reference),
+    "perplexity": lambda asked, program, reference: -doubt(asked, program),
+}
+taken = {name: [0, 0] for name in METRICS}
+for i, (task, solution, right_one, wrong_one, _) in enumerate(PROGRAMS):
+    for column, other in enumerate((wrong_one, PROGRAMS[i - 1][2])):
+        for name, of in METRICS.items():
+            taken[name][column] += of(task, right_one, solution) > of(task, other, solution)
+taken["running the tests"] = [
+    sum(passes(row[2], row[4]) and not passes(other, row[4]) for row, other in pairs)
+    for pairs in (zip(PROGRAMS, [row[3] for row in PROGRAMS], strict=True),
+                  zip(PROGRAMS, [PROGRAMS[i - 1][2] for i in range(len(PROGRAMS))], strict=True))
+]
+fig, ax = figure(width=8.6, height=3.6)
+for column, (name, color, hatch) in enumerate([("a wrong one", COLORS[0], ""), ("another task's", COLORS[1], "//")]):
+    bars = ax.barh([row + 0.4 * column for row in range(len(taken))], [of[column] for of in taken.values()], 0.38,
+                   color=color, hatch=hatch, edgecolor="white", label=name)
+    ax.bar_label(bars, padding=3)
+ax.axvline(len(PROGRAMS) / 2, color="#777777", linestyle=":", linewidth=1)
+ax.set_yticks([row + 0.2 for row in range(len(taken))], list(taken))
+ax.invert_yaxis()
+ax.set(xlabel=f"the right program is taken, of {len(PROGRAMS)} tasks (dotted: by chance)",
+       xlim=(0, 1.4 * len(PROGRAMS)))
+ax.legend(title="right program against", loc="lower right")
+told = ", ".join(f"{name} {against} of {len(PROGRAMS)} ({control} in the control)"
+                 for name, (against, control) in taken.items())
+show(fig, alt=f"Bars: how often each takes the right program rather than a wrong one: {told}.",
+     title="Right program taken: " + ", ".join(f"{name} {of[0]}" for name, of in taken.items()))
+enough, able = ([name for name in METRICS if taken[name][column] >= 7] for column in (0, 1))
+tried = taken["running the tests"][0] >= 7
+verdict(
+    "A09.1",
+    "unverifiable" if not able else "correct" if enough else "outdated" if tried else "imprecise",
+    f"The right program is taken rather than the wrong one by {told}.",
+)
+
+# %% [markdown]
+# These wrong programs were made to look right, and these right ones to look different. It is no freak of ours: on a
+# model's own programs, too, wrong ones often had a higher BLEU than right ones (Chen et al. 2021). Where an answer can
+# be tried, try it; **pass@k** counts that.
 #
 # ### The judge
 #
-# The third tool is another model that says which of two answers is better. It is cheap, and it has habits. Does the
-# list lack something that matters? If a judge were just a metric like the others, its verdict would depend on
-# the answers. So we ask SmolLM eight easy questions, each with a right and a wrong answer, and then **swap** the two.
-#
-# **Before the run:** a metric's verdict depends on the answers. *Correct* if at least three of four verdicts of the
-# judge survive the swap, for then it would be one more metric for the list; else *outdated*: the list lacks a way to
-# compare models that is used everywhere today, and says nothing of its errors.
+# The third tool is another model that says which of two answers is better. It is cheap, and it has habits. We ask
+# SmolLM eight easy questions, each with a right and a wrong answer, and then **swap** the two. A verdict that is about
+# the answers survives the swap.
 
-# %% claim="A09.1"
+# %% tags=["demo"]
 QUESTIONS = [
     ("What is the capital of France?", "Paris.", "Berlin."),
     ("Which planet is closest to the sun?", "Mercury.", "Neptune."),
@@ -1202,22 +1341,22 @@ show(
     title=f"The judge names A in {named_a:.0%} of its verdicts; {consistent.sum()} of {len(QUESTIONS)} survive a swap",
 )
 print(f"Averaged over both orders it leans to the right answer {(knows > 0).sum()} times of {len(QUESTIONS)}.")
-verdict(
-    "A09.1",
-    "correct" if consistent.mean() >= 0.75 else "outdated",
-    f"{consistent.sum()} of {len(QUESTIONS)} verdicts of this small judge survive a swap of the two answers; it names "
-    f"A in {named_a:.0%} of all.",
-)
 
 # %% [markdown]
-# One very small judge on eight questions is an example, and the list has no place for judges, though models are
-# compared by them today. Large ones are far better; but the bias towards a place is well known there, too, and so is
-# one for length (Zheng et al. 2023, [arXiv:2306.05685](https://arxiv.org/abs/2306.05685)). The remedy costs a factor of
-# two: ask in both orders, and count only verdicts that agree.
+# One very small judge on eight questions is an example. Large ones agree with people far more often; but the bias
+# towards a place is known there, too, and so is one for length (Zheng et al. 2023,
+# [arXiv:2306.05685](https://arxiv.org/abs/2306.05685)), and one for a judge's own texts (Panickssery et al. 2024,
+# [arXiv:2404.13076](https://arxiv.org/abs/2404.13076)). The remedy for the first costs a factor of two: ask in both
+# orders, and count only verdicts that agree. And compare with people's verdicts, beyond chance (Cohen's $\kappa$).
 #
 # What else belongs on a list of today: exact match and multiple choice (MMLU-Pro, GPQA), tasks in a real environment
-# (SWE-bench), pairwise votes turned into ratings (Bradley-Terry, "Elo"), calibration, faithfulness to sources, and
-# always the question whether the test was in the training data.
+# (SWE-bench), where pass^k asks that *all* of k tries succeed (Yao et al. 2024,
+# [arXiv:2406.12045](https://arxiv.org/abs/2406.12045)); metrics that compare by an encoder (BERTScore, Zhang et al.
+# 2019, [arXiv:1904.09675](https://arxiv.org/abs/1904.09675)) or are trained on people's verdicts (COMET, Rei et al.
+# 2020, [arXiv:2009.09025](https://arxiv.org/abs/2009.09025)); pairwise votes turned into ratings (Bradley-Terry,
+# "Elo"); calibration, whether of what is said with 80 % certainty 80 % is true (Guo et al. 2017,
+# [arXiv:1706.04599](https://arxiv.org/abs/1706.04599)); faithfulness to sources; and always the question whether the
+# test was in the training data.
 #
 # ## What to remember
 #

@@ -521,8 +521,8 @@ show(
 )
 
 # %% [markdown]
-# So the question "FP8 or INT8?" is a question about your numbers. Evenly filled range: int8 wins. A few outliers and
-# many small numbers: FP8, since its error doesn't depend on the size.
+# So the question "FP8 or INT8?" is a question about your numbers: how evenly do they fill the range? int8 errs by a
+# part of the largest number, FP8 by a part of each number itself, down to its smallest.
 #
 # ## Block formats: MXFP4 and NVFP4, decoded by hand
 #

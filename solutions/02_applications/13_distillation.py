@@ -476,7 +476,7 @@ verdict("A05.16", word, f"The student has {size['student']:.0f} thousand weights
 # a booklet of 20,000 letters.
 #
 # Fixed before the run, for the student with a teacher and endless text: it keeps *most* if it surely has over half of
-# what the teacher learnt beyond the frequencies of letters; it *doesn't fall* if it is surely less than 0.05 nats
+# what the teacher learned beyond the frequencies of letters; it *doesn't fall* if it is surely less than 0.05 nats
 # worse. Both: *correct*. One: *imprecise*. None: *wrong*.
 
 # %% claim="A05.21"
@@ -733,7 +733,7 @@ for question in QUESTIONS:
 give_back()
 
 # %% [markdown]
-# * **The student answers, it doesn't ask.** Labels are −100 at the prompt: nothing is learnt there.
+# * **The student answers, it doesn't ask.** Labels are −100 at the prompt: nothing is learned there.
 # * **It has to learn to stop.** The end of the turn is a label, too, even where `pad` has the same id.
 # * **What was cut off teaches to break off.** Answers without an end are left out, and so is what is too long.
 # * Behind the end there is only what generation padded with. Twins and empty answers are of no use.
@@ -802,11 +802,11 @@ ax.hlines([i + 0.5 for i in range(len(kind) - 1)], -0.5, kind.shape[1] - 0.5, co
 ax.set_yticks(range(len(kind)), range(1, len(kind) + 1))
 ax.set(xlabel="token", ylabel="example")
 fig.legend(handles=[Patch(color=shade, label=name) for shade, name in zip(shades[1:], (
-    "prompt: read", "answer: learnt", "end: learnt"), strict=True)], loc="outside right center")
+    "prompt: read", "answer: learned", "end: learned"), strict=True)], loc="outside right center")
 used, drawn_all = len(kind), sum(map(len, answers))
-learnt = float((kind >= 2).sum() / (kind >= 1).sum())
+learned = float((kind >= 2).sum() / (kind >= 1).sum())
 show(fig, f"{used} rows of squares: grey prompts, blue answers, an orange end. {drawn_all} answers were written.",
-     title=f"{used} of {drawn_all} answers are of use; {learnt:.0%} of their tokens are learnt")
+     title=f"{used} of {drawn_all} answers are of use; {learned:.0%} of their tokens are learned")
 
 # %% [markdown]
 # ## Two ways to miss a teacher

@@ -793,8 +793,9 @@ show(fig, "Three panels of modeled time. Against size on 64 ranks: the tree is l
 # pipelined, so that they beat a ring up to far larger tensors than the whole-tensor tree of this model. Where a switch
 # can add (NVLink SHARP on Hopper and later, *NVLS* in NCCL), every rank sends its tensor once and receives the sum
 # once. MPI switches to recursive halving and doubling, which needs $2\log_2 n$ rounds *and* only $2\frac{n-1}{n}m$
-# bytes, where $n$ is a power of two. With fast links inside a machine and slow ones between machines, one reduces
-# inside first, then across (hierarchical all-reduce).
+# bytes, where $n$ is a power of two. For all-gather and reduce-scatter alone NCCL has one more, PAT, whose steps grow
+# with the logarithm of $n$ (Jeaugey 2025, [arXiv:2506.20252](https://arxiv.org/abs/2506.20252)). With fast links inside
+# a machine and slow ones between machines, one reduces inside first, then across (hierarchical all-reduce).
 #
 # Benchmarks of NCCL print two bandwidths. *algbw* is size over time. *busbw* multiplies it by $2(n-1)/n$, the factor
 # that you know now, so that it can be held against what the link is able to do.

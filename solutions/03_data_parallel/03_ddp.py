@@ -19,8 +19,8 @@
 # still computes, and accumulation that keeps quiet until it has something to say. At the end your DDP trains a small
 # GPT on four processes, and its losses are those of a single process, step for step.
 #
-# The processes (**ranks**) run on your CPU and talk through `gloo`, with the same code that runs on GPUs over NCCL.
-# Two cores shared by four ranks can't get faster, so **no speed-up is to be seen here**. What can be seen, and is
+# The processes (**ranks**) run on your CPU and talk through `gloo`; torch's own DDP is the same program on GPUs, over
+# NCCL. Two cores shared by four ranks can't get faster, so **no speed-up is to be seen here**. What can be seen, and is
 # checked in every exercise, is what counts: the numbers, and every message that was sent. For time we use a model, and
 # say so.
 
@@ -729,6 +729,9 @@ for name, steps in sent.items():
 #   used what. With `static_graph` the new buckets come a step later.
 # * A model with **buffers** (BatchNorm's running statistics) gets rank 0's before *every* forward pass, unless you say
 #   `broadcast_buffers=False`.
+# * With `gradient_as_bucket_view=True` every `.grad` *is* a piece of a bucket, which saves one copy of all gradients.
+# * Ranks with fewer batches than others go into the `Join` context, and `torch.compile` cuts its graph where buckets
+#   end, so that messages still leave early (`torch._dynamo.config.optimize_ddp`).
 #
 # One rule is easy to miss. Ranks may fill their buckets in a different order (think of the experts again), but
 # collectives are matched by order alone. So **bucket $i$ is started only after bucket $i-1$**, on every rank, even
@@ -1158,8 +1161,8 @@ if not torch.cuda.is_available():
 # * In **Horovod** the optimizer is wrapped, not the model, and the broadcast is a line that you write. It made ring
 #   all-reduce popular (Sergeev & Del Balso 2018, arXiv:1802.05799) and its tensor fusion is your bucket. **It is no
 #   longer maintained in any useful sense**: the last release is 0.28.1 of June 2023; Ray dropped its trainer since
-#   Horovod did not work with torch above 2.3 (ray-project/ray#49454), Lightning removed it in 2022, Databricks
-#   calls it deprecated. Know it, don't start with it.
+#   Horovod did not work with torch above 2.3 (ray-project/ray#49454), Lightning removed it with its version 2.0
+#   (#16150), Databricks calls it deprecated. Know it, don't start with it.
 # * **DeepSpeed** (Microsoft's, now the deepspeedai organization's) takes over optimizer, precision and accumulation
 #   from a config. Its point is not the averaging but **ZeRO**: the copies are cut apart, so that models fit that
 #   DDP can't hold.

@@ -820,7 +820,7 @@ for one, other in (("auxiliary loss", "nothing"), ("bias", "nothing"), ("bias", 
 # %% [markdown]
 # The idea behind the bias: the auxiliary loss pulls on the router's gradients, and so on what is learned; the bias
 # doesn't. What balance costs in two hundred steps of a toy, and whether the bias costs less, the printed lines say. (A
-# token that is sent away from its favourite has to make do with another expert.) DeepSeek-V3 moves its bias by 0.001 a
+# token that is sent away from its favorite has to make do with another expert.) DeepSeek-V3 moves its bias by 0.001 a
 # step (section 4.2), twenty times slower than here.
 #
 # ### Exercise: dispatch and combine

@@ -57,6 +57,7 @@ def test_an_answered_question_has_all_parts(question):
 def own_pairs(entry):
     """The texts that are ours, in both languages: all but the sentences quoted from study notes and the question."""
     yield from (entry["short"], entry["depth"], entry["trap"], *(claim["right"] for claim in entry["claims"]))
+    yield from (claim["no_run"] for claim in entry["claims"] if "no_run" in claim)
     yield from (part for follow_up in entry["follow_ups"] for part in (follow_up["q"], follow_up["a"]))
 
 
@@ -120,6 +121,23 @@ def test_no_claim_stands_twice():
 def test_every_claim_cell_and_the_bank_name_each_other():
     cells = {(cell.name, chapter.path) for chapter in chapters() for cell in chapter.of("claim")}
     assert cells == {(name, c["tested_in"]) for name, c in BANK.claims.items() if "tested_in" in c}
+
+
+@pytest.mark.parametrize("claim", BANK.claims.values(), ids=lambda claim: claim["id"])
+def test_a_claim_has_a_run_or_says_why_none_is_possible(claim):
+    assert ("tested_in" in claim) != ("no_run" in claim)
+    for language, why in claim.get("no_run", {}).items():
+        assert re.fullmatch(r"[^.]{20,}\.|[^。]{8,}。", re.sub(r"et al\.|(?<=\d)\.(?=\d)", "", why)), "one sentence"
+        assert is_chinese(why) == (language == "zh")
+        assert why in bank.grounds(claim, language)
+
+
+@pytest.mark.parametrize("question", IDS)
+def test_answers_that_are_spoken_do_not_speak_of_the_course(question):
+    entry = BANK.questions[question]
+    told = [entry["short"], entry["depth"], entry["trap"], *(one["a"] for one in entry["follow_ups"])]
+    text = "\n".join(each[language] for each in told for language in ("en", "zh"))
+    assert re.findall(r".{20}(?:\bthe chapter|this chapter|\bour (?:small|tiny|run)|本章|我们的小).{0,20}", text) == []
 
 
 @pytest.mark.parametrize("chapter", [c for c in chapters() if c.questions], ids=lambda c: c.path)

@@ -130,6 +130,7 @@ def test_the_page_of_verdicts_has_every_claim_and_takes_verdicts_from_runs(html)
     assert rows.keys() == bank.load(ROOT).claims.keys()
     said = rows["T05.3"].get_text()
     assert "wrong" in said and "It *is* a sum_of [two] things | no `more`, < 3 and $5." in said
+    assert bank.load(ROOT).claims["T04.9"]["no_run"]["en"] in rows["T04.9"].get_text()
     link = rows["T05.3"].find("a", string="Rotary position embedding")
     assert link["href"].startswith(f"{KEPT}.html#claim-")
     assert "experiment T06.1" in rows["T06.1"].get_text().replace("Experiment", "experiment")
