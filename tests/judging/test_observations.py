@@ -89,6 +89,24 @@ def test_lists_are_compared_with_the_right_ones(says, change):
     assert says in told(SPLIT, lambda ids: change(SPLIT.oracle(ids)))
 
 
+PLANS = toy(lambda ids: [[("F", 9, i) for i in ids], [("B", 8, i) for i in ids]], words)
+OF_PLANS = {
+    "Each list in your result has its right items, but not in the right order": lambda right: [
+        right[0],
+        right[1][::-1],
+    ],
+    "grouped in another way and in another order": lambda right: [right[0][1:], [*right[1], right[0][0]]],
+    "the right items, grouped in another way.": lambda right: [right[0][:-1], [right[0][-1], *right[1]]],
+    "their right entries in another order": lambda right: [[(k, i, s) for k, s, i in row] for row in right],
+    "the right one but for capitals": lambda right: [[(k.lower(), s, i) for k, s, i in row] for row in right],
+}
+
+
+@pytest.mark.parametrize(("says", "change"), OF_PLANS.items(), ids=list(OF_PLANS))
+def test_lists_in_lists_are_compared_with_the_right_ones(says, change):
+    assert says in told(PLANS, lambda ids: change(PLANS.oracle(ids)))
+
+
 TEXTS = {
     "but for white space at its ends": lambda right: right + "\n",
     "but for white space": lambda right: right.replace(": ", ":"),
@@ -114,6 +132,36 @@ def test_the_wrong_part_is_told_and_what_is_wrong_in_it():
         "Only `top` of your result is wrong. In it: every number is the right one times 2."
     )
     assert told(PARTS, lambda x: {"top": x.amax(-1), "low": x.amin(-1)}).startswith("Keys are missing")
+
+
+def test_where_several_parts_are_wrong_they_are_told():
+    more = toy(lambda x: {**PARTS.oracle(x), "sum": x.sum(-1)}, rows)
+
+    def wrong(x):
+        return more.oracle(x) | {"top": x.amax(-1).sin(), "low": x.amin(-1).cos()}
+
+    assert told(more, wrong) == "Of the parts of your result these are wrong: `top`, `low`."
+
+
+def test_a_part_with_its_dimensions_exchanged_is_told():
+    both = toy(lambda x: (x.sum(), x.softmax(-1)), rows)
+    told_of = told(both, lambda x: (x.sum(), x.softmax(-1).mT))
+    assert told_of.endswith("In it: your numbers are right, but the dimensions are in another order.")
+    told_of = told(both, lambda x: (x.sum(), x.softmax(-1).flatten()))
+    assert told_of.endswith("In it: your numbers are right, and the shape is not.")
+
+
+def test_an_input_handed_back_on_some_cases_and_changed_on_others_is_told():
+    def halves(g):
+        for n in (3, 4, 5, 7):
+            yield case(torch.rand(n, 2, generator=g) - float(n > 4), label=f"{n} rows")
+
+    positive = toy(lambda x: x.abs(), halves, fresh=True)
+
+    def wrong(x):
+        return x.abs_() if (x < 0).any() else x
+
+    assert "where a new object is asked for" in told(positive, wrong)
 
 
 def masks(g):
