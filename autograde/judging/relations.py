@@ -170,13 +170,19 @@ def _split(wrong: Pairs) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     return split if all(g.keys() == e.keys() for g, e in split) else []
 
 
+_FAR = 1e-3  # beside a part that is wrong by more, one that is off by less is a matter of rounding
+
+
 def _wrong_parts(exercise: Exercise, wrong: Pairs) -> str:
-    """Which parts are wrong somewhere, where that is not all of them."""
+    """Which parts are wrong somewhere, by more than rounding, where that is not all of them."""
     split = _split(wrong) if all(isinstance(e, (dict, tuple)) for _, e in wrong) else []
+    rtol, atol = max(exercise.rtol, _FAR), max(exercise.atol, _FAR)
     bad: dict[str, bool] = {}
     for g, e in split:
-        for name in e:
-            bad[name] = bad.get(name, False) or compare(e[name], g[name], exercise.rtol, exercise.atol) is not None
+        far = {name for name in e if compare(e[name], g[name], rtol, atol) is not None}
+        if not far:  # all of it is near: then it counts how near
+            far = {name for name in e if compare(e[name], g[name], exercise.rtol, exercise.atol) is not None}
+        bad |= {name: bad.get(name, False) or name in far for name in e}
     named = [name for name in bad if bad[name]]
     if not 1 < len(named) < len(bad):
         return ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from autograde.exercise import Draft, Exercise, case
 from autograde.judging import grading, instead
 from autograde.judging.diagnosing import Diagnosis
 from autograde.judging.grading import OBSERVED, grade
-from autograde.judging.relations import leaning, related
+from autograde.judging.relations import leaning, on_ranks, related
 
 
 def toy(function, cases, **settings) -> Exercise:
@@ -141,6 +142,37 @@ def test_where_several_parts_are_wrong_they_are_told():
         return more.oracle(x) | {"top": x.amax(-1).sin(), "low": x.amin(-1).cos()}
 
     assert told(more, wrong) == "Of the parts of your result these are wrong: `top`, `low`."
+
+
+def test_a_part_that_is_off_by_rounding_is_none_of_the_wrong_ones():
+    more = toy(lambda x: (x.mean(-1), x.amax(-1), x.amin(-1)), rows)
+    found = told(more, lambda x: (x.mean(-1) + 2e-4, x.amax(-1)[None], x.amin(-1)[None]))
+    assert found == "Of the parts of your result these are wrong: item 1, item 2."
+
+
+def test_errors_beside_wrong_results_are_told():
+    many = toy(lambda n: n * n, lambda g: (case(n, label=f"n = {n}") for n in range(20)))
+
+    def wrong(n):
+        return 1 // min(n % 7, 1) + n % 3
+
+    assert told(many, wrong) == "Your code ends in an error on some inputs, and is wrong on others."
+
+
+def test_where_one_rank_alone_is_right_that_is_told():
+    said = on_ranks(replace(SHARES, ranks=True), [([1.0, 2.0, 6.0], [1.0, 4.0, 8.0]), ([1.0, 2.0], [1.0, 4.0])])
+    assert said == ("Rank 0 alone has the right result.", [(2.0, 4.0), (6.0, 8.0), (2.0, 4.0)])
+    assert on_ranks(replace(SHARES, ranks=True), [([3.0, 2.0], [1.0, 4.0])])[0] == ""
+
+
+def test_the_first_matrix_used_for_all_is_told():
+    def batches(g):
+        for n in (2, 3, 4):
+            yield case(torch.randn(2, n, 3, 2, generator=g), torch.randn(2, 4, generator=g), label=f"{n} batches")
+
+    product = toy(lambda x, w: x @ w, batches)
+    told_of = told(product, lambda x, w: (x[0, 0] @ w).expand(*x.shape[:-1], 4).clone())
+    assert told_of == "Wherever your result is wrong, it is the right one for `x` in its first matrix alone, for all."
 
 
 def test_a_part_with_its_dimensions_exchanged_is_told():
