@@ -52,7 +52,7 @@ def generic(exercise: Exercise, tried: Tried, expected: Sequence) -> Diagnosis |
     changed_or_shared = [tried.got[i].changed or exercise.fresh and tried.got[i].shared for i in tried.wrong]
     if changed and all(changed):
         return replace(_WRITES, shown=f"{_WRITES_INTO} ({', '.join(min(changed))}): {_COPY}")
-    if all(changed_or_shared):
+    if changed_or_shared and all(changed_or_shared):
         return _HANDS_BACK
     refused = _refusals(tried, expected)
     if refused:

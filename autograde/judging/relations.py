@@ -48,11 +48,12 @@ def on_ranks(exercise: Exercise, wrong: Pairs) -> tuple[str, Pairs]:
     if not exercise.ranks or any(not isinstance(x, list) for pair in wrong for x in pair):
         return "", wrong
     found, places = [], []
+    atol = min(exercise.atol, 1e-6) if exercise.agrees else exercise.atol  # as exercises on ranks compare themselves
     for got, right in wrong:
         if len(got) != len(right):
             return "", wrong
         pairs = [_asked_for(g, e) for g, e in zip(got, right, strict=True)]
-        bad = [r for r, (g, e) in enumerate(pairs) if compare(e, g, exercise.rtol, exercise.atol) is not None]
+        bad = [r for r, (g, e) in enumerate(pairs) if compare(e, g, exercise.rtol, atol) is not None]
         found += [pairs[r] for r in bad]
         places.append((bad, len(pairs)))
     several = [(bad, n) for bad, n in places if n > 1]
