@@ -245,7 +245,7 @@ def with_a_graph(tensors, rank, world):
 
 
 @exercise.mistake(
-    "the part is a parameter, which wants gradients of its own",
+    "the part wants gradients of its own, as a parameter does",
     hint="A plain tensor is asked for. Who trains with it makes it a parameter.",
 )
 def as_a_parameter(tensors, rank, world):
