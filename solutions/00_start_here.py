@@ -83,8 +83,10 @@ print("softmax: ", large.exp() / large.exp().sum())
 # Write a softmax that survives large scores. Replace the line under `YOUR CODE HERE`, run the cell, then run the
 # check below it.
 #
-# The docstring always tells all that the check demands. If you are stuck, three hints wait under the exercise, from a
-# nudge to nearly the answer.
+# The docstring always tells all that the check demands. One rule holds in every chapter besides: what an exercise asks
+# you to build you don't call ready-made, such as `torch.softmax` here or one library's attention in another's place.
+# If you do, the check names the function, and nothing is lost: write it yourself and check again. If you are stuck,
+# three hints wait under the exercise, from a nudge to nearly the answer.
 #
 # In JupyterLab three buttons stand above each chapter. **Reset this exercise** brings the stub back and keeps what you
 # wrote, **Hint** shows the next hint, **Reveal the solution** shows one once a try of yours was checked. They mean the

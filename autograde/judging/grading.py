@@ -31,7 +31,7 @@ from autograde.judging.patterns import (
     wrong_kind,
 )
 from autograde.judging.pointing import Pointed, argument_names, smallest
-from autograde.judging.relations import leaning, related
+from autograde.judging.relations import leaning, on_ranks, related
 from autograde.judging.running import CallFailed, Local, Recalled
 from autograde.judging.scaling import scaled
 from autograde.judging.surroundings import fixed_randomness, fresh_kernel
@@ -238,12 +238,12 @@ class Judgment:
     def _observations(self) -> Iterator[Diagnosis | None]:
         """What can be said without knowing the exercise, what helps most first."""
         exercise, tried, expected = self.exercise, self.tried, self.expected
-        wrong = comparable(exercise, tried, expected)
+        ranks, wrong = on_ranks(exercise, comparable(exercise, tried, expected))
         looks: list[Callable[[], Diagnosis | None]] = [
             lambda: generic(exercise, tried, expected),
             lambda: _observed(scaled(exercise, tried, expected)),
             lambda: _observed(instead(exercise, tried, lambda: self._further, self._asked)),
-            lambda: _observed(related(exercise, wrong)),
+            lambda: _observed(_together(ranks, related(exercise, wrong))),
             lambda: wrong_kind(exercise, wrong),
             lambda: without_influence(exercise, tried, expected, self.running, self._asked),
             lambda: _observed(located(exercise, tried, [law.name for law in exercise.laws if self._crosses(law)])),
@@ -410,6 +410,12 @@ def one_law(name: str) -> Diagnosis:
 def some_laws(name: str) -> Diagnosis:
     """What to say where several laws are broken, this one among them."""
     return Diagnosis(f"Every result is right, but some laws don't hold, such as: {name}.")
+
+
+def _together(where: str, found: Diagnosis | None) -> Diagnosis | None:
+    """What is said of the ranks, and of their results."""
+    said = " ".join(filter(None, (where, found.says if found else "")))
+    return Diagnosis(said) if said else None
 
 
 def _observed(found: Diagnosis | None) -> Diagnosis | None:

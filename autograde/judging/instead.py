@@ -224,6 +224,7 @@ _CHANGES = {
     "moved on by one place": _of_tensors(lambda x: x.roll(1, -1), 1),
     "moved back by one place": _of_tensors(lambda x: x.roll(-1, -1), 1),
     "in its first row alone, for all rows": _of_tensors(lambda x: x[:1].expand_as(x).clone(), 2),
+    "in its first matrix alone, for all": _of_tensors(lambda x: x.flatten(0, -3)[:1].expand(x.shape).clone(), 3),
     "zero everywhere": _of_tensors(torch.zeros_like),
     "one everywhere": _of_tensors(torch.ones_like),
     "after a softmax": _of_tensors(lambda x: x.softmax(-1), 1, floating=True),

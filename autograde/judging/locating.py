@@ -18,6 +18,7 @@ from autograde.judging.diagnosing import Diagnosis, Tried
 _FEW = 4  # labels that are told
 _EVERY_ERROR = "Your code ends in an error, whatever the input."
 _SOME_ERRORS = "Your code ends in an error on some inputs, and is right on the others."
+_MIXED = "Your code ends in an error on some inputs, and is wrong on others."
 _ERRORS = "Your code ends in an error on most inputs, and is wrong on others."
 _RIGHT_BUT = {
     False: "Your result is right but for a few cases",
@@ -52,11 +53,11 @@ def located(exercise: Exercise, tried: Tried, broken: Sequence[str]) -> Diagnosi
 
 
 def elsewhere(tried: Tried) -> Diagnosis | None:
-    """The few cases that come out right."""
+    """The few cases that come out right; else that there are errors, too."""
     wrong, right = _labels(tried, tried.wrong), _labels(tried, sorted({*range(len(tried.cases))} - {*tried.wrong}))
-    if not right or len(right) > _FEW or set(wrong) & set(right):
-        return None
-    return _listed(_ONLY_RIGHT, right)
+    if right and len(right) <= _FEW and not set(wrong) & set(right):
+        return _listed(_ONLY_RIGHT, right)
+    return Diagnosis(_MIXED) if any(tried.got[i].failure for i in tried.wrong) else None
 
 
 def _listed(says: str, labels: Sequence[str]) -> Diagnosis:

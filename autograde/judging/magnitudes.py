@@ -264,7 +264,7 @@ def _sided(sign: int) -> Holds:
 
 
 def _permuted(got: torch.Tensor, right: torch.Tensor, same: Callable) -> bool | None:
-    if right.dim() < 3:
+    if right.dim() < 2:
         return None
     orders = itertools.permutations(range(right.dim()))
     moved = (got.permute(order) for order in orders)
@@ -275,6 +275,7 @@ def _reordered(got: torch.Tensor, right: torch.Tensor, same: Callable) -> bool |
     return None if right.numel() < 3 else same(right.flatten().sort().values, got.flatten().sort().values)
 
 
+_OTHER_DIMS = ("Your numbers are right, but the dimensions are in another order.", _permuted)
 OFF_BY_ONE = [
     ("Every wrong number is 1 too large.", _one_apart(1.0)),
     ("Every wrong number is 1 too small.", _one_apart(-1.0)),
@@ -305,7 +306,7 @@ NUMBERS = [
         "Your numbers are right, but in reverse order along the last dimension.",
         lambda g, e, same: _flips(g, e, same, -1),
     ),
-    ("Your numbers are right, but the dimensions are in another order.", _permuted),
+    _OTHER_DIMS,
     ("Your result has the right numbers in another order.", _reordered),
     ("Your rows sum to 1 along the last dimension, where they should along the one before it.", _summed(-1)),
     ("Your numbers sum to 1 along the last but one dimension, where they should along the last.", _summed(-2)),
@@ -440,7 +441,8 @@ LEANINGS = [
 
 
 SHAPES = (
-    [
+    [_OTHER_DIMS, ("Your numbers are right, and the shape is not.", lambda g, e, same: same(e, g.reshape(e.shape)))]
+    + [
         (
             f"Your result is right at its {end} along {name}, and {says}.",
             (lambda g, e, same, dim=dim, start=start, few=few: _cut(*((g, e) if few else (e, g)), same, dim, start)),

@@ -24,6 +24,9 @@ from autograde.judging.running import Local
 _TRIES = 3  # cases on which an argument is changed, to see whether the result follows
 _WRITES_INTO, _COPY = "Your function writes into its input", "work on a copy."
 _WRITES = Diagnosis(f"{_WRITES_INTO}: {_COPY}")
+_HANDS_BACK = Diagnosis(
+    f"Your function hands its input back, or writes into it, where a new object is asked for: {_COPY}"
+)
 _OTHER_ERROR = Diagnosis("Where an error is asked for, your code fails in another way.")
 _NO_ERROR = Diagnosis("Where an error is asked for, none is raised.")
 _ERROR = Diagnosis("An error is raised where a result is asked for.")
@@ -46,8 +49,11 @@ OTHER_GRADIENTS = Diagnosis("The result is right, but learning through it goes w
 def generic(exercise: Exercise, tried: Tried, expected: Sequence) -> Diagnosis | None:
     """The first pattern that all wrong results show, or None. `expected` holds the right answer of every case."""
     changed = {tried.got[i].changed for i in tried.wrong}
+    changed_or_shared = [tried.got[i].changed or exercise.fresh and tried.got[i].shared for i in tried.wrong]
     if changed and all(changed):
         return replace(_WRITES, shown=f"{_WRITES_INTO} ({', '.join(min(changed))}): {_COPY}")
+    if changed_or_shared and all(changed_or_shared):
+        return _HANDS_BACK
     refused = _refusals(tried, expected)
     if refused:
         return refused
@@ -322,7 +328,7 @@ def _is_trivial(of_input: bool, make: Callable, one: Case, value) -> bool:
 
 # All that can be said of a result by this module, with no number, name or text of a solution's in it.
 SAYINGS = (
-    *(_WRITES, _OTHER_ERROR, _NO_ERROR, _ERROR, _SOME_ERROR),
+    *(_WRITES, _HANDS_BACK, _OTHER_ERROR, _NO_ERROR, _ERROR, _SOME_ERROR),
     *(_NONE, _NO_TENSOR, _SIGN, _TRANSPOSE, _SHAPE, _FACTOR, _FIRST_CALL, CUT_OFF, OTHER_GRADIENTS),
     *(found for _, found in _ORDERS),
     *map(_nothing, _TRIVIAL),

@@ -43,6 +43,39 @@ def related(exercise: Exercise, wrong: Pairs) -> Diagnosis | None:
     return Diagnosis(says) if says else None
 
 
+def on_ranks(exercise: Exercise, wrong: Pairs) -> tuple[str, Pairs]:
+    """Of results with one value a rank: what can be said of where they are wrong, and a pair for each wrong rank."""
+    if not exercise.ranks or any(not isinstance(x, list) for pair in wrong for x in pair):
+        return "", wrong
+    found, places = [], []
+    atol = min(exercise.atol, 1e-6) if exercise.agrees else exercise.atol  # as exercises on ranks compare themselves
+    for got, right in wrong:
+        if len(got) != len(right):
+            return "", wrong
+        pairs = [_asked_for(g, e) for g, e in zip(got, right, strict=True)]
+        bad = [r for r, (g, e) in enumerate(pairs) if compare(e, g, exercise.rtol, atol) is not None]
+        found += [pairs[r] for r in bad]
+        places.append((bad, len(pairs)))
+    several = [(bad, n) for bad, n in places if n > 1]
+    said = [says for says, where in _RANKS.items() if several and all(bad == where(n) for bad, n in several)]
+    return next(iter(said), ""), found or wrong
+
+
+def _asked_for(got: Any, right: Any) -> tuple[Any, Any]:
+    """The two, without entries that only the laws look at."""
+    if isinstance(got, dict) and isinstance(right, dict):
+        got = {key: value for key, value in got.items() if key in right}
+    return got, right
+
+
+_RANKS = {
+    "Rank 0 alone has the right result.": lambda n: list(range(1, n)),
+    "The last rank alone has the right result.": lambda n: list(range(n - 1)),
+    "Rank 0 alone has a wrong result.": lambda n: [0],
+    "The last rank alone has a wrong result.": lambda n: [n - 1],
+}
+
+
 def _off(numbers: Sequence[tuple[torch.Tensor, torch.Tensor]], same: Callable) -> list:
     """The pairs in which some number is off: of a result that is wrong by its type alone they have nothing to say."""
     return [(g, e) for g, e in numbers if not same(e, g)]
@@ -50,6 +83,8 @@ def _off(numbers: Sequence[tuple[torch.Tensor, torch.Tensor]], same: Callable) -
 
 def leaning(exercise: Exercise, wrong: Pairs) -> Diagnosis | None:
     """The little that can be said of numbers that nothing else explains: that they are near, too large or too small."""
+    if says := _wrong_parts(exercise, wrong):
+        return Diagnosis(says)
     numbers = [(_numbers(g), _numbers(e)) for g, e in wrong]
     if not wrong or any(x is None or x.dtype is torch.bool for pair in numbers for x in pair):
         return None
@@ -130,10 +165,33 @@ def _then(says: str) -> str:
     return f" In it: {says[0].lower()}{says[1:]}"
 
 
-def _of_parts(wrong: Pairs, same: Callable) -> str:
+def _split(wrong: Pairs) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """The parts of each result and of the right one; nothing where some result has others."""
     split = [(_parts(tuple(g) if isinstance(g, list) else g), _parts(e)) for g, e in wrong]
-    if any(g.keys() != e.keys() for g, e in split):
+    return split if all(g.keys() == e.keys() for g, e in split) else []
+
+
+_FAR = 1e-3  # beside a part that is wrong by more, one that is off by less is a matter of rounding
+
+
+def _wrong_parts(exercise: Exercise, wrong: Pairs) -> str:
+    """Which parts are wrong somewhere, by more than rounding, where that is not all of them."""
+    split = _split(wrong) if all(isinstance(e, (dict, tuple)) for _, e in wrong) else []
+    rtol, atol = max(exercise.rtol, _FAR), max(exercise.atol, _FAR)
+    bad: dict[str, bool] = {}
+    for g, e in split:
+        far = {name for name in e if compare(e[name], g[name], rtol, atol) is not None}
+        if not far:  # all of it is near: then it counts how near
+            far = {name for name in e if compare(e[name], g[name], exercise.rtol, exercise.atol) is not None}
+        bad |= {name: bad.get(name, False) or name in far for name in e}
+    named = [name for name in bad if bad[name]]
+    if not 1 < len(named) < len(bad):
         return ""
+    return f"Of the parts of your result these are wrong: {', '.join(named)}."
+
+
+def _of_parts(wrong: Pairs, same: Callable) -> str:
+    split = _split(wrong)
     names = list(dict.fromkeys(name for _, e in split for name in e))
     bad = {name for g, e in split for name in e if not same(e[name], g[name])}
     if len(names) < 2 or not bad or len(bad) == len(names):

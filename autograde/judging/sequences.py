@@ -65,6 +65,32 @@ def flat(value: Any) -> list:
     return [x for item in value for x in flat(item)] if isinstance(value, (tuple, list)) else [value]
 
 
+def _atoms(value: Any) -> list:
+    """What lies in lists in lists. What has entries of several kinds, such as ("F", 1, 0), is one thing."""
+    inner = value if isinstance(value, (tuple, list)) else ()
+    if len({type(x) for x in inner}) > 1 and not any(isinstance(x, (tuple, list)) for x in inner):
+        return [value]
+    return [x for item in value for x in _atoms(item)] if isinstance(value, (tuple, list)) else [value]
+
+
+def _same_items(got: Any, right: Any) -> bool:
+    return Counter(_atoms(got)) == Counter(_atoms(right))
+
+
+def _are_groups(right: list) -> bool:
+    return any(len(_atoms(group)) > 1 for group in right)
+
+
+def _each(got: list, right: list, holds: Callable) -> bool:
+    """Whether as many things come in an order of which each is `holds` of the one that should stand there."""
+    pairs = list(zip(_atoms(got), _atoms(right), strict=True))
+    return got != right and len(pairs) > 2 and all(holds(g, e) for g, e in pairs)
+
+
+def _lower(value: Any) -> list:
+    return [x.lower() if isinstance(x, str) else x for x in flat(value)]
+
+
 def _prefix(few: Sequence, many: Sequence) -> bool:
     return 0 < len(few) < len(many) and few == many[: len(few)]
 
@@ -117,11 +143,24 @@ SEQUENCES = [
     ("Your result has items too many; none of the right ones is missing.", lambda g, e, same: _within(e, g)),
     (
         "Your result has the right items, grouped in another way.",
-        lambda g, e, same: g != e and len(flat(e)) > 2 and flat(g) == flat(e),
+        lambda g, e, same: g != e and len(_atoms(e)) > 2 and _atoms(g) == _atoms(e),
+    ),
+    (
+        "Each list in your result has its right items, but not in the right order.",
+        lambda g, e, same: _are_groups(e) and len(g) == len(e) and all(map(_same_items, g, e)),
     ),
     (
         "Your result has the right items, grouped in another way and in another order.",
-        lambda g, e, same: len(flat(e)) > 2 and Counter(flat(g)) == Counter(flat(e)),
+        lambda g, e, same: _same_items(g, e) and not (len(g) == len(e) and all(map(_same_items, g, e))),
+    ),
+    ("Your result has the right items, some of them in wrong places.", lambda g, e, same: _same_items(g, e)),
+    (
+        "Some items of your result have their right entries in another order.",
+        lambda g, e, same: _each(g, e, lambda g, e: Counter(flat(g)) == Counter(flat(e))),
+    ),
+    (
+        "Your result is the right one but for capitals.",
+        lambda g, e, same: _each(g, e, lambda g, e: _lower(g) == _lower(e)),
     ),
     (
         "Only the last item of your result is wrong.",

@@ -41,7 +41,8 @@ from labkit import COLORS, evidence, figure, launch, record_traffic, shakespeare
 def split_layers(costs, n_stages):
     """How many layers each stage takes, so that the slowest stage is as fast as can be.
 
-    costs: the layers' costs (seconds) in their order, a list of numbers >= 0.
+    costs: the layers' costs (seconds) in their order, a list of numbers >= 0. With a hundred
+           layers there are too many cuts to try them all.
     n_stages: 1 … len(costs).
     Stage 0 takes the first layers, stage 1 the next ones, and so on; each takes at least one, and
     together they take all. A stage's cost is the sum of its layers' costs.
@@ -323,8 +324,9 @@ def bubble_fraction(schedule, seconds, load=None, latency=0.0):
     """The share of all ranks' time in which they wait, when a schedule is played.
 
     schedule: schedule[r] is the list of rank r's actions (kind, stage, micro-batch) in order.
-              A rank may own several stages, and the ranks may own them in any order: a stage
-              belongs to the rank in whose list it stands. The stages are 0 … the largest.
+              A rank may own several stages or none, and the ranks may own them in any order:
+              a stage belongs to the rank in whose list it stands. The stages are 0 … the
+              largest.
     seconds:  dict, how long an action of each kind takes, as {"F": 1.0, "B": 2.0}.
     load:     list of a factor a stage, or None (all 1): an action takes
               seconds[kind] * load[stage].

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from autograde.exercise import Draft, Exercise, case
 from autograde.judging import grading, instead
 from autograde.judging.diagnosing import Diagnosis
 from autograde.judging.grading import OBSERVED, grade
-from autograde.judging.relations import leaning, related
+from autograde.judging.relations import leaning, on_ranks, related
 
 
 def toy(function, cases, **settings) -> Exercise:
@@ -90,6 +91,24 @@ def test_lists_are_compared_with_the_right_ones(says, change):
     assert says in told(SPLIT, lambda ids: change(SPLIT.oracle(ids)))
 
 
+PLANS = toy(lambda ids: [[("F", 9, i) for i in ids], [("B", 8, i) for i in ids]], words)
+OF_PLANS = {
+    "Each list in your result has its right items, but not in the right order": lambda right: [
+        right[0],
+        right[1][::-1],
+    ],
+    "grouped in another way and in another order": lambda right: [right[0][1:], [*right[1], right[0][0]]],
+    "the right items, grouped in another way.": lambda right: [right[0][:-1], [right[0][-1], *right[1]]],
+    "their right entries in another order": lambda right: [[(k, i, s) for k, s, i in row] for row in right],
+    "the right one but for capitals": lambda right: [[(k.lower(), s, i) for k, s, i in row] for row in right],
+}
+
+
+@pytest.mark.parametrize(("says", "change"), OF_PLANS.items(), ids=list(OF_PLANS))
+def test_lists_in_lists_are_compared_with_the_right_ones(says, change):
+    assert says in told(PLANS, lambda ids: change(PLANS.oracle(ids)))
+
+
 TEXTS = {
     "but for white space at its ends": lambda right: right + "\n",
     "but for white space": lambda right: right.replace(": ", ":"),
@@ -115,6 +134,67 @@ def test_the_wrong_part_is_told_and_what_is_wrong_in_it():
         "Only `top` of your result is wrong. In it: every number is the right one times 2."
     )
     assert told(PARTS, lambda x: {"top": x.amax(-1), "low": x.amin(-1)}).startswith("Keys are missing")
+
+
+def test_where_several_parts_are_wrong_they_are_told():
+    more = toy(lambda x: {**PARTS.oracle(x), "sum": x.sum(-1)}, rows)
+
+    def wrong(x):
+        return more.oracle(x) | {"top": x.amax(-1).sin(), "low": x.amin(-1).cos()}
+
+    assert told(more, wrong) == "Of the parts of your result these are wrong: `top`, `low`."
+
+
+def test_a_part_that_is_off_by_rounding_is_none_of_the_wrong_ones():
+    more = toy(lambda x: (x.mean(-1), x.amax(-1), x.amin(-1)), rows)
+    found = told(more, lambda x: (x.mean(-1) + 2e-4, x.amax(-1)[None], x.amin(-1)[None]))
+    assert found == "Of the parts of your result these are wrong: item 1, item 2."
+
+
+def test_errors_beside_wrong_results_are_told():
+    many = toy(lambda n: n * n, lambda g: (case(n, label=f"n = {n}") for n in range(20)))
+
+    def wrong(n):
+        return 1 // min(n % 7, 1) + n % 3
+
+    assert told(many, wrong) == "Your code ends in an error on some inputs, and is wrong on others."
+
+
+def test_where_one_rank_alone_is_right_that_is_told():
+    said = on_ranks(replace(SHARES, ranks=True), [([1.0, 2.0, 6.0], [1.0, 4.0, 8.0]), ([1.0, 2.0], [1.0, 4.0])])
+    assert said == ("Rank 0 alone has the right result.", [(2.0, 4.0), (6.0, 8.0), (2.0, 4.0)])
+    assert on_ranks(replace(SHARES, ranks=True), [([3.0, 2.0], [1.0, 4.0])])[0] == ""
+
+
+def test_the_first_matrix_used_for_all_is_told():
+    def batches(g):
+        for n in (2, 3, 4):
+            yield case(torch.randn(2, n, 3, 2, generator=g), torch.randn(2, 4, generator=g), label=f"{n} batches")
+
+    product = toy(lambda x, w: x @ w, batches)
+    told_of = told(product, lambda x, w: (x[0, 0] @ w).expand(*x.shape[:-1], 4).clone())
+    assert told_of == "Wherever your result is wrong, it is the right one for `x` in its first matrix alone, for all."
+
+
+def test_a_part_with_its_dimensions_exchanged_is_told():
+    both = toy(lambda x: (x.sum(), x.softmax(-1)), rows)
+    told_of = told(both, lambda x: (x.sum(), x.softmax(-1).mT))
+    assert told_of.endswith("In it: your numbers are right, but the dimensions are in another order.")
+    told_of = told(both, lambda x: (x.sum(), x.softmax(-1).flatten()))
+    assert told_of.endswith("In it: your numbers are right, and the shape is not.")
+
+
+def test_an_input_handed_back_on_some_cases_and_changed_on_others_is_told():
+    def halves(g):
+        for n in (3, 4, 5, 7):
+            yield case(torch.rand(n, 2, generator=g) - float(n > 4), label=f"{n} rows")
+
+    positive = toy(lambda x: x.abs(), halves, fresh=True)
+
+    def wrong(x):
+        return x.abs_() if (x < 0).any() else x
+
+    assert "where a new object is asked for" in told(positive, wrong)
 
 
 def masks(g):

@@ -53,6 +53,15 @@ def gradient_cases(g):
     yield some(pick(g, 90, 110), "x in bfloat16", dtype=torch.bfloat16)
     yield some(pick(g, 9, 11), "x in float64", block=4, dtype=torch.float64)
     yield some(12, "very different blocks", block=4, change=lambda x: x[:4].mul_(1000))
+    yield some(pick(g, 9, 11), "numbers near 1e-20", block=4, scale=1e-20)
+    x = _beyond(127) * 2.0 ** torch.tensor([pick(g, -3, 3), -math.inf, -math.inf, -9, -math.inf, pick(g, -3, 3)])
+    yield case(x, torch.zeros(6), label="lots of 0", block=4)
+
+
+def _beyond(levels):
+    """A number in float32 of which, divided by its own step, a little more than `levels` comes out."""
+    tried = 1 + torch.arange(1_000) / 1_000
+    return float(tried[tried / (tried / levels) > levels][0])
 
 
 def _clear(x, noise, bits=8, block=64):
@@ -115,7 +124,7 @@ def _kinds(out, one, call):
     return kinds == (torch.int8, torch.float32) or f"they are {kinds[0]} and {kinds[1]}"
 
 
-def _quantize(x, noise, bits=8, block=64, levels=None, size=None, choose=None, whole=False):
+def _quantize(x, noise, bits=8, block=64, levels=None, size=None, choose=None, whole=False, bound=None):
     """Right as it stands; a mistake replaces a part."""
     n, block = len(x), len(x) if whole else block
     levels = 2 ** (bits - 1) - 1 if levels is None else levels(bits)
@@ -128,7 +137,8 @@ def _quantize(x, noise, bits=8, block=64, levels=None, size=None, choose=None, w
     y = rows / torch.where(scales > 0, scales, 1)[:, None]
     down = y.floor()
     codes = down + (u < y - down) if choose is None else choose(y, u)
-    return codes.clamp(-levels, levels).flatten()[:n].to(torch.int8), scales
+    bound = levels if bound is None else bound
+    return codes.clamp(-bound, bound).flatten()[:n].to(torch.int8), scales
 
 
 @exercise.alternative
@@ -198,6 +208,30 @@ def quantize_sizes(x, noise, bits=8, block=64):
         return y.sign() * (y.abs().floor() + (u < y.abs() - y.abs().floor()))
 
     return _quantize(x, noise, bits, block, choose=by_size)
+
+
+@exercise.mistake(
+    "a number goes up also where the noise equals its fraction",
+    hint="A 0 has no fraction, and a noise of 0 is no less than that: it stays 0.",
+)
+def quantize_up_if_equal(x, noise, bits=8, block=64):
+    return _quantize(x, noise, bits, block, choose=lambda y, u: y.floor() + (u <= y - y.floor()))
+
+
+@exercise.mistake(
+    "nothing keeps codes within the levels",
+    hint="x / scale may come out a little above levels; its fraction can then lift it to one more. Clamp.",
+)
+def quantize_unbounded(x, noise, bits=8, block=64):
+    return _quantize(x, noise, bits, block, bound=float("inf"))
+
+
+@exercise.mistake(
+    "a block of small numbers is taken for zeros",
+    hint="Only a block in which every number is 0 has the scale 0. Compare with 0, and add nothing.",
+)
+def quantize_small_as_zeros(x, noise, bits=8, block=64):
+    return _quantize(torch.where(x.abs() < 1e-12, 0, x), noise, bits, block)
 
 
 @exercise.mistake("every number is rounded down", hint="Up where noise < fraction, else down.")

@@ -43,6 +43,18 @@ def _zero_bubble(n_ranks, n_micro):
     return [as_actions(order(planned, rank)) for rank in range(n_ranks)]
 
 
+def _some_in_two_parts(p):
+    """GPipe, in which every second backward pass is in one piece, and the others in two."""
+    return [
+        [half for kind, s, i in actions for half in _parts_of(kind, s, i, whole=(s + i) % 2)]
+        for actions in gpipe_by_kind(p, 4)
+    ]
+
+
+def _parts_of(kind, s, i, whole):
+    return [(kind, s, i)] if kind == "F" or whole else [("I", s, i), ("W", s, i)]
+
+
 def _uneven(g, n):
     return [pick(g, 3, 12) / 4 for _ in range(n)]
 
@@ -68,7 +80,9 @@ def bubble_cases(g):
     yield case(_merged(gpipe_by_kind(4, 3)), unit, latency=0.5, label="neighboring stages on one rank")
     zero = {"F": 1.0, "I": 1.25, "W": pick(g, 2, 6) / 4}
     yield case(_zero_bubble(p, 2 * p), zero, latency=0.125, label="a backward pass in two parts (I and W)")
+    yield case(_some_in_two_parts(p), zero | {"B": 2.5}, latency=0.125, label="some backward passes in two parts")
     yield case(gpipe_by_kind(1, 3), unit, label="one rank alone")
+    yield case([*gpipe_by_kind(2, 3), []], drawn, label="a rank without work")
     yield case(gpipe_by_kind(p, 2)[::-1], unit, load=_uneven(g, p), label="stages on the ranks in another order")
     stuck = [list(actions) for actions in gpipe_by_kind(2, 2)]
     stuck[0] = [stuck[0][0], stuck[0][2], stuck[0][1], stuck[0][3]]
@@ -103,8 +117,7 @@ def longest_path(schedule, seconds, load=None, latency=0.0):
 
     flat = [tuple(action) for actions in schedule for action in actions]
     owner = {stage: rank for rank, actions in enumerate(schedule) for _, stage, _ in actions}
-    split, last = any(kind == "I" for kind, _, _ in flat), max(owner)
-    graph, known = nx.DiGraph(), set(flat)
+    graph, known, last = nx.DiGraph(), set(flat), max(owner)
 
     def wait(before, after, message=0.0):
         graph.add_edge(before, after, weight=cost(before) + message)
@@ -115,7 +128,7 @@ def longest_path(schedule, seconds, load=None, latency=0.0):
     for kind, s, i in flat:
         needs = [("F", s - 1, i)] if kind == "F" and s else []
         needs += [("I", s, i)] if kind == "W" else [("F", s, i)] if kind != "F" else []
-        needs += [("I" if split else "B", s + 1, i)] if kind in ("B", "I") and s < last else []
+        needs += [("I" if ("I", s + 1, i) in known else "B", s + 1, i)] if kind in ("B", "I") and s < last else []
         if not known.issuperset(needs):
             return "ValueError"
         for need in needs:
@@ -298,6 +311,33 @@ def share_gradients_at_once(schedule, seconds, load=None, latency=0.0):
 def share_stage_is_rank(schedule, seconds, load=None, latency=0.0):
     p = len(schedule)
     return _share(schedule, seconds, load, latency, hop=lambda a, b: latency * (min(a, p - 1) != min(b, p - 1)))
+
+
+@exercise.mistake(
+    "a rank without work is left out", hint="Every rank counts for all of the time, also one that has nothing to do."
+)
+def share_without_idle_ranks(schedule, seconds, load=None, latency=0.0):
+    return _share([actions for actions in schedule if actions], seconds, load, latency)
+
+
+@exercise.mistake(
+    "as soon as one backward pass is in two parts, all are taken to be",
+    hint="Look for each stage and micro-batch by itself: B, or I and W.",
+)
+def share_all_in_parts(schedule, seconds, load=None, latency=0.0):
+    split = any(kind == "I" for actions in schedule for kind, _, _ in actions)
+    owner = {s: r for r, actions in enumerate(schedule) for _, s, _ in actions}
+    inside = {(s, i) for actions in schedule for kind, s, i in actions if kind == "I"}
+
+    def needs(kind, s, i):
+        if kind == "F":
+            return [("F", s - 1, i)] if s else []
+        if kind == "W":
+            return [("B", s, i)]
+        after = [("B", s + 1, i)] if s < max(owner) and ((s + 1, i) in inside or not split) else []
+        return [("F", s, i), *after]
+
+    return _share(schedule, seconds, load, latency, needs=needs)
 
 
 @exercise.mistake(

@@ -38,6 +38,11 @@ exercise = Draft(
 )
 
 
+def _newest_first(world, n_micro):
+    """GPipe, its backward passes turned round."""
+    return [actions[:n_micro] + actions[: n_micro - 1 : -1] for actions in gpipe_by_kind(world, n_micro)]
+
+
 @exercise.cases
 def step_cases(g):
     def some(world, rows, label, make=one_f_one_b_by_limit, **options):
@@ -53,6 +58,7 @@ def step_cases(g):
     yield some(2, [3, 1, 2], "GPipe, micro-batches of different sizes", make=gpipe_by_kind)
     yield some(2, [3], "one micro-batch, in evaluation mode", training=False)
     yield some(2, [1, 4, 2], "GPipe, gradients lie there already", make=gpipe_by_kind, old=3.0)
+    yield some(2, [n] * 3, "GPipe, the newest micro-batch goes back first", make=_newest_first)
     yield some(3, [n] * 5, "three ranks, 1F1B, five micro-batches")
     yield some(3, [2, 3, 1, 4], "three ranks, GPipe, different sizes", make=gpipe_by_kind)
     yield some(4, [n] * 6, "four ranks, 1F1B")
@@ -404,6 +410,14 @@ def step_forward_first(stage, actions, *args):
 )
 def step_newest_first(*args):
     return _step(*args, take=lambda kept: max(kept))
+
+
+@exercise.mistake(
+    "a backward pass takes the oldest micro-batch, whatever its action says",
+    hint="B i belongs to micro-batch i, and a schedule may turn the order round. Keep inputs and outputs by number.",
+)
+def step_oldest_first(*args):
+    return _step(*args, take=min)
 
 
 @exercise.mistake(

@@ -39,6 +39,7 @@ def split_cases(g):
     yield case([2, 1, 1, 9], 3, label="greedy filling leaves a stage without layers")
     yield case([9, 0, 0, 1, 0], 4, label="layers that cost nothing")
     unit = pick(g, 1, 9)
+    yield case([unit / 10 * c for c in (0.9, 0.2, 0.1, 0.1, 0.2, 0.8)], 3, label="no layer takes a whole second")
     yield case([unit * c for c in (1, 1, 9, 5, 4)], 3, label="the most even cut isn't the fastest")
     yield case(_costs(g, 5), 5, label="as many stages as layers")
     yield case(_costs(g, pick(g, 4, 6)), 1, label="one stage")
@@ -67,8 +68,9 @@ def _stages_for(costs, limit):
 @exercise.agrees
 def as_good(expected, got, one):
     if not isinstance(expected, dict):  # another solution's cut
-        counts = _whole(got)
-        return counts is not None and compare(list(expected), counts, rtol=0, atol=0) is None
+        whole = _whole(expected), _whole(got)
+        counts, given = (expected, got) if whole == (None, None) else whole
+        return None not in (counts, given) and compare(counts, given, rtol=0, atol=0) is None
     if told := _unfit(got, *one.args):
         return told
     slowest = max(_loads(one.args[0], _whole(got)))
@@ -232,6 +234,29 @@ def split_with_empty_stages(costs, n_stages):
         counts[-1] += 1
         load += cost
     return counts + [0] * (n_stages - len(counts))
+
+
+@exercise.mistake("costs are cut down to whole seconds", hint="Half a second is a cost, too: keep the fractions.")
+def split_whole_seconds(costs, n_stages):
+    return _table([int(c) for c in costs], n_stages)
+
+
+@exercise.mistake("the stages are listed from the last to the first", hint="Stage 0 comes first: turn the list round.")
+def split_reversed(costs, n_stages):
+    return _table(costs, n_stages)[::-1]
+
+
+@exercise.mistake("the numbers of layers are floats", hint="A number of layers is an int: // divides ints into ints.")
+def split_into_floats(costs, n_stages):
+    return [float(n) for n in _table(costs, n_stages)]
+
+
+@exercise.mistake(
+    "the layers of each stage are listed, not counted", hint="Return how many layers each stage takes, not which."
+)
+def split_lists_layers(costs, n_stages):
+    marks = [0, *itertools.accumulate(_table(costs, n_stages))]
+    return [list(range(a, b)) for a, b in itertools.pairwise(marks)]
 
 
 @exercise.mistake(

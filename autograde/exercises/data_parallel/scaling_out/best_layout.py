@@ -39,6 +39,8 @@ def searches(g):
     yield some("two key heads", 8, 8, grouped(g, layers=4), 16, 25.0, pp=9.0)
     yield some("a batch that few layouts divide", 12, 4, dense(g, layers=12, heads=4), 9, 60.0, micro=5.0)
     yield some("no power of two", 18, 6, dense(g, layers=9, heads=6), 36, 14.0)
+    yield some("three stages are fastest", 6, 1, dense(g, layers=6, heads=4), 12, 26.0)
+    yield some("three heads on a node of four", 12, 4, dense(g, layers=4, heads=3), 12, 14.0)
     yield some("larger micro-batches are faster", 4, 2, few, 48, 200.0, micro=3.0)
     yield some("computing again is faster, as less is moved", 8, 4, few, 16, 1e9, again=-0.2)
     yield some("fewer micro-batches than stages", 8, 4, dense(g, layers=8, heads=3), 4, 11.1)
@@ -75,7 +77,8 @@ def searched(best_layout, gpus, node, model, batch, limit, taste):
         return {"layout": "refused", "asked": asked}
     if not isinstance(found, dict):
         return {"layout": "no dict", "asked": asked}
-    return {"layout": {name: found.get(name, "missing") for name in names}, "asked": asked}
+    more = {str(key): "not asked for" for key in found if key not in names}
+    return {"layout": {name: found.get(name, "missing") for name in names} | more, "asked": asked}
 
 
 def _candidates(gpus, node, model, batch, tps=None, allowed=None):
@@ -281,6 +284,26 @@ def _ignoring(rule):
         )
 
     return allowed
+
+
+exercise.mistake("pipelines are tried with powers of two only", hint="pp: every divisor of layers, three of six, too.")(
+    _search(keep=lambda x: x["pp"] & (x["pp"] - 1) == 0)
+)
+exercise.mistake("micro-batches are tried with powers of two only", hint="micro_batch: every divisor of batch / dp.")(
+    _search(keep=lambda x: x["micro_batch"] & (x["micro_batch"] - 1) == 0)
+)
+exercise.mistake("tensor parallelism over a whole node is never tried", hint="tp divides node: node itself does, too.")(
+    lambda gpus, node, *rest: _search(keep=lambda x: x["tp"] < max(node, 2))(gpus, node, *rest)
+)
+exercise.mistake("tp is any number up to the GPUs of a node", hint="tp divides node, else a group spreads over two.")(
+    _search(allowed=_ignoring("node"))
+)
+
+
+@exercise.mistake("the layout comes with its seconds", hint="A dict with the six keys, and nothing more.")
+def with_seconds(gpus, node, model, batch, limit, memory, seconds):
+    found = _search()(gpus, node, model, batch, limit, memory, seconds)
+    return found | {"seconds": seconds(found)}
 
 
 exercise.mistake("layers are divided unevenly among the stages", hint="pp divides layers.")(

@@ -38,7 +38,8 @@ def sent(g):
     yield some("pipeline in chunks, with tensor parallel", dense(g, layers=6), pp=3, tp=2, chunks=2, micro_batches=3)
     yield some("context parallel", grouped(g), cp=4, tp=2, micro_batches=2)
     yield some("context parallel, computed again", grouped(g), cp=2, dp=3, recompute=True)
-    yield some("data parallel", dense(g), dp=5, zero=pick(g, 0, 2), micro_batches=3)
+    yield some("data parallel", dense(g), dp=5, zero=pick(g, 0, 1), micro_batches=3)
+    yield some("ZeRO 2", dense(g), dp=pick(g, 2, 4), zero=2, micro_batches=3)
     yield some("ZeRO 3", grouped(g, layers=4), dp=3, cp=2, zero=3, pp=2, micro_batches=4)
     yield some("experts", mixture(g, active=3), dp=8, ep=4, micro_batch=2, micro_batches=3)
     yield some("experts, ZeRO 3, computed again", mixture(g), dp=3, cp=4, ep=6, tp=2, zero=3, recompute=True)
@@ -238,6 +239,10 @@ exercise.mistake(
     "ZeRO 3 is taken to gather once a step",
     hint="Weights are dropped after use: each micro-batch gathers them twice and scatters gradients once.",
 )(_sent(share=lambda d: 2 * (3 if d["zero"] == 3 else 2)))
+exercise.mistake(
+    "ZeRO 2 is taken to send as much as ZeRO 3",
+    hint="Its weights are whole: a reduce-scatter and an all-gather once a step, together an all-reduce.",
+)(_sent(share=lambda d: 2 * (3 * d["micro_batches"] if d["zero"] > 1 else 2)))
 exercise.mistake(
     "ZeRO 3 is taken to send as much as an all-reduce",
     hint="Two gathers of the weights and a scatter of gradients: three passes.",

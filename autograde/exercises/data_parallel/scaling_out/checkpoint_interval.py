@@ -37,6 +37,7 @@ def clusters(g):
     yield some("one node", pick(g, 30, 90), pick(g, 300, 900), pick(g, 3, 9) * years, 1)
     yield some("slow checkpoints", pick(g, 900, 1900), pick(g, 300, 900), pick(g, 2, 4) * years, pick(g, 9000, 16000))
     yield some("failures more often than restarts", pick(g, 60, 90), 2000, years / 2, pick(g, 9000, 12000))
+    yield some("checkpoints that take a moment", pick(g, 2, 9) / 100, 1, pick(g, 4, 9) * 3600, pick(g, 200, 300))
     yield some("no time to restart", pick(g, 200, 400), 0, pick(g, 2, 4) * years, pick(g, 4000, 6000))
     yield some("a checkpoint that takes as long as there is", 3000, 100, 3000 * 512, 512)
 
@@ -147,6 +148,9 @@ exercise.mistake(
     "the cluster is taken to fail as rarely as one node",
     hint="With n nodes something fails n times as often: M = mtbf / nodes.",
 )(_checkpoint(system=lambda mtbf, nodes: mtbf))
+exercise.mistake("intervals below a minute are never tried", hint="A checkpoint may take milliseconds.")(
+    _checkpoint(interval=lambda save, m: max(60.0, _best(save, m)))
+)
 exercise.mistake("the factor 2 is missing under the root", hint="A failure costs half an interval on average.")(
     _checkpoint(interval=lambda save, m: math.sqrt(save * m))
 )

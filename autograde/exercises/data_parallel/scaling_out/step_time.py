@@ -54,10 +54,18 @@ def steps(g):
     yield some("copies of a context, over nodes", machine(g), much=40, cp=4, dp=4)
     yield some("contexts that are four GPUs apart", machine(g), tp=4, cp=4, dp=2)
     yield some("experts and stages that are four GPUs apart", machine(g), tp=4, pp=4, dp=4, ep=4, micro_batches=3)
+    yield some("experts and stages beside contexts", machine(g), much=40, cp=4, dp=4, ep=4, pp=2, micro_batches=3)
     yield some("experts over nodes", machine(g), dp=32, ep=16, micro_batches=2)
     yield some("experts in a node of four", machine(g, node=4), much=40, tp=2, dp=8, ep=2)
     yield some(
-        "more to say than to compute, hidden", machine(g, slow=1e8), dp=16, ep=16, pp=2, micro_batches=5, overlap=True
+        "more to say than to compute, hidden",
+        machine(g, slow=1e8),
+        tp=2,
+        dp=16,
+        ep=16,
+        pp=2,
+        micro_batches=5,
+        overlap=True,
     )
 
 
@@ -135,11 +143,13 @@ def adds_up(out, one, call):
     return bool(abs(parts - out["total"]) <= 1e-9 * abs(out["total"]))
 
 
+def _leaving(inner, m):
+    return min(m["fast"], m["slow"] * max(1, m["node"] // inner))
+
+
 def _step(
     compute=lambda flops, moved, m: flops / (m["peak"] * m["efficiency"]) + moved / m["memory"],
-    ring=lambda inner, n, m: (
-        m["fast"] if inner * n <= m["node"] else min(m["fast"], m["slow"] * max(1, m["node"] // inner))
-    ),
+    ring=lambda inner, n, m: m["fast"] if inner * n <= m["node"] else _leaving(inner, m),
     direct=lambda inner, n, m: m["fast"] if inner * n <= m["node"] else m["slow"],
     inner=_INNER,
     replicas=lambda d: d["dp"] * d["cp"],
@@ -227,13 +237,18 @@ exercise.mistake(
 exercise.mistake(
     "experts' messages use all cards of the node, like a ring",
     hint="Each GPU sends its own tokens through its own card.",
-)(
-    _step(
-        direct=lambda inner, n, m: (
-            m["fast"] if inner * n <= m["node"] else min(m["fast"], m["slow"] * max(1, m["node"] // inner))
-        )
-    )
-)
+)(_step(direct=lambda inner, n, m: m["fast"] if inner * n <= m["node"] else _leaving(inner, m)))
+exercise.mistake(
+    "few members are taken to be in one node, however far apart they are",
+    hint="Members * distance <= node: two GPUs with seven between them are not neighbors.",
+)(_step(ring=lambda inner, n, m: m["fast"] if n <= m["node"] else _leaving(inner, m)))
+exercise.mistake(
+    "experts and stages are taken to be tp GPUs apart, contexts left out",
+    hint="Between two experts of a group lie tp * cp GPUs, and between two stages as many.",
+)(_step(inner=_INNER | {"ep": ("tp",), "pp": ("tp",)}))
+exercise.mistake(
+    "messages are hidden behind those of tp as well", hint="No longer than there is something to compute."
+)(_step(hides=lambda beside, t: min(beside, t["compute"] + t["tp"])))
 exercise.mistake("the ring of gradients has dp members alone", hint="dp * cp ranks hold the same weights.")(
     _step(replicas=lambda d: d["dp"])
 )

@@ -57,6 +57,7 @@ def row_cases(g):
     d, h = pick(g, 3, 5), pick(g, 3, 4)
     yield some(2, d, 2 * h + 1, (3,), "an odd number of inputs")
     yield some(2, d + 1, 2 * h, (2, 3), "without a bias", bias=False)
+    yield some(2, 1, 2 * h, (3,), "a single output")
     yield some(4, d, 6, (2, 2), "four ranks, six inputs")
     yield some(4, d, 4 * h + 1, (), "four ranks, a single vector")
 
@@ -208,6 +209,15 @@ class GathersInputs(Rows):
 class AView(Rows):
     def part(self, t):
         return t.tensor_split(place()[1], 1)[place()[0]]
+
+
+@exercise.mistake(
+    "the part is made contiguous, which copies nothing where it is contiguous already",
+    hint="With a single output the columns are one piece of memory, and .contiguous() gives the view: .clone() it.",
+)
+class MadeContiguous(Rows):
+    def part(self, t):
+        return t.tensor_split(place()[1], 1)[place()[0]].contiguous()
 
 
 @exercise.mistake(

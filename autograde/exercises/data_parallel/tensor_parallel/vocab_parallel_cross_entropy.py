@@ -43,8 +43,8 @@ exercise = Draft(
 
 @exercise.cases
 def loss_cases(g):
-    def some(world, vocab, tokens, label, shift=0.0, ignored=(), **options):
-        logits = 2 * randn(g, tokens, vocab)
+    def some(world, vocab, tokens, label, shift=0.0, ignored=(), level=0.0, **options):
+        logits = level + 2 * randn(g, tokens, vocab)
         targets = torch.randperm(vocab, generator=g)[torch.arange(tokens) % vocab]
         targets[0], targets[-1] = vocab - 1, 0  # first and last rank, whatever was drawn
         for i in ignored:
@@ -57,6 +57,7 @@ def loss_cases(g):
     v = pick(g, 3, 4)
     yield some(2, 2 * v + 1, 4, "an odd vocabulary")
     yield some(2, 2 * v, 5, "logits far apart on the ranks", shift=200.0)
+    yield some(2, 2 * v + 1, 4, "large logits on every rank", level=120.0)
     yield some(2, 2 * v + 1, 6, "padding", ignored=[1, integer(g, 2, 5)])
     yield some(3, 3 * v + 1, 5, "three ranks", shift=3.0)
     yield some(3, 3 * v + 2, 7, "three ranks, padding marked by a token's number", ignored=[2, 4], ignore_index=1)
@@ -228,6 +229,19 @@ _mistake(
     "exp(logit - max) of different ranks can be added only if they subtract the same max: all_reduce it with MAX.",
     "own_maximum",
     top=lambda logits: logits.detach().amax(1),
+)
+
+
+def _added_up(logits):
+    dist.all_reduce(top := logits.detach().amax(1))
+    return top
+
+
+_mistake(
+    "the ranks' maxima are added up, so that where all logits are large every exponential is 0",
+    "all_reduce with op=dist.ReduceOp.MAX: the default is a sum.",
+    "summed_maximum",
+    top=_added_up,
 )
 
 

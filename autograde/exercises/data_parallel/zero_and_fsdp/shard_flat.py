@@ -64,7 +64,8 @@ def cut_and_go_on(shard_flat, tensors, rank, world):
         for p in parameters:
             p.add_(100.0)
     storage = part.untyped_storage().nbytes()
-    told = {"dtype": str(part.dtype), "storage": storage, "graph": part.requires_grad}
+    graph = part.grad_fn is not None and "a graph leads from it to the tensors"
+    told = {"dtype": str(part.dtype), "storage": storage, "graph": graph or part.requires_grad and "it wants gradients"}
     return {"part": part.detach()} | told
 
 
@@ -95,7 +96,7 @@ def _dtype(out, one, call):
 
 @exercise.law("No graph leads from the part to the tensors")
 def _no_graph(out, one, call):
-    return not out["graph"]
+    return not out["graph"] or f"{one.label}: {out['graph']}"
 
 
 def _part(flat, rank, size):
@@ -241,6 +242,14 @@ def with_a_graph(tensors, rank, world):
     flat = torch.cat([t.flatten() for t in tensors])
     size = share(len(flat), world)
     return _part(torch.cat([flat, flat.new_zeros(size * world - len(flat))]), rank, size)
+
+
+@exercise.mistake(
+    "the part wants gradients of its own, as a parameter does",
+    hint="A plain tensor is asked for. Who trains with it makes it a parameter.",
+)
+def as_a_parameter(tensors, rank, world):
+    return torch.nn.Parameter(by_rows(tensors, rank, world))
 
 
 @exercise.mistake("the parts are numbered from the end", hint="Part 0 holds the first numbers.")

@@ -84,6 +84,7 @@ def backward_with_hooks(zero2_hooks, weights, owners, x, tied=False, frozen=()):
     for p in trained:
         p.register_post_accumulate_grad_hook(arrives)
     held = zero2_hooks(params, owners)
+    at_first = all(isinstance(t, torch.Tensor) and not t.any() for t in held.values())
     for rows in x[:, rank]:
         hidden = rows
         for i, w in enumerate([*params, params[0]] if tied else params):
@@ -101,7 +102,7 @@ def backward_with_hooks(zero2_hooks, weights, owners, x, tied=False, frozen=()):
         "extra": sorted(set(held) - set(range(len(params)))),
     }
     told |= {"bytes": sum(t.untyped_storage().nbytes() for t in tensors)}
-    told |= {"graph": any(t.requires_grad for t in tensors)}
+    told |= {"graph": any(t.requires_grad for t in tensors), "at first": at_first}
     return {"held": [held.get(i) for i in range(len(params))]} | told
 
 
@@ -144,6 +145,8 @@ def _owned_only(out, one, call):
         need = sum(bytes_of(one.args[0][i] for i in _trained(one) if one.args[1][i] == r))
         if found["bytes"] != need or found["graph"]:
             return f"rank {r} holds {found['bytes']} bytes, and owns {need}"
+        if not found["at first"]:
+            return f"on rank {r} the dict is neither empty nor full of zeros before the first backward pass"
     return True
 
 
@@ -375,6 +378,23 @@ class _OwnerFrees(_Hooks):
 exercise.mistake(
     "only the owner frees its .grad", hint="The other ranks have even less use for it: p.grad = None on every rank."
 )(_as_function(_OwnerFrees))
+
+
+class _StartsWithNone(_Hooks):
+    def keep(self, held, i, grad, owner):
+        if dist.get_rank() == owner:
+            held[i] = grad if held[i] is None else held[i] + grad
+
+    def __call__(self, params, owners):
+        held = {i: None for i, _ in self.trained(params) if owners[i] == dist.get_rank()}
+        for i, p in self.trained(params):
+            p.register_post_accumulate_grad_hook(self.hook(i, owners[i], held))
+        return held
+
+
+exercise.mistake("the dict begins with None for what a rank owns", hint="At first it is empty, or holds zeros.")(
+    _as_function(_StartsWithNone)
+)
 
 
 def _mean_of_passes(self, held, i, grad, owner):

@@ -5,6 +5,7 @@ Attention in which groups of query heads share a head of keys and values.
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
@@ -36,12 +37,12 @@ def _some(g, *shape):
     return mask
 
 
-def _low(g):
-    """Whole scores near -16,384, some of them hidden: a mask of -10,000 would be the highest of all."""
+def _low(g, far=256.0):
+    """Scores near -far² / 4, some of them hidden: a mask that isn't -inf may be the highest of all."""
     q, k, v = _heads(g, (2,), 4, 2, 3, 5, 4)
     q, k = torch.zeros_like(q), torch.zeros_like(k)
-    q[..., 0] = 128.0
-    k[..., 0] = -256 - torch.rand(k.shape[:-1], generator=g).argsort() / 64
+    q[..., 0] = far / 2
+    k[..., 0] = -far - torch.rand(k.shape[:-1], generator=g).argsort() / 64
     return q, k, v
 
 
@@ -69,6 +70,7 @@ def grouped_cases(g):
     q, k, v = _heads(g, (2,), 4, 2, 3, 4, 4)
     yield case(q * 60, k * 60, v * 5, label="scores of thousands")
     yield case(*_low(g), mask=_some(g, 3, 5), label="scores far below zero, and a mask")
+    yield case(*_low(g, 2.0**17), mask=_some(g, 3, 5), label="scores lower than any number one would think of")
     yield case(*_heads(g, (), 6, 2, 130, 150, 3, wide=2), mask=_some(g, 130, 150), label="a long text")
     yield case(
         *(x.transpose(-3, -2).contiguous().transpose(-3, -2) for x in _heads(g, (2,), 4, 2, 3, 3, 4)),
@@ -268,16 +270,17 @@ exercise.mistake("the mask is added to the scores as 0 and 1", hint="Where the m
 )
 
 
-def _not_that_low(scores, mask):
+def _not_that_low(scores, mask, low):
     if mask is None:
         return scores.softmax(-1)
-    return scores.masked_fill(~mask, -1e4).softmax(-1) * mask
+    return scores.masked_fill(~mask, low).softmax(-1) * mask
 
 
-exercise.mistake(
-    "hidden scores become -10,000, and visible ones lie below that",
-    hint="No number is low enough for every score but -inf.",
-)(_attend_with(_not_that_low))
+for low, told in ((-1e4, "-10,000"), (-1e9, "-1,000,000,000")):
+    exercise.mistake(
+        f"hidden scores become {told}, and visible ones lie below that",
+        hint="No number is low enough for every score but -inf.",
+    )(_attend_with(functools.partial(_not_that_low, low=low)))
 
 
 @exercise.mistake(

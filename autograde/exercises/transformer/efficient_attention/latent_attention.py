@@ -51,15 +51,15 @@ def _loud(g):
     return q * 60, q_rope * 60, latent * 40, k_rope * 40, w_k, w_v
 
 
-def _low(g):
-    """Whole scores near -16,384: a mask of -10,000 would be the highest of all.
+def _low(g, far=256.0):
+    """Scores near -far² / 4, some of them hidden: a mask that isn't -inf may be the highest of all.
 
     1 / sqrt(d + r) and its root, by which torch's kernels multiply queries and keys, are exact: nothing is rounded.
     """
     q, q_rope, latent, k_rope, w_k, w_v = _some(g, (2,), 2, 3, 5, 8, 8, 3, wide=4)
     q_rope, k_rope = torch.zeros_like(q_rope), torch.zeros_like(k_rope)
-    q_rope[..., 0] = 256.0
-    k_rope[..., 0] = -256 - torch.rand(k_rope.shape[:-1], generator=g).argsort() / 64
+    q_rope[..., 0] = far
+    k_rope[..., 0] = -far - torch.rand(k_rope.shape[:-1], generator=g).argsort() / 64
     return 0 * q, q_rope, latent, k_rope, w_k, w_v
 
 
@@ -78,6 +78,7 @@ def latent_cases(g):
     yield case(*_some(g, (2,), 3, 3, 5, 4, 2, 3), mask=_mask(g, 2, 3, 3, 5), label="a mask a head")
     yield case(*_loud(g), mask=_mask(g, 4, 6), label="scores of thousands")
     yield case(*_low(g), mask=_mask(g, 3, 5), label="scores far below zero, and a mask")
+    yield case(*_low(g, 2.0**17), mask=_mask(g, 3, 5), label="scores lower than any number one would think of")
     yield case(*_some(g, (), 3, 40, 150, 5, 3, 4), _mask(g, 40, 150), label="a long text")
 
 
@@ -268,7 +269,7 @@ def still_latent(q, q_rope, latent, k_rope, w_k, w_v, mask=None):
 
 
 exercise.mistake("the softmax runs over the queries", hint="Over the tokens in the cache: dim=-1.")(
-    _latent(weigh=lambda s, m: _hidden(s, m).softmax(-2).nan_to_num(0.0))
+    _latent(weigh=lambda s, m: _hidden(s, m).softmax(-2))
 )
 
 exercise.mistake("the mask is ignored", hint="Where the mask is False, a score is -inf.")(
@@ -287,10 +288,11 @@ exercise.mistake("the mask is applied after the softmax", hint="Hidden tokens mu
     _latent(weigh=lambda s, m: s.softmax(-1) if m is None else s.softmax(-1) * m)
 )
 
-exercise.mistake(
-    "hidden scores become -10,000, and visible ones lie below that",
-    hint="No number is low enough for every score but -inf.",
-)(_latent(weigh=lambda s, m: (s if m is None else s.masked_fill(~m, -1e4)).softmax(-1)))
+for low, told in ((-1e4, "-10,000"), (-1e9, "-1,000,000,000")):
+    exercise.mistake(
+        f"hidden scores become {told}, and visible ones lie below that",
+        hint="No number is low enough for every score but -inf.",
+    )(_latent(weigh=lambda s, m, low=low: (s if m is None else s.masked_fill(~m, low)).softmax(-1)))
 
 
 exercise.mistake("the latents are normed once more", hint="Use the latents as they lie in the cache.")(

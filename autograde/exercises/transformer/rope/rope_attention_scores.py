@@ -13,6 +13,7 @@ from autograde.exercise import Draft, case, keeps_dtype, same
 from autograde.exercises.shared import randn
 from autograde.exercises.transformer.rope.shared import (
     BASE,
+    angles_with,
     backwards,
     distinct,
     hf_rotation,
@@ -20,6 +21,7 @@ from autograde.exercises.transformer.rope.shared import (
     positions_ignored,
     rotation,
     rotation_by_complex,
+    rotation_made_of,
 )
 
 exercise = Draft(
@@ -146,6 +148,28 @@ exercise.mistake(
     "keys are rotated backwards, so that scores depend on the sum of the positions",
     hint="Query and key turn the same way. The dot product itself makes the difference.",
 )(_scores(turn_k=backwards))
+
+
+exercise.mistake(
+    "queries and keys are turned clockwise", hint="(a, b) becomes (a cos - b sin, b cos + a sin), as in apply_rope."
+)(_scores(turn_q=backwards, turn_k=backwards))
+
+
+def _of_neighbors(x):
+    return torch.stack([-x[..., 1::2], x[..., ::2]], -1).flatten(-2)
+
+
+_PAIRS_OF_NEIGHBORS = rotation_made_of(_of_neighbors, lambda angle: angle.repeat_interleave(2, -1))
+
+exercise.mistake(
+    "neighbors are taken for pairs", hint="Pair i is (x[..., i], x[..., i + d/2]), as in apply_rope: halves."
+)(_scores(turn_q=_PAIRS_OF_NEIGHBORS, turn_k=_PAIRS_OF_NEIGHBORS))
+
+_SLOWLY_SLOWER = rotation_made_of(angle=angles_with(lambda d, base: base ** (-torch.arange(d // 2) / d)))
+
+exercise.mistake(
+    "the speeds fall half as fast from pair to pair", hint="base ** (-2i/d): the 2 is easily lost. Call apply_rope."
+)(_scores(turn_q=_SLOWLY_SLOWER, turn_k=_SLOWLY_SLOWER))
 
 
 @exercise.mistake("the keys get the queries' positions", hint="Rotate k with k_positions.")

@@ -56,12 +56,15 @@ def one_big_batch(weights, batches, old=False):
     loss = F.cross_entropy(torch.tanh(table[ids]) @ head, targets)
     gradients = list(torch.autograd.grad(loss, [table, head]))
     most = max(len(ids) for ids, _ in batches)
-    return {"loss": loss.item(), "gradients": gradients, "rows held at once": most, "weights and mode left alone": True}
+    told = {"rows held at once": most, "weights and mode left alone": True}
+    return {"loss": loss.item(), "gradients": gradients, "dimensions of the loss": 0, **told}
 
 
 @exercise.probe
 def accumulated(accumulate, weights, batches, old=False):
-    """Loss, gradients, and how many rows were in memory at once, of a small model built from `weights`."""
+    """Loss, gradients, and of how many rows the graph was kept at once, of a small model built from `weights`."""
+    import weakref
+
     import torch
 
     class Model(torch.nn.Module):
@@ -72,32 +75,38 @@ def accumulated(accumulate, weights, batches, old=False):
         def forward(self, ids):
             return torch.tanh(self.table[ids]) @ self.head
 
-    held, most = [0], [0]
+    class Kept:
+        def __init__(self, tensor):
+            self.tensor = tensor
 
-    def forwarded(module, args, logits):
-        if logits.requires_grad:
-            rows = args[0].shape[0]
-            held[0] += rows
-            most[0] = max(most[0], held[0])
+    passes, most = [(0, weakref.WeakSet())], [0]
 
-            def released(gradient):
-                held[0] -= rows
+    def keep(tensor):
+        kept = Kept(tensor)
+        passes[-1][1].add(kept)
+        return kept
 
-            logits.register_hook(released)
+    def begins(module, args):
+        passes.append((len(args[0]), weakref.WeakSet()))
+
+    def ends(module, args, logits):
+        most[0] = max(most[0], sum(rows for rows, kept in passes if len(kept)))
 
     model = Model().train(not old)
-    model.register_forward_hook(forwarded)
+    model.register_forward_pre_hook(begins)
+    model.register_forward_hook(ends)
     if old:
         for parameter in model.parameters():
             parameter.grad = torch.full_like(parameter, 7.0)
-    loss = accumulate(model, [tuple(batch) for batch in batches])
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda kept: kept.tensor):
+        loss = accumulate(model, [tuple(batch) for batch in batches])
     left = all(torch.equal(now, then) for now, then in zip(model.parameters(), weights, strict=True))
     left = left and model.training is not old
     gradients = [torch.zeros(0) if p.grad is None else p.grad.detach().clone() for p in model.parameters()]
     # To hold less than the largest micro-batch, by cutting it up further, is as good.
     held_at_once = max(most[0], max(len(ids) for ids, _ in batches))
     told = {"rows held at once": held_at_once, "weights and mode left alone": left}
-    return {"loss": float(loss), "gradients": gradients, **told}
+    return {"loss": float(loss), "gradients": gradients, "dimensions of the loss": getattr(loss, "ndim", 0), **told}
 
 
 @exercise.law("Only one micro-batch's graph is kept at a time")
@@ -297,8 +306,8 @@ exercise.mistake(
 
 
 @exercise.mistake(
-    "backward comes once, at the end",
-    hint="Right numbers, but the graphs of all micro-batches wait in memory. Call backward after each.",
+    "backward comes once, at the end, or graphs are retained: those of all micro-batches are in memory",
+    hint="backward() after each micro-batch frees its graph, unless it is told to retain it.",
 )
 def all_graphs_at_once(model, batches):
     """One backward at the end: right numbers, and the memory of one big batch."""
@@ -306,6 +315,11 @@ def all_graphs_at_once(model, batches):
     loss = sum(_loss(model, ids, targets) for ids, targets in batches) / _tokens(batches)
     loss.backward()
     return loss.item()
+
+
+@exercise.mistake("the loss comes as a list or tensor of one number", hint="A float, or a tensor of no dimension.")
+def loss_with_a_dimension(model, batches):
+    return torch.tensor([right_accumulation(model, batches)])
 
 
 exercise.mistake("only the last micro-batch's share of the loss is returned", hint="Return the mean over all tokens.")(

@@ -54,6 +54,7 @@ def scaler_cases(g):
     yield case([torch.tensor([3e38, 2e38, -1e30]), torch.zeros(2)], 2.0, 5, label="large, but finite")
     large = torch.tensor([6e4, 5e4, 6e4, 1.0], dtype=torch.float16)
     yield case([torch.zeros(3, dtype=torch.float16), large], 8.0, 2, label="large, but finite, in float16")
+    yield case(some((2, 3), size=1e4), 3001.0, 4, label="a scale that is no power of two")
     yield case(some((1,)), 0.5, 1999, label="a scale below 1, and the default interval ends")
 
 
@@ -225,6 +226,12 @@ exercise.mistake("the scale never falls below 1", hint="It falls as far as it ta
 )
 
 scaled_step = _scaling()
+
+
+exercise.mistake(
+    "1 / scale is rounded to float16 before it multiplies",
+    hint="float32 throughout: the scale is a float, and divides float32 numbers.",
+)(_scaling(unscale=lambda scaled, scale: [g.float() * torch.tensor(1 / scale).half() for g in scaled]))
 
 
 @exercise.mistake(
