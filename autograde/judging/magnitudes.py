@@ -191,6 +191,8 @@ def _apart_by_one_amount(over: Callable) -> Holds:
         finite = apart.isfinite()
         if not finite.any():
             return False
+        if (finite.sum(dims) - 1).clamp(min=0).sum() < 2:
+            return None  # one number alone is always off by one amount
         low = apart.masked_fill(~finite, math.inf).amin(dims, keepdim=True)
         high = apart.masked_fill(~finite, -math.inf).amax(dims, keepdim=True)
         near = (high - low)[(low <= high)] <= 1e-3 * torch.maximum(high.abs(), low.abs())[low <= high]
@@ -217,6 +219,8 @@ def _ratios(dims: tuple[int, ...] | None) -> Callable:
     def over(got: torch.Tensor, right: torch.Tensor):
         if not _enough(right, dims):
             return None
+        if _within_one_in(100)(got, right, compare):
+            return torch.tensor([0.0, 1.0]), (0,)  # digits that get lost, which is no factor
         small = right.abs() < 1e-3 * right.abs().nan_to_num(0.0, 0.0, 0.0).max()
         if bool(((got.abs() > 1e-2 * got.abs().nan_to_num(0.0, 0.0, 0.0).max()) & small).any()):
             return None if small.all() else (torch.tensor([0.0, 1.0]), (0,))
