@@ -121,7 +121,12 @@ def _is_the_same(suspect: _Suspect, score: tuple[int, int, int], breaks_alike: C
 
 
 def _after(tried: Tried, score: tuple[int, int, int], suspect: _Suspect, more: Tried) -> Diagnosis | None:
-    """The name, as far as it still holds after more cases."""
+    """The name, as far as it still holds after more cases.
+
+    Who gets more cases right that the misconception gets wrong than are explained by it makes another mistake.
+    """
+    if len(tried.cases) - score[1] > score[0]:
+        return None
     explained = suspect.explained_of(more)
     failing = len(tried.wrong) + len(more.wrong)
     if not is_most(score[0] + len(set(explained) & set(more.wrong)), failing):

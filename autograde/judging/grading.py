@@ -26,6 +26,7 @@ from autograde.judging.patterns import (
     OTHER_GRADIENTS,
     comparable,
     does_nothing,
+    first_alone,
     generic,
     without_influence,
     wrong_kind,
@@ -242,6 +243,7 @@ class Judgment:
         wrong = comparable(exercise, tried, expected)
         looks: list[Callable[[], Diagnosis | None]] = [
             lambda: generic(exercise, tried, expected),
+            lambda: first_alone(tried, lambda: self._further),
             lambda: _observed(scaled(exercise, tried, expected)),
             lambda: _observed(instead(exercise, tried, lambda: self._further, self._asked)),
             lambda: _observed(at_default(exercise, tried)),
@@ -261,7 +263,8 @@ class Judgment:
     def _always_noted(self) -> Diagnosis | None:
         """What the exercise's own comparison says of every wrong result, if that is one and the same."""
         told = {self.notes[i] for i in self.tried.wrong if not self.got[i].failure}
-        if not self.exercise.agrees or len(told) != 1 or any(self.got[i].failure for i in self.tried.wrong):
+        fails = any(self.got[i].failure for i in self.tried.wrong)
+        if not self.exercise.agrees or len(told) != 1 or fails or len(self.tried.wrong) < 3:
             return None
         return Diagnosis(f"{_ALWAYS}: {told.pop()}.")
 

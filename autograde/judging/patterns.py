@@ -69,7 +69,7 @@ def generic(exercise: Exercise, tried: Tried, expected: Sequence) -> Diagnosis |
         return replace(_NO_TENSOR, shown=f"Your function returns {describe(other[0])}, {_ASKED}")
     if any((mismatch := compare(e, g)) and mismatch.kind == "dtype" for g, e in wrong):
         return None  # complex numbers have no order, whole ones no sign to speak of
-    return _tensor_pattern(exercise, wrong) or _first_alone(tried)
+    return _tensor_pattern(exercise, wrong)
 
 
 def comparable(exercise: Exercise, tried: Tried, expected: Sequence) -> list[tuple[Any, Any]]:
@@ -196,10 +196,13 @@ _ORDERS = [
 ]
 
 
-def _first_alone(tried: Tried) -> Diagnosis | None:
-    if len(tried.cases) > 3 and list(tried.wrong) == list(range(1, len(tried.cases))):
-        return _FIRST_CALL
-    return None
+def first_alone(tried: Tried, further: Callable[[], Tried]) -> Diagnosis | None:
+    """Whether all but the first call is wrong, and of `further()` draws the case that came first is wrong, too."""
+    if len(tried.cases) < 4 or list(tried.wrong) != list(range(1, len(tried.cases))):
+        return None
+    more = further()
+    alike_first = [i for i, one in enumerate(more.cases) if one.label == tried.cases[0].label and not one.made]
+    return _FIRST_CALL if set(alike_first) <= set(more.wrong) else None
 
 
 def _fits(exercise: Exercise, change: Callable, got: torch.Tensor, expected: torch.Tensor) -> bool:

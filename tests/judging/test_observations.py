@@ -306,3 +306,30 @@ def test_where_nothing_holds_for_all_the_smallest_case_is_explained():
 
     found = told(SPLIT, mixed)
     assert found == "On the smallest case that fails: your result has the right items in reverse order."
+
+
+def test_a_few_lost_digits_are_not_called_nan():
+    """Where nothing was off by more than 1e-4, nothing was looked at, and everything held of it."""
+    exact = toy(lambda x: x.double().exp(), rows, rtol=1e-9, atol=1e-12)
+    assert "NaN" not in told(exact, lambda x: x.double().exp().float().double())
+
+
+def test_where_only_the_first_argument_is_special_nothing_is_said_to_stay():
+    steps = toy(lambda step: 0.5 + step / 7, lambda g: (case(k, label=f"step {k}") for k in (0, 3, 4, 5, 8)))
+    assert "first call" not in told(steps, lambda step: 0.5 + step**1.5 / 7)
+
+
+def test_a_mistake_that_is_not_made_elsewhere_is_not_named():
+    """An empty list was said to be taken the wrong way round, by a solution that takes all others the right way."""
+    draft = Draft("toy", points=1, dtypes=(), strides=False, no_gradient="a toy")
+    draft.cases(lambda g: (case(list(range(n)), label=f"{n} items") for n in (0, 0, 0, 1, 2, 3, 4, 5, 6)))
+    draft.oracle(lambda items: [*items, -1])
+    draft.mistake("the order is turned round, and nothing added", hint="no")(lambda items: items[::-1])
+    exercise = draft.finished()
+    assert "turned round" not in told(exercise, lambda items: [*items, -1] if items else [])
+    assert "turned round" in told(exercise, lambda items: items[::-1] if items else [-1])
+
+
+def test_one_wrong_truth_value_is_not_called_exchanged():
+    even = toy(lambda n: n % 2 == 0, lambda g: (case(n, label=f"{n}") for n in range(8)))
+    assert "exchanged" not in told(even, lambda n: n % 4 == 0)

@@ -105,6 +105,11 @@ def work_with(lora, weight, bias, r, alpha, A, B, x):
     told["output after merging"] = layer(x.detach()).detach()
     told["merged again"] = layer.merged().weight.detach().clone()
     told["the layer that was given"] = linear.weight.detach().clone()
+    told["the layer that was given is frozen"] = not any(p.requires_grad for p in linear.parameters())
+    told["output in eval mode"] = layer.eval()(x.detach()).detach()
+    with torch.no_grad():
+        linear.weight.zero_()
+    told["the layer that was given is the one in use"] = bool((layer(x.detach()) != told["output"]).any())
     return told
 
 
@@ -164,6 +169,9 @@ def parametrized(weight, bias, r, alpha, A, B, x):
         "output after merging": out,
         "merged again": merged,
         "the layer that was given": weight,
+        "the layer that was given is frozen": True,
+        "output in eval mode": out,
+        "the layer that was given is the one in use": True,
     }
 
 
@@ -266,6 +274,24 @@ class NotDivided(LoRA):
 class ByRoot(LoRA):
     def scale(self):
         return self.alpha / self.r**0.5
+
+
+@exercise.mistake("alpha / r is rounded down", hint="alpha / r, not alpha // r.")
+class Floored(LoRA):
+    def scale(self):
+        return self.alpha // self.r
+
+
+@exercise.mistake("a copy of the layer is frozen and used", hint="The layer itself: in the model it stands as it is.")
+class Copying(LoRA):
+    def __init__(self, linear, r, alpha):
+        super().__init__(copy.deepcopy(linear), r, alpha)
+
+
+@exercise.mistake("in eval mode the update is left out", hint="What was learned is said in both modes.")
+class OnlyInTraining(LoRA):
+    def update(self, x):
+        return super().update(x) * self.training
 
 
 @exercise.mistake("there is no scale", hint="alpha / r times the update.")
