@@ -214,6 +214,18 @@ def quotient(out, one, call):
     return bool(torch.allclose(wide["output"], out["output"], rtol=1e-4, atol=1e-4))
 
 
+@exercise.law("Beside a bfloat16 layer, the update and the sum of the weights are reckoned in float32")
+def reckoned_wide(out, one, call):
+    if one.label != "rank 1":
+        return None
+    A, B = torch.tensor([[1 + 2**-10, -1.0]]), torch.tensor([[1024.0], [512.0]])
+    x, old = torch.ones(1, 2).bfloat16(), torch.zeros(2, 2).bfloat16()
+    if call(old, None, 1, 1, A, B, x)["output"].tolist() != [[1.0, 0.5]]:
+        return "the update loses digits"
+    old[0, 0] = -1024.0
+    return float(call(old, None, 1, 1, A, B, x)["merged weight"][0, 0]) == 1.0 or "merging loses digits"
+
+
 @exercise.alternative
 class LoRA(nn.Module):
     """LoRA, right; what the mistakes below change is each a method."""
@@ -274,6 +286,23 @@ class NotDivided(LoRA):
 class ByRoot(LoRA):
     def scale(self):
         return self.alpha / self.r**0.5
+
+
+@exercise.mistake(
+    "the update is reckoned in the dtype of x", hint="In A's dtype, and rounded at the end: x.to(A.dtype)."
+)
+class NarrowUpdate(LoRA):
+    def update(self, x):
+        return self.scale() * ((x @ self.A.to(x.dtype).T) @ self.B.to(x.dtype).T)
+
+
+@exercise.mistake("the update is rounded before it is merged", hint="Add in A's dtype, then round once.")
+class MergedNarrow(LoRA):
+    @torch.no_grad()
+    def merged(self):
+        merged = copy.deepcopy(self.linear)
+        merged.weight += (self.scale() * self.B @ self.A).to(merged.weight.dtype)
+        return merged
 
 
 @exercise.mistake("alpha / r is rounded down", hint="alpha / r, not alpha // r.")

@@ -54,8 +54,7 @@ def questions(g):
     fan = [("hub", "has", f"part {i}") for i in shuffled(g, range(12))] + [(f"part {i}", "in", "hub") for i in range(9)]
     yield case(fan, "hub", ["has", "in", "has"], label="many ways to one place")
     marks = [("Bern", "Lies in", "Oslo"), ("Ber", "lies in", "Lima"), ("Bern", "lies in", "Ber"), ("m", "m^2", "Bern")]
-    marks += [("Oslo", "^north of", "Bern"), ("Bern", "^north of", "Rabat"), ("Rabat", "north of", "Bern")]
-    for path in (["lies in"], ["^m^2", "m^2", "lies in"], ["^^north of"], ["^north of"]):
+    for path in (["lies in"], ["^m^2", "m^2", "lies in"]):
         label = f"relations and names like others: {' '.join(path)}"
         yield case(shuffled(g, [*facts, *marks]), "Bern", path, label=label)
     yield case([*mixed, ("Bern", "lies in", "bern"), ("bern", "lies in", "Bern")], "bern", ["lies in"], label="letters")
@@ -195,7 +194,10 @@ exercise.mistake("capital letters of relations don't count", hint="Names are com
     _walk(alike=lambda a, b: a.lower() == b.lower())
 )
 exercise.mistake("every '^' of a relation is taken away", hint="Only the first letter says which way: step[1:].")(
-    _walk(alike=lambda a, b: a.replace("^", "") == b.replace("^", ""))
+    _walk(alike=lambda a, b: a == b.replace("^", ""))
+)
+exercise.mistake("'^' is taken for a part of the name", hint="'^wrote' is the relation 'wrote', followed back.")(
+    lambda triples, start, path: _walk()(triples, start, [f"no {s}" if s.startswith("^") else s for s in path])
 )
 exercise.mistake("a name counts if it stands within another one", hint="'Ber' isn't 'Bern': keep a set of names.")(
     lambda triples, start, path: _within_names(triples, start, path)

@@ -224,11 +224,12 @@ exercise.mistake("among equal scores the alphabet decides", hint="Who is met fir
 )
 
 exercise.mistake(
-    "among equal scores the one met at the better place comes first", hint="Who is met first, reading list after list."
+    "equal scores come as they are met place by place, all rankings side by side",
+    hint="Who is met first, reading list after list.",
 )(
     lambda rankings, k=60, weights=None: sorted(
         right(rankings, k, weights),
-        key=lambda pair: (-pair[1], min(each.index(pair[0]) for each in rankings if pair[0] in each)),
+        key=lambda pair: (-pair[1], min((r.index(pair[0]), i) for i, r in enumerate(rankings) if pair[0] in r)),
     )
 )
 
