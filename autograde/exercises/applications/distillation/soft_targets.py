@@ -100,7 +100,6 @@ def _soft(warm=lambda z, t: z / t, cut=_cut, end=lambda z: z.softmax(-1), still=
 
 right = _soft()
 
-
 exercise.mistake("the logits are multiplied by T", hint="A temperature above 1 makes them softer: divide.")(
     _soft(warm=lambda z, t: z * t)
 )
