@@ -121,10 +121,15 @@ def _is_the_same(suspect: _Suspect, score: tuple[int, int, int], breaks_alike: C
 
 
 def _after(tried: Tried, score: tuple[int, int, int], suspect: _Suspect, more: Tried) -> Diagnosis | None:
-    """The name, as far as it still holds after more cases."""
+    """The name, as far as it still holds after more cases.
+
+    Who gets more cases right that the misconception gets wrong than are explained by it makes another mistake.
+    """
+    if len(tried.cases) - score[1] > score[0]:
+        return None
     explained = suspect.explained_of(more)
     failing = len(tried.wrong) + len(more.wrong)
-    if not _is_most(score[0] + len(set(explained) & set(more.wrong)), failing):
+    if not is_most(score[0] + len(set(explained) & set(more.wrong)), failing):
         return None
     if score[0] < len(tried.wrong) or set(more.wrong) - set(explained):
         return named(MOSTLY, suspect.misconception)
@@ -135,7 +140,8 @@ def _after(tried: Tried, score: tuple[int, int, int], suspect: _Suspect, more: T
     return named(EXACTLY, suspect.misconception)
 
 
-def _is_most(some: int, of: int) -> bool:
+def is_most(some: int, of: int) -> bool:
+    """Whether some are so many that one may say: on most."""
     return 5 * some > 4 * of
 
 
@@ -195,7 +201,7 @@ class _Suspect:
             if not self.explains(i):
                 judged, everything = judged - (i in self.evidence.judged), everything - 1
             score = judged, everything, -self.place
-            if score <= best or not _is_most(judged, len(self.evidence.judged)) or _is_slow(self.outcome(i)):
+            if score <= best or not is_most(judged, len(self.evidence.judged)) or _is_slow(self.outcome(i)):
                 return None
         return score
 

@@ -20,12 +20,13 @@ from autograde.judging.diagnosing import Diagnosis, Tried, disagreement, match
 from autograde.judging.gradients import FLOWS
 from autograde.judging.instead import instead
 from autograde.judging.limits import TimeLimit, budget, granted, left, time_limit
-from autograde.judging.locating import elsewhere, located
+from autograde.judging.locating import at_default, elsewhere, located
 from autograde.judging.patterns import (
     CUT_OFF,
     OTHER_GRADIENTS,
     comparable,
     does_nothing,
+    first_alone,
     generic,
     without_influence,
     wrong_kind,
@@ -45,6 +46,7 @@ UNFINISHED = "Not implemented yet: it comes to `raise NotImplementedError`, whic
 NEEDS = "It calls another function, which isn't implemented yet: solve that first."
 OVER = "Stopped, since the check's time was over."
 OBSERVED = "How your results differ from the right ones `check` says in your notebook, where the inputs are shown."
+_ALWAYS, _SMALLEST = "Wherever your result is wrong", "On the smallest case that fails"
 _MORE = 2.0  # seconds for a diagnosis once the check's time is over
 
 
@@ -241,18 +243,39 @@ class Judgment:
         ranks, wrong = on_ranks(exercise, comparable(exercise, tried, expected))
         looks: list[Callable[[], Diagnosis | None]] = [
             lambda: generic(exercise, tried, expected),
+            lambda: first_alone(tried, lambda: self._further),
             lambda: _observed(scaled(exercise, tried, expected)),
             lambda: _observed(instead(exercise, tried, lambda: self._further, self._asked)),
+            lambda: _observed(at_default(exercise, tried)),
             lambda: _observed(_together(ranks, related(exercise, wrong))),
             lambda: wrong_kind(exercise, wrong),
+            lambda: _observed(self._always_noted()),
             lambda: without_influence(exercise, tried, expected, self.running, self._asked),
             lambda: _observed(located(exercise, tried, [law.name for law in exercise.laws if self._crosses(law)])),
             lambda: _observed(leaning(exercise, wrong)),
             lambda: _observed(elsewhere(tried)),
+            lambda: _observed(self._on_the_smallest()),
         ]
         for look in looks:
             with contextlib.suppress(Exception):  # whatever a solution gave: no observation is worth a crash
                 yield look()
+
+    def _always_noted(self) -> Diagnosis | None:
+        """What the exercise's own comparison says of every wrong result, if that is one and the same."""
+        told = {self.notes[i] for i in self.tried.wrong if not self.got[i].failure}
+        fails = any(self.got[i].failure for i in self.tried.wrong)
+        if not self.exercise.agrees or len(told) != 1 or fails or len(self.tried.wrong) < 3:
+            return None
+        return Diagnosis(f"{_ALWAYS}: {told.pop()}.")
+
+    def _on_the_smallest(self) -> Diagnosis | None:
+        """What relates the result of the case that is shown to the right one: little, where nothing holds for all."""
+        i = smallest(self.cases, self.notes, self.got)
+        if i is None:
+            return None
+        one = replace(self.tried, wrong=[i])
+        found = related(self.exercise, comparable(self.exercise, one, self.expected))
+        return found and Diagnosis(f"{_SMALLEST}: {found.says[0].lower()}{found.says[1:]}")
 
     def _crosses(self, law: Law) -> bool:
         return law.name != FLOWS and bool(self.broken(law))

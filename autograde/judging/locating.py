@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from autograde.exercise import Case, Exercise
-from autograde.judging.diagnosing import Diagnosis, Tried
+from autograde.judging.diagnosing import Diagnosis, Tried, is_most
 
 _FEW = 4  # labels that are told
 _EVERY_ERROR = "Your code ends in an error, whatever the input."
@@ -29,6 +29,10 @@ _WHERE = {
     False: "Your result is wrong wherever {}, and right elsewhere.",
     True: "Your code ends in an error wherever {}, and is right elsewhere.",
 }
+_DEFAULT = (
+    "Your result is right wherever the caller gives `{}`, and wrong on most inputs where it is left out: "
+    "is your default the one that is asked for?"
+)
 _ONE_LAW = "Of all properties that are checked, one alone doesn't hold: {}."
 
 
@@ -49,6 +53,21 @@ def located(exercise: Exercise, tried: Tried, broken: Sequence[str]) -> Diagnosi
         return Diagnosis(_ERRORS)
     if len(broken) == 1 and len(exercise.laws) > 1:
         return Diagnosis(_ONE_LAW.format(broken[0]))
+    return None
+
+
+def at_default(exercise: Exercise, tried: Tried) -> Diagnosis | None:
+    """The argument whose default seems to be another one: all is right where the caller gives it."""
+    if exercise.oracle is None:
+        return None
+    parameters = list(inspect.signature(exercise.oracle).parameters.values())
+    for at, parameter in enumerate(parameters):
+        if type(parameter.default) not in (int, float):  # None and the truth values are modes of their own
+            continue
+        given = {i for i, one in enumerate(tried.cases) if len(one.args) > at or parameter.name in one.kwargs}
+        left = len(tried.cases) - len(given)
+        if len(given) > 1 and len(tried.wrong) > 1 and not given & {*tried.wrong} and is_most(len(tried.wrong), left):
+            return Diagnosis(_DEFAULT.format(parameter.name))
     return None
 
 

@@ -18,7 +18,7 @@ import torch
 from autograde.exercise import Case, Exercise
 from autograde.judging.calls import Outcome
 from autograde.judging.comparing import KINDS, compare, describe, tensors
-from autograde.judging.diagnosing import Diagnosis, Tried, alike, is_all_nan
+from autograde.judging.diagnosing import Diagnosis, Tried, alike, is_all_nan, is_most
 from autograde.judging.running import Local
 
 _TRIES = 3  # cases on which an argument is changed, to see whether the result follows
@@ -75,7 +75,7 @@ def generic(exercise: Exercise, tried: Tried, expected: Sequence) -> Diagnosis |
         return replace(_NO_TENSOR, shown=f"Your function returns {describe(other[0])}, {_ASKED}")
     if any((mismatch := compare(e, g)) and mismatch.kind == "dtype" for g, e in wrong):
         return None  # complex numbers have no order, whole ones no sign to speak of
-    return _tensor_pattern(exercise, wrong) or _first_alone(tried)
+    return _tensor_pattern(exercise, wrong)
 
 
 def comparable(exercise: Exercise, tried: Tried, expected: Sequence) -> list[tuple[Any, Any]]:
@@ -202,10 +202,13 @@ _ORDERS = [
 ]
 
 
-def _first_alone(tried: Tried) -> Diagnosis | None:
-    if len(tried.cases) > 3 and list(tried.wrong) == list(range(1, len(tried.cases))):
-        return _FIRST_CALL
-    return None
+def first_alone(tried: Tried, further: Callable[[], Tried]) -> Diagnosis | None:
+    """Whether all but the first call is wrong, and of `further()` draws the case that came first is wrong, too."""
+    if len(tried.cases) < 4 or list(tried.wrong) != list(range(1, len(tried.cases))):
+        return None
+    more = further()
+    alike_first = [i for i, one in enumerate(more.cases) if one.label == tried.cases[0].label and not one.made]
+    return _FIRST_CALL if set(alike_first) <= set(more.wrong) else None
 
 
 def _fits(exercise: Exercise, change: Callable, got: torch.Tensor, expected: torch.Tensor) -> bool:
@@ -294,13 +297,19 @@ def _others(value: Any) -> Iterator[Any]:
 
 
 def does_nothing(tried: Tried, expected: Sequence) -> Diagnosis | None:
-    """Whether every result is an input handed back, its negative or double, or a constant, where that isn't right."""
+    """Whether every result is an input handed back, its negative or double, or a constant, where that isn't right.
+
+    One that is right on many cases and gives, say, zeros on a few does something; and of no number none is zero.
+    """
     if any(g.failure for g in tried.got):
         return None
-    each = zip(tried.cases, tried.got, expected, strict=True)
-    wrong = [(c, g.value) for c, g, e in each if compare(e, g.value) is not None]
+    every = [(c, g.value) for c, g in zip(tried.cases, tried.got, strict=True)]
+    wrong = [i for i, ((_, value), e) in enumerate(zip(every, expected, strict=True)) if compare(e, value) is not None]
+    if not any(x.numel() for i in wrong for x in tensors(every[i][1])):
+        return None
     for name, (of_input, make) in _TRIVIAL.items():
-        if wrong and all(_is_trivial(of_input, make, c, value) for c, value in wrong):
+        trivial = {i for i, (c, value) in enumerate(every) if _is_trivial(of_input, make, c, value)}
+        if trivial.issuperset(wrong) and is_most(len(trivial), len(every)):
             return _nothing(name)
     return None
 

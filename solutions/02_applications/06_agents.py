@@ -618,7 +618,7 @@ def rag_tool(search, k=3, limit=300):
     """Make a tool of a retriever: a function search_docs(query) that tells what was found.
 
     search: search(query, k) gives a list of pairs (name, text), the best one first; it may give
-            more than k: only the first k are used. None is an empty list.
+            more than k: only the first k are used. If it finds none, it gives [].
     k:      int, how many passages are asked for and told
     limit:  int, how many letters of a passage are told
 

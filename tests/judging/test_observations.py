@@ -356,3 +356,81 @@ def test_nothing_is_said_of_numbers_of_which_none_is_off(n):
     assert "too large" not in told(ids, lambda x: (x + 1).float())
     listed = toy(lambda x: [t + 1 for t in x], lambda g: (case([one.args[0]] * 2, label=one.label) for one in cases))
     assert "too large" not in told(listed, lambda x: [(t + 1).float() for t in x])
+
+
+def test_zeros_in_one_place_are_not_called_nothing():
+    """A result without numbers was "zeros"; so was one that is right on all cases but a row of zeros."""
+    sums = toy(lambda x: x.sum(-1), lambda g: (case(torch.rand(n, 3, generator=g), label=f"{n}") for n in (0, 2, 3, 4)))
+    empty = grade(sums, lambda x: x.sum(-1) if len(x) else torch.zeros(0, 1))
+    once = grade(sums, lambda x: torch.zeros(2) if len(x) == 2 else x.sum(-1))
+    assert "zeros" not in empty.diagnosis + once.diagnosis
+    assert grade(sums, lambda x: torch.zeros(len(x))).diagnosis == "Your function gives back zeros."
+
+
+def test_one_number_has_no_factor_of_its_own():
+    right = [torch.tensor([0.0, 0.0, x]) for x in (0.3, 0.5, 0.7)]
+    found = related(SHARES, [(e * k, e) for e, k in zip(right, (2.0, 0.7, 3.0), strict=True)])
+    assert found is None or "factor" not in found.says
+
+
+def test_digits_that_get_lost_are_no_factor():
+    assert "digits that get lost" in told(SHARES, lambda x: x.softmax(-1).half().float() * (1 + 2e-3))
+
+
+def with_default(g):
+    for n in (4, 5, 6, 7, 8):
+        yield case(torch.rand(n, generator=g), label=f"{n} numbers")
+        yield case(torch.rand(n, generator=g), n / 3, label=f"{n} numbers and a power")
+    yield case(torch.ones(3), label="a power changes nothing")
+
+
+def test_another_default_is_told():
+    exercise = toy(lambda x, power=1.5: x**power + x.sin(), with_default)
+    found = told(exercise, lambda x, power=1.2: x**power + x.sin())
+    assert found.startswith("Your result is right wherever the caller gives `power`")
+    assert "is your default" not in told(exercise, lambda x, power=1.5: x**power + x.cos())
+
+
+def test_what_an_exercise_says_of_every_wrong_result_is_repeated():
+    draft = Draft("toy", points=1, dtypes=(), strides=False, no_gradient="a toy")
+    draft.cases(words)
+    draft.oracle(lambda ids: [(i, a) for i, a in enumerate(ids)])
+    draft.agrees(lambda expected, got, one: got == expected if isinstance(got, list) else "a list is wanted")
+    found = told(draft.finished(), lambda ids: dict(enumerate(ids)))
+    assert found == "Wherever your result is wrong: a list is wanted."
+
+
+def test_where_nothing_holds_for_all_the_smallest_case_is_explained():
+    def mixed(ids):
+        right = SPLIT.oracle(ids)
+        return right[::-1] if len(ids) == 8 else [right[0], (7, 7)] if len(ids) == 9 else [(8, 8), *right[2:], (8, 8)]
+
+    found = told(SPLIT, mixed)
+    assert found == "On the smallest case that fails: your result has the right items in reverse order."
+
+
+def test_a_few_lost_digits_are_not_called_nan():
+    """Where nothing was off by more than 1e-4, nothing was looked at, and everything held of it."""
+    exact = toy(lambda x: x.double().exp(), rows, rtol=1e-9, atol=1e-12)
+    assert "NaN" not in told(exact, lambda x: x.double().exp().float().double())
+
+
+def test_where_only_the_first_argument_is_special_nothing_is_said_to_stay():
+    steps = toy(lambda step: 0.5 + step / 7, lambda g: (case(k, label=f"step {k}") for k in (0, 3, 4, 5, 8)))
+    assert "first call" not in told(steps, lambda step: 0.5 + step**1.5 / 7)
+
+
+def test_a_mistake_that_is_not_made_elsewhere_is_not_named():
+    """An empty list was said to be taken the wrong way round, by a solution that takes all others the right way."""
+    draft = Draft("toy", points=1, dtypes=(), strides=False, no_gradient="a toy")
+    draft.cases(lambda g: (case(list(range(n)), label=f"{n} items") for n in (0, 0, 0, 1, 2, 3, 4, 5, 6)))
+    draft.oracle(lambda items: [*items, -1])
+    draft.mistake("the order is turned round, and nothing added", hint="no")(lambda items: items[::-1])
+    exercise = draft.finished()
+    assert "turned round" not in told(exercise, lambda items: [*items, -1] if items else [])
+    assert "turned round" in told(exercise, lambda items: items[::-1] if items else [-1])
+
+
+def test_one_wrong_truth_value_is_not_called_exchanged():
+    even = toy(lambda n: n % 2 == 0, lambda g: (case(n, label=f"{n}") for n in range(8)))
+    assert "exchanged" not in told(even, lambda n: n % 4 == 0)

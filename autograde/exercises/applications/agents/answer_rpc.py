@@ -91,6 +91,8 @@ def lines(g):
     yield one({"jsonrpc": "2.0", "id": n, "method": 7}, "a method that is a number")
     yield one({"id": f"q{n}", "method": "ping"}, "no version of JSON-RPC")
     yield one({"jsonrpc": "1.0", "id": n, "method": "ping"}, "another version of JSON-RPC")
+    yield one({"jsonrpc": 2.0, "id": n, "method": "ping"}, "a number for the version of JSON-RPC")
+    yield one(asks("Ping"), "a method in other letters")
     yield one({"jsonrpc": "2.0"}, "neither a method nor an id")
 
 
@@ -337,6 +339,9 @@ exercise.mistake("no arguments are an error", hint="A tool without parameters is
 exercise.mistake("what isn't JSON is an invalid request", hint="-32700, Parse error.")(server(parse=INVALID))
 exercise.mistake("jsonrpc isn't looked at", hint='A request says "jsonrpc": "2.0".')(
     server(valid=lambda request: isinstance(request.get("method"), str))
+)
+exercise.mistake("a number does for the version of JSON-RPC", hint='"jsonrpc" is the text "2.0", and nothing else.')(
+    server(valid=lambda request: str(request.get("jsonrpc")) == "2.0" and isinstance(request.get("method"), str))
 )
 exercise.mistake("a method of any kind is looked up", hint="A method is a text; else it's no request: -32600.")(
     server(valid=lambda request: request.get("jsonrpc") == "2.0" and "method" in request)

@@ -64,6 +64,10 @@ def plans(g):
     yield one([step("day", year=1990 + n % 30), step("keep", items="$1"), step("shout", text="on $1")], "a date")
     yield one([step("keep", items=n), step("keep", items="$1 "), step("shout", text=" $2")], "a space behind")
     yield one([step("shout", text="$2 later"), step("shout", text=f"costs {n}$ or 5$1")], "a dollar behind a number")
+    absent = [step("keep", items=[f"$1 {some}", {"a": "$8"}, "$5 $7"]), step("keep", items=["$1", "$9"])]
+    yield one([step("add", a=n, b=0), *absent, step("keep", items=["$3", "$2"])], "several results that aren't there")
+    posing = [step("keep", items={"$1": n}), step("shout", text="so: $1"), step("keep", items=["$2", "$1"])]
+    yield one(posing, "a result that looks like a step's number")
     yield one([], "an empty plan")
     yield one([step("add", a=n, b=0)], "text around the plan", before=f"My plan, {more}: ", after=f". {some}")
     yield one([step("add", a=n, b=2)], "text behind the plan", after=f"\nThat is all [{some}].")
@@ -301,6 +305,22 @@ class _Lenient(dict):
         return None
 
 
+def _last_missing(value, values):
+    numbers = re.findall(r"\$(\d+)", json.dumps(value))
+    for number in numbers[::-1]:
+        _result(number, values)
+    return _filled(value, values)
+
+
+exercise.mistake("of several results that aren't there the last is told", hint="The first $ that has no result.")(
+    planner(fill=_last_missing)
+)
+exercise.mistake("what a result says is filled in once more", hint="A result is data: in one pass, and not again.")(
+    planner(fill=lambda value, values: _filled(_filled(value, values), values))
+)
+exercise.mistake(
+    'a result of None, 0 or "" counts as none', hint="Ask whether the step has a result, not if it is true."
+)(planner(fill=lambda value, values: _filled(value, {number: x for number, x in values.items() if x})))
 exercise.mistake("a result that isn't there is None", hint="The step can't run: error: no result $3.")(
     planner(fill=_none_instead)
 )

@@ -72,7 +72,7 @@ def searched(rag_tool, found, **settings):
         "asked": asked,
         "sources": [list(tool.sources), list(other.sources)],
         "name": tool.__name__,
-        "hint": tool.__annotations__.get("query") in hints,
+        "hint": inspect.signature(tool).parameters["query"].annotation in hints,
         "described": all(part in about for part in ("Args:", "query:")),
     }
 
@@ -266,10 +266,10 @@ class _Tool:
 
     def __init__(self, search, k, limit):
         self._search, self._k, self._limit, self.sources = search, k, limit, []
-        self.__name__, self.__annotations__ = "search_docs", {"query": str, "return": str}
+        self.__name__ = "search_docs"
         self.__doc__ = "Search.\n\nArgs:\n    query: what to look for"
 
-    def __call__(self, query):
+    def __call__(self, query: str) -> str:
         lines = []
         for name, text in list(self._search(query, self._k))[: self._k]:
             words_of = " ".join(text.split())

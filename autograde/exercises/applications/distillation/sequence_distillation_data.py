@@ -93,6 +93,8 @@ def written(g):
         30,
         label="empty answers",
     )
+    yield case([words(2)], [[[*kept, 0, 4], [*kept, 0], answer(2)]], EOS, 0, 9, label="the same up to its end")
+    yield case([[5, 6], [5]], [[[7, EOS]], [[6, 7, EOS]]], EOS, 0, 9, label="the same ids, parted elsewhere")
     yield case(
         [[7, 0, 9], [0, 4]], [[[5, 0, 6, EOS]], [[8, EOS], [0, EOS]]], EOS, 0, 12, label="the id of pad as a token"
     )
@@ -215,6 +217,14 @@ right = _data()
 
 exercise.mistake("the prompt is learnt, too", hint="The student answers: labels are -100 at the prompt.")(
     _data(label=lambda prompt, answer: prompt + answer)
+)
+exercise.mistake("prompt and answer are compared as one row of ids", hint="Same prompt *and* same answer.")(
+    _data(known=lambda pair, pairs: pair[0] + pair[1] in [p + a for p, a in pairs])
+)
+exercise.mistake("answers are compared with what stands behind their end", hint="Cut at the first eos, then compare.")(
+    lambda prompts, answers, *rest: _data(known=lambda pair, pairs: False)(
+        prompts, [[a for i, a in enumerate(each) if a not in each[:i]] for each in answers], *rest
+    )
 )
 exercise.mistake("the end of the answer isn't learnt", hint="Without eos among the labels the student never stops.")(
     _data(label=lambda prompt, answer: [-100] * len(prompt) + answer[:-1] + [-100])

@@ -105,6 +105,11 @@ def work_with(lora, weight, bias, r, alpha, A, B, x):
     told["output after merging"] = layer(x.detach()).detach()
     told["merged again"] = layer.merged().weight.detach().clone()
     told["the layer that was given"] = linear.weight.detach().clone()
+    told["the layer that was given is frozen"] = not any(p.requires_grad for p in linear.parameters())
+    told["output in eval mode"] = layer.eval()(x.detach()).detach()
+    with torch.no_grad():
+        linear.weight.zero_()
+    told["the layer that was given is the one in use"] = bool((layer(x.detach()) != told["output"]).any())
     return told
 
 
@@ -164,6 +169,9 @@ def parametrized(weight, bias, r, alpha, A, B, x):
         "output after merging": out,
         "merged again": merged,
         "the layer that was given": weight,
+        "the layer that was given is frozen": True,
+        "output in eval mode": out,
+        "the layer that was given is the one in use": True,
     }
 
 
@@ -204,6 +212,18 @@ def quotient(out, one, call):
     zeros = torch.zeros_like(A), torch.zeros_like(B)
     wide = call(weight, bias, 2 * r, 2 * alpha, torch.cat([A, zeros[0]]), torch.cat([B, zeros[1]], 1), x)
     return bool(torch.allclose(wide["output"], out["output"], rtol=1e-4, atol=1e-4))
+
+
+@exercise.law("Beside a bfloat16 layer, the update and the sum of the weights are reckoned in float32")
+def reckoned_wide(out, one, call):
+    if one.label != "rank 1":
+        return None
+    A, B = torch.tensor([[1 + 2**-10, -1.0]]), torch.tensor([[1024.0], [512.0]])
+    x, old = torch.ones(1, 2).bfloat16(), torch.zeros(2, 2).bfloat16()
+    if call(old, None, 1, 1, A, B, x)["output"].tolist() != [[1.0, 0.5]]:
+        return "the update loses digits"
+    old[0, 0] = -1024.0
+    return float(call(old, None, 1, 1, A, B, x)["merged weight"][0, 0]) == 1.0 or "merging loses digits"
 
 
 @exercise.alternative
@@ -266,6 +286,41 @@ class NotDivided(LoRA):
 class ByRoot(LoRA):
     def scale(self):
         return self.alpha / self.r**0.5
+
+
+@exercise.mistake(
+    "the update is reckoned in the dtype of x", hint="In A's dtype, and rounded at the end: x.to(A.dtype)."
+)
+class NarrowUpdate(LoRA):
+    def update(self, x):
+        return self.scale() * ((x @ self.A.to(x.dtype).T) @ self.B.to(x.dtype).T)
+
+
+@exercise.mistake("the update is rounded before it is merged", hint="Add in A's dtype, then round once.")
+class MergedNarrow(LoRA):
+    @torch.no_grad()
+    def merged(self):
+        merged = copy.deepcopy(self.linear)
+        merged.weight += (self.scale() * self.B @ self.A).to(merged.weight.dtype)
+        return merged
+
+
+@exercise.mistake("alpha / r is rounded down", hint="alpha / r, not alpha // r.")
+class Floored(LoRA):
+    def scale(self):
+        return self.alpha // self.r
+
+
+@exercise.mistake("a copy of the layer is frozen and used", hint="The layer itself: in the model it stands as it is.")
+class Copying(LoRA):
+    def __init__(self, linear, r, alpha):
+        super().__init__(copy.deepcopy(linear), r, alpha)
+
+
+@exercise.mistake("in eval mode the update is left out", hint="What was learned is said in both modes.")
+class OnlyInTraining(LoRA):
+    def update(self, x):
+        return super().update(x) * self.training
 
 
 @exercise.mistake("there is no scale", hint="alpha / r times the update.")

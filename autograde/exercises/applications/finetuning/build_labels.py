@@ -24,14 +24,17 @@ exercise = Draft(
     ],
 )
 
-NEWLINE, USER, ASSISTANT, SYSTEM, CLOSE = 10, 11, 12, 13, 14
+NEWLINE, USER, ASSISTANT, SYSTEM, CLOSE, LIKE = 10, 11, 12, 13, 14, 15
 
 
 def _row(g, turns, opening, end, header):
     """A conversation's ids: (role, length) turns; `header` is the assistant's whole one."""
     ids = []
     for role, length in turns:
-        ids += [opening, *header[1:]] if role == ASSISTANT else [opening, role, *header[2:]]
+        if role == LIKE:  # as the assistant's header, but for its last id
+            ids += [*header[:-1], USER]
+        else:
+            ids += [opening, *header[1:]] if role == ASSISTANT else [opening, role, *header[2:]]
         words = torch.randint(20, 90, (length,), generator=g).tolist()
         if role == USER and length > 2:
             words[:2] = [ASSISTANT, NEWLINE]  # somebody speaks of assistants
@@ -68,6 +71,7 @@ def chats(g):
     yield batch([[said, (ASSISTANT, 4), asked]], "the assistant speaks first, twice, and not last")
     yield batch([[asked], [(SYSTEM, 2), asked]], "no answer at all")
     yield batch([[asked, said], [(USER, 3), (ASSISTANT, 7)]], "a header of four ids", long=True)
+    yield batch([[asked, (LIKE, 4), said, (LIKE, 3)]], "a header that differs in its last id")
     yield batch([[asked, said, (USER, 8), said]], "another mark for what is ignored", ignore_index=-1)
     yield batch([[asked, said] * 12, [(USER, 150), (ASSISTANT, 40)]], "long rows")
 
@@ -218,6 +222,13 @@ exercise.mistake(
 )
 
 
+exercise.mistake("only the first two ids of a header are compared", hint="The whole header: it may have more.")(
+    _labels(
+        starts=lambda row, header: [
+            i + len(header) for i in range(len(row) - 1) if tuple(row[i : i + 2]) == tuple(header[:2])
+        ]
+    )
+)
 exercise.mistake("every turn is scored", hint="The opening mark begins a user's turn, too. Compare the whole header.")(
     _labels(starts=lambda row, header: [i + len(header) for i, token in enumerate(row) if token == header[0]])
 )

@@ -157,6 +157,12 @@ exercise.mistake("one scale serves all blocks", hint="Each block has its own lar
 exercise.mistake(
     "the scale is the largest weight, not the largest |weight|", hint="A block's outlier may be negative."
 )(_quantize(scale=lambda part: part.max().clamp(min=0)))
+exercise.mistake(
+    "the scale is the largest weight, which may be below 0", hint="The largest |w|: a scale isn't negative."
+)(_quantize(scale=lambda part: part.max(), divide=lambda part, s: part / s if s else part))
+exercise.mistake(
+    "the scale has the sign of the weight that is largest in size", hint="Its size, |w|: a scale isn't negative."
+)(_quantize(scale=lambda part: part[part.abs().argmax()], divide=lambda part, s: part / s if s else part))
 exercise.mistake("the scale is half of the range", hint="That is an affine grid's. The largest |w| of the block.")(
     _quantize(scale=_affine)
 )

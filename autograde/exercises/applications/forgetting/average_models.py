@@ -136,6 +136,18 @@ exercise.mistake("weights have no influence", hint="Each model counts by its sha
 exercise.mistake("the weighted sum is divided by the number of models", hint="By the sum of the weights.")(
     _average(shares=lambda weights: [w / len(weights) for w in weights])
 )
+
+
+@exercise.mistake(
+    "each model is averaged with what came before", hint="Of three models each counts a third, not 1/4, 1/4, 1/2."
+)
+def one_after_the_other(states, weights=None):
+    found = right(states[:1])
+    for state in states[1:]:
+        found = right([found, state])
+    return found
+
+
 exercise.mistake("weights belong to the models in reverse", hint="weights[i] belongs to states[i].")(
     _average(shares=lambda weights: [w / sum(weights) for w in weights][::-1])
 )

@@ -94,14 +94,16 @@ def frozen(freeze_layers, parts, trained, ties=(), off=(), mode=True):
     model.train(mode)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     try:
-        returned = list(freeze_layers(model, list(trained)))
+        returned = freeze_layers(model, list(trained))
     except AttributeError:
         return "AttributeError"
     names = {id(p): name for name, p in model.named_parameters()}
     return {
         "trainable": {name: p.requires_grad for name, p in model.named_parameters(remove_duplicate=False)},
         "train mode": {name: model.get_submodule(name).training for name, _ in parts},
-        "returned": [names.get(id(p), "no parameter of the model") for p in returned],
+        "returned": [names.get(id(p), "no parameter of the model") for p in returned]
+        if isinstance(returned, (list, tuple))
+        else "no list",
         "values kept": all(bool((p == before[name]).all()) for name, p in model.named_parameters()),
     }
 
@@ -198,6 +200,12 @@ exercise.mistake("what was frozen before stays frozen", hint="requires_grad_(Tru
         ],
         on=lambda part: [p.requires_grad_(getattr(p, "was_on", False)) for p in part.parameters()],
     )
+)
+exercise.mistake("an empty list trains the whole model", hint="[] is nothing: then nothing is trained.")(
+    _freeze(parts=lambda model, trained: [model.get_submodule(name) for name in trained or [""]])
+)
+exercise.mistake("a generator comes back", hint="A list: a generator is used up once the optimizer has read it.")(
+    _freeze(given=lambda model, parts: (p for p in model.parameters() if p.requires_grad))
 )
 exercise.mistake("nothing is frozen", hint="requires_grad_(False) on the whole model, first.")(
     _freeze(off=lambda model: None, given=lambda model, parts: [p for part in parts for p in part.parameters()])

@@ -42,13 +42,18 @@ def mixtures(g):
 
 
 @exercise.probe
-def batches(replay_batches, n_new, n_old, batch_size, share, seed):
-    """The batches of a generator with this seed, and whether a second one with the same seed gives the same ones."""
+def batches(replay_batches, n_new, n_old, batch_size, share, seed, after=False):
+    """The batches of a generator with this seed, and whether a second one with the same seed gives the same ones.
+
+    `after` asks for the number that comes next from the generator.
+    """
     import torch
+
+    generator = torch.Generator()
 
     def made(noise):
         torch.manual_seed(noise)
-        generator = torch.Generator().manual_seed(seed)
+        generator.manual_seed(seed)
         return [(new, old) for new, old in replay_batches(n_new, n_old, batch_size, share, generator)]
 
     def alike(a, b):
@@ -56,6 +61,8 @@ def batches(replay_batches, n_new, n_old, batch_size, share, seed):
         return torch.equal(a, b) if both else type(a) is type(b) and a == b
 
     first, again = made(1), made(2)
+    if after:
+        return float(torch.rand(1, generator=generator))
     return {
         "batches": first,
         "the same again": len(first) == len(again)
@@ -82,6 +89,14 @@ def torchs_samplers(n_new, n_old, batch_size, share, seed):
 def int64(out, one, call):
     kinds = {x.dtype if isinstance(x, torch.Tensor) else type(x) for pair in out["batches"] for x in pair}
     return kinds == {torch.int64} or f"found {kinds}"
+
+
+@exercise.law("Nothing is drawn from the generator but what is needed")
+def draws_no_more(out, one, call):
+    n_new, n_old, batch_size, share, seed = one.args
+    generator = torch.Generator().manual_seed(seed)
+    right(n_new, n_old, batch_size, share, generator)
+    return call(*one.args, after=True) == float(torch.rand(1, generator=generator))
 
 
 @exercise.law("Every new example is seen just once", essential=True)
@@ -213,6 +228,15 @@ exercise.mistake("a last batch with fewer new ones is filled up with old ones", 
         take=lambda line, i, k, new, size: line[i * k : i * k + k + size - len(new) if k else i * k],
     )
 )
+
+
+@exercise.mistake("a pass is drawn that nobody needs", hint="Only if k > 0, and only as many passes as are taken from.")
+def draws_ahead(n_new, n_old, batch_size, share, generator):
+    found = right(n_new, n_old, batch_size, share, generator)
+    torch.randperm(n_old, generator=generator)
+    return found
+
+
 exercise.mistake("at least one old one is taken", hint="round(share * batch_size) may be 0.")(
     _batches(count=lambda share, size: max(round(share * size), 1))
 )

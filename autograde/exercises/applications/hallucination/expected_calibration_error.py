@@ -112,6 +112,15 @@ exercise.mistake(
     "gaps keep their signs and cancel, as in one bin of all",
     hint="The absolute gap of each bin: too sure here and too unsure there don't cancel.",
 )(_ece(gap=lambda x: x, end=lambda x: float(x.abs())))
+exercise.mistake("all bins weigh the same, empty ones too", hint="A bin weighs as much as its share of the answers.")(
+    _ece(weigh=False, total=torch.mean)
+)
+exercise.mistake("gaps keep their signs", hint="The absolute gap of each bin: too sure and too unsure don't cancel.")(
+    _ece(gap=lambda x: x)
+)
+exercise.mistake("the last bin is left out", hint="bins bins: edges 0 to bins.")(
+    _ece(total=lambda parts: parts[:-1].sum())
+)
 exercise.mistake("gaps are squared", hint="Absolute gaps: a squared one has another unit.")(_ece(gap=torch.square))
 exercise.mistake("the largest gap comes back", hint="That is the maximum calibration error. Here: the weighted mean.")(
     lambda *args, **kwargs: _ece(weigh=False, total=torch.max)(*args, **kwargs)

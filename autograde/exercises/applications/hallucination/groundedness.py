@@ -53,6 +53,8 @@ def answers(g):
     yield case(f"It is. {two} Was it?", f"{one} {two}", STOP, label="sentences that hold stop words alone")
     yield case(f"{one}", f"{one[:-1]} again, {two}", label="no stop words")
     yield case("", f"{one} {two}", STOP, label="no answer")
+    bare = " ".join(word for word in one.split() if word[0].isalpha())
+    yield case(f"{bare}. It is.", " \n", STOP, label="no source, and no number in the answer")
     yield case(f"{one} It is.", "", STOP, label="no source")
     yield case(f"  {one}\n{two}  {three}", f"{three}\n\n{one}", STOP, label="line breaks")
     yield case(
@@ -183,6 +185,9 @@ exercise.mistake("only the letters a to z make words", hint=r"\w also matches é
 )
 exercise.mistake("a sentence without content words gets 0", hint="What states nothing needs no support: 1.0.")(
     _support(empty=0.0)
+)
+exercise.mistake("without a source everything is supported", hint="No sentence of it: what has words gets 0.0.")(
+    lambda answer, source, stop=(): [1.0 if not source.strip() else x for x in _support()(answer, source, stop)]
 )
 exercise.mistake(
     "the share is of the union of the words (Jaccard)", hint="A long source is no fault: of *its own* words."

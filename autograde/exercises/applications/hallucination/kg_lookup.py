@@ -53,6 +53,10 @@ def questions(g):
         yield case(shuffled(g, both), start="A", path=path, label=f"several relations between two: {' '.join(path)}")
     fan = [("hub", "has", f"part {i}") for i in shuffled(g, range(12))] + [(f"part {i}", "in", "hub") for i in range(9)]
     yield case(fan, "hub", ["has", "in", "has"], label="many ways to one place")
+    marks = [("Bern", "Lies in", "Oslo"), ("Ber", "lies in", "Lima"), ("Bern", "lies in", "Ber"), ("m", "m^2", "Bern")]
+    for path in (["lies in"], ["^m^2", "m^2", "lies in"]):
+        label = f"relations and names like others: {' '.join(path)}"
+        yield case(shuffled(g, [*facts, *marks]), "Bern", path, label=label)
     yield case([*mixed, ("Bern", "lies in", "bern"), ("bern", "lies in", "Bern")], "bern", ["lies in"], label="letters")
 
 
@@ -108,7 +112,18 @@ def order_of_facts(out, one, call):
     return list(call(triples[::-1], *rest, **one.kwargs)[0]) == list(out[0])
 
 
-def _walk(back=True, dedupe=True, sort=True, gather=True, known=True, links=None, first=False, live=False, keep=False):
+def _walk(
+    back=True,
+    dedupe=True,
+    sort=True,
+    gather=True,
+    known=True,
+    links=None,
+    first=False,
+    live=False,
+    keep=False,
+    alike=str.__eq__,
+):
     """`kg_lookup` in parts."""
 
     def kg_lookup(triples, start, path):
@@ -124,7 +139,7 @@ def _walk(back=True, dedupe=True, sort=True, gather=True, known=True, links=None
             relation = step.removeprefix("^")
             backwards = backwards and back
             at, to = (2, 0) if backwards else (0, 2)
-            taken = [t for t in facts if t[1] == relation and t[at] in here]
+            taken = [t for t in facts if alike(t[1], relation) and t[at] in here]
             taken = taken[:1] if first else taken
             used |= set(taken)
             here = (
@@ -175,9 +190,31 @@ exercise.mistake("relations are followed both ways", hint="'A wrote B' leads fro
 exercise.mistake("capital letters don't count", hint="Names are compared as they stand.")(
     lambda triples, start, path: _walk()([[s.lower(), r, o.lower()] for s, r, o in triples], start.lower(), path)
 )
+exercise.mistake("capital letters of relations don't count", hint="Names are compared as they stand.")(
+    _walk(alike=lambda a, b: a.lower() == b.lower())
+)
+exercise.mistake("every '^' of a relation is taken away", hint="Only the first letter says which way: step[1:].")(
+    _walk(alike=lambda a, b: a == b.replace("^", ""))
+)
+exercise.mistake("'^' is taken for a part of the name", hint="'^wrote' is the relation 'wrote', followed back.")(
+    lambda triples, start, path: _walk()(triples, start, [f"no {s}" if s.startswith("^") else s for s in path])
+)
+exercise.mistake("a name counts if it stands within another one", hint="'Ber' isn't 'Bern': keep a set of names.")(
+    lambda triples, start, path: _within_names(triples, start, path)
+)
 exercise.mistake("relations are ignored: all neighbors are followed", hint="Only facts of the relation lead on.")(
     lambda triples, start, path: _all_neighbors(triples, start, path)
 )
+
+
+def _within_names(triples, start, path):
+    facts, here, used = list(dict.fromkeys(map(tuple, triples))), {start}, set()
+    for step in path:
+        at, to = (2, 0) if step.startswith("^") else (0, 2)
+        taken = [t for t in facts if t[1] == step.removeprefix("^") and any(t[at] in name for name in here)]
+        used |= set(taken)
+        here = {t[to] for t in taken}
+    return sorted(here), [list(t) for t in facts if t in used]
 
 
 def _all_neighbors(triples, start, path):
@@ -276,7 +313,7 @@ def by_depth_first(triples, start, path):
         found = set()
         for s, r, o in facts:
             a, b = (o, s) if rest[0].startswith("^") else (s, o)
-            if r == rest[0].lstrip("^") and a == entity:
+            if r == rest[0].removeprefix("^") and a == entity:
                 used.append((s, r, o))
                 found |= ends(b, rest[1:])
         return found

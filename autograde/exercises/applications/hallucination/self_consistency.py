@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import unicodedata
 
 import torch
 
@@ -44,6 +45,10 @@ def votes(g):
     yield case([b, a, a, b], [2.0, 1.0, 1.5, 0.5], label="a tie of weights")
     yield case([a, b, b], [0.0, 0.0, 0.0], label="no sample has weight")
     yield case([f"{a}.", a, f"{b}", f"{b}", f"{a}!"], label="punctuation makes another answer")
+    yield case([b, "", None, " ", "", b, "\n", None], label="most answers are empty texts")
+    yield case([b, f"{c}2", f"{c}²", b, f"{c}２"], label="digits of other forms")
+    spelled = [a.title(), b, a.upper(), a.lower()]
+    yield case(spelled, [0.2, 0.5, 0.9, 0.1], label="the heaviest spelling isn't the first")
     yield case(shuffled(g, [a] * 45 + [b] * 70 + [c] * 60 + [None] * 90), label="265 samples")
 
 
@@ -138,6 +143,36 @@ exercise.mistake(
 exercise.mistake("the number of votes comes back, not their share", hint="Divide by the sum of all weights.")(
     _vote(share=lambda votes, weights, best: votes[best])
 )
+exercise.mistake("an empty text counts as no answer", hint="None alone is no answer; '' is one that was given.")(
+    lambda answers, weights=None: _vote()([a if a and a.strip() else None for a in answers], weights)
+)
+exercise.mistake("other forms of a letter are folded, too", hint="casefold() and white space; no unicodedata.")(
+    _vote(fold=lambda text: _fold(unicodedata.normalize("NFKC", text)))
+)
+
+
+@exercise.mistake("an answer has the weight of its heaviest sample", hint="The weights of all its samples add up.")
+def heaviest_sample(answers, weights=None):
+    weights = [1.0] * len(answers) if weights is None else weights
+    most = {}
+    for answer, weight in zip(answers, weights, strict=True):
+        if answer is not None:
+            most[_fold(answer)] = max(weight, most.get(_fold(answer), 0.0))
+    if not most or not sum(weights):
+        return None, 0.0
+    best = max(most, key=most.get)
+    return next(a for a in answers if a is not None and _fold(a) == best), most[best] / sum(weights)
+
+
+@exercise.mistake("the heaviest spelling comes back", hint="As it was written where it came first.")
+def heaviest_spelling(answers, weights=None):
+    best, share = _vote()(answers, weights)
+    weights = [1.0] * len(answers) if weights is None else weights
+    pairs = zip(answers, weights, strict=True)
+    spelled = [(a, weight) for a, weight in pairs if None not in (a, best) and _fold(a) == _fold(best)]
+    return max(spelled, key=lambda pair: pair[1], default=(best, 0.0))[0], share
+
+
 exercise.mistake("of equals the last one wins", hint="The one that was said first.")(_vote(last=True))
 exercise.mistake("weights are ignored", hint="A sample's weight is its number of votes.")(_vote(ignore=True))
 exercise.mistake("answers are counted as they stand, and weights are ignored", hint="Fold first; add up weights.")(

@@ -10,6 +10,7 @@ from autograde.exercises.shared import pick, randn
 exercise = Draft(
     "token_entropy",
     points=2,
+    atol=1e-4,
     forbid=["torch.distributions"],
     hints=[
         "Entropy is the mean of -log p, weighted by p itself. Which of torch's functions gives log p without a log(0)?",
@@ -33,7 +34,10 @@ def distributions(g):
     only[torch.arange(2), torch.randperm(n, generator=g)[:2]] = randn(g, 2)
     yield case(only, label="only one token is possible")
     yield case(torch.full((2, n), float(pick(g, 1, 5))), label="all tokens alike")
-    yield case(1000 + 3 * randn(g, 3, n), label="logits around 1000")
+    yield case(200 + 3 * randn(g, 3, n), label="logits around 200")
+    low = -150 + randn(g, 3, n)
+    low[torch.arange(3), torch.randperm(n, generator=g)[:3]] = -torch.inf
+    yield case(low, label="impossible tokens, and all others around -150")
     yield case(-300 + 60 * randn(g, 3, n), label="logits far apart")
     yield case(randn(g, 3, 1), label="a vocabulary of one token")
     yield case(1.5 * randn(g, 2, 5000), label="a vocabulary of 5,000 tokens")
@@ -167,12 +171,17 @@ def effective_tokens(logits):
 
 
 @exercise.mistake(
-    "exp overflows where logits are large", hint="exp(1000) is infinite: log_softmax subtracts the largest first."
+    "exp overflows where logits are large", hint="exp(200) is infinite: log_softmax subtracts the largest first."
 )
 def overflows(logits):
     powers = logits.float().exp()
     p = powers / powers.sum(-1, keepdim=True)
     return -torch.where(p > 0, p * torch.where(p > 0, p, 1.0).log(), 0.0).sum(-1).to(logits.dtype)
+
+
+exercise.mistake(
+    "an impossible token has a logit of -100", hint="Nothing finite is impossible: other logits may lie below it."
+)(lambda logits: _entropies(logits.masked_fill(logits == -torch.inf, -100.0)))
 
 
 @exercise.mistake("it is one minus the sum of squares", hint="That is the Gini impurity. Entropy has a logarithm.")
@@ -186,6 +195,14 @@ def by_two_sums(logits):
     x = logits.double()
     p = x.softmax(-1)
     return (x.logsumexp(-1) - (p * x.masked_fill(x == -torch.inf, 0)).sum(-1)).to(logits.dtype)
+
+
+@exercise.alternative
+def by_the_mean_logit(logits):
+    """As above, in the dtype that came, but for few digits."""
+    x = logits.float() if logits.dtype is torch.bfloat16 else logits
+    means = (x.softmax(-1) * torch.where(x.isneginf(), torch.zeros_like(x), x)).sum(-1)
+    return (torch.logsumexp(x, -1) - means).to(logits.dtype)
 
 
 @exercise.alternative

@@ -162,6 +162,11 @@ def _shifted(reduce):
     return perplexity
 
 
+exercise.mistake("token 0 doesn't count", hint="labels != -100: 0 is a token like others.")(
+    lambda logits, labels: _shifted(lambda s, kept: s[kept].mean().exp())(logits, labels.masked_fill(labels == 0, -100))
+)
+
+
 def _row_means(s, kept):
     counted = kept.any(1)
     return ((s * kept).sum(1) / kept.sum(1).clamp(min=1))[counted]

@@ -59,6 +59,9 @@ def nets(g):
     initial, trained, masks = _net(g, (4, 5), (5,), (3, 4))
     trained[1] = trained[1] * 1e-3
     yield case(initial, trained, masks, 0.3, label="tiny biases")
+    initial, trained, masks = _net(g, (5,), (4, 5), (4,), alive=0.8)
+    masks[0][pick(g, 0, 4)] = masks[2][1] = False
+    yield case(initial, trained, masks, 0.4, label="dead numbers in the biases")
     yield case(*_net(g, (3, 3), alive=0.7), amount=0.0, label="amount 0")
     yield case(*_net(g, (3, 3), (2, 2), (2,), alive=0.7), 1.0, label="amount 1")
     yield case(*_net(g, (3, 5)), 0.5, label="7.5 weights: 8")
@@ -152,6 +155,25 @@ def ticket(
 
 
 right = ticket()
+
+
+@exercise.mistake("dead numbers of biases come alive again", hint="A vector's mask stays, and what is dead is 0.")
+def vectors_revive(initial, trained, masks, amount):
+    return right(initial, trained, [m if m.dim() > 1 else torch.ones_like(m) for m in masks], amount)
+
+
+@exercise.mistake("dead numbers of biases keep their value", hint="0 where a weight is dead, in vectors as well.")
+def vectors_unmasked(initial, trained, masks, amount):
+    weights, new = right(initial, trained, masks, amount)
+    return [w if w.dim() > 1 else i.clone() for w, i in zip(weights, initial, strict=True)], new
+
+
+@exercise.mistake("biases count, though none of them goes", hint="Only matrices stand in line, and are counted.")
+def biases_counted(initial, trained, masks, amount):
+    lines = [m.sum().item() for m in masks if m.dim() > 1]
+    share = amount * sum(int(m.sum()) for m in masks) / max(sum(lines), 1)
+    return right(initial, trained, masks, min(share, 1.0))
+
 
 exercise.mistake(
     "the weights stay trained, nothing is rewound",

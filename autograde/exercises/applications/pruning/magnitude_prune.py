@@ -47,6 +47,9 @@ def matrices(g):
     yield case(torch.full((2, 6), -0.5), 0.5, label="all weights the same")
     zeros = distinct(g, 4, 10)
     yield case(torch.where(smallest(zeros.abs(), 4), 0.0, zeros), 0.6, per_row=True, label="40 % are zero already")
+    none = distinct(g, 4, 10)
+    yield case(torch.where(smallest(none.abs(), 3), 0.0, none), 0.55, label="30 % of a matrix are zero already")
+    yield case(distinct(g, 2, 5), 0.25, label="2.5 of ten weights: 2")
     yield case(distinct(g, 3, 4), 0.0, label="amount 0")
     yield case(distinct(g, 3, 4), 1, per_row=True, label="amount 1")
     yield case(distinct(g, 1, 1), 0.6, label="one weight")
@@ -152,6 +155,10 @@ def by_column(weight, amount, per_row=False):
 
 
 exercise.mistake("the count is rounded down", hint="round(amount * n), not int(amount * n).")(pruned(count=int))
+
+exercise.mistake("zeros don't count", hint="Zeros are the smallest weights: they are among those that go.")(
+    lambda weight, amount, per_row=False: right(weight, float((weight != 0).double().mean()) * amount, per_row)
+)
 
 exercise.mistake("the count is rounded up", hint="round(amount * n), not ceil.")(pruned(count=math.ceil))
 

@@ -178,8 +178,13 @@ exercise.mistake(
     "the hessian's own Cholesky factor is used", hint="Invert first, then take the upper Cholesky factor."
 )(gptq(factor=lambda h: torch.linalg.cholesky(h, upper=True)))
 
-exercise.mistake("the error is not divided by the diagonal", hint="error / u[j, j] * u[j, j + 1:].")(
-    gptq(spread=lambda error, u, j: error[:, None] * u[j, j + 1 :])
+exercise.mistake(
+    "the error is divided by the root of inv[j, j] alone",
+    hint="With the inverse one divides by inv[j, j], with its Cholesky factor u by u[j, j].",
+)(gptq(spread=lambda error, u, j: error[:, None] * u[j, j + 1 :]))
+
+exercise.mistake("the error is not divided by inv[j, j]", hint="error * inv[j, k] / inv[j, j].")(
+    gptq(spread=lambda error, u, j: error[:, None] * u[j, j] * u[j, j + 1 :])
 )
 
 exercise.mistake(

@@ -197,6 +197,19 @@ exercise.mistake("a document's length counts different words", hint="All its wor
     _made(length=lambda document: len(set(document)))
 )
 
+exercise.mistake("a document's length counts different words, the average all", hint="All its words: len(document).")(
+    lambda queries, documents, k1=1.5, b=0.75: _made(
+        length=lambda document: len(set(document)),
+        average=lambda lengths: sum(map(len, documents)) / max(len(documents), 1),
+    )(queries, documents, k1, b)
+)
+
+exercise.mistake("1 - b is left out", hint="1 - b + b * length / average goes with k1.")(
+    lambda queries, documents, k1=1.5, b=0.75: _made(relate=lambda length, mean: length / mean - (1 - b) / (b or 1))(
+        queries, documents, k1, b
+    )
+)
+
 exercise.mistake("a document's length is in letters", hint="Its number of words: len(document).")(
     _made(length=lambda document: sum(map(len, document)))
 )

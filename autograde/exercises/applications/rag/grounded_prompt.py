@@ -42,6 +42,8 @@ def prompt_cases(g):
         question, [_passage(g, 3), _passage(g, 5), _passage(g, 2), _passage(g, 4)], 9, label="a long one between"
     )
     yield case(question, [_passage(g, 4), _passage(g, 6)], budget=10, label="they fit exactly")
+    named = [("what adds up", _text(g, 3)), ("all of it", _text(g, 4)), ("and more", _text(g, 2))]
+    yield case(question, named, 11, label="names of several words")
     yield case(question, [_passage(g, 12), _passage(g, 11), _passage(g, 3)], 10, label="the first two are too long")
     yield case(question, [_passage(g, 6), _passage(g, 5)], 4, label="none fits")
     yield case(question, [], label="no passage")
@@ -227,6 +229,19 @@ exercise.mistake("a text without words is a source", hint="It says nothing: leav
 exercise.mistake("words of the name count as well", hint="The budget is one of the texts' words.")(
     _made(words=lambda name, text: len(f"{name}: {text}".split()))
 )
+
+
+@exercise.mistake("words of the name are taken from the budget", hint="The budget is one of the texts' words.")
+def prompt_pays_for_names(question, passages, budget=120):
+    seen, taken = [], []
+    for name, text in passages:
+        count = len(text.split())
+        if count and clean(text) not in seen and count <= budget:
+            seen.append(clean(text))
+            taken.append((name, text))
+            budget -= count + len(name.split())
+    return right(question, taken, 10**9)
+
 
 exercise.mistake("letters are counted, not words", hint="len(text.split()).")(_made(words=lambda name, text: len(text)))
 

@@ -36,6 +36,7 @@ def fusion_cases(g):
     yield case(*_clear(g, lambda: ([ranking(g, NAMES, 6), ranking(g, NAMES, 6)],)), label="two rankings of six")
     yield case([["b", "a", "c"], ["a", "b", "d", "e"]], label="equal scores: who comes first, stays first")
     yield case([["x", "b", "a"], ["y", "a", "b"], ["z"]], 60, label="equal scores further down")
+    yield case([["x", "b"], ["a"], ["b", "a"]], label="equal scores: first met in an earlier list, at a later place")
     yield case([[7, 3, 900, 4], [4, 11, 7]], label="numbers as items")
     few = _clear(g, lambda: ([ranking(g, NAMES, n) for n in (4, 1, 6)],))
     yield case(*few, label="rankings of different lengths")
@@ -220,6 +221,16 @@ exercise.mistake("among equal scores the last met comes first", hint="sorted is 
 
 exercise.mistake("among equal scores the alphabet decides", hint="Who is met first, reading list after list.")(
     _made(order=lambda sums: sorted(sums.items(), key=lambda pair: (-pair[1], str(pair[0]))))
+)
+
+exercise.mistake(
+    "equal scores come as they are met place by place, all rankings side by side",
+    hint="Who is met first, reading list after list.",
+)(
+    lambda rankings, k=60, weights=None: sorted(
+        right(rankings, k, weights),
+        key=lambda pair: (-pair[1], min((r.index(pair[0]), i) for i, r in enumerate(rankings) if pair[0] in r)),
+    )
 )
 
 exercise.mistake("the scores are scaled so that they add up to 1", hint="The plain sums.")(

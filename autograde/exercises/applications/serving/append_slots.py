@@ -171,6 +171,20 @@ exercise.mistake("the blocks are taken from the end of the free ones", hint="Fro
     _paging(take=lambda free, n: (free[len(free) - n :][::-1], free[: len(free) - n]))
 )
 
+exercise.mistake("the free blocks of the lowest numbers are taken", hint="From the front, whatever their numbers.")(
+    _paging(take=lambda free, n: (sorted(free)[:n], [one for one in free if one not in sorted(free)[:n]]))
+)
+
+exercise.mistake("as many blocks as are free are one too many", hint="What needs them all gets them all.")(
+    lambda tables, lengths, new, free, block: _spare(tables, lengths, new, free, block)
+)
+
+
+def _spare(tables, lengths, new, free, block):
+    slots, after, left = _paging()(tables, lengths, new, free[:-1], block)
+    return slots, after, [*left, *free[-1:]]
+
+
 exercise.mistake("the blocks that were taken stay free", hint="What a text has got is no longer free.")(
     _paging(take=lambda free, n: (free[:n], free))
 )
