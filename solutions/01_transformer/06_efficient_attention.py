@@ -569,7 +569,7 @@ show(
     title=f"The cache is {saving:.1%} of an ordinary one. After {PASTS[-1]:,} tokens, absorbed: 1/{less_work:.0f} of "
     f"the work, 1/{less_memory:.0f} of the memory",
 )
-del deepseek, text
+deepseek = text = None  # memory for what follows
 
 # %% [markdown]
 # Absorbing pays when few queries meet many cached tokens. Per pair of tokens and head it even costs *more*: products of

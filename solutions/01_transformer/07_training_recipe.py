@@ -767,6 +767,9 @@ def clip_grad_norm(gradients, max_norm):
 check(clip_grad_norm)
 
 # %% [markdown]
+# Mind the type of the length: torch 2.13.0 takes it in that of the gradients. Above 65504 float16's is `inf`, and
+# $c / \infty$ makes every gradient 0 without a word. Clip in float32, and after a scaled loss has been scaled back.
+#
 # ## Half precision: what does it buy?
 #
 # Mixed precision computes most products in 16 bits. "Use FP16: faster, and it saves memory", say the notes, and list it

@@ -751,6 +751,10 @@ show(fig, f"Bars: how many tokens are allowed at each of {len(steps)} steps of a
 # Where a dozen or fewer are left, the grammar speaks; elsewhere the model has its say: which tool, which city. Where
 # several tokens are allowed, they are often beginnings of one another: `{`, `{"`, `{"name`.
 #
+# Libraries differ in how much of JSON Schema they hold a model to. An integer with a `"maximum"` of 10 may become 100
+# in outlines_core 0.2.14 and lm-format-enforcer 0.11.3, and xgrammar 0.2.9 asks a `"pattern"` to match the whole text.
+# So check a reply against its schema all the same.
+#
 # ### Exercise 5: which tokens may come next?
 #
 # Write the mask, for a small language of schemas. Everything is written as `json.dumps` writes it, so that there is one

@@ -345,7 +345,9 @@ for i in (0, *right_at_once[:2]):
 # Comparing with *every* vector is called a **flat** index. It is exact, and for thousands of passages fast enough.
 # For millions one gives up exactness: **HNSW** links each vector to some near ones (their number is called `M`) and
 # walks this graph towards the query (Malkov and Yashunin 2018). `efSearch` says how many candidates the walk keeps:
-# more is slower, and misses less. Measured with `faiss`, on our passages and noisy copies of them, 8,000 in all:
+# more is slower, and misses less. (Keep it at `k` or above: where `k` is far greater, faiss 1.15.1 fills what the walk
+# didn't reach with −1, and `texts[-1]` is the last text.) Measured with `faiss`, on our passages and noisy copies of
+# them, 8,000 in all:
 
 # %% tags=["demo"]
 import faiss

@@ -245,6 +245,8 @@ show(
 # $$\text{AUC} = P(s^+ > s^-) + \tfrac{1}{2} P(s^+ = s^-)$$
 #
 # The second term is what gets forgotten. Models that give coarse scores (a judge that answers 1 to 5) tie all the time.
+# A library can make ties, too: torchmetrics 1.9.0 puts scores outside 0 to 1 through a sigmoid in float32 first, and
+# log-likelihoods of −120 and −210 both become 0.
 #
 # ### Exercise 3: the area under the ROC curve
 

@@ -395,6 +395,8 @@ show(
     f"on a grid of 16 levels, of which {used} are used.",
     title=f"A real block: {used} of the 16 levels from {least} to {15 * d + m:.3f} are in use",
 )
+nearest = min((d * code + m for code in range(16)), key=abs)
+print(f"The level nearest to 0 is {nearest:.4f}: that is what a weight pruned to 0 would come back as.")
 
 # %% [markdown]
 # ## Exercise 4: two codes a byte, `pack_int4`
