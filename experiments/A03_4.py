@@ -2,7 +2,7 @@
 on tasks of one to three looks: does a weakness that hardly shows in one step show in several?
 
 The model as it is stands in A01.5 already: its arm "loop" has the same tasks, seed by seed. Seeds 0 to 3 had been seen
-when the rule was made stricter (three looks must lose *surely* more than one, not on average) and four seeds were added.
+when the rule was made stricter (three looks must lose *surely* more than one, not on average), and four were added.
 """
 
 from __future__ import annotations
