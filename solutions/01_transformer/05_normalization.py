@@ -811,48 +811,82 @@ show(
 # *imprecise*. Post-norm *needs* warm-up at a depth if the spot of the best rates counts there.
 
 # %% claim="T06.6"
-from experiments.T06_6 import BALANCED, ONE_SIZE, RATES, RAW, WARM, best, gains, most_helped, over_seeds
+from experiments.T06_6 import (
+    CHANGES,
+    COUNTS,
+    JUDGED,
+    POST_RATES,
+    RATES,
+    SPOTS,
+    STEPS,
+    WARM,
+    at_spot,
+    best,
+    decided,
+    gains,
+    most_helped,
+    named,
+    over_seeds,
+    rates,
+    won,
+)
 
 found = evidence("T06.6")
 print(found.again())
-at = most_helped(found)
-gained = {arm: gains(found, arm, at) for arm in (WARM, BALANCED, ONE_SIZE)}
-NAMES = {RAW: "as it is", WARM: "warm-up", BALANCED: "layers balanced", ONE_SIZE: "one size a step"}
+NAMES = {"": "as it is"} | {way: way for way in (WARM, *CHANGES)}
+MARKED = dict(zip(NAMES, zip((COLORS[1], COLORS[0], COLORS[3], COLORS[2]), "soD^", strict=True), strict=True))
+gained = {(depth, spot): won(at_spot(found, depth, spot)) for depth in JUDGED for spot in SPOTS}
+means = {key: {way: interval(values) for way, values in each.items()} for key, each in gained.items()}
+most = {depth: POST_RATES[depth][most_helped(found, depth)] for depth in JUDGED}
 
-fig, (left, right) = figure(1, 2, width=10.5, height=4)
-for (arm, name), color, mark in zip(NAMES.items(), (COLORS[1], COLORS[0], COLORS[3], COLORS[2]), "soD^", strict=True):
-    losses = over_seeds(found, arm)
-    left.plot(RATES["post"], losses.mean(0), color=color, label=name, marker=mark)
-    left.fill_between(RATES["post"], losses.amin(0), losses.amax(0), color=color, alpha=0.15, linewidth=0)
-    if arm != RAW:
-        row = list(NAMES).index(arm)
-        each = (over_seeds(found, RAW) - losses)[:, at]
-        right.plot(each, [row] * len(each), mark, color=color)
-        right.plot([gained[arm].low, gained[arm].high], [row, row], color=color, linewidth=6, alpha=0.25)
-left.set(xscale="log", xlabel="learning rate", ylabel="test loss, nats a letter", title=RAW.capitalize())
-left.axvline(RATES["post"][at], color="#444444", linestyle=":")
-left.legend()
-right.set_yticks(range(1, 4), [name for arm, name in NAMES.items() if arm != RAW])
+fig, (*panels, right) = figure(1, 1 + len(JUDGED), width=12, height=4.2)
+for ax, depth in zip(panels, JUDGED, strict=True):
+    for way, (color, mark) in MARKED.items():
+        losses = over_seeds(found, named("post", depth, way))
+        ax.plot(POST_RATES[depth], losses.mean(0), color=color, label=NAMES[way], marker=mark)
+        ax.fill_between(POST_RATES[depth], losses.amin(0), losses.amax(0), color=color, alpha=0.15, linewidth=0)
+    ax.axvline(most[depth], color="#444444", linestyle=":")
+    ax.set(xscale="log", title=f"Post-norm, {depth} layers")
+    ax.set_xticks(POST_RATES[depth], [f"{1000 * rate:g}" for rate in POST_RATES[depth]])
+    ax.set_xlabel("learning rate, thousandths")
+    ax.minorticks_off()
+    ax.sharey(panels[0])
+panels[0].set(ylabel="test loss, nats a letter")
+panels[0].legend()
+for row, (key, each) in enumerate(gained.items()):
+    for shift, (way, values) in zip((-0.22, 0, 0.22), each.items(), strict=True):
+        color, mark = MARKED[way]
+        right.plot(values, [row + shift] * len(values), mark, color=color, markersize=4)
+        right.plot([means[key][way].low, means[key][way].high], [row + shift] * 2, color=color, linewidth=6, alpha=0.25)
+right.set_yticks(range(len(gained)), [f"{depth} layers\n{spot}".replace(" at ", "\nat ") for depth, spot in gained])
+right.invert_yaxis()
 right.axvline(0, color="#444444", linestyle=":")
-right.set(xlabel="nats gained", title=f"At a rate of {RATES['post'][at]:g}", ylim=(0.5, 3.5))
-told = signs(", ".join(f"{NAMES[arm]} {gain.mean:+.2f}" for arm, gain in gained.items()))
+right.axvline(COUNTS, color="#444444", linewidth=0.8)
+right.set(xlabel="nats gained, against as it is")
+
+
+def told(depth, spot, form):
+    """What each way gains at a spot, in words."""
+    return signs(", ".join(f"{way} {form(gain)}" for way, gain in means[depth, spot].items()))
+
+
+short = {key: told(*key, lambda gain: f"{gain.mean:+.2f}") for key in means}
 show(
     fig,
-    alt=f"Left: loss against rate, {RAW}, four ways. Right: gains at a rate of "
-    f"{RATES['post'][at]:g}: {told} nats. Dots are seeds, bands 95 %.",
-    title=f"Post-norm at a rate of {RATES['post'][at]:g} gains, in nats: {told}",
+    alt=f"Loss of post-norm against rate, {len(MARKED)} ways; then gains in nats, dots for seeds and 95 % bands. "
+    + " ".join(f"{depth} layers, {spot}: {text}." for (depth, spot), text in short.items()),
+    title="Post-norm gains, in nats, "
+    + "; ".join(f"{depth} layers at rate {most[depth]:g}: {short[depth, SPOTS[1]]}" for depth in JUDGED),
 )
-half = (over_seeds(found, RAW)[:, at] + over_seeds(found, WARM)[:, at]) / 2
-beyond_half = [interval((half - over_seeds(found, arm)[:, at]).tolist()) for arm in (BALANCED, ONE_SIZE)]
-neither, one = all(each.below(0) for each in beyond_half), any(each.above(0) for each in beyond_half)
+needs = {depth: means[depth, SPOTS[0]][WARM].above(COUNTS) for depth in JUDGED}
 verdict(
     "T06.6",
-    "wrong" if neither else "correct" if one else "imprecise",
-    signs(
-        f"At a rate of {RATES['post'][at]:g} (tried: {RATES['post'][0]:g} to {RATES['post'][-1]:g}) warm-up gains "
-        f"{gained[WARM].text('+.2f')} nats, balanced layers {gained[BALANCED].text('+.2f')}, one size for all layers "
-        f"{gained[ONE_SIZE].text('+.2f')}. At post-norm's own best rate warm-up gains "
-        f"{gains(found, WARM, best(found, RAW)).text('+.2f')}."
+    decided(found),
+    " ".join(
+        f"{depth} layers, at rate {most[depth]:g}: {told(depth, SPOTS[1], lambda gain: gain.text('+.2f'))} nats; "
+        f"{SPOTS[0]}: {told(depth, SPOTS[0], lambda gain: gain.text('+.2f'))}, so by the rule post-norm "
+        f"{'needs' if needs[depth] else 'does not need'} warm-up there."
+        for depth in JUDGED
     ),
 )
 
@@ -873,38 +907,34 @@ verdict(
 # beyond it is of use, or the seeds don't decide.
 
 # %% claim="T06.7"
-MEASURED = sorted({int(arm.split()[1]) for arm in found.arms if arm.startswith("pre-norm, ")})
-fig, axes = figure(1, len(MEASURED), width=10.5, height=4, sharey=True)
-there, beyond, chosen = {}, {}, {}
-for ax, depth in zip(axes, MEASURED, strict=True):
+fig, axes = figure(1, len(STEPS), width=10.5, height=4, sharey=True)
+there, beyond, chosen, last = {}, {}, {}, {}
+for ax, (depth, steps_taken) in zip(axes, STEPS.items(), strict=True):
     for place, color, mark in (("post", COLORS[1], "s"), ("pre", COLORS[0], "o")):
-        rates = RATES.get(place, RATES["other"])
-        for warm, style in (("", "-"), (", warm-up", "--")):
-            losses = over_seeds(found, f"{place}-norm, {depth} layers{warm}")
-            ax.plot(rates, losses.mean(0), color=color, linestyle=style, marker=mark, label=f"{place}-norm{warm}")
-            ax.fill_between(rates, losses.amin(0), losses.amax(0), color=color, alpha=0.12, linewidth=0)
-    ax.set(xscale="log", xlabel="learning rate", title=f"{depth} layers")
-    plain = f"pre-norm, {depth} layers"
+        grid = rates(place, depth)
+        for way, style in (("", "-"), (WARM, "--")):
+            losses = over_seeds(found, named(place, depth, way))
+            label = f"{place}-norm{', warm-up' if way else ''}"
+            ax.plot(grid, losses.mean(0), color=color, linestyle=style, marker=mark, label=label)
+            ax.fill_between(grid, losses.amin(0), losses.amax(0), color=color, alpha=0.12, linewidth=0)
+    ax.set(xscale="log", xlabel="learning rate", title=f"{depth} layers, {steps_taken} steps")
+    plain, warm = named("pre", depth), named("pre", depth, WARM)
     here = best(found, plain)
-    chosen[depth] = f"{RATES['other'][here]:g}"
-    there[depth] = gains(found, f"{plain}, warm-up", here, over=plain)
-    next_rate = min(here + 1, len(RATES["other"]) - 1)
-    beyond[depth] = gains(found, f"{plain}, warm-up", next_rate, over=plain)
+    chosen[depth] = f"{RATES[here]:g}"
+    spots = here, min(here + 1, len(RATES) - 1), -1
+    there[depth], beyond[depth], last[depth] = (gains(found, warm, at, over=plain) for at in spots)
 axes[0].set(ylabel="test loss, nats a letter")
 axes[0].legend()
 told = signs(", ".join(f"{there[d].mean:+.2f} and {beyond[d].mean:+.2f} at {d} layers" for d in there))
 show(
     fig,
-    alt=f"Test loss against learning rate at {len(MEASURED)} depths, pre-norm and post-norm, with warm-up and without. "
+    alt=f"Test loss against learning rate at {len(STEPS)} depths, pre-norm and post-norm, with warm-up and without. "
     f"Warm-up gains pre-norm, at its best rate and at the next, {told}. Bands are the seeds' range.",
     title="Pre-norm gains by warm-up, at its best rate, in nats: "
     + signs(", ".join(f"{gain.mean:+.2f} at {depth} layers" for depth, gain in there.items())),
 )
 some = any(gain.above(0.05) for gain in there.values())
 none = all(gain.below(0.05) for gain in [*there.values(), *beyond.values()])
-last = {
-    depth: gains(found, f"pre-norm, {depth} layers, warm-up", -1, over=f"pre-norm, {depth} layers") for depth in there
-}
 verdict(
     "T06.7",
     "wrong" if some else "correct" if none else "imprecise",
@@ -913,9 +943,9 @@ verdict(
         + ", ".join(f"{gain.text('+.3f')} with {depth} layers (at {chosen[depth]})" for depth, gain in there.items())
         + "; at the next rate: "
         + ", ".join(f"{gain.text('+.3f')} with {depth}" for depth, gain in beyond.items())
-        + f"; at {RATES['other'][-1]:g}, the largest: "
+        + f"; at {RATES[-1]:g}, the largest: "
         + ", ".join(f"{gain.text('+.3f')} with {depth}" for depth, gain in last.items())
-        + f". The smallest rate tried was {RATES['other'][0]:g}."
+        + f". The smallest rate tried was {RATES[0]:g}."
     ),
 )
 
@@ -1002,10 +1032,10 @@ TODAY = {
 fig, ax = figure(width=9, height=4)
 for (arm, name), color, mark in zip(TODAY.items(), COLORS, "oDs^", strict=False):
     losses = over_seeds(found, arm)
-    ax.plot(RATES["other"], losses.mean(0), color=color, marker=mark, label=name)
-    ax.fill_between(RATES["other"], losses.amin(0), losses.amax(0), color=color, alpha=0.12, linewidth=0)
+    ax.plot(RATES, losses.mean(0), color=color, marker=mark, label=name)
+    ax.fill_between(RATES, losses.amin(0), losses.amax(0), color=color, alpha=0.12, linewidth=0)
 ax.set(xscale="log", xlabel="learning rate", ylabel="test loss, nats a letter")
-ax.set_xticks(RATES["other"], [f"{rate:g}" for rate in RATES["other"]])
+ax.set_xticks(RATES, [f"{rate:g}" for rate in RATES])
 ax.minorticks_off()
 ax.legend()
 ends = {name: over_seeds(found, arm) for arm, name in TODAY.items()}
@@ -1016,7 +1046,7 @@ show(
     fig,
     alt=f"Test loss against learning rate of {len(TODAY)} places of the norm. The largest rate costs, in nats "
     f"above each one's best: {told}. Bands are the seeds' range.",
-    title=f"Rate {RATES['other'][-1]:g} costs {dearest} {price[dearest]:.2f} nats, {cheapest} {price[cheapest]:.2f}",
+    title=f"Rate {RATES[-1]:g} costs {dearest} {price[dearest]:.2f} nats, {cheapest} {price[cheapest]:.2f}",
 )
 
 # %% [markdown]
