@@ -800,14 +800,14 @@ show(
 # * **one size a step**: all layers are divided by *one* number in each step, their common size, as if clipped hard.
 #   Then no step has a large gradient, and Adam's averages do notice. No formula says how that ends.
 #
-# Six layers of 32 features for 200 steps, and twelve for 400; warm-up over the first 35 %; grids of rates. (A pilot
-# with another seed chose grids and steps.) Rates are chosen on validation text, test text is reported. At each depth we
-# look at two spots: where each way stands at its own best rate, as one would use it, and at the one rate at which
-# warm-up helps most.
+# Six layers of 32 features for 200 steps, and twelve for 400 (there the second change alone: that the first cancels is
+# algebra); warm-up over the first 35 %; grids of rates that a pilot with another seed chose. Rates are picked on
+# validation text, test text is reported. At each depth we look at two spots: where each way stands at its own best
+# rate, as one would use it, and at the one rate at which warm-up helps most.
 #
 # **Before the run:** a spot counts if warm-up surely gains more than 0.05 nats there (the whole interval over the
-# seeds). The explanation is *wrong* if, at each spot that counts, both changes surely gain less than half of what
-# warm-up gains; *correct* if at each one of the two surely gains more than half; *unverifiable* if no spot counts; else
+# seeds). The explanation is *wrong* if, at each spot that counts, the changes surely gain less than half of what
+# warm-up gains; *correct* if at each one of them surely gains more than half; *unverifiable* if no spot counts; else
 # *imprecise*. Post-norm *needs* warm-up at a depth if the spot of the best rates counts there.
 
 # %% claim="T06.6"
