@@ -17,7 +17,7 @@ experiment = Experiment(
         "last of five": {"place": 4},
         "the right page is missing": {"place": None},
     },
-    seeds=range(8),
+    seeds=range(3),
     shows="the right page is missing",
     shows_not="Asking again with the same order is the same computation: the model answers greedily.",
     live=("in the middle", 0),
@@ -59,7 +59,7 @@ def conclude(found):
         },
         "numbers": {
             "moved": f"{100 * moved.mean:.0f} %",
-            "questions": f"{COUNT * len(experiment.seeds)}",
+            "questions": f"{COUNT * len(found.each('last of five', 'code'))}",
             "moved_interval": f"{100 * max(moved.low, 0):.0f} to {100 * min(moved.high, 1):.0f} %",
         }
         | {

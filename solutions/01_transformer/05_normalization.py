@@ -304,9 +304,7 @@ for name, answer in {"F.rms_norm": once, "LlamaRMSNorm": twice}.items():
 
 
 # %% exercise="batch_norm"
-def batch_norm(
-    x, running_mean, running_var, weight=None, bias=None, training=True, momentum=0.1, eps=1e-5
-):
+def batch_norm(x, running_mean, running_var, weight=None, bias=None, training=True, momentum=0.1, eps=1e-5):
     """Normalize channels over the batch: (x - mean) / sqrt(variance + eps) * weight + bias.
 
     x:                          float32 or float64 tensor [n, c] or [n, c, length]; channels are
@@ -811,53 +809,39 @@ show(
 # *imprecise*. Post-norm *needs* warm-up at a depth if the spot of the best rates counts there.
 
 # %% claim="T06.6"
-from experiments.T06_6 import (
-    CHANGES,
-    COUNTS,
-    JUDGED,
-    POST_RATES,
-    RATES,
-    SPOTS,
-    STEPS,
-    WARM,
-    at_spot,
-    best,
-    decided,
-    gains,
-    most_helped,
-    named,
-    over_seeds,
-    rates,
-    won,
-)
+from experiments import T06_6, T06_7
+from experiments.T06_6 import COUNTS, over_seeds
+from experiments.T06_7 import CHANGES, SPOTS, WARM, at_spot, explained, helped, most_helped, named, won
 
-found = evidence("T06.6")
+found, deeper = evidence("T06.6"), evidence("T06.7")
 print(found.again())
-NAMES = {"": "as it is"} | {way: way for way in (WARM, *CHANGES)}
-MARKED = dict(zip(NAMES, zip((COLORS[1], COLORS[0], COLORS[3], COLORS[2]), "soD^", strict=True), strict=True))
-gained = {(depth, spot): won(at_spot(found, depth, spot)) for depth in JUDGED for spot in SPOTS}
-means = {key: {way: interval(values) for way, values in each.items()} for key, each in gained.items()}
-most = {depth: POST_RATES[depth][most_helped(found, depth)] for depth in JUDGED}
+RUNS = {6: (found, T06_6.RATES["post"]), T06_7.DEPTH: (deeper, T06_7.RATES["post"])}
+WAYS = ("", WARM, *CHANGES)
+MARKED = dict(zip(WAYS, zip((COLORS[1], COLORS[0], COLORS[3], COLORS[2]), "soD^", strict=True), strict=True))
+gained = {(depth, spot): won(at_spot(RUNS[depth][0], depth, spot)) for depth in RUNS for spot in SPOTS}
+most = {depth: grid[most_helped(runs, depth)] for depth, (runs, grid) in RUNS.items()}
 
-fig, (*panels, right) = figure(1, 1 + len(JUDGED), width=12, height=4.2)
-for ax, depth in zip(panels, JUDGED, strict=True):
+fig, (*panels, right) = figure(1, 1 + len(RUNS), width=12, height=4.2)
+for ax, (depth, (runs, grid)) in zip(panels, RUNS.items(), strict=True):
     for way, (color, mark) in MARKED.items():
-        losses = over_seeds(found, named("post", depth, way))
-        ax.plot(POST_RATES[depth], losses.mean(0), color=color, label=NAMES[way], marker=mark)
-        ax.fill_between(POST_RATES[depth], losses.amin(0), losses.amax(0), color=color, alpha=0.15, linewidth=0)
+        if (arm := named("post", depth, way)) in runs.arms:
+            losses = over_seeds(runs, arm)
+            ax.plot(grid, losses.mean(0), color=color, label=way or "as it is", marker=mark)
+            ax.fill_between(grid, losses.amin(0), losses.amax(0), color=color, alpha=0.15, linewidth=0)
     ax.axvline(most[depth], color="#444444", linestyle=":")
-    ax.set(xscale="log", title=f"Post-norm, {depth} layers")
-    ax.set_xticks(POST_RATES[depth], [f"{1000 * rate:g}" for rate in POST_RATES[depth]])
-    ax.set_xlabel("learning rate, thousandths")
+    ax.set(xscale="log", xlabel="learning rate, thousandths", title=f"Post-norm, {depth} layers")
+    ax.set_xticks(grid, [f"{1000 * rate:g}" for rate in grid])
     ax.minorticks_off()
     ax.sharey(panels[0])
 panels[0].set(ylabel="test loss, nats a letter")
 panels[0].legend()
-for row, (key, each) in enumerate(gained.items()):
-    for shift, (way, values) in zip((-0.22, 0, 0.22), each.items(), strict=True):
+for row, ((depth, spot), each) in enumerate(gained.items()):
+    losses = at_spot(RUNS[depth][0], depth, spot)
+    for shift, (way, gain) in zip((-0.22, 0, 0.22), each.items(), strict=False):
         color, mark = MARKED[way]
-        right.plot(values, [row + shift] * len(values), mark, color=color, markersize=4)
-        right.plot([means[key][way].low, means[key][way].high], [row + shift] * 2, color=color, linewidth=6, alpha=0.25)
+        seeds = (losses[""] - losses[way]).tolist()
+        right.plot(seeds, [row + shift] * len(seeds), mark, color=color, markersize=4)
+        right.plot([gain.low, gain.high], [row + shift] * 2, color=color, linewidth=6, alpha=0.25)
 right.set_yticks(range(len(gained)), [f"{depth} layers\n{spot}".replace(" at ", "\nat ") for depth, spot in gained])
 right.invert_yaxis()
 right.axvline(0, color="#444444", linestyle=":")
@@ -867,26 +851,27 @@ right.set(xlabel="nats gained, against as it is")
 
 def told(depth, spot, form):
     """What each way gains at a spot, in words."""
-    return signs(", ".join(f"{way} {form(gain)}" for way, gain in means[depth, spot].items()))
+    return signs(", ".join(f"{way} {form(gain)}" for way, gain in gained[depth, spot].items()))
 
 
-short = {key: told(*key, lambda gain: f"{gain.mean:+.2f}") for key in means}
+short = {key: told(*key, lambda gain: f"{gain.mean:+.2f}") for key in gained}
 show(
     fig,
-    alt=f"Loss of post-norm against rate, {len(MARKED)} ways; then gains in nats, dots for seeds and 95 % bands. "
+    alt=f"Loss of post-norm against rate, {len(WAYS)} ways; then gains in nats, dots for seeds and 95 % bands. "
     + " ".join(f"{depth} layers, {spot}: {text}." for (depth, spot), text in short.items()),
-    title="Post-norm gains, in nats, "
-    + "; ".join(f"{depth} layers at rate {most[depth]:g}: {short[depth, SPOTS[1]]}" for depth in JUDGED),
+    title="Post-norm gains, in nats. "
+    + ". ".join(f"{depth} layers at rate {most[depth]:g}: {short[depth, SPOTS[1]]}" for depth in RUNS),
 )
-needs = {depth: means[depth, SPOTS[0]][WARM].above(COUNTS) for depth in JUDGED}
+said = [word for depth, (runs, _) in RUNS.items() for word in explained(runs, depth)]
+needs = {depth: gained[depth, SPOTS[0]][WARM].above(COUNTS) for depth in RUNS}
 verdict(
     "T06.6",
-    decided(found),
+    said[0] if len(set(said)) == 1 else "imprecise" if said else "unverifiable",
     " ".join(
         f"{depth} layers, at rate {most[depth]:g}: {told(depth, SPOTS[1], lambda gain: gain.text('+.2f'))} nats; "
-        f"{SPOTS[0]}: {told(depth, SPOTS[0], lambda gain: gain.text('+.2f'))}, so by the rule post-norm "
-        f"{'needs' if needs[depth] else 'does not need'} warm-up there."
-        for depth in JUDGED
+        f"{SPOTS[0]}: {told(depth, SPOTS[0], lambda gain: gain.text('+.2f'))}, so post-norm "
+        f"{'needs' if needs[depth] else 'is not shown to need'} it there."
+        for depth in RUNS
     ),
 )
 
@@ -907,46 +892,47 @@ verdict(
 # beyond it is of use, or the seeds don't decide.
 
 # %% claim="T06.7"
-fig, axes = figure(1, len(STEPS), width=10.5, height=4, sharey=True)
-there, beyond, chosen, last = {}, {}, {}, {}
-for ax, (depth, steps_taken) in zip(axes, STEPS.items(), strict=True):
+print(deeper.again())
+DEEP = {2: (found, T06_6), 6: (found, T06_6), T06_7.DEPTH: (deeper, T06_7)}
+fig, axes = figure(1, len(DEEP), width=10.5, height=4, sharey=True)
+there, beyond, last, chosen = {}, {}, {}, {}
+for ax, (depth, (runs, of)) in zip(axes, DEEP.items(), strict=True):
     for place, color, mark in (("post", COLORS[1], "s"), ("pre", COLORS[0], "o")):
-        grid = rates(place, depth)
+        grid = of.RATES.get(place) or of.RATES["other"]
         for way, style in (("", "-"), (WARM, "--")):
-            losses = over_seeds(found, named(place, depth, way))
+            losses = over_seeds(runs, named(place, depth, way))
             label = f"{place}-norm{', warm-up' if way else ''}"
             ax.plot(grid, losses.mean(0), color=color, linestyle=style, marker=mark, label=label)
             ax.fill_between(grid, losses.amin(0), losses.amax(0), color=color, alpha=0.12, linewidth=0)
-    ax.set(xscale="log", xlabel="learning rate", title=f"{depth} layers, {steps_taken} steps")
-    plain, warm = named("pre", depth), named("pre", depth, WARM)
-    here = best(found, plain)
-    chosen[depth] = f"{RATES[here]:g}"
-    spots = here, min(here + 1, len(RATES) - 1), -1
-    there[depth], beyond[depth], last[depth] = (gains(found, warm, at, over=plain) for at in spots)
+    ax.set(xscale="log", xlabel="learning rate", title=f"{depth} layers, {of.STEPS} steps")
+    here, (there[depth], beyond[depth], last[depth]) = helped(runs, depth)
+    chosen[depth] = f"{grid[here]:g} of {', '.join(f'{rate:g}' for rate in grid)}"  # the last grid drawn is pre-norm's
 axes[0].set(ylabel="test loss, nats a letter")
 axes[0].legend()
-told = signs(", ".join(f"{there[d].mean:+.2f} and {beyond[d].mean:+.2f} at {d} layers" for d in there))
+gain_told = signs(", ".join(f"{there[d].mean:+.2f} and {beyond[d].mean:+.2f} at {d} layers" for d in there))
 show(
     fig,
-    alt=f"Test loss against learning rate at {len(STEPS)} depths, pre-norm and post-norm, with warm-up and without. "
-    f"Warm-up gains pre-norm, at its best rate and at the next, {told}. Bands are the seeds' range.",
+    alt=f"Test loss against learning rate at {len(DEEP)} depths, pre-norm and post-norm, with warm-up and without. "
+    f"Warm-up gains pre-norm, at its best rate and at the next, {gain_told}. Bands are the seeds' range.",
     title="Pre-norm gains by warm-up, at its best rate, in nats: "
     + signs(", ".join(f"{gain.mean:+.2f} at {depth} layers" for depth, gain in there.items())),
 )
-some = any(gain.above(0.05) for gain in there.values())
-none = all(gain.below(0.05) for gain in [*there.values(), *beyond.values()])
+some = any(gain.above(COUNTS) for gain in there.values())
+none = all(gain.below(COUNTS) for gain in [*there.values(), *beyond.values()])
+
+
+def by_depth(gains):
+    """One interval a depth, in words."""
+    return signs(", ".join(f"{gain.text('+.3f')} with {depth} layers" for depth, gain in gains.items()))
+
+
 verdict(
     "T06.7",
     "wrong" if some else "correct" if none else "imprecise",
-    signs(
-        "Warm-up gains pre-norm, in nats at its best rate: "
-        + ", ".join(f"{gain.text('+.3f')} with {depth} layers (at {chosen[depth]})" for depth, gain in there.items())
-        + "; at the next rate: "
-        + ", ".join(f"{gain.text('+.3f')} with {depth}" for depth, gain in beyond.items())
-        + f"; at {RATES[-1]:g}, the largest: "
-        + ", ".join(f"{gain.text('+.3f')} with {depth}" for depth, gain in last.items())
-        + f". The smallest rate tried was {RATES[0]:g}."
-    ),
+    f"Warm-up gains pre-norm, in nats at its best rate: {by_depth(there)}; at the next rate: {by_depth(beyond)}; at "
+    f"the largest: {by_depth(last)}. The best rates: "
+    + "; ".join(f"with {depth} layers {rate}" for depth, rate in chosen.items())
+    + ".",
 )
 
 # %% [markdown]
@@ -1029,13 +1015,14 @@ TODAY = {
     "sandwich, 6 layers": "sandwich",
     "reordered and QK-norm, 6 layers": "reordered and QK-norm",
 }
+TRIED = T06_6.RATES["other"]
 fig, ax = figure(width=9, height=4)
 for (arm, name), color, mark in zip(TODAY.items(), COLORS, "oDs^", strict=False):
     losses = over_seeds(found, arm)
-    ax.plot(RATES, losses.mean(0), color=color, marker=mark, label=name)
-    ax.fill_between(RATES, losses.amin(0), losses.amax(0), color=color, alpha=0.12, linewidth=0)
+    ax.plot(TRIED, losses.mean(0), color=color, marker=mark, label=name)
+    ax.fill_between(TRIED, losses.amin(0), losses.amax(0), color=color, alpha=0.12, linewidth=0)
 ax.set(xscale="log", xlabel="learning rate", ylabel="test loss, nats a letter")
-ax.set_xticks(RATES, [f"{rate:g}" for rate in RATES])
+ax.set_xticks(TRIED, [f"{rate:g}" for rate in TRIED])
 ax.minorticks_off()
 ax.legend()
 ends = {name: over_seeds(found, arm) for arm, name in TODAY.items()}
@@ -1046,7 +1033,7 @@ show(
     fig,
     alt=f"Test loss against learning rate of {len(TODAY)} places of the norm. The largest rate costs, in nats "
     f"above each one's best: {told}. Bands are the seeds' range.",
-    title=f"Rate {RATES[-1]:g} costs {dearest} {price[dearest]:.2f} nats, {cheapest} {price[cheapest]:.2f}",
+    title=f"Rate {TRIED[-1]:g} costs {dearest} {price[dearest]:.2f} nats, {cheapest} {price[cheapest]:.2f}",
 )
 
 # %% [markdown]

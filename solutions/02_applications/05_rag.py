@@ -737,8 +737,6 @@ give_back(encode.model)
 # on the search, it is *imprecise*. Finding pages at random is the negative control.
 
 # %% claim="A04.9"
-from experiments.A04_9 import better
-
 costs = evidence("A04.9")
 print(costs.again())
 give_back(encode.model)  # it rests now, and the chat model needs the room
@@ -760,7 +758,7 @@ right.legend(loc="upper right")
 plain = costs.interval("whole passages", "share")
 again = costs.interval("read again by the chat model", "share")
 gains = [costs.each("read again by the chat model", number) for number in ("first", "first before")]
-gain = better(costs)
+better = interval([after - before for after, before in zip(*gains, strict=True)])
 show(
     fig,
     alt=f"Left: how often a right passage comes first: search {sum(gains[1]) / len(gains[1]):.0%}, read again "
@@ -773,8 +771,9 @@ verdict(
     "correct" if plain.above(0.5) else "wrong" if plain.below(0.05) and not again.above(0.5) else "imprecise",
     f"The search takes {max(plain.low, 0):.1%} to {plain.high:.1%} of an answer's time, {again.low:.0%} to "
     f"{again.high:.0%} "
-    f"with reading six passages again, which changes the share of first places right by {gain.text('+.2f')}"
-    + ("." if gain.above(0) or gain.below(0) else ": too few questions to tell."),
+    f"with "
+    f"reading six passages again, which changes the share of first places right by {better.text('+.2f')}"
+    + ("." if better.above(0) or better.below(0) else ": too few questions to tell."),
 )
 
 # %% [markdown]
