@@ -821,7 +821,7 @@ MARKED = dict(zip(WAYS, zip((COLORS[1], COLORS[0], COLORS[3], COLORS[2]), "soD^"
 gained = {(depth, spot): won(at_spot(RUNS[depth][0], depth, spot)) for depth in RUNS for spot in SPOTS}
 most = {depth: grid[most_helped(runs, depth)] for depth, (runs, grid) in RUNS.items()}
 
-fig, (*panels, right) = figure(1, 1 + len(RUNS), width=12, height=4.2)
+fig, (*panels, right) = figure(1, 1 + len(RUNS), width=12, height=4.4)
 for ax, (depth, (runs, grid)) in zip(panels, RUNS.items(), strict=True):
     for way, (color, mark) in MARKED.items():
         if (arm := named("post", depth, way)) in runs.arms:
@@ -859,8 +859,7 @@ show(
     fig,
     alt=f"Loss of post-norm against rate, {len(WAYS)} ways; then gains in nats, dots for seeds and 95 % bands. "
     + " ".join(f"{depth} layers, {spot}: {text}." for (depth, spot), text in short.items()),
-    title="Post-norm gains, in nats. "
-    + ". ".join(f"{depth} layers at rate {most[depth]:g}: {short[depth, SPOTS[1]]}" for depth in RUNS),
+    title="\n".join(f"{depth} layers at rate {most[depth]:g}, nats gained: {short[depth, SPOTS[1]]}" for depth in RUNS),
 )
 said = [word for depth, (runs, _) in RUNS.items() for word in explained(runs, depth)]
 needs = {depth: gained[depth, SPOTS[0]][WARM].above(COUNTS) for depth in RUNS}
@@ -868,7 +867,8 @@ verdict(
     "T06.6",
     said[0] if len(set(said)) == 1 else "imprecise" if said else "unverifiable",
     " ".join(
-        f"{depth} layers, at rate {most[depth]:g}: {told(depth, SPOTS[1], lambda gain: gain.text('+.2f'))} nats; "
+        f"{depth} layers, at rate {most[depth]:g} (tried: {', '.join(f'{rate:g}' for rate in RUNS[depth][1])}): "
+        f"{told(depth, SPOTS[1], lambda gain: gain.text('+.2f'))} nats; "
         f"{SPOTS[0]}: {told(depth, SPOTS[0], lambda gain: gain.text('+.2f'))}, so post-norm "
         f"{'needs' if needs[depth] else 'is not shown to need'} it there."
         for depth in RUNS
