@@ -593,7 +593,7 @@ verdict("A03.4", word, f"Weakened against as it is: {whole.text('+.0f')} points 
 # %% [markdown]
 # The dotted line shows what independent errors would give, with the share of success at one look for $p$. Compare it
 # with the others. After a sign the model has to go *on* instead of answering, and no task of one look asks for that: a
-# benchmark of single calls can't see it. And mind the floor: who solves few of the long tasks has few points to lose.
+# benchmark of single calls can't see it. Mind the floor, too: a task that is never solved can't be lost.
 #
 # ## Retrieval as a tool
 #
