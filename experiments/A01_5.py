@@ -21,7 +21,7 @@ experiment = Experiment(
         "workflow of 3": {"method": "workflow", "looks": 3},
         "no tool": {"method": "unaided"},
     },
-    seeds=range(4),
+    seeds=range(8),
     shows="workflow of 1",
     shows_not="no tool",
     live=("workflow of 1", 0),

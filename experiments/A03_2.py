@@ -59,6 +59,7 @@ def conclude(found):
         },
         "numbers": {
             "moved": f"{100 * moved.mean:.0f} %",
+            "questions": f"{COUNT * len(found.each('last of five', 'code'))}",
             "moved_interval": f"{100 * max(moved.low, 0):.0f} to {100 * min(moved.high, 1):.0f} %",
         }
         | {

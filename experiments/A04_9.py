@@ -98,6 +98,8 @@ def conclude(found):
             "share": f"{100 * share.mean:.1f} %",
             "again": f"{100 * again.mean:.0f} %",
             "milliseconds": f"{1000 * found.interval('whole passages', 'search').mean:.0f}",
+            "passages": f"{found.each('whole passages', 'passages')[0]:,}",
+            "questions": f"{FEW * len(found.each('read again by the chat model', 'first'))}",
             "again_ms": f"{1000 * found.interval('read again by the chat model', 'search').mean:.0f}",
             "first": f"{100 * found.interval('read again by the chat model', 'first before').mean:.0f} %",
             "first_again": f"{100 * found.interval('read again by the chat model', 'first').mean:.0f} %",

@@ -107,19 +107,21 @@ def gains(found, arm: str, at: int, over: str = RAW):
 
 @experiment.conclude
 def conclude(found) -> dict:
-    """Wrong if each change gains less than half of what warm-up gains, correct if one gains more, else imprecise."""
+    """By each spot, here and at T06.7's twelve layers, that counts: all *wrong*, all *correct*, or *imprecise*."""
+    import experiments.T06_7 as deep  # no `from`: it measures nothing of this experiment and is no part of its digest
+    from labkit.experiment import evidence
+
     at = most_helped(found)
     warm, balanced, one = (gains(found, arm, at) for arm in (WARM, BALANCED, ONE_SIZE))
-    half = (over_seeds(found, RAW)[:, at] + over_seeds(found, WARM)[:, at]) / 2
-    beyond_half = [interval((half - over_seeds(found, arm)[:, at]).tolist()) for arm in (BALANCED, ONE_SIZE)]
-    neither, some = all(each.below(0) for each in beyond_half), any(each.above(0) for each in beyond_half)
+    said = deep.explained(found, 6) + deep.explained(evidence("T06.7"), deep.DEPTH)
+    word = said[0] if len(set(said)) == 1 else "imprecise" if said else "unverifiable"
     pre = "pre-norm, 6 layers"
     here = best(found, pre)
     unhelped = gains(found, f"{pre}, warm-up", here, over=pre)
     beyond = gains(found, f"{pre}, warm-up", min(here + 1, len(RATES["other"]) - 1), over=pre)
     last = gains(found, f"{pre}, warm-up", -1, over=pre)
     return {
-        "verdict": "wrong" if neither else "correct" if some else "imprecise",
+        "verdict": word,
         "controls": {"shows": warm.mean > COUNTS and warm.low > 0, "shows_not": unhelped.below(COUNTS)},
         "numbers": {"rate": f"{RATES['post'][at]:g}", "largest": f"{RATES['other'][-1]:g}"}
         | {
