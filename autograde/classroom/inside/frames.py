@@ -75,6 +75,13 @@ def pack(message: dict[str, Any], *, strided: bool = False) -> bytes:
     return _HEAD.pack(MAGIC, len(header), len(body)) + header + body
 
 
+def parts_of(frame: bytes) -> tuple[bytes, bytes]:
+    """Header and body of a frame, as `unpack` takes them."""
+    _, header, body = _HEAD.unpack(frame[: _HEAD.size])
+    start = _HEAD.size + header
+    return frame[_HEAD.size : start], frame[start : start + body]
+
+
 class _Packer:
     def __init__(self, strided: bool):
         self.strided, self.tensors, self.meta, self.known = strided, {}, [], {}
