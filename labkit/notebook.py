@@ -184,6 +184,22 @@ def statements(source: str) -> list[ast.stmt]:
     return []
 
 
+@dataclass(frozen=True, eq=False)
+class _Top:
+    """A top statement of a cell, with the names that it defines and those whose objects it changes."""
+
+    node: ast.stmt
+    binds: frozenset[str]
+    changes: frozenset[str]
+
+
+def _tops(source: str) -> tuple[_Top, ...]:
+    return tuple(_Top(node, frozenset(_binds(node)), frozenset(_changes(node))) for node in statements(source))
+
+
+_tops_of_known = functools.lru_cache(maxsize=2_000)(_tops)
+
+
 def _lines(source: str) -> int:
     return source.count("\n") + source.count(";") + 1
 
@@ -321,19 +337,21 @@ class Reading:
 
     cells:     those of `cells_of`, or nbformat's
     exercises: the names of the exercises, which are the grade_ids of their cells and what these cells define
+    known:     texts of the release, which are looked through once for all notebooks that have them
 
     `chosen` has the number of each exercise's cell, and `notes` what there is to tell about the choice. Of several
     cells of an exercise the last solved one is chosen; where none is solved, a definition without a mark. Half of a
     cell that was cut in two inside of a function is put back to the other half.
     """
 
-    def __init__(self, cells: Iterable[Mapping], exercises: Collection[str]):
+    def __init__(self, cells: Iterable[Mapping], exercises: Collection[str], known: Collection[str] = ()):
         self.cells = [_cell(cell) for cell in cells]
         self.exercises = frozenset(exercises)
         self.ids = [grade_id(cell) for cell in self.cells]
         self.texts = self._joined()
-        self.nodes = self._parsed()
-        self._definitions = self._defined()
+        tops = self._parsed(known)
+        self.nodes = [[top.node for top in each] for each in tops]
+        self._definitions = self._defined(tops)
         self.chosen: dict[str, int] = {}
         self.notes: dict[str, str] = {}
         self.lost_marks = not self.exercises & set(self.ids)
@@ -397,26 +415,27 @@ class Reading:
                 first = number if mine else -1
         return texts
 
-    def _parsed(self) -> list[list[ast.stmt]]:
+    def _parsed(self, known: Collection[str]) -> list[tuple[_Top, ...]]:
         """The cells' top statements. Texts count where they are code with definitions."""
-        nodes, left = [], _MOST_LINES
+        tops, left = [], _MOST_LINES
         for number, text in enumerate(self.texts):
             looked_at = (self.is_code(number) or _may_be_code(text)) and _lines(text) <= left
             left -= _lines(text) if looked_at else 0
-            nodes.append(statements(text) if looked_at else [])
-        return nodes
+            look = _tops_of_known if text.strip() in known else _tops
+            tops.append(look(text) if looked_at else ())
+        return tops
 
-    def _defined(self) -> dict[str, dict[int, list[Definition]]]:
+    def _defined(self, tops: Sequence[tuple[_Top, ...]]) -> dict[str, dict[int, list[Definition]]]:
         """name -> cell -> the statements that define or change it."""
         found: dict[str, dict[int, list[Definition]]] = defaultdict(lambda: defaultdict(list))
-        for number, nodes in enumerate(self.nodes):
+        for number, each in enumerate(tops):
             mine: set[str] = set()  # what is made in this cell: changes to a module are no definition of it
-            for place, node in enumerate(nodes):
-                names = frozenset(_binds(node) | (_changes(node) & mine))
-                if not isinstance(node, _IMPORTS):
+            for place, top in enumerate(each):
+                names = top.binds | (top.changes & mine)
+                if not isinstance(top.node, _IMPORTS):
                     mine |= names
-                if not _is_autograde(node):
-                    made = Definition(number, place, node, names)
+                if not _is_autograde(top.node):
+                    made = Definition(number, place, top.node, names)
                     for name in names:
                         found[name][number].append(made)
         return found

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import json
 import logging
 import os
 import pathlib
@@ -16,7 +17,7 @@ import warnings
 from collections.abc import Iterator
 
 import nbformat
-from nbformat.v4 import new_code_cell, new_output
+from nbformat.v4 import new_code_cell
 
 from autograde.classroom.folder import Course
 from autograde.classroom.journal import exercises_of
@@ -115,6 +116,7 @@ class Book:
 
         self.gradebook, self.course, self.section = gradebook, course, section
         self.points, self.late = Points(course, section), Lateness(course)
+        self._read: dict[str, str] = {}
         try:
             self.assignment = gradebook.find_assignment(section)
         except MissingEntry:
@@ -215,29 +217,35 @@ class Book:
 
     def _autograded(self, student: str, name: str, found: dict) -> None:
         """The notebook that formgrader shows: the release with the learner's code, and our reports as its output."""
-        source = nbformat.read(self.course.root / "source" / self.section / f"{name}.ipynb", as_version=4)
+        source = json.loads(self._sources(name))
         reports = {f"check_{e['report']['exercise']}": e for e in found["exercises"]}
-        for cell in source.cells:
-            marks = cell.metadata.get("nbgrader", {})
+        for cell in source["cells"]:
+            marks = cell["metadata"].get("nbgrader", {})
             if marks.get("solution"):
-                cell.source = found["solutions"].get(marks["grade_id"], "")
+                cell["source"] = found["solutions"].get(marks["grade_id"], "")
             elif marks.get("grade_id") in reports:
-                cell.outputs = _outputs(reports[marks["grade_id"]], found["problem"])
-        added = [new_code_cell(text, id=f"added-{i}") for i, text in enumerate(found["added"])]
-        source.cells += added
+                cell["outputs"] = _outputs(reports[marks["grade_id"]], found["problem"])
+        source["cells"] += [new_code_cell(text, id=f"added-{i}") for i, text in enumerate(found["added"])]
         folder = self.course.root / "autograded" / student / self.section
-        replace(folder / f"{name}.ipynb", nbformat.writes(source) + "\n")
+        replace(folder / f"{name}.ipynb", json.dumps(source, ensure_ascii=False) + "\n")
         stamp = self.course.submitted_at(student, self.section)
         if stamp:
             replace(folder / "timestamp.txt", stamp + "\n")
 
+    def _sources(self, name: str) -> str:
+        """A notebook of source/ as it is written into autograded/, looked through once for the whole class."""
+        if name not in self._read:
+            path = self.course.root / "source" / self.section / f"{name}.ipynb"
+            self._read[name] = json.dumps(nbformat.read(path, as_version=4), ensure_ascii=False)
+        return self._read[name]
 
-def _outputs(found: dict, problem: str) -> list:
+
+def _outputs(found: dict, problem: str) -> list[dict]:
     """What learners may be shown, since nbgrader makes its feedback of it: nothing that their code could say."""
     text = "\n\n".join(filter(None, [report_of(found).text(), problem, found.get("told", "")]))
-    points = str(float(found["report"]["earned"]))
-    shown = new_output("stream", name="stdout", text=text + "\n")
-    return [shown, new_output("execute_result", {"text/plain": points}, execution_count=1)]
+    points = {"text/plain": str(float(found["report"]["earned"]))}
+    shown = {"output_type": "stream", "name": "stdout", "text": text + "\n"}
+    return [shown, {"output_type": "execute_result", "data": points, "metadata": {}, "execution_count": 1}]
 
 
 def report_of(found: dict) -> Report:

@@ -201,7 +201,8 @@ class _Taking:
 
     def __init__(self, cells: Sequence[Mapping], of: Outline):
         self.of = of
-        self.reading = Reading(cells, [name for name, is_solution in of.grade_ids.items() if is_solution])
+        solved = [name for name, is_solution in of.grade_ids.items() if is_solution]
+        self.reading = Reading(cells, solved, of.texts)
         self.remarks: list[str] = []
         if self.reading.lost_marks:
             self.remarks.append("no cell has an exercise's mark: exercises were found by their names")

@@ -11,7 +11,7 @@ import os
 import torch
 
 from autograde.classroom import trusted  # noqa: F401 - what the forks need
-from autograde.classroom.inside.worker import import_ahead
+from autograde.classroom.inside.ahead import import_all
 from autograde.exercises import find, names
 
 EXERCISES = "AUTOGRADE_WARM"  # names the exercises, between commas
@@ -20,7 +20,7 @@ EXERCISES = "AUTOGRADE_WARM"  # names the exercises, between commas
 def warm() -> None:
     """Call the oracles of the exercises that the environment names."""
     torch.set_num_threads(1)  # a process that has used threads can't be forked
-    import_ahead("")
+    import_all("")
     for name in filter(None, os.environ.pop(EXERCISES, "").split(",")):
         if name in names() and not find(name).ranks:
             exercise = find(name)

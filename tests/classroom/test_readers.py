@@ -14,7 +14,8 @@ import labkit.parts
 from autograde.authoring.cells import nbgrader_marks as marks
 from autograde.classroom.inside.worker import _Notebook
 from autograde.classroom.submission import cells_of, outline, take
-from labkit import PartMissing, own
+from labkit import PartMissing, notebook, own
+from labkit.notebook import Reading
 
 CHAPTER = "one_section/a_chapter"
 SETUP = "import math\nfrom autograde import check"
@@ -492,3 +493,16 @@ def test_what_is_no_notebook_is_one_sentence_and_the_same_everywhere(beside, con
         own("double", CHAPTER)
     with pytest.raises(ValueError, match=f"(?i)^{told}[^.]*\\.$"):
         cells_of(content)
+
+
+def test_what_is_known_of_a_release_is_looked_through_once():
+    """A class of hundreds has the same demos: what was found out about them is kept, and no learner's own text is."""
+    of = outline("a_chapter", source())
+    cells = [cell("def mine(x):\n    return 2 * x"), *source()]
+    notebook._tops_of_known.cache_clear()
+    found = [Reading(cells, NAMES, known) for known in ((), of.texts, of.texts)]
+    kept = notebook._tops_of_known.cache_info()
+    assert kept.hits == kept.misses == len({each["source"].strip() for each in cells} & set(of.texts)) > 0
+    plain, first, again = ({n: list(where) for n, where in each._definitions.items()} for each in found)
+    assert plain == first == again
+    assert found[0].chosen == found[1].chosen == found[2].chosen

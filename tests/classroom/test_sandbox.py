@@ -14,6 +14,7 @@ import threading
 
 import pytest
 import torch
+from safetensors.torch import load
 
 from autograde.authoring.build import sources
 from autograde.authoring.scopes import used_and_defined
@@ -126,6 +127,20 @@ def test_a_reply_may_hold_one_tensor_twice_and_sends_it_twice():
     assert torch.equal(got[0], one) and torch.equal(got[1], one) and got[0] is not got[1]
     with pytest.raises(BadFrame, match="too large"):
         pack({"a": [torch.zeros(frames.MOST_BODY // 8 + 1)] * 2})
+
+
+@pytest.mark.parametrize("dtype", frames._DTYPES.values(), ids=str)
+def test_what_is_stored_is_what_safetensors_reads(dtype):
+    made = torch.arange(-3, 12).reshape(5, 3).to(dtype)
+    for one in (made, made.T, made[:0], made[2, 1]):
+        assert torch.equal(there_and_back({"a": one})["a"], one)
+        flat = (torch.view_as_real(one) if dtype.is_complex else one).reshape(-1)
+        assert torch.equal(load(frames._stored({"a": flat, "b": flat}))["b"], flat)
+
+
+def test_a_dtype_that_no_frame_has_is_not_sent():
+    with pytest.raises(KeyError):
+        pack({"a": torch.zeros(3, dtype=torch.uint16)})
 
 
 def test_half_a_message_and_silence_end_at_the_deadline():

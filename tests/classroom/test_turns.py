@@ -97,19 +97,43 @@ def session():
 CHECKS = """
 import sys
 import torch
-from autograde.classroom.inside import frames, worker
+from autograde.classroom.inside import ahead, frames, worker
 from autograde.exercise import Case, Exercise
 from autograde.judging.calls import run_once
 
-worker.import_ahead("import torch")
+ahead.import_all("import torch")
 before = set(sys.modules)
 exercise = Exercise("f", 1, tuple, forbid=("torch.softmax",))
 found = run_once(lambda x: 2 * x, exercise, Case((torch.ones(3),), {}, backward=((0,), (0,))))
-size, sent = frames._HEAD.size, frames.pack(worker._message(found))
-header = frames._HEAD.unpack(sent[:size])[1]
-said = frames.unpack(sent[size : size + header], sent[size + header :])
+said = frames.unpack(*frames.parts_of(frames.pack(worker.message(found))))
 print(said["failure"], len(set(sys.modules) - before), sorted(set(sys.modules) - before)[:9])
 """
+
+
+LARGE_PAGES = """
+import gc
+from autograde.classroom.inside import ahead
+
+
+def large():
+    lines = open("/proc/self/smaps_rollup").read().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("AnonHugePages"))
+
+
+held = [bytes([n]) * 5_000 for n in range(256)] + [bytearray(range(256)) * 4 for _ in range(40_000)]
+before = large()
+ahead.in_large_pages()
+same = all(held[n] == bytes([n]) * 5_000 for n in range(256)) and all(x == held[256] for x in held[256:])
+print(same, large() >= before, large())
+"""
+
+
+def test_memory_in_large_pages_is_what_it_was():
+    found = subprocess.run([sys.executable, "-c", LARGE_PAGES], capture_output=True, text=True)
+    same, more, kilobytes = found.stdout.split()
+    assert (same, more) == ("True", "True"), found.stderr
+    known = tuple(map(int, os.uname().release.split(".")[:2])) >= (6, 1) and os.uname().machine == "x86_64"
+    assert int(kilobytes) > 10_000 or not known
 
 
 def run(session: Session, source: str) -> str:

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from safetensors.torch import load, save
+from safetensors.torch import load
 
 MAGIC = b"AG1\n"
 MOST_HEADER = 4 * 2**20
@@ -35,6 +35,11 @@ _DTYPES = {
         torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64,
         torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.complex128,
     )
+}  # fmt: skip
+
+_STORED = {
+    torch.bool: "BOOL", torch.uint8: "U8", torch.int8: "I8", torch.int16: "I16", torch.int32: "I32", torch.int64: "I64",
+    torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32", torch.float64: "F64",
 }  # fmt: skip
 
 
@@ -68,11 +73,31 @@ def pack(message: dict[str, Any], *, strided: bool = False) -> bytes:
     """
     packer = _Packer(strided)
     content = packer.coded(message)
-    body = save(packer.tensors) if packer.tensors else b""
+    body = _stored(packer.tensors) if packer.tensors else b""
     header = json.dumps({"content": content, "meta": packer.meta}).encode()
     if len(header) > MOST_HEADER or len(body) > MOST_BODY:
         raise BadFrame(f"a message of {len(header) + len(body):,} bytes, which is too large")
     return _HEAD.pack(MAGIC, len(header), len(body)) + header + body
+
+
+def _stored(tensors: dict[str, torch.Tensor]) -> bytes:
+    """Flat tensors as safetensors' format has them. Its own `save` takes five times as long for a few small ones."""
+    told, parts, end = {}, [], 0
+    for name, flat in tensors.items():
+        parts.append(flat.contiguous().view(torch.uint8).numpy().tobytes())
+        span = [end, end + len(parts[-1])]
+        told[name] = {"dtype": _STORED[flat.dtype], "shape": list(flat.shape), "data_offsets": span}
+        end = span[1]
+    header = json.dumps(told).encode()
+    header += b" " * (-len(header) % 8)
+    return struct.pack("<Q", len(header)) + header + b"".join(parts)
+
+
+def parts_of(frame: bytes) -> tuple[bytes, bytes]:
+    """Header and body of a frame, as `unpack` takes them."""
+    _, header, body = _HEAD.unpack(frame[: _HEAD.size])
+    start = _HEAD.size + header
+    return frame[_HEAD.size : start], frame[start : start + body]
 
 
 class _Packer:
@@ -114,7 +139,7 @@ class _Packer:
         if self.size > MOST_BODY:
             raise BadFrame("a message that is too large")
         flat = value.detach().reshape(-1)
-        self.tensors[str(index)] = (torch.view_as_real(flat) if flat.is_complex() else flat).clone()
+        self.tensors[str(index)] = torch.view_as_real(flat) if flat.is_complex() else flat
         self.meta.append(meta)
         return index
 

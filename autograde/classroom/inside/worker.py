@@ -9,12 +9,10 @@ Nothing here is trusted. The learner's code can do to this process what it likes
 
 from __future__ import annotations
 
-import ast
 import builtins
 import contextlib
 import fcntl
 import gc
-import importlib
 import linecache
 import os
 import resource
@@ -26,7 +24,7 @@ import types
 
 import torch
 
-from autograde.classroom.inside import spaces
+from autograde.classroom.inside import ahead, spaces
 from autograde.classroom.inside.frames import BadFrame, Channel
 from autograde.exercise import Case, Exercise
 from autograde.judging.calls import Bounded, Failure, Outcome, run_once, short_traceback
@@ -35,8 +33,6 @@ from autograde.judging.running import run_all
 from labkit.notebook import as_python, compiled
 
 _MOST_TOLD = 1_500
-# What is imported at the first gradient and the first message, else by each check anew: a third of a second.
-_PUT_OFF = ("torch.fx.experimental.symbolic_shapes", "torch.utils._device", "numpy.ctypeslib")
 
 
 def main() -> None:
@@ -48,7 +44,7 @@ def serve(channel: Channel) -> None:
     """Answer the grader until it closes the connection."""
     settings = channel.receive()
     _confine(settings)
-    import_ahead(settings["imports"])
+    ahead.import_all(settings["imports"])
     gc.collect()
     gc.freeze()  # a collection in a fork would touch, and so copy, every page
     channel.send({"ready": True})
@@ -88,16 +84,6 @@ def _confine(settings: dict) -> None:
             resource.setrlimit(number, (value, value))
     os.umask(0o077)
     torch.set_num_threads(1)
-
-
-def import_ahead(source: str) -> None:
-    """The setup cells' imports, and those that libraries put off, so that no notebook has to wait for them."""
-    for name in _PUT_OFF:
-        with contextlib.suppress(ImportError):
-            importlib.import_module(name)
-    for statement in ast.parse(source).body:
-        with contextlib.suppress(Exception):
-            exec(compile(ast.Module([statement], []), "<setup>", "exec"), {})
 
 
 def _forked(work, channel: Channel) -> int:
@@ -257,13 +243,14 @@ class _Check:
 
     def _tell(self, outcome: Outcome) -> None:
         try:
-            self.channel.send(_message(outcome))
+            self.channel.send(message(outcome))
         except Exception as error:  # numbers too long for JSON, tensors of a kind that can't be stored
             told = f"The result is {error}." if isinstance(error, BadFrame) else "The result can't be handed over."
-            self.channel.send(_message(Outcome(failure=Failure("too large", told), printed=outcome.printed)))
+            self.channel.send(message(Outcome(failure=Failure("too large", told), printed=outcome.printed)))
 
 
-def _message(outcome: Outcome) -> dict:
+def message(outcome: Outcome) -> dict:
+    """What is told of an outcome."""
     failure = outcome.failure
     traffic = [[[m.op, list(m.shape), m.dtype, m.bytes, m.peer] for m in rank] for rank in _traffic(outcome)]
     return {

@@ -51,9 +51,9 @@ def layer_cases(g):
 
 @functools.cache
 def _flops(rows, d_in, d_out):
-    from torch.utils.flop_counter import FlopCounterMode
+    from labkit.flops import Flops
 
-    with FlopCounterMode(display=False) as counter:
+    with Flops() as counter:
         torch.nn.functional.linear(torch.empty(rows, d_in, device="meta"), torch.empty(d_out, d_in, device="meta"))
     return counter.get_total_flops()
 

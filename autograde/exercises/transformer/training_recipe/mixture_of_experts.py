@@ -89,9 +89,9 @@ def layered(implementation, x, router, w_gate, w_up, w_down, k, ask=None):
     if ask is None:
         return implementation(x, router, w_gate, w_up, w_down, k)
     if ask == "work":
-        from torch.utils.flop_counter import FlopCounterMode
+        from labkit.flops import Flops
 
-        with FlopCounterMode(display=False) as counter:
+        with Flops() as counter:
             implementation(x, router, w_gate, w_up, w_down, k)
         return counter.get_total_flops()
     router = router.clone().requires_grad_()
