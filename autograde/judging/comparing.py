@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ class _How:
 
 @dataclass(frozen=True)
 class Mismatch:
-    """The first difference found. `kind` is one of KINDS."""
+    """The first difference found. `kind` is one of KINDS, where `compare` has found it."""
 
     kind: str
     _tell: Callable[[], str]
@@ -84,12 +85,22 @@ def _compare_numbers(expected, got, how, where) -> Mismatch | None:
         return Mismatch("type", lambda: f"{where} should be {expected!r}, and is {got!r}")
     if isinstance(expected, numbers.Integral):  # of any size, so no tensor's
         return None if got == expected else Mismatch("value", lambda: f"{where} should be {expected}, and is {got}")
+    if type(expected) is float and type(got) is float and _close(expected, got, how):
+        return None  # as torch would say, which takes fifty times as long
     wide = torch.complex128 if isinstance(expected, complex) or isinstance(got, complex) else torch.float64
     try:
         pair = torch.tensor(expected, dtype=wide), torch.tensor(got, dtype=wide)
     except (OverflowError, RuntimeError):  # a whole number beyond all floats
         return Mismatch("value", lambda: f"{where} should be {expected}, and is a whole number beyond all floats")
     return _compare_values(*pair, how, where)
+
+
+def _close(expected: float, got: float, how: _How) -> bool:
+    """What torch.allclose says of two numbers."""
+    if math.isnan(expected) and math.isnan(got):
+        return how.equal_nan
+    error = abs(got - expected)
+    return got == expected or (math.isfinite(error) and error <= how.atol + abs(how.rtol * expected))
 
 
 def _of_type(expected, got, where) -> Mismatch:

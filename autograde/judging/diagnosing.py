@@ -10,7 +10,7 @@ from typing import Any
 
 from autograde.exercise import Case, Exercise, Misconception, tolerances
 from autograde.judging.calls import Failure, Outcome
-from autograde.judging.comparing import compare, describe, tensors
+from autograde.judging.comparing import Mismatch, compare, describe, tensors
 from autograde.judging.running import Local, run_all
 
 _ROUNDS = 3  # misconceptions that are tried on further cases
@@ -69,16 +69,16 @@ def _gist(failure: Failure) -> str | list:
     return re.sub(r"\d+", "", failure.message) if failure.kind == "raised" else ""
 
 
-def disagreement(exercise: Exercise, one: Case, expected, got) -> str:
-    """How a value differs from the expected one, as the exercise compares them, or an empty text."""
+def difference(exercise: Exercise, one: Case, expected, got) -> Mismatch | None:
+    """How a value differs from the expected one, as the exercise compares them. None where it agrees."""
     try:
-        if exercise.agrees:
-            verdict = exercise.agrees(expected, got, one)
-            return "" if verdict is True else verdict or "is not what was expected"
-        mismatch = compare(expected, got, **tolerances(exercise, one))
-        return mismatch.message if mismatch else ""
+        if not exercise.agrees:
+            return compare(expected, got, **tolerances(exercise, one))
+        verdict = exercise.agrees(expected, got, one)
+        text = "" if verdict is True else verdict or "is not what was expected"
     except Exception:  # a value of such a kind or size that it can't even be compared
-        return f"the result is {describe(got)}"
+        text = f"the result is {describe(got)}"
+    return Mismatch("verdict", lambda: text) if text else None
 
 
 def match(

@@ -14,9 +14,9 @@ import torch
 
 from autograde.exercise import Case, Exercise, Law
 from autograde.judging.calls import Failure, Outcome, copied, plain, told
-from autograde.judging.comparing import compare, tensors, weight
+from autograde.judging.comparing import Mismatch, compare, tensors, weight
 from autograde.judging.conditioning import within_rounding
-from autograde.judging.diagnosing import Diagnosis, Tried, disagreement, match
+from autograde.judging.diagnosing import Diagnosis, Tried, difference, match
 from autograde.judging.gradients import FLOWS
 from autograde.judging.instead import instead
 from autograde.judging.limits import TimeLimit, budget, granted, left, time_limit
@@ -155,17 +155,22 @@ class Judgment:
             raise ValueError("no answer for such arguments") from None
 
     @cached_property
-    def notes(self) -> list[str]:
-        """For each case what is wrong with its outcome, or an empty text."""
-        return self._notes(self.cases, self.got, self.expected)
+    def _differences(self) -> list[Mismatch | None]:
+        return self._compared(self.cases, self.got, self.expected)
 
-    def _notes(self, cases: Sequence[Case], got: Sequence[Outcome], expected: Sequence) -> list[str]:
+    def _compared(self, cases: Sequence[Case], got: Sequence[Outcome], expected: Sequence) -> list[Mismatch | None]:
         each = zip(cases, got, expected, strict=True)
         return [_disagreement(self.exercise, one, outcome, right, self._answer) for one, outcome, right in each]
 
     @cached_property
+    def notes(self) -> list[str]:
+        """For each case what is wrong with its outcome, or an empty text."""
+        each = zip(self._differences, self.got, strict=True)
+        return [_note(difference, outcome) if difference else "" for difference, outcome in each]
+
+    @cached_property
     def tried(self) -> Tried:
-        return _tried(self.cases, self.got, self.notes)
+        return _tried(self.cases, self.got, self._differences)
 
     @cached_property
     def _further(self) -> Tried:
@@ -174,7 +179,7 @@ class Judgment:
             return Tried()
         cases = self._more()
         got = self._run(cases)
-        return _tried(cases, got, self._notes(cases, got, self._answers(cases, got)))
+        return _tried(cases, got, self._compared(cases, got, self._answers(cases, got)))
 
     def broken(self, law: Law) -> str:
         """Why a law does not hold, or an empty text."""
@@ -193,12 +198,12 @@ class Judgment:
 
     @property
     def solved(self) -> bool:
-        return not self.stopped and not any(self.notes) and not any(map(self.broken, self.exercise.laws))
+        return not self.stopped and not any(self._differences) and not any(map(self.broken, self.exercise.laws))
 
     @property
     def rejected(self) -> bool:
         """Whether points are lost. Asks no more laws than it takes to know."""
-        if self.stopped or (self.exercise.oracle and any(self.notes)):
+        if self.stopped or (self.exercise.oracle and any(self._differences)):
             return True
         return any(map(self.broken, self.exercise.laws))
 
@@ -446,8 +451,8 @@ def _observed(found: Diagnosis | None) -> Diagnosis | None:
     return found and Diagnosis(OBSERVED, shown=found.shown or found.says)
 
 
-def _tried(cases: Sequence[Case], got: Sequence[Outcome], notes: Sequence[str]) -> Tried:
-    return Tried(cases, got, [i for i, note in enumerate(notes) if note])
+def _tried(cases: Sequence[Case], got: Sequence[Outcome], differences: Sequence[Mismatch | None]) -> Tried:
+    return Tried(cases, got, [i for i, difference in enumerate(differences) if difference])
 
 
 def _dtypes(outcome: Outcome) -> list[torch.dtype]:
@@ -459,18 +464,28 @@ def _gist(verdict: str) -> str:
     return re.sub(r"(?<![a-z])\d[\d.,]*(e-?\d+)?", "", verdict)
 
 
-def _disagreement(exercise: Exercise, one: Case, outcome: Outcome, expected, answer: Callable) -> str:
-    """What is wrong with one outcome, or an empty text."""
+def _disagreement(exercise: Exercise, one: Case, outcome: Outcome, expected, answer: Callable) -> Mismatch | None:
+    """What is wrong with one outcome. Put into words by `_note`, where somebody reads it: that takes its time."""
     if outcome.failure:
-        return outcome.failure.message
+        return Mismatch("failure", lambda: outcome.failure.message)
     if outcome.changed:
-        return f"changes its input in place ({', '.join(outcome.changed)})"
+        return Mismatch("changed", lambda: f"changes its input in place ({', '.join(outcome.changed)})")
     if exercise.fresh and outcome.shared:
-        return f"hands back memory of its input ({', '.join(outcome.shared)}), where a new object is asked for"
+        text = f"hands back memory of its input ({', '.join(outcome.shared)}), where a new object is asked for"
+        return Mismatch("shared", lambda: text)
     if exercise.oracle is None:
-        return ""
-    told = disagreement(exercise, one, expected, outcome.value)
-    return "" if told and within_rounding(exercise, one, expected, outcome.value, answer) else told
+        return None
+    found = difference(exercise, one, expected, outcome.value)
+    if found and within_rounding(exercise, one, expected, outcome.value, found.kind, answer):
+        return None
+    return found
+
+
+def _note(difference: Mismatch, outcome: Outcome) -> str:
+    try:
+        return difference.message
+    except Exception:  # a value that can't even be put into words
+        return f"the result is {told(outcome)}"
 
 
 def _unfit(exercise: Exercise, got: Sequence[Outcome], expected: Sequence) -> str:

@@ -232,12 +232,27 @@ def without_influence(
     exercise: Exercise, tried: Tried, expected: Sequence, running: Local, answer: Callable[[Exercise, Case], Any]
 ) -> Diagnosis | None:
     """Arguments that the right result follows and this one doesn't, found by changing one at a time."""
-    ignored = []
-    for name in dict.fromkeys(name for one in tried.cases for name in _given(exercise, one)):
-        verdicts = _follows(exercise, name, tried, expected, running, answer)
-        if verdicts and not any(verdicts):
-            ignored.append(name)
+    names = dict.fromkeys(name for one in tried.cases for name in _given(exercise, one))
+    changes = {name: _changes(exercise, name, tried, expected, answer) for name in names}
+    changed = set()
+    for _ in range(_TRIES):  # an argument that is followed once needs no further look
+        found = {name: change for name, each in changes.items() if (change := next(each, None))}
+        changed |= set(found)
+        outcomes = _each(exercise, [other for _, other, _ in found.values()], running)
+        for (name, (one, _, got)), outcome in zip(found.items(), outcomes, strict=True):
+            if not alike(outcome, got, exercise, one):
+                del changes[name]
+    ignored = [name for name in changes if name in changed]
     return no_influence(ignored) if ignored else None
+
+
+def _each(exercise: Exercise, cases: Sequence[Case], running: Local) -> list[Outcome]:
+    """One outcome a case, whatever becomes of the others. On ranks a launch for all, unless it fails: each costs."""
+    if exercise.ranks and cases:
+        outcomes = running.run(cases)
+        if len(cases) == 1 or not any(outcome.failure for outcome in outcomes):
+            return outcomes
+    return [running.run([one])[0] for one in cases]
 
 
 def no_influence(ignored: Sequence[str]) -> Diagnosis:
@@ -246,11 +261,13 @@ def no_influence(ignored: Sequence[str]) -> Diagnosis:
     return Diagnosis(f"Where {told} alone changed, your result stayed the same; the right one doesn't.")
 
 
-def _follows(exercise, name, tried, expected, running, answer) -> list[bool]:
-    """For the first cases in which the right result follows a change of the argument: whether this one does."""
-    verdicts: list[bool] = []
+def _changes(exercise, name, tried, expected, answer) -> Iterator[tuple[Case, Case, Outcome]]:
+    """The first cases in which the right result follows a change of the argument, each with that change.
+
+    After the case comes the changed one, and then what the solution gave without the change.
+    """
     for one, got, right in zip(tried.cases, tried.got, expected, strict=True):
-        if len(verdicts) == _TRIES or got.failure or is_all_nan(got.value):
+        if got.failure or is_all_nan(got.value):
             break
         for other in _with_another(exercise, one, name):
             try:
@@ -258,9 +275,8 @@ def _follows(exercise, name, tried, expected, running, answer) -> list[bool]:
             except Exception:  # the argument can't be that
                 continue
             if moves:
-                verdicts.append(not alike(running.run([other])[0], got, exercise, one))
+                yield one, other, got
                 break
-    return verdicts
 
 
 def _given(exercise: Exercise, one: Case) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What agrees with what."""
 
+import itertools
 import math
 
 import pytest
@@ -65,3 +66,14 @@ def test_the_first_wrong_whole_number_is_shown():
     assert compare(torch.tensor([[1, 2], [3, 4]]), torch.tensor([[1, 2], [0, 0]])).message == (
         "the result is 0 at [1, 0] instead of 3"
     )
+
+
+def test_numbers_are_compared_as_torch_compares_them():
+    """Two Python numbers agree where torch.allclose says so of them, near the edge of what is tolerated as well."""
+    some = [0.0, -0.0, 1.0, -1.0, 1e308, -1e308, 5e-324, 1e-5, 1.0001, 0.9999, math.inf, -math.inf, math.nan]
+    some += [a * (1 + b) + c for a in (1.0, -3.0, 1e6) for b in (9.5e-5, -1.01e-4) for c in (0.0, 9e-6, -1.0001e-5)]
+    for rtol, atol, equal_nan in itertools.product((1e-4, 0.0), (1e-5, 0.0), (True, False)):
+        how = {"rtol": rtol, "atol": atol, "equal_nan": equal_nan}
+        for expected, got in itertools.product(some, some):
+            pair = [torch.tensor(x, dtype=torch.float64) for x in (got, expected)]
+            assert (compare(expected, got, **how) is None) == torch.allclose(*pair, **how), (expected, got, how)

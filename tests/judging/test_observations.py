@@ -12,9 +12,12 @@ import torch
 
 from autograde.exercise import Draft, Exercise, case
 from autograde.judging import grading, instead
-from autograde.judging.diagnosing import Diagnosis
+from autograde.judging.calls import Failure, Outcome
+from autograde.judging.diagnosing import Diagnosis, Tried
 from autograde.judging.grading import OBSERVED, grade
+from autograde.judging.patterns import without_influence
 from autograde.judging.relations import leaning, on_ranks, related
+from autograde.judging.running import Local
 
 
 def toy(function, cases, **settings) -> Exercise:
@@ -434,3 +437,43 @@ def test_a_mistake_that_is_not_made_elsewhere_is_not_named():
 def test_one_wrong_truth_value_is_not_called_exchanged():
     even = toy(lambda n: n % 2 == 0, lambda g: (case(n, label=f"{n}") for n in range(8)))
     assert "exchanged" not in told(even, lambda n: n % 4 == 0)
+
+
+class Launches(Local):
+    """Runs here what is asked of ranks, and writes down what shares a launch. One that fails takes the others along."""
+
+    def __init__(self, implementation, exercise):
+        super().__init__(implementation, replace(exercise, ranks=False))
+        self.launches = []
+
+    def run(self, cases):
+        self.launches.append(len(cases))
+        outcomes = super().run(cases)
+        failed = any(outcome.failure for outcome in outcomes)
+        return [Outcome(failure=Failure("ranks", "a rank has died"))] * len(cases) if failed else outcomes
+
+
+def ignores_size(x, by, size):
+    return x * by + 2
+
+
+def ignores_size_and_fails(x, by, size):
+    return x * by + 2 / (by == 3.0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "launches"), [(ignores_size, [3, 1, 1]), (ignores_size_and_fails, [3, 1, 1, 1, 1, 1])]
+)
+def test_on_ranks_arguments_share_a_launch_and_a_failure_hides_no_other_argument(wrong, launches):
+    def draws(g):
+        for _ in range(4):
+            yield case(torch.randn(3, generator=g), 3.0, size=2)
+
+    exercise = replace(toy(lambda x, by, size: x * by + size, draws), ranks=True)
+    cases, running = exercise.draw(0), Launches(wrong, exercise)
+    got = Local.run(running, cases)
+    right = [exercise.oracle(*one.args, **one.kwargs) for one in cases]
+    tried = Tried(cases, got, range(len(cases)))
+    found = without_influence(exercise, tried, right, running, lambda e, one: e.oracle(*one.args, **one.kwargs))
+    assert "Where `size` alone changed, your result stayed the same" in found.says
+    assert running.launches == launches
