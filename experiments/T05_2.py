@@ -157,7 +157,8 @@ def conclude(found: Evidence) -> dict:
     """Correct if RoPE is surely ahead and its loss stays, imprecise if one of the two, else wrong.
 
     A first run of 300 steps and three seeds asked for a lower loss with each seed. It was cut off while the models were
-    finding out how to copy: with one seed of three RoPE had not yet. So this is twice as long, and asks for an interval.
+    finding out how to copy: with one seed of three RoPE had not yet. So this one is twice as long, and asks for an
+    interval.
     """
     better, stays = ahead(found).low > 0, rise(found, "RoPE") <= STAYS
     return {
