@@ -83,6 +83,7 @@ def show(fig, alt: str, title: str | None = None) -> None:
 
 def _fit(title, fig) -> None:
     """A title holds what a run gave, so nobody knew its length: smaller letters, then a second line, keep it whole."""
+    before, fig.dpi = fig.dpi, DPI  # letters stand on whole pixels, so their width depends on the resolution
     renderer = getattr(fig.canvas, "get_renderer", lambda: None)()  # None: the figure's own
 
     def over() -> float:
@@ -93,6 +94,7 @@ def _fit(title, fig) -> None:
     if (share := over()) > 1:
         text = title.get_text()
         title.set_text("\n".join(textwrap.wrap(text, int(len(text) / share), break_on_hyphens=False)))
+    fig.dpi = before
 
 
 def _image(fig, alt: str) -> str:
