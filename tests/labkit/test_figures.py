@@ -145,7 +145,7 @@ def test_a_title_stays_inside_its_figure(words, monkeypatch):
 @pytest.mark.parametrize("letters", [95, 101, 106, 115, 120])
 def test_no_letter_of_a_title_is_cut_off_in_the_picture(letters, monkeypatch):
     """Measured at another resolution than the picture's, a title was three letters too long for it."""
-    said = "Below the person's own page, of 4: one sentence repeated 4, the model's likeliest 4, shuffled words 0, and more"
+    said = "Below the person's own page, of 4: one sentence repeated 4, the model's likeliest 4, shuffled words 0, so"
     fig, ax = figure(width=8.6, height=3.6)
     ax.plot([1, 2])
     monkeypatch.setattr(plt, "close", lambda fig: None)
