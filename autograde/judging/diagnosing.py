@@ -123,9 +123,10 @@ def _is_the_same(suspect: _Suspect, score: tuple[int, int, int], breaks_alike: C
 def _after(tried: Tried, score: tuple[int, int, int], suspect: _Suspect, more: Tried) -> Diagnosis | None:
     """The name, as far as it still holds after more cases.
 
-    Who gets more cases right that the misconception gets wrong than are explained by it makes another mistake.
+    Who gets more cases right that the misconception gets wrong than are explained by it makes another mistake. Of one
+    that ranks wait in, nobody has tried where else it lets them wait.
     """
-    if len(tried.cases) - score[1] > score[0]:
+    if len(tried.cases) - score[1] > score[0] and not suspect.is_guessed:
         return None
     explained = suspect.explained_of(more)
     failing = len(tried.wrong) + len(more.wrong)
@@ -172,9 +173,9 @@ class _Suspect:
         self.evidence, self.place, self.misconception, self.running = evidence, place, misconception, running
         self.learn({})
 
-    def learn(self, outcomes: dict[int, Outcome]) -> None:
-        """What it gives on these cases is known from elsewhere."""
-        self._known, self._alike = outcomes, {}
+    def learn(self, outcomes: dict[int, Outcome], are_guessed: bool = False) -> None:
+        """What it gives on these cases is known from elsewhere, or taken to be so."""
+        self._known, self._alike, self.is_guessed = outcomes, {}, are_guessed
 
     def outcome(self, i: int) -> Outcome:
         if i not in self._known:
@@ -266,7 +267,7 @@ def _pursued_on_ranks(evidence: _Evidence, suspects: Sequence[_Suspect], runner:
     likely = [one for one in suspects if any(one.explains(i) for i in few)]
     stuck = [one for one in likely if all(_is_deadlock(one.outcome(i)) for i in few)]
     for one in stuck:  # it would only be waited for again
-        one.learn(dict.fromkeys(range(len(cases)), one.outcome(few[0])))
+        one.learn(dict.fromkeys(range(len(cases)), one.outcome(few[0])), are_guessed=True)
     run([one for one in likely if one not in stuck], range(len(cases)))
     return likely
 
