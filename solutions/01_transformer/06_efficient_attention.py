@@ -35,8 +35,8 @@ from labkit import COLORS, SEQUENTIAL, figure, give_back, interval, record_memor
 #
 # First the bill. One head of width 64, without any trick, on texts that get longer. Left the time; right the memory:
 # the most bytes that all tensors on the way hold at once. Both axes are logarithmic, so a straight line is a power law,
-# and its slope is the exponent. (A time that grows faster than the square means that the scores no longer fit into the
-# processor's caches.)
+# and its slope is the exponent. (Where time grows faster than the square, think of the processor's caches: the work
+# grows with the square, the scores outgrow a cache.)
 
 # %% tags=["demo"]
 WIDTH = 64
@@ -91,12 +91,11 @@ show(
 # ## Look at fewer pairs
 #
 # The simplest cure: a token looks only at its neighbors. With a window of $w$ there are about $n\,w$ pairs instead
-# of $n^2$. Longformer (Beltagy et al. 2020, arXiv:2004.05150) reads long documents so, Mistral 7B (arXiv:2310.06825)
-# writes so, with $w = 4096$.
+# of $n^2$. Longformer (Beltagy et al. 2020, arXiv:2004.05150) reads long documents so, the first Mistral 7B
+# (arXiv:2310.06825) wrote so, with $w = 4096$.
 #
-# A window is a mask. Two details cause most of the mistakes: does the window count the token itself, and where does a
-# new token stand when the ones before it are in a cache? Here it counts itself, as in transformers, so $w = 1$ is the
-# narrowest.
+# A window is a mask. Two details are easy to miss: does the window count the token itself, and where does a new token
+# stand when the ones before it are in a cache? Here it counts itself, as in transformers, so $w = 1$ is the narrowest.
 
 # %% exercise="sliding_window_mask"
 def sliding_window_mask(n, window, causal=True, past=0):
@@ -144,17 +143,17 @@ for layers, (ax, seen) in enumerate(zip(axes, reached, strict=True), 1):
 axes[0].set_ylabel("token")
 show(
     fig,
-    alt="Four square maps of who can have heard from whom after one to four layers with the same window: the band "
-    "along the diagonal widens with each layer.",
+    alt="Four square maps of who can have heard from whom after one to four layers with the same window. The band ends "
+    + ", ".join(map(str, back)) + " tokens below the diagonal.",
     title=f"Window {WINDOW}: the last token hears from " + ", ".join(map(str, back)) + " tokens back",
 )
 
 # %% [markdown]
-# ## A mask saves nothing
+# ## Does a mask save work?
 #
 # "Restrict attention to a few nearby tokens, to reduce the amount of computation." Do masks do that? We count the
 # multiplications of three ways: no mask; a mask of window 128; and the text cut into blocks of 128, where each block
-# only ever meets itself and the one before. The last two give the same numbers.
+# only ever meets itself and the one before. How far the last two agree is printed under the figure.
 #
 # **Before the run:** a way *saves* if it does under half of the multiplications of all pairs. *Correct* if the blocks
 # save, *wrong* if they don't. What the mask does is shown beside them.
@@ -221,9 +220,9 @@ verdict(
 # is called head pruning (Michel et al. 2019, arXiv:1905.10650).
 #
 # Do they also *act* differently? We cut a real model both ways, without any training afterwards, and like for like: a
-# share chosen by chance, and the share that is used least. For pairs these are the far ones. For heads we ask the
-# gradient, as Michel et al. do: how much would the loss change if the head spoke a little less? It is asked on one
-# passage and the cut is tried on another.
+# share chosen by chance, and a share chosen as one would. For pairs we take the far ones, as windows do: that they are
+# used least is a guess. For heads we ask the gradient, as Michel et al. do: how much would the loss change if the head
+# spoke a little less? It is asked on one passage and the cut is tried on another.
 #
 # The claim itself is settled by counting: *wrong* if under a sparse mask every head of the model still speaks,
 # *correct* if heads fall silent.
@@ -327,9 +326,9 @@ verdict(
 give_back()  # the scores of so many damaged models
 
 # %% [markdown]
-# A surprise beside it: compare the last two numbers of the title. Many heads of this model park attention that they
-# have no use for on the first token. Hide that, and the softmax has to spend it on tokens that matter. Xiao et al.
-# (2023, arXiv:2309.17453) named it the **attention sink**. gpt-oss is trained with windows of 128 tokens and gives
+# Compare the last two numbers of the title: their difference is what a single token is worth, the first. Xiao et al.
+# (2023, arXiv:2309.17453) named it the **attention sink**: heads park attention on it that they have no use for. Hide
+# it, and the softmax has to spend that on tokens that matter. gpt-oss is trained with windows of 128 tokens and gives
 # every head a learned logit for it instead.
 #
 # ## Fewer keys: heads that share
@@ -338,7 +337,7 @@ give_back()  # the scores of so many damaged models
 #
 # $$2 \cdot \text{layers} \cdot h_{kv} \cdot d_h \cdot \text{bytes},$$
 #
-# and at long texts it, not the weights, fills the memory. Grouped-query attention (Ainslie et al. 2023,
+# and it grows with the text, while the weights don't. Grouped-query attention (Ainslie et al. 2023,
 # arXiv:2305.13245) lets a *group* of query heads share one head of keys and values. With one key head for all it is
 # called multi-query attention (Shazeer 2019, arXiv:1911.02150). SmolLM2 has 9 query heads and 3 key heads.
 
@@ -378,8 +377,8 @@ def grouped_query_attention(q, k, v, mask=None):
 check(grouped_query_attention)
 
 # %% [markdown]
-# Your function in all 30 layers of the real model: the same logits. And the cache that the model really fills, beside
-# what it would need with a key head for every query head, or with a single one.
+# Your function in every layer of the real model: are the logits the same? And the cache that the model really fills,
+# beside what it would need with a key head for every query head, or with a single one.
 
 # %% tags=["payoff"]
 from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache
@@ -421,15 +420,15 @@ ax.set(xlabel=f"KV cache of one text of {context:,} tokens, float32 (MB)", xlim=
 ax.invert_yaxis()
 show(
     fig,
-    alt="Bars: the size of the KV cache with nine, three and one head of keys and values, and a line at the size of "
-    "the model's weights.",
+    alt="Bars of the KV cache in MB: " + ", ".join(f"{kind} {size:.0f}" for kind, size in sizes.items())
+    + f". A line at the model's weights, {weights:.0f}.",
     title=f"Measured: {stored / 1e3:.0f} kB a token, {own / heads:.0%} of what {heads} key heads would need",
 )
 give_back(model)  # it rests while a layer of another model is looked at
 
 # %% [markdown]
-# With a key head for every query head, one full context would outweigh the model itself. That is why nearly every
-# recent model shares its key heads, or makes them all from one short vector.
+# Compare the bars with the dotted line: how many full contexts would outweigh the model itself? That is why nearly
+# every recent model shares its key heads, or makes them all from one short vector.
 #
 # ## One short vector a token: MLA
 #
@@ -541,6 +540,8 @@ print(f"cached: {yours[0][1]:.0f} bytes a token in float32, {yours[0][1] / 4:.0f
       f"{LITE.num_attention_heads} heads; with their own keys and values {own_keys:,}")
 whole = [written(0, 512, absorb)[2] for absorb in (False, True)]
 print(f"a text of 512 tokens read at once: absorbed {whole[1] / whole[0]:.2f} times the work of making keys and values")
+print(f"multiplications per pair of tokens and head: absorbed {2 * LITE.kv_lora_rank + D_ROPE:,}, with keys and values "
+      f"made {D_KEY + D_ROPE + D_VALUE:,}")
 
 numbers = {"128 key heads (ordinary)": 128 * (V3.qk_nope_head_dim + V3.qk_rope_head_dim + V3.v_head_dim),
            "8 key heads of 128": 8 * 2 * 128, "1 key head of 128": 2 * 128,
@@ -573,9 +574,9 @@ deepseek = text = None  # memory for what follows
 
 # %% [markdown]
 # Absorbing pays when few queries meet many cached tokens. Per pair of tokens and head it even costs *more*: products of
-# width $c + r$ and $c$, 1,088 multiplications here, instead of $d + r$ and $d_v$, 320. So serving engines absorb while
-# they write, and make keys and values while they read the prompt: compare the printed line. (With fewer bytes to load
-# and more work on each, decoding also comes nearer to what a GPU is good at; see the chapter on serving.)
+# width $c + r$ and $c$ instead of $d + r$ and $d_v$ (the last printed line). So serving engines absorb while they
+# write, and make keys and values while they read the prompt: see the line above it. (With fewer bytes to load and more
+# work on each, decoding also comes nearer to what a GPU is good at; see the chapter on serving.)
 #
 # ## The same numbers, one block at a time
 #
@@ -625,7 +626,8 @@ check(online_softmax_attention)
 
 # %% [markdown]
 # Cut the keys *and* the queries into blocks, and no piece ever holds more than one block of scores. The work stays
-# the same. On a GPU it even gets faster, since the scores never leave the small fast memory of the chip.
+# the same. FlashAttention's kernel is faster as well, since on a GPU the scores then never leave the small fast memory
+# of the chip (Dao et al. 2022); here we look at memory alone.
 
 # %% tags=["payoff"]
 def tiled(q, k, v, size=256):
@@ -637,7 +639,7 @@ def tiled(q, k, v, size=256):
 
 
 exact, own = full_attention(*head(4096)), tiled(*head(4096))
-print(f"largest difference at 4,096 tokens: {(exact - own).abs().max():.0e}")
+apart = float((exact - own).abs().max())
 tiles = [measured(tiled, n, runs=1) for n in LENGTHS]
 fig, ax = figure(width=8, height=3.6)
 pair = ((bill, "all scores at once", COLORS[1], "--"), (tiles, "yours, in tiles", COLORS[0], "-"))
@@ -652,7 +654,7 @@ show(
     alt=f"Memory of attention against the number of tokens; at the end {bill[-1][1] / 1e6:.0f} MB with all scores at "
     "once, "
     f"{tiles[-1][1] / 1e6:.0f} MB in tiles.",
-    title=f"At 4,096 tokens the same numbers in {bill[-1][1] / tiles[-1][1]:.0f} times less memory",
+    title=f"At 4,096 tokens: the same numbers to {apart:.0e}, in 1/{bill[-1][1] / tiles[-1][1]:.0f} of the memory",
 )
 
 # %% [markdown]
@@ -695,9 +697,10 @@ def linformer_attention(q, k, v, e, f):
 check(linformer_attention)
 
 # %% [markdown]
-# How much is lost? Take queries, keys and values out of the real model, in the middle of the text, and mix by the
-# simplest rule: each mixture is the average of a run of neighboring tokens. (A trained Linformer learns $E$ and $F$; a
-# model that wasn't trained for it has to live with such guesses. Without the causal mask, on both sides.)
+# How much is lost? Take queries, keys and values of one layer out of the real model, before they are rotated by their
+# positions, and mix by the simplest rule: each mixture is the average of a run of neighboring tokens. (A trained
+# Linformer learns $E$ and $F$; a model that wasn't trained for it has to live with such guesses. Both sides go without
+# the causal mask.)
 
 # %% tags=["payoff"]
 caught = {}
@@ -737,14 +740,14 @@ show(
     alt="Left, the error of Linformer with averaged tokens by number of mixtures: "
     + ", ".join(f"{r}: {error:.2f}" for r, error in zip(RANKS, errors, strict=True))
     + f". Right: the share of an attention map's energy against the rank; 99 % at {needed}.",
-    title=f"The maps have 99 % of their energy in rank {needed} of {n}; averages of tokens miss it: "
-    f"error {errors[2]:.2f} at r = {RANKS[2]}",
+    title=f"Rank {needed} of {n} holds 99 % of the maps' energy; with {RANKS[2]} averages of tokens the output is off "
+    f"by {errors[2]:.0%}",
 )
 give_back(model)
 
 # %% [markdown]
-# The maps are nearly low-rank, as the paper says, but *which* mixtures are the good ones differs from text to text.
-# Fixed matrices have to be learned together with the model.
+# A low rank says that so many mixtures would do for *this* text. It doesn't say which, nor that they would do for
+# another. Linformer has the same $E$ and $F$ for all texts, so it has to learn them together with the model.
 #
 # ## Who meets whom: are these local?
 #
@@ -849,9 +852,9 @@ def performer_features(x, w):
 check(performer_features)
 
 # %% [markdown]
-# Attention in linear time, from your features. How many does it take? The mean is right for any number, but its
-# relative variance grows like $e^{|q + k|^2}$. So we try short vectors, and the same vectors twice as long, which make
-# sharper maps.
+# Attention in linear time, from your features. How many does it take? The estimate of $e^{q \cdot k}$ is right in the
+# mean for any number, but its relative variance grows like $e^{|q + k|^2}$. So we try short vectors, and the same
+# vectors twice as long, which make sharper maps.
 
 # %% tags=["payoff"]
 def performer_attention(q, k, v, w):
@@ -896,7 +899,8 @@ show(
 # $e^{-w\cdot x}$ side by side.)
 #
 # **Before the run:** *wrong* if no entry is zero and the rank is the softmax map's own; *imprecise* if something is
-# left out. (*Correct* would also need a pattern that is learned, and nobody trains the random vectors.)
+# left out. (*Correct* would also need a pattern that is learned, and nobody trains the random vectors. We take more
+# features than tokens: a rank can't exceed their number, so on longer texts it is lower than softmax's.)
 
 # %% claim="T07.4"
 def map_of(features, q, k):
@@ -937,9 +941,9 @@ verdict(
 )
 
 # %% [markdown]
-# And nobody trains the random vectors, so that nothing is learned, either. Performer estimates the *dense* softmax,
-# "without relying on any priors such as sparsity or low-rankness", says its abstract. Patterns that are learned exist,
-# in other models: Routing Transformer (arXiv:2003.05997), or Native Sparse Attention (arXiv:2502.11089).
+# Performer estimates the *dense* softmax, "without relying on any priors such as sparsity or low-rankness", says its
+# abstract. Patterns that are learned exist, in other models: Routing Transformer (arXiv:2003.05997), or Native Sparse
+# Attention (arXiv:2502.11089).
 #
 # ## Share across layers: what does it save?
 #
@@ -1023,10 +1027,10 @@ verdict(
 # A layer used six times is stored once and computed six times: the download shrinks, the bill doesn't. Sharing maps, or
 # keys and values (as in Cross-Layer Attention, arXiv:2405.12981), does save work or cache.
 #
-# ## The receipts: your own five, measured
+# ## The receipts: what you have built, measured
 #
-# Time and memory of what you have built, against the length of the text. Look for two groups: the lines that rise with
-# the square, and those that don't. `grouped_query_attention` isn't among them, since it saves cache, not scores.
+# Time and memory against the length of the text. Which lines rise with the square, and which don't?
+# `grouped_query_attention` and `latent_attention` aren't among them, since they save cache, not scores.
 
 # %% tags=["payoff"]
 def your_window(q, k, v):
@@ -1077,16 +1081,16 @@ show(
 # | Linformer | another model | $n r d$ | $n r$ | all, mixed |
 # | Performer | an estimate | $n m d$ | $n m$ | all |
 #
-# For some years rows two, three and four were all that was used: grouped queries, a FlashAttention kernel, and windows
-# in some layers. In 2026 the others are back, *learned from the first step* instead of put into a finished model, and
-# mixed with exact layers. The library that runs this chapter has them all:
+# For some years large models mostly used rows two, three and four: a FlashAttention kernel, grouped queries, and
+# windows in some layers. By 2026 relatives of the others are back, with choices that are *trained* or beside layers
+# that are exact. The library that runs this chapter has them all:
 #
 # * **MLA** (DeepSeek-V3, arXiv:2412.19437): keys and values of all heads are made from one short vector a token, and
 #   only that is cached. Grouped queries, taken further.
 # * **Learned sparse attention** (DeepSeek-V3.2): a small indexer picks for each query the keys that it will read. What
 #   Reformer did by hashing is trained.
-# * **Linear hybrids** (Qwen3-Next, Kimi Linear, Nemotron-H): most layers keep a state of fixed size, a linear attention
-#   with a rule for forgetting; every fourth or so is exact attention, since a fixed state can't recall everything.
-# * **Windows with a sink** (gpt-oss): a learned extra logit takes what a head doesn't want to spend, which is what the
-#   first token did in the figure above. Qwen3-Next gives each head's output a gate instead, which may close (Qiu et al.
-#   2025, arXiv:2505.06708).
+# * **Linear hybrids** (Qwen3-Next, Kimi Linear, Nemotron-H): most layers keep a state of fixed size, with a rule for
+#   forgetting; every fourth, in Nemotron-H fewer, is exact attention, since a fixed state can't recall everything.
+# * **Windows with a sink** (gpt-oss): a learned extra logit takes what a head doesn't want to spend, in place of a
+#   first token. Qwen3-Next gives each head's output a gate instead, which may close (Qiu et al. 2025,
+#   arXiv:2505.06708).

@@ -11,15 +11,15 @@
 # # The training recipe
 #
 # Two people train the same model on the same text. One loss falls smoothly; the other jumps to infinity at step 900.
-# The difference is rarely the architecture. It is a handful of small habits: how the learning rate starts and ends,
-# what is clipped, what is computed in which precision, how a batch that doesn't fit is cut up.
+# It need not be the architecture. There is a handful of small habits: how the learning rate starts and ends, what is
+# clipped, what is computed in which precision, how a batch that doesn't fit is cut up.
 #
-# You build five of these habits here, and the feed-forward part of today's largest models, and measure what each is
+# You build four of these habits here, and two feed-forward parts of today's largest models, and measure what each is
 # good for: *faster* steps, *fewer* steps, less memory, or only peace of mind. Interview answers mix these up, so we ask
 # each one for its receipt.
 #
-# One rule for the whole chapter: two ways are compared **each at its own best learning rate**. A habit that only looks
-# good at a rate that suits nobody else has earned nothing.
+# One rule for the whole chapter: two ways are compared **each at its own best learning rate**, of those that were
+# tried; where not, the text says so. A habit that only looks good at a rate that suits nobody else has earned nothing.
 
 # %% tags=["setup"]
 import math
@@ -41,8 +41,8 @@ from labkit import COLORS, evidence, figure, give_back, shakespeare, show, smoll
 # $x\,\sigma(x)$.
 #
 # *Smooth* we measure as the jump of the slope at zero. *Efficient* as the time for four million numbers on this
-# processor, turn about with ReLU, so that a busy moment hits both. (A GPU fuses the activation into the product before
-# it and waits for memory anyway; there the question hardly arises.)
+# processor, turn about with ReLU, so that a busy moment hits both. (Nothing here runs on a GPU. There such a step
+# waits for memory, unless a compiler fuses it into its neighbors.)
 #
 # **Before the run:** the claim is *correct* if both are smoother and take at most 95 % of ReLU's time, *imprecise* if
 # they are smoother and nothing more, *wrong* if not even that.
@@ -98,8 +98,8 @@ verdict(
 )
 
 # %% [markdown]
-# If Swish and GELU pay, then in the quality of what is learned; we measure that below. Today's models go one step
-# further and *gate*: SwiGLU computes two projections and lets one decide how much of the other goes on (Shazeer 2020,
+# What Swish and GELU do for the quality of what is learned, we measure below. Today's models go one step further and
+# *gate*: SwiGLU computes two projections and lets one decide how much of the other goes on (Shazeer 2020,
 # arXiv:2002.05202):
 #
 # $$\mathrm{SwiGLU}(x) = \big(\mathrm{SiLU}(x W_g) \odot x W_u\big)\, W_d .$$
@@ -221,13 +221,14 @@ UNSEEN = pieces(held, 96, torch.Generator().manual_seed(9))
 # %% [markdown]
 # ## Many feed-forward parts, few at a time: experts
 #
-# Two thirds of a layer's weights lie in its feed-forward part, and every token passes through all of them. A **mixture
-# of experts** (MoE) has $E$ such parts instead of one, and a **router**, a single matrix, that sends each token to $k$
-# of them. So weights grow with $E$, and the work of a token with $k$: DeepSeek-V3 has 671 billion weights, of which 37
-# billion work for a token (arXiv:2412.19437). Mixtral's way (Jiang et al. 2024, arXiv:2401.04088, section 2.1):
-# softmax over the experts, keep the $k$ largest, divide them by their sum; these **gates** weight the $k$ answers.
+# In a plain layer two thirds of the weights lie in the feed-forward part, and every token passes through all of them. A
+# **mixture of experts** (MoE) has $E$ such parts instead of one, and a **router**, a single matrix, that sends each
+# token to $k$ of them. So weights grow with $E$, and the work of a token with $k$: DeepSeek-V3 has 671 billion weights,
+# of which 37 billion work for a token (arXiv:2412.19437). Mixtral's way (Jiang et al. 2024, arXiv:2401.04088, section
+# 2.1): softmax over the experts, keep the $k$ largest, divide them by their sum; these **gates** weight the $k$
+# answers.
 #
-# A router likes what it already knows: experts that are chosen learn, and are chosen more. An **auxiliary loss** pulls
+# A router can feed on itself: experts that are chosen learn, and are then chosen more. An **auxiliary loss** pulls
 # against it. Of $f_e$, the share of tokens that have $e$ among their $k$, and $P_e$, the mean probability of $e$, it is
 #
 # $$E \sum_e f_e P_e ,$$
@@ -357,8 +358,8 @@ show(
 
 # %% [markdown]
 # Look at the printed losses, too: have four times the weights bought anything after so few letters? An expert sees a
-# quarter of the tokens, and has to learn from these. Mixtures pay where training is long and memory is there: *all*
-# experts have to lie in it, whoever works.
+# quarter of the tokens in the mean, and has to learn from these. What mixtures gain was shown on long trainings (Fedus
+# et al. 2021), and it takes memory: *all* experts have to lie in it, whoever works.
 
 # %% [markdown]
 # For verdicts it takes more runs than a notebook has seconds. `experiments/T08_1.py` trains a model of the same size
@@ -419,17 +420,18 @@ for name, gain in gained.items():
 #
 # ## Warm-up and decay
 #
-# The learning rate is not one number but a plan. It starts near zero, rises for a while, and then falls. Most plans of
-# the last years are a line up and half a cosine down:
+# The learning rate is not one number but a plan. It starts near zero, rises for a while, and then falls. A common plan
+# is a line up and half a cosine down:
 #
 # $$\eta_t = \begin{cases}\eta_{\max}\, t/w & t < w\\[2pt]
 # \eta_{\min} + \tfrac12(\eta_{\max}-\eta_{\min})\left(1+\cos \pi\frac{t-w}{T-w}\right) & t \ge w\end{cases}$$
 #
 # What is the start good for? Adam divides by the root of an average of squared gradients, so its first steps have the
-# size of the rate, whatever the gradient; and a fresh model lies where the loss is sharp. A short step there does no
-# harm. And the end? A high rate keeps jumping across the valley; a falling one lets the weights settle.
+# size of the rate, whatever the gradient; and a fresh model may lie where the loss is sharp (Kalra, Barkeshli 2024,
+# arXiv:2406.09405), where a short step does no harm. And the end? A high rate keeps jumping across the valley; a
+# falling one lets the weights settle.
 #
-# Both stories are about *what rate is best*. So we draw the whole curve over peak rates, and compare the lowest points.
+# Both are stories about *what rate is best*. So we draw the whole curve over peak rates, and compare the lowest points.
 #
 # **Before the run:** "warm-up and decay speed up convergence" is *correct* if each of the two, alone, at its own best
 # rate, ends surely more than 0.01 nats below the constant rate after the same steps; *wrong* if the two together surely
@@ -465,13 +467,14 @@ verdict(
     "T08.1",
     "correct" if each else "wrong" if both.below(recipes.COUNTS) else "imprecise",
     f"Nats a letter below the constant rate, each at its own best rate: warm-up {told(warm)}, decay {told(fall)}, both "
-    f"{told(both)}. At a peak of {highest:g}, far above the best, warm-up gains {told(saved)}.",
+    f"{told(both)}. At a peak of {highest:g} (the constant rate's best is {recipes.best_rate(found, 'constant'):g}) "
+    f"warm-up gains {told(saved)}.",
 )
 
 # %% [markdown]
-# Read the left picture once more: where do the curves part, and where does each have its lowest point? (Two pre-norm
-# layers are a mild case. Depth and post-norm are the hard one; the chapter on normalization trains them with and
-# without warm-up.)
+# Read the left picture once more: where do the curves part, and where does each have its lowest point? A plan that was
+# named above as lying at the edge of the rates may go on falling beyond it. (Two pre-norm layers are a mild case. Depth
+# and post-norm are the hard one; the chapter on normalization trains them with and without warm-up.)
 #
 # "Dynamic adjustment" stands in the notes as well. The usual form is `ReduceLROnPlateau`: it looks at the validation
 # loss, here every 20 steps, and halves the rate when that hasn't fallen by 0.01.
@@ -629,7 +632,8 @@ verdict(
 # Large batches give quieter gradients, and need memory for the activations of every row. The way out: cut the batch
 # into **micro-batches**, call `backward()` after each, and step once. `backward()` *adds* to `.grad`, so the sum
 # collects itself. The notes say that this "reduces computation". We count multiplications and the bytes that wait for
-# the backward pass, and add two other ways to save: recomputing (checkpointing) and half precision.
+# the backward pass, and add two other ways to save: recomputing (checkpointing) and half precision. (Recomputing brings
+# the activations of a layer back for a moment during the backward pass; these aren't in its bar.)
 #
 # **Before the run:** the claim is *correct* if four micro-batches take at least 1 % fewer operations than the one
 # batch, *wrong* if not.
@@ -692,8 +696,9 @@ verdict(
 )
 
 # %% [markdown]
-# With equal micro-batches, as here, the average of the means is the mean. With padding it isn't, and for years
-# libraries averaged the means all the same. Don't.
+# With equal micro-batches, as here, the average of the means is the mean. With padding it isn't, and until late 2024
+# transformers' Trainer averaged the means all the same
+# ([mended](https://github.com/huggingface/transformers/pull/34191) in October). Don't.
 #
 # ## Exercise 4: accumulate
 
@@ -734,7 +739,7 @@ check(accumulate_gradients)
 # %% [markdown]
 # ## Exercise 5: clipping
 #
-# Now and then a batch has a gradient ten times as long as the others. One step with it, and the work of an hour is
+# Now and then a batch has a gradient ten times as long as the others. One step with it, and the work of an hour may be
 # gone. Clipping makes long gradients shorter and leaves their direction: with $g$ all gradients as one long vector,
 #
 # $$g \leftarrow g \cdot \min\left(1, \frac{c}{\|g\|}\right).$$
@@ -855,10 +860,11 @@ verdict(
 # %% [markdown]
 # ## What FP16 needs: a scale
 #
-# bfloat16 has the range of float32. FP16 hasn't: below $2^{-25} \approx 3\cdot10^{-8}$ a number becomes zero. The
-# backward pass is full of small numbers. How small are they in a real model, and does it matter if they vanish? We
-# look at the gradients that SmolLM2's backward pass hands from layer to layer (under autocast those would be FP16) and
-# ask two things: what *share of the numbers* would be zero, and what *share of the gradient's length* they carry.
+# bfloat16 has the range of float32. FP16 hasn't: below $2^{-25} \approx 3\cdot10^{-8}$ a number becomes zero. How small
+# are the numbers of a real model's backward pass, and does it matter if they vanish? We look at the gradients that
+# SmolLM2's backward pass hands from layer to layer (FP16 in a model that is held in FP16; under autocast only those
+# inside the branches are) and ask two things: what *share of the numbers* would be zero, and what *share of the
+# gradient's length* they carry.
 
 # %% tags=["demo"]
 give_back()
@@ -933,9 +939,9 @@ show(
 )
 
 # %% [markdown]
-# Count length, not zeros: small numbers are many, and weigh little. How much is lost depends on the model, the batch
-# (a mean over more tokens divides by more) and the layer; that is why the race above may not need what a longer,
-# larger training does.
+# Compare the solid lines with the dotted ones: zeros count the numbers, length weighs them, and the weights' gradients
+# are sums of such numbers. How much is lost depends on the model, the batch (a mean over more tokens divides by more)
+# and the layer, so the race above need not need what a longer, larger training does.
 
 # %% [markdown]
 # Multiply the *loss* by a large number, and the chain rule multiplies every gradient. Before the step, divide again,
@@ -1020,7 +1026,7 @@ right.legend()
 show(
     fig,
     alt=f"Left: the scale against the step, on a logarithmic axis: from {scales[0]:.0e} to {scales[-1]:.0e}. Right: "
-    f"the error falls to {errors[-1]:.2f} with the scaler and {alone[-1]:.2f} without a scale.",
+    f"the error, from 1, ends at {errors[-1]:.2f} with the scaler and {alone[-1]:.2f} without a scale.",
     title=f"After 300 steps: error {errors[-1]:.2f} with your scaler, {alone[-1]:.2f} without a scale",
 )
 
@@ -1150,9 +1156,9 @@ show(
 print(f"clipping shortened {clipped:.0f} % of the gradients: those longer than {recipes.LIMIT:g}")
 
 # %% [markdown]
-# Now all that you wrote in one training: SwiGLU in the model, the plan for the rate, two micro-batches a step,
-# clipping. Beside it plain AdamW, which sees the same letters in the same order at a constant rate. Both sides take the
-# rate that was best for their plan in the runs above.
+# Now what you wrote in one training: SwiGLU in the model, the plan for the rate, two micro-batches a step, clipping.
+# Beside it Adam at a constant rate, with a SwiGLU of the library's, on the same letters in the same order. Both sides
+# take the rate that was best for their plan in the runs above; these were longer, so it need not be the best here.
 
 # %% tags=["payoff"]
 class Mine(Gated):
@@ -1192,7 +1198,7 @@ def recipe(seed, mine):
 mine, simple = ([recipe(seed, with_it) for seed in range(3)] for with_it in (True, False))
 fig, (left, right) = figure(1, 2, width=9.6, height=3.4)
 for runs, color, style in ((simple, COLORS[1], "--"), (mine, COLORS[0], "-")):
-    name = "your recipe" if runs is mine else "AdamW, constant rate"
+    name = "your recipe" if runs is mine else "Adam, constant rate"
     for seed, (losses, *_) in enumerate(runs):
         left.plot(losses, color=color, linestyle=style, linewidth=1.1, label=name if seed == 0 else None)
 left.set(xlabel="step", ylabel="training loss (nats a letter)")
@@ -1207,7 +1213,7 @@ both_ends = {
 }
 show(
     fig,
-    alt="Left: the training loss of your recipe and of AdamW at a constant rate, three seeds each. Right: the length "
+    alt="Left: the training loss of your recipe and of Adam at a constant rate, three seeds each. Right: the length "
     f"of the gradient against the step, with the limit as a line. Unseen text, yours {both_ends['yours']}, plain "
     f"{both_ends['plain']}.",
     title=f"Unseen text, three seeds each: yours {both_ends['yours']}; plain {both_ends['plain']} nats",
@@ -1242,9 +1248,8 @@ for row in RECEIPTS:
 # %% [markdown]
 # What a recipe of 2026 adds for long runs: **WSD** (warm-up, stable, decay; Hu et al. 2024, arXiv:2404.06395), whose
 # length needn't be known beforehand; **Muon** for the matrices (Liu et al. 2025, arXiv:2502.16982), with a guard on the
-# attention's scores (QK-clip or QK-norm); FP8 products with a scale for each block; and **µP**, which scales initial
-# weights and rates with the width, and scores by $1/d$ instead of $1/\sqrt d$, so that the best rate of a small model
-# is that of a large one (Yang et al. 2022, arXiv:2203.03466). The habits are the same ones: make a high rate
-# survivable, then come down.
+# attention's scores (QK-clip or QK-norm); FP8 products with a scale for each block (DeepSeek-V3, arXiv:2412.19437); and
+# **µP**, which scales initial weights and rates with the width, and scores by $1/d$ instead of $1/\sqrt d$, so that the
+# best rate of a small model is that of a large one (Yang et al. 2022, arXiv:2203.03466).
 #
 # Next: the same recipe, and everything else you have built, in a model that writes.

@@ -19,7 +19,7 @@
 #
 # Five pieces are still missing, and you build them: a tokenizer, batches, the loss, a measure by which models with
 # different tokenizers can be compared, and the model itself. Then it trains on real Shakespeare, on your own processor,
-# in well under a minute. At the end we take it apart again and ask of every part what it was good for.
+# while you wait. At the end we take it apart again and ask of every part what it was good for.
 
 # %% tags=["setup"]
 import functools
@@ -118,8 +118,8 @@ show(
 )
 
 # %% [markdown]
-# Byte-pair encoding makes that pair token 256, replaces it everywhere, counts again, and goes on. After a few hundred
-# rounds common words are one token, and rare ones fall into pieces. The list of merges *is* the tokenizer (Sennrich et
+# Byte-pair encoding makes that pair token 256, replaces it everywhere, counts again, and goes on. After enough rounds
+# common words are one token, and rare ones are still in pieces. The list of merges *is* the tokenizer (Sennrich et
 # al. 2016, arXiv:1508.07909; on bytes since GPT-2). Words are cut out first, so that no token spans two of them.
 #
 # ## Exercise 1: train a tokenizer
@@ -285,7 +285,11 @@ show(
     fig,
     alt="Left: bytes a token against the number of merges: "
     + ", ".join(f"{size}: {each:.2f}" for size, each in zip(sizes, short, strict=True))
-    + ". Right: bars of the bytes a token of four tokenizers on English and on Chinese text.",
+    + ". Right, bars of the bytes a token with bytes, letters, yours, SmolLM's: "
+    + "; ".join(
+        f"{name} {', '.join(f'{each:.2f}' for each in bytes_per_token(sample))}"
+        for name, sample in (("Shakespeare", unseen_text[:READ]), ("Li Bai, in Chinese", POEM))
+    ) + ".",
     title=f"{MERGES} merges make tokens of {short[-1]:.2f} bytes; on Chinese, which they never saw, "
     f"{bytes_per_token(POEM)[2]:.2f}",
 )
@@ -325,8 +329,9 @@ check(get_batch)
 # %% [markdown]
 # ## The loss
 #
-# The model gives each possible next token a score, softmax makes probabilities of them, and the loss is the surprise at
-# what really came: $-\log p$. Of the logits $z$ and the target $y$ it is
+# The model gives each possible next token a score, its **logit**. Softmax makes probabilities of them, and the loss is
+# the surprise at what really came, $-\log p$: the **negative log-likelihood** (NLL). Of the logits $z$ and the target
+# $y$ it is
 #
 # $$-\log \frac{e^{z_y}}{\sum_j e^{z_j}} = \log \sum_j e^{z_j} - z_y .$$
 #
@@ -426,7 +431,8 @@ for name, found in bits.items():
 # ## The model
 #
 # LLaMA, as published by Touvron et al. (2023, arXiv:2302.13971): embeddings, then layers that add twice to a running
-# sum $x$, a last norm, and the embeddings once more to score the next token.
+# sum $x$, a last norm, and a matrix that scores the next token. LLaMA has a matrix of its own for that; we take the
+# embeddings once more, as SmolLM does (tied: Press and Wolf 2017, arXiv:1608.05859).
 #
 # $$x \leftarrow x + \mathrm{Attention}(\mathrm{RMSNorm}(x)), \qquad
 # x \leftarrow x + \mathrm{SwiGLU}(\mathrm{RMSNorm}(x))$$
@@ -628,7 +634,8 @@ for row, value in enumerate(means.values()):
 own_price, zip_price = means[f"yours, {count / 1e6:.1f} M"], means["zip (zlib)"]
 show(
     fig,
-    alt="Left: the training loss against the step, with a line at that of knowing nothing. Right, bits a byte: "
+    alt=f"Left: the training loss against the step, from {smooth[0]:.2f} to {smooth[-1]:.2f} nats a token; knowing "
+    f"nothing costs {math.log(256 + MERGES):.2f}, unseen text at the end {held:.2f}. Right, bits a byte: "
     + ", ".join(f"{name} {bits:.2f}" for name, bits in means.items()) + ".",
     title=f"After {seconds:.0f} s: {own_price:.2f} bits a byte; zip needs {zip_price:.2f}, and SmolLM "
     f"{means['SmolLM, 135 M']:.2f}",
@@ -645,7 +652,7 @@ show(
 # model of its own seed. Positions: no rotation at all, only the causal mask. Norms: none. The MLP: a ReLU between two
 # matrices, of as many weights as SwiGLU's three. The plan: the peak rate throughout. AdamW: SGD with momentum, at the
 # best of three rates, chosen on a text of its own (a kindness that the others don't get). The model is smaller and
-# reads bytes: with few classes, a second of training is enough to see something.
+# reads bytes, so that a training takes about a second.
 
 # %% tags=["payoff"]
 SHORT, SHORT_N, SEEDS = 90, 32, range(3)
@@ -710,7 +717,9 @@ show(
 #
 # The notes say that pretraining and then fine-tuning speeds up convergence considerably. The new task here: 40 kB of
 # descriptions of data sets that come with scikit-learn, dry modern English. One model has read Shakespeare first, the
-# other begins with random weights. To stay apart from your exercises, both are the library's own LLaMA, on bytes.
+# other begins with random weights. To stay apart from your exercises, both are the library's own LLaMA, on bytes. Each
+# side has one learning rate, without a search; the three runs after Shakespeare begin with the same weights and differ
+# in their batches.
 #
 # **Before the run:** *correct* if all three pretrained runs reach in half of the steps what the runs from scratch reach
 # at their end; *imprecise* if they need longer, *wrong* if one of them doesn't get there.
@@ -803,9 +812,9 @@ verdict(
 )
 
 # %% [markdown]
-# What is saved are steps on the new task. The pretraining has cost steps of its own, and it pays only because it can be
-# shared: whoever fine-tunes the same model next doesn't pay it again. Devlin et al. (2018, arXiv:1810.04805) made that
-# trade the standard. (Whether *data* is saved, too, as one often reads, this run doesn't ask.)
+# What may be saved are steps on the new task. The pretraining has cost steps of its own, and these pay when they are
+# shared: whoever fine-tunes the same model next doesn't pay them again. With Devlin et al. (2018, arXiv:1810.04805)
+# that trade became the standard. (Whether *data* is saved, too, as one often reads, this run doesn't ask.)
 #
 # ## The receipts
 
