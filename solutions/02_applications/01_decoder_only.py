@@ -188,7 +188,7 @@ verdict(
 )
 
 # %% [markdown]
-# Before *and including* the current one, then. (The residual stream carries a token past the attention anyway.) And by
+# What can a token see, then, by the verdict's count? (The residual stream carries it past the attention anyway.) By
 # the letter the first token would have nobody to look at: a softmax over nothing is NaN. Vaswani et al. (2017,
 # arXiv:1706.03762, section 3.2.3) say it exactly: "up to and including that position".
 #
@@ -294,9 +294,9 @@ show(
 # * 10 % become some random token,
 # * 10 % stay as they are.
 #
-# Why not always `[MASK]`? Because nobody writes `[MASK]` in earnest: a model that only ever works at masks learns to do
-# nothing elsewhere. With the other 20 %, every token it sees *may* be wrong or asked for (Devlin et al. 2018,
-# arXiv:1810.04805, section 3.1 and appendix A.1).
+# Why not always `[MASK]`? Because nobody writes `[MASK]` in earnest, and a model that is only ever asked at masks may
+# do nothing elsewhere and lose nothing by it. With the other 20 %, every token it sees *may* be wrong or asked for
+# (Devlin et al. 2018, arXiv:1810.04805, section 3.1 and appendix A.1).
 #
 # So that there is one right answer, chance comes from outside here: two uniform numbers for each token.
 #
@@ -500,8 +500,8 @@ def shift_labels(ids, real, kind, start, pad):
 check(shift_labels)
 
 # %% [markdown]
-# Two libraries' worth of shifts, yours against theirs: the real decoder's loss on two lines of different lengths, and
-# that of a small T5.
+# Your shifts against transformers' own: the real decoder's loss on two lines of different lengths, and that of a small
+# T5.
 
 # %% tags=["payoff"]
 lines = ["To be, or not to be, that is the question.", "All the world's a stage."]
@@ -545,7 +545,7 @@ ax.bar_label(ax.barh(list(scored), [100 * x for x in scored.values()], color=COL
              fmt="%.1f %%", padding=3)
 ax.invert_yaxis()
 ax.set(xlim=(0, 115), xlabel=f"tokens with a loss, % of those read ({ROWS.numel():,} tokens of text)")
-show(fig, "Bars: the share of tokens with a loss for BERT's, T5's and GPT's task.",
+show(fig, "Bars: the share of tokens with a loss. " + ", ".join(f"{name} {x:.1%}" for name, x in scored.items()) + ".",
      title=f"From the same text GPT gets {scored['GPT: next token'] / scored['BERT: masked tokens']:.1f} times "
      "as many lessons as BERT")
 
@@ -553,15 +553,15 @@ show(fig, "Bars: the share of tokens with a loss for BERT's, T5's and GPT's task
 # ## Is it the data?
 #
 # "Data is easy to collect: most decoder-only models train by self-supervision on unlabeled text." You have just built
-# three tasks, and none needed a label. BERT and T5 live on the same raw text. If anything sets GPT apart, it is the
-# number of *lessons* in it. So the better argument goes: "every token gives a training signal". How much is that worth?
+# three tasks, and none needed a label. BERT and T5 live on the same raw text. What may set GPT apart is the number of
+# *lessons* in it. So another argument goes: "every token gives a training signal". How much is that worth?
 #
 # The test: a model of two layers reads bytes of Shakespeare, always the same ones in the same order. Once it is scored
 # on every next byte, once on a random 15 % of them. Nothing else changes. If lessons were everything, the second would
 # need 1 / 0.15 = 6.7 times the text. To be fair to both, the full signal is trained several times, for fewer and fewer
 # steps, each with a learning-rate schedule of its own: how short may it be and still end as low? A third run is an
-# encoder with BERT's task, asked for the hidden bytes of the same unseen text. That is another question, and an easier
-# one: it sees both sides.
+# encoder with BERT's task, asked for the hidden bytes of the same unseen text. That is another question: it sees both
+# sides. All have one learning rate, 0.01 at its peak; another might suit one of them better.
 #
 # **Before the run:** a model *learns* if its loss falls by over half a nat. *Correct* if the decoder learns from
 # unlabeled text and the encoder doesn't, *imprecise* if both do: then it is no advantage over an encoder.
@@ -665,7 +665,7 @@ show(
     fig,
     alt="Learning curves, two seeds each; the loss at the end: "
     + "; ".join(f"{RUNS[kind]} {mean[-1]:.2f}" for kind, mean in means.items()) + ".",
-    title=f"With 15 % of the lessons the same loss takes {times:.1f} × the text, not {1 / PART:.1f} ×",
+    title=f"With 15 % of the lessons the same loss takes {times:.1f} × the text; counting says {1 / PART:.1f} ×",
 )
 print("the full signal, trained for fewer steps, ends at " + ", ".join(
     f"{loss:.2f} ({steps} steps)" for steps, loss in zip(SHORTER, ends.mean(0), strict=True)))
@@ -679,9 +679,9 @@ verdict(
 )
 
 # %% [markdown]
-# Unlabeled text is no privilege of decoders. What is one: they learn from every token of it. Why isn't that worth as
-# much as counting says? At this size a step of few lessons is mostly *noisy*, and how much noise hurts depends on the
-# batch; with larger batches the ratio would be another. Take it as one measurement.
+# Who learns from unlabeled text, the verdict says. What only the decoder has: every token of it is scored. Is that
+# worth what counting says? At this size a step of few lessons is mostly *noisy*, and how much noise hurts depends on
+# the batch; with larger batches the ratio may be another. Take it as one measurement.
 #
 # The encoder's curve is a warning for both sides of the argument: it is another task, and this run is far too short to
 # say where it would end. Two remedies for few lessons have been tried: ask about every token (ELECTRA, Clark et al.
@@ -690,7 +690,8 @@ verdict(
 # ## What is in the box
 #
 # Before we compare costs: how many parameters have the families, at the same width? T5 and BART with two layers in each
-# half stand beside BERT with two, and GPT with two and with four. (T5 has no table of positions, BART has two.)
+# half stand beside BERT with two, and GPT with two and with four. (T5 has no table of absolute positions, BART has
+# two.)
 
 # %% tags=["demo"]
 KINDS = {  # the first pattern that a parameter's name contains says what it belongs to
@@ -727,8 +728,8 @@ ax.invert_yaxis()
 ax.set(xlabel=f"million parameters (width {WIDTH}, {WORDS:,} words)")
 ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 crossing = counts["T5, 2 + 2 layers"]["cross-attention"] / total["T5, 2 + 2 layers"]
-show(fig, "Stacked bars of parameters by part for BERT and GPT with two layers, GPT with four, and T5 and BART with "
-          "two in each half.",
+show(fig, "Stacked bars of parameters by part, in all: "
+          + ", ".join(f"{name}, {count / 1e6:.2f} million" for name, count in total.items()) + ".",
      title=f"{crossing:.0%} of T5 is cross-attention. In all it has {total['T5, 2 + 2 layers']:,} parameters, "
      f"a GPT of 4 layers {total['GPT, 4 layers']:,}")
 
@@ -737,8 +738,8 @@ show(fig, "Stacked bars of parameters by part for BERT and GPT with two layers, 
 #
 # "Decoder-only is computationally more efficient, because it only has to deal with generation and not with two stages,
 # encoding and decoding." A decoder-only model has to read its prompt, too: that is called **prefill**, and it goes
-# through *all* of its layers. In an encoder–decoder a prompt token meets the encoder's layers only, and a written token
-# only the decoder's.
+# through *all* of its layers. In an encoder–decoder a prompt token meets the encoder's layers (and the
+# cross-attention's matrices for keys and values), a written token the decoder's.
 #
 # So let transformers' own `generate`, with its cache, write 32 tokens after 32, and 8 after 56, and 56 after 8, and
 # count every multiplication and addition. The weights are random: what is counted doesn't depend on them.
@@ -783,7 +784,8 @@ show(
     alt="Bars of million operations for reading and writing 64 tokens in three splits: " + "; ".join(
         f"{name} {', '.join(f'{value:.0f}' for value in values)}" for name, values in work.items()
     ) + ".",
-    title=f"At equal size T5 does {min(ratios):.0%} to {max(ratios):.0%} of the decoder-only model's work",
+    title=f"T5 ({total[RIVALS[1]] / 1e6:.2f} M parameters) does {min(ratios):.0%} to {max(ratios):.0%} of the work "
+    f"of a GPT with {total[RIVALS[0]] / 1e6:.2f} M",
 )
 print(f"BART, built like T5, needs {two_halves:.0f} million for 32 → 32, T5 {work[RIVALS[1]][1]:.0f} million")
 verdict(
@@ -800,7 +802,7 @@ verdict(
 # so itself, section 3.2.2.) Of two models of the same size the one with a single stage works harder for every token,
 # and it may well be better for it.
 #
-# ## Where one stack does save: the next question
+# ## Where one stack may save: the next question
 #
 # A chat goes on. What has been read stays where it was, and a causal mask guarantees that nothing said later changes
 # it: the keys and values of the whole conversation can be kept. An encoder reads in both directions. A new sentence
@@ -850,8 +852,9 @@ show(
 print(f"decoder-only is ahead after {f'turn {cheaper[0] + 1}' if cheaper else 'none of the turns'}")
 
 # %% [markdown]
-# That is a better reason than the one in the notes, and it isn't about stages: it is about a mask under which the past
-# never changes. It also lets many users share one long system prompt, read once (prefix caching).
+# If decoder-only is ahead in the end, that is a reason of another kind than the one in the notes. It isn't about
+# stages: it is about a mask under which the past never changes. Such a mask also lets many users share one long system
+# prompt, read once (prefix caching).
 #
 # ## Does it write efficiently?
 #
@@ -859,8 +862,8 @@ print(f"decoder-only is ahead after {f'turn {cheaper[0] + 1}' if cheaper else 'n
 # To write, it takes one, waits for the choice, and takes the next. We measure one token's share of the work and of the
 # time on the real model: reading 160 tokens; writing the next one with a cache; writing it without.
 #
-# **Before the run:** *correct* if a written token needs under twice a read token's operations without any device,
-# *imprecise* if only with a cache, *wrong* if not even then.
+# **Before the run:** *correct* if even without a cache a written token needs under twice a read token's operations,
+# *imprecise* if only with one, *wrong* if not even then.
 
 # %% claim="A11.6"
 CONTEXT = 160
@@ -926,7 +929,7 @@ verdict(
 )
 
 # %% [markdown]
-# Why does time part from operations? To write one token all weights are fetched from memory and each is used once; to
+# Does time part from operations? To write one token all weights are fetched from memory and each is used once; to
 # read 160 tokens they are fetched once and used 160 times. Writing is limited by memory, and every token waits for the
 # one before. "Efficient" is what the cache, batching and much engineering have made of it.
 #
@@ -973,8 +976,8 @@ check(generate_with_cache)
 # ## Payoff: the real model writes
 #
 # Two ways to be `read`. One hands the library's cache on. The other has no cache: what it calls one is the text so far,
-# and it reads all of it again. Your loop can't tell them apart, and the tokens must be the same. And the same as those
-# of transformers' own `generate`.
+# and it reads all of it again. Your loop can't tell them apart, and the tokens should be the same. And the same as
+# those of transformers' own `generate`.
 
 # %% tags=["payoff"]
 clock, lengths = [], []
@@ -1020,7 +1023,9 @@ ax.set(xlabel="new token", ylabel="time (ms)", ylim=(0, None))
 ax.legend()
 show(
     fig,
-    alt="Time for each of the new tokens: about level with a cache, growing with the length of the text without.",
+    alt="Milliseconds for each new token, mean of the first and of the second half: " + "; ".join(
+        f"{name} {float(ms[1 : NEW // 2].mean()):.0f} and {float(ms[NEW // 2 :].mean()):.0f}"
+        for name, (_, ms, _) in runs.items()) + ".",
     title=f"{NEW} tokens written: {few} tokens read with a cache, {many:,} without",
 )
 
@@ -1055,14 +1060,13 @@ for turn, (kept, anew) in enumerate(per_turn, 1):
 # * The families differ by mask and task: full and hidden words (BERT), causal and next token (GPT), both with a
 #   cross-attention and gaps to fill (T5, BART). A prefix model is an encoder–decoder in one stack.
 # * Causal means up to *and including* the current token.
-# * Decoder-only is not cheaper per exchange: with as many layers in all an encoder–decoder does about 60 % of the work,
-#   at equal size about half (T5 says so in its section 3.2.2). It is cheaper in a conversation, because the past never
-#   changes and its cache can be kept.
-# * Every token is a lesson. That is worth less than counting says, and still a lot.
-# * Why it won, then: one stack, one loss, one kind of data from pre-training to chat, so it scales simply; the most
-#   lessons per token; caches that can be kept and shared; and prompts that turn every task into "go on". After plain
-#   pre-training it was the best of six combinations at tasks it had never seen. With multitask fine-tuning on top, a
-#   model that sees its input both ways, trained with masks, was better (Wang et al. 2022, arXiv:2204.05832).
+# * In an exchange decoder-only takes its prompt through all layers: at equal size about twice the work (T5 says so in
+#   its section 3.2.2). In a conversation the past never changes, and its cache can be kept.
+# * Every token is a lesson. What that is worth in text, you have measured once; the count alone doesn't say it.
+# * What speaks for it, then: one stack, one loss, one kind of data from pre-training to chat, so it scales simply; the
+#   most lessons per token; caches that can be kept and shared; and prompts that turn every task into "go on". After
+#   plain pre-training it was the best of six combinations at tasks it had never seen. With multitask fine-tuning on
+#   top, a model that sees its input both ways, trained with masks, was better (Wang et al. 2022, arXiv:2204.05832).
 # * What one took an encoder for is done by decoders, too: filling a gap, by moving it to the end of the text (*FIM*,
 #   Bavarian et al. 2022, [arXiv:2207.14255](https://arxiv.org/abs/2207.14255)), and embedding texts, by the last
 #   token's state (Qwen3 Embedding, Zhang et al. 2025, [arXiv:2506.05176](https://arxiv.org/abs/2506.05176)). The other

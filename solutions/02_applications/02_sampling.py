@@ -11,11 +11,12 @@
 # # Sampling: temperature, top-k, top-p, min-p
 #
 # A language model never says a word. It gives a score to every token of its vocabulary, and then somebody has to
-# choose. *How* you choose decides whether the text is dull, lively or mad, with the very same model.
+# choose. Is the text dull, lively or mad? Below, the very same model writes under every setting: only *how* you
+# choose is different.
 #
-# You will build the four knobs that every inference engine has, and the draw behind them. At the end your code writes
-# with a real model, and you can say in an interview what each knob does, what it can't do, and in which order they
-# are turned.
+# You will build the four knobs that open inference engines have in common, and the draw behind them. At the end your
+# code writes with a real model, and you can say in an interview what each knob does, what it can't do, and in which
+# order they are turned.
 #
 # The interview question: **what are temperature, top_p and top_k?** Three details of the usual answers, study notes
 # among them, are worth a second look. We put each to an experiment.
@@ -67,9 +68,11 @@ for ax, (mood, text), color in zip(axes, contexts.items(), COLORS, strict=False)
     ax.invert_yaxis()
     ax.set(title=f"“{text} …”\n{entropy(probs):.1f} bits, like {2 ** entropy(probs):.0f} equal tokens",
            xlabel="probability of the next token, %")
-show(fig, "Two bar charts of the twelve likeliest next tokens. After 'The capital of France is' one token holds most "
-          "of the probability; after 'In the morning the children went to the' dozens share it.",
-     title="The same model is sure in one place and open in another")
+show(fig, "Two bar charts of the twelve likeliest next tokens. "
+          + "; ".join(f"after '{text}' the first has {logits[mood].softmax(-1).max():.0%}"
+                      for mood, text in contexts.items()) + ".",
+     title="One model, two beginnings: "
+           + " and ".join(f"{entropy(scores.softmax(-1)):.1f} bits" for scores in logits.values()))
 
 # %% [markdown]
 # ## Why not simply take the best token?
@@ -91,8 +94,9 @@ END = tokenizer.eos_token_id
 def write(prompts, choose, steps):
     """Continue every row of `prompts` [rows, length] by `steps` tokens; `choose(logits [rows, vocab])` is ids [rows].
 
-    Returns three tensors [rows, steps]: the tokens, their log-probabilities in nats, the entropies in bits; both of
-    the model's own distribution. The end-of-text token is switched off, so that all texts have the same length.
+    Returns three tensors [rows, steps]: the tokens, their log-probabilities (natural logarithms), the entropies in
+    bits; both of the model's own distribution. The end-of-text token is switched off, so that all texts have the same
+    length.
     """
     cache, read, steps_taken = DynamicCache(), prompts, []
     for _ in range(steps):
@@ -134,22 +138,22 @@ ax.set(xlabel="token of the text", ylabel="probability of the\nchosen token, %",
 ax.set_title(f"Greedy: {loops:.0%} of the 4-token phrases stood there before; drawn: {loops_drawn:.0%}")
 ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 show(fig, f"Probability of each chosen token over 72 tokens. Repeated phrases: {loops:.0%} in the greedy text, "
-          f"{loops_drawn:.0%} in the drawn one, whose probabilities jump up and down.")
+          f"{loops_drawn:.0%} in the drawn one.")
 for name, row in zip(("GREEDY", "DRAWN"), tokens, strict=True):
     print(f"{name}: {tokenizer.decode(row)!r}\n")
 
 # %% [markdown]
-# Compare the two lines. Where a text repeats itself, every repetition makes the next one likelier. And what people
-# write jumps: text of people is *not* the most probable text (Holtzman et al. 2020,
+# Compare the two lines. Where a text repeats itself, how sure is the model of its next word? (The next chapter looks
+# into that.) What people write jumps: text of people is *not* the most probable text (Holtzman et al. 2020,
 # [arXiv:1904.09751](https://arxiv.org/abs/1904.09751)).
 #
-# But a drawn text strays. Among 49,152 tokens there are tens of thousands of bad ones. Each is improbable, together
-# they are not, and one wrong token is enough to lose the thread. So we want something between the two, and every knob
-# below is a way to get there.
+# But a drawn text can stray. Among 49,152 tokens there are tens of thousands of bad ones. Each is improbable; what they
+# weigh together we measure below, and one wrong token can be enough to lose the thread. So we want something between
+# the two, and every knob below is a try.
 #
 # ## Knob 1: temperature
 #
-# Divide all logits $z_i$ by a number $T$ before the softmax:
+# Divide all scores, the **logits** $z_i$, by a number $T$ before the softmax:
 #
 # $$p_i(T) = \frac{e^{z_i/T}}{\sum_j e^{z_j/T}}, \qquad \frac{p_i(T)}{p_j(T)} = \left(\frac{p_i}{p_j}\right)^{1/T}$$
 #
@@ -182,8 +186,8 @@ show(fig, "Left: probability against rank for five temperatures, flatter as the 
 # %% [markdown]
 # ### Exercise 1: temperature, and 0
 #
-# At $T = 0$ the formula divides by zero. Its limit is clear, though: all probability goes to the best token. Engines
-# treat 0 as a case of its own, and so should you.
+# At $T = 0$ the formula divides by zero. Its limit is clear, though: all probability goes to the best token. vLLM and
+# llama.cpp treat 0 as a case of its own, and so should you. (transformers' warper refuses it.)
 
 # %% exercise="apply_temperature"
 def apply_temperature(logits, temperature):
@@ -239,9 +243,9 @@ show(fig, f"Cumulative probability against the number of tokens kept. The best 5
 # over the survivors shares the freed probability out (Fan et al. 2018,
 # [arXiv:1805.04833](https://arxiv.org/abs/1805.04833)).
 #
-# A token that must not be drawn gets the logit $-\infty$, since $e^{-\infty} = 0$. Not 0: $e^0 = 1$ would make it a
-# *good* token. Filters hand logits on rather than probabilities, so that they can be stacked, and the one softmax at
-# the end renormalizes by itself.
+# A token that must not be drawn gets the logit $-\infty$, since $e^{-\infty} = 0$. Not 0: that is a score like any
+# other, and $e^0 = 1$ leaves it in the draw. Filters hand logits on rather than probabilities, so that they can be
+# stacked, and the one softmax at the end renormalizes by itself.
 #
 # ### Exercise 2: top-k
 
@@ -272,8 +276,8 @@ check(top_k_filter)
 # %% [markdown]
 # ## Knob 3: top-p, the nucleus
 #
-# The figure above shows what is wrong with a fixed $k$. Where the model is sure, 50 tokens are 49 too many; where it
-# is open, they cut off good words. Holtzman et al. turn it round: don't fix the *number* of tokens, fix the
+# A fixed $k$ can be wrong in both directions. Where only one word will do, 50 tokens are 49 too many; where hundreds
+# would, 50 cut off good ones. Holtzman et al. turn it round: don't fix the *number* of tokens, fix the
 # *probability* that they must hold. The **nucleus** $V^{(p)}$ is the smallest set of tokens with
 #
 # $$\sum_{x \in V^{(p)}} P(x \mid x_{1:i-1}) \ge p .$$
@@ -309,7 +313,7 @@ places = range(len(sizes))
 ax.bar(places, sizes, color=COLORS[0], label="top-p, p = 0.9")
 ax.axhline(50, color=COLORS[1], label="top-k, k = 50")
 ax.set(yscale="log", ylabel="tokens kept", ylim=(0.8, sizes.max() * 3),
-       title=f"The nucleus breathes: it keeps {sizes.min()} to {sizes.max():,} tokens in one sentence")
+       title=f"Within one sentence the nucleus keeps {sizes.min()} to {sizes.max():,} tokens")
 ax.set_xticks(places, [spelled(token) for token in ids[0, 1:]], rotation=60, ha="right", rotation_mode="anchor")
 ax.set_xlabel("token that comes next")
 ax.legend(loc="upper right", ncols=2)
@@ -396,8 +400,8 @@ for ax, (name, scores) in zip(axes, [("four tokens: 50, 30, 15, 5 %", toy.log())
     ax.set(title=name, xlabel="p, %")
 axes[0].set_ylabel("probability of the kept tokens, %")
 axes[0].legend(loc="upper left")
-show(fig, "Probability held by the kept tokens against p. What transformers keeps is a staircase on one side of the "
-          "diagonal, the reading 'up to p' one on the other side.",
+show(fig, "Probability held by the kept tokens against p: for what transformers keeps, and for the reading 'up to p'. "
+          f"On 500 other distributions that reading is right {up_to:.0%} of the time, 'reaches p' {reaching:.0%}.",
      title="The crossing token stays: the kept tokens hold at least p" if reaching > up_to
      else "The crossing token goes: the kept tokens hold at most p")
 verdict("A06.3", ("wrong", "imprecise", "correct")[(up_to >= 0.99) + (reaching >= 0.99)],
@@ -405,9 +409,9 @@ verdict("A06.3", ("wrong", "imprecise", "correct")[(up_to >= 0.99) + (reaching >
         f"'the smallest set that reaches p' {reaching:.1%}.")
 
 # %% [markdown]
-# "Reach", taken at its word, is the definition; read as "up to", it is another one.
-# For "The capital of France is" the difference is everything: at $p = 0.5$ the words *up to* $p$ are no words at
-# all. The kept tokens hold *at least* $p$, often much more, and are then renormalized.
+# "Reach", taken at its word, is the definition; read as "up to", it is another one. Where the first word alone has more
+# than $p$, the words *up to* $p$ are no words at all: look at the right panel. By the definition the kept tokens hold
+# *at least* $p$, and are then renormalized.
 #
 # ## Knob 4: min-p
 #
@@ -523,10 +527,10 @@ verdict("A06.7", "correct" if matter == len(missed) else "imprecise" if matter e
         + ", ".join(f"{name} {moved:.0f} %" for name, moved in missed.items()) + ".")
 
 # %% [markdown]
-# Flexible, then, with a warning: **settings don't carry over** from one engine to another. Where temperature
-# comes first, heat widens what top-p and min-p let through; where it comes last, it only shares out the probability
-# among tokens that are chosen already. At temperature 1 that difference vanishes; what is left, in the line under the
-# figure, comes from the order of the filters (min-p before top-p, or after it).
+# The title says whether **settings carry over** from one order to another. Where temperature comes first, heat widens
+# what top-p and min-p let through; where it comes last, it only shares out the probability among tokens that are chosen
+# already. At temperature 1 that difference vanishes; what is left, in the line under the figure, comes from the order
+# of the filters (min-p before top-p, or after it).
 #
 # ## The draw
 #
@@ -625,12 +629,12 @@ knobs(turn, context=["unsure", "sure"], temperature=(0.1, 2.5, 0.1), top_k=(0, 1
 # ## What the knobs do to text
 #
 # One token is not a text. So let the model write: five beginnings under five temperatures and three values of top-p,
-# 48 tokens each, all texts in one batch: that takes far less time than one after the other. (Greedy decoding writes
-# once for the three top-p: the best token is in every nucleus.) Four numbers a setting:
+# 48 tokens each, all texts in one batch. (Greedy decoding writes once for the three top-p: the best token is in every
+# nucleus.) Four numbers a setting:
 #
 # * **entropy** of the model's own distribution along the way, in bits: how open did it find its own text?
-# * **perplexity** of the text under the model, without any knob: $\exp$ of the mean surprise. 1 is a text without
-#   surprise; the higher, the stranger.
+# * **perplexity** of the text under the model, without any knob: $\exp$ of the mean surprise, $-\ln p$ of a token (the
+#   *negative log-likelihood*, NLL). 1 is a text without surprise; the higher, the stranger.
 # * **distinct-2**: the share of two-token phrases that are different within a text. 100 % is the richest.
 # * **repeated 4-grams**: the share of four-token phrases that stood in the text before.
 
@@ -690,24 +694,26 @@ for i, (ax, name) in enumerate(zip(axes, names, strict=True)):
     ax.set_yticks(range(len(heats)), ["0 (greedy)", *heats[1:]] if i == 0 else [""] * len(heats))
     ax.set_xlabel("top-p")
 axes[0].set_ylabel("temperature")
-cold, hot = by_cell[0.0, 1.0][:, 3].median(), by_cell[1.5, 1.0][:, 1].median()
-show(fig, "Four heat maps over temperature and top-p. From cold to hot, entropy, perplexity and distinct-2 rise and "
-          "repeated 4-grams fall; a smaller top-p works like cooling.",
-     title=f"Cold repeats itself (greedy: {cold:.0f} % of 4-grams), hot loses the thread (perplexity {hot:,.0f})")
+cold, hot = (by_cell[t, 1.0].median(0).values.tolist() for t in (0.0, 1.5))
+show(fig, "Four heat maps over temperature and top-p. From greedy to temperature 1.5, without top-p: "
+          + "; ".join(f"{name}: {low:,.1f} to {high:,.1f}"
+                      for name, low, high in zip(names, cold, hot, strict=True)) + ".",
+     title=f"Greedy repeats {cold[3]:.0f} % of its 4-grams; at T = 1.5 without top-p perplexity is {hot[1]:,.0f}")
 for t, p in [(0.0, 1.0), (0.7, 0.9), (1.0, 0.9), (1.5, 1.0)]:
     print(f"T = {t}, top-p = {p}: {tokenizer.decode([*opening_ids[0], *stories[t, p]])!r}\n")
 
 # %% [markdown]
 # The numbers are medians over five texts, so small differences are noise. Read a column downwards: what does heat
 # bring, and from where on is it nonsense? Read a row across: does a smaller $p$ cool the text as well? (Greedy decoding
-# can't notice it.) Perplexity alone is no measure of quality: look which texts have the lowest.
+# can't notice it.) And is a low perplexity a good text? Look which ones have the lowest.
 #
 # ## Does top-p guarantee anything?
 #
 # "Guarantee" is a strong word, so let us define a weak test before looking. Take 24 passages of Shakespeare, as long
 # as our texts. A text counts as **rich** if its distinct-2 is no lower than that of all but the poorest 5 % of the
 # passages, and as **reasonable** if the model finds it no stranger than all but the strangest 5 % of them. That is
-# generous: the model, a child of the web, finds Shakespeare strange. Now see where the texts with top_p = 0.9 lie.
+# meant to be generous: to a child of the web Shakespeare should be strange (a line under the figure says how strange).
+# Now see where the texts with top_p = 0.9 lie.
 #
 # **Before the run:** of the passages at most a tenth can fail. *Correct* if at every temperature at most a tenth of the
 # texts fails, too; *wrong* if at some temperature over half of them do; *imprecise* in between.
@@ -726,7 +732,8 @@ real = measure(passages[:, 8:], -surprise, torch.zeros_like(surprise))
 strangest, poorest = real[:, 1].quantile(0.95).item(), real[:, 2].quantile(0.05).item()
 
 at_p = {t: by_cell[t, 0.9] for t in heats[1:]}
-inside = {t: int(((x[:, 1] <= strangest) & (x[:, 2] >= poorest)).sum()) for t, x in at_p.items()}
+inside, without = ({t: int(((by_cell[t, p][:, 1] <= strangest) & (by_cell[t, p][:, 2] >= poorest)).sum()) for t in at_p}
+                   for p in (0.9, 1.0))
 total, count = sum(inside.values()), sum(len(x) for x in at_p.values())
 
 fig, ax = figure(width=9, height=4.2)
@@ -742,6 +749,7 @@ ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), title="top_p = 0.9")
 show(fig, f"Distinct-2 against perplexity of {count} texts written with top_p = 0.9 and of 24 passages of Shakespeare. "
           f"{total} of {count} texts lie in the corner that is both rich and reasonable.")
 print(f"reasonable: perplexity up to {strangest:.0f}; rich: distinct-2 from {poorest:.0f} %")
+print(f"Inside with top_p = 0.9: {total} of {count}; without top-p, at the same temperatures: {sum(without.values())}")
 failing = {t: 1 - inside[t] / len(x) for t, x in at_p.items()}
 verdict("A06.5", "correct" if max(failing.values()) <= 0.1 else "wrong" if max(failing.values()) > 0.5 else "imprecise",
         f"With top_p = 0.9 {count - total} of {count} texts are not both rich and reasonable; by temperature "
@@ -749,15 +757,15 @@ verdict("A06.5", "correct" if max(failing.values()) <= 0.1 else "wrong" if max(f
 
 # %% [markdown]
 # Read the legend, too: it says for how many texts the claim held at each temperature (with five each, a text more or
-# less means nothing; all or none does). Top-p bounds how improbable one *token* can be. It knows nothing of the
-# text: cold settings loop inside the nucleus, hot ones swell it, and neither can tell a true sentence from a false
-# one. "Helps", yes; "guarantees", no. This is one small model and five beginnings: a larger model may well do
+# less means nothing; all or none does). The last line under the figure is the control: does it *help*? Top-p looks at
+# one distribution at a time and knows nothing of the text: a loop can stay inside the nucleus, heat swells it, and no
+# cut can tell a true sentence from a false one. This is one small model and five beginnings: a larger model may well do
 # better, but no theorem helps it either.
 #
 # ## Payoff: your code writes
 #
 # First against transformers' own `generate`. Greedy decoding leaves nothing to chance, so your `sample` at
-# temperature 0 must give the same tokens, one by one.
+# temperature 0 should give the same tokens, one by one.
 
 # %% tags=["payoff"]
 prompt = tokenizer("When the two robots met for the first", return_tensors="pt")
@@ -784,16 +792,18 @@ for told, given in {"nothing said": {}, "top_k=0": {"top_k": 0}}.items():
                          return_dict_in_generate=True, **given)
     kept[told] = int(out.scores[0].isfinite().sum())
     print(f"{told:14} {kept[told]:,} of {out.scores[0].shape[-1]:,} tokens can be drawn")
-print(f"model.generation_config.top_k is {model.generation_config.top_k}")
+print(f"model.generation_config.top_k is {model.generation_config.top_k}"
+      + (", and yet generate cuts." if kept["nothing said"] < kept["top_k=0"] else "."))
 
 # %% [markdown]
-# Where both the call and the configuration leave it open, transformers 5 falls back to a default of its own. Whoever
-# samples for statistics (self-consistency, distillation data, perplexity of samples) says `top_k=0`.
+# If the first number is the smaller one, a default of the library's own has cut what neither the call nor the
+# configuration asked to cut. Whoever samples for statistics (self-consistency, distillation data, perplexity of
+# samples) says `top_k=0`.
 #
-# Your two texts above differ, as two draws do. So compare what can be compared: draw the next token 4,000 times with
-# your `sample`, and set the frequencies beside the exact probabilities that transformers' warpers give. (Only the 200
-# likeliest tokens take part. `top_k = 200` rules the others out anyway, and 4,000 rows of 49,152 logits would fill the
-# memory.)
+# Your two texts above are two draws and need not agree. So compare what can be compared: draw the next token 4,000
+# times with your `sample`, and set the frequencies beside the exact probabilities that transformers' warpers give.
+# (Only the 200 likeliest tokens take part. `top_k = 200` rules the others out anyway, and 4,000 rows of 49,152 logits
+# are 0.8 GB, with a copy for every filter.)
 
 # %% tags=["payoff"]
 draws = 4000
@@ -825,8 +835,9 @@ show(fig, f"Frequencies of 15 tokens in {draws} draws beside their exact probabi
 # * Temperature rescales every ratio of probabilities; it cuts nothing. 0 is a case of its own: greedy.
 # * Top-k fixes a number, top-p a share of probability, min-p a ratio to the best token. What is cut becomes
 #   $-\infty$; the softmax renormalizes.
-# * The token that crosses $p$ stays. The order of the knobs differs between engines, so settings don't carry over.
-# * No knob guarantees quality: they move the text between loops and nonsense.
+# * The token that crosses $p$ stays. The order of the knobs differs between engines: look it up before you carry
+#   settings over.
+# * No knob reads the text. Each cuts or reshapes one distribution at a time, and so none can guarantee quality.
 # * You will meet more of them: *typical* sampling keeps what is about as surprising as expected (Meister et al. 2022,
 #   [arXiv:2202.00666](https://arxiv.org/abs/2202.00666)), *mirostat* steers towards a set surprise (Basu et al. 2020,
 #   [arXiv:2007.14966](https://arxiv.org/abs/2007.14966)), *top-nσ* cuts at a distance from the largest logit that is

@@ -15,12 +15,12 @@
 #
 # The first idea is a boss (a *parameter server*): all send to one machine, it adds, it sends the sum back. That machine
 # then moves 63 × 2 GB in and 63 × 2 GB out, while the others wait. The idea that training really runs on has no boss.
-# The ranks sit in a **ring**, cut the gradient into pieces, and pass pieces on to their right neighbors. No rank ever
-# sends more than twice its own gradient, however many there are.
+# The GPUs (*ranks*, in the jargon) sit in a **ring**, cut the gradient into pieces, and pass pieces on to their right
+# neighbors. No rank ever sends more than twice its own gradient, however many there are.
 #
 # In this chapter you build that ring from nothing but `send` and `recv`, then a **tree** for small messages, then the
-# two-parameter model that says which of them is faster. At the end your ring averages the gradients of a real training
-# step, and torch's own `all_reduce` can't tell the difference.
+# two-parameter model that says which of them is faster. At the end your ring averages the gradients of a real training,
+# and torch's own data parallelism (DDP) stands beside it.
 #
 # The ranks are processes on your CPU that talk through `gloo`. They share two cores and one memory, so **no speed-up
 # can be seen here**, and a ring can't beat a boss in seconds. What can be seen exactly is what was sent, by whom, to
@@ -65,8 +65,8 @@ for ax, table, title in zip(axes, tables, ("before", "after"), strict=True):
             ax.text(i, r, number, ha="center", va="center", color="white" if number > 20 else "black")
     ax.set(title=title, xlabel="element", xticks=[], yticks=range(4))
     ax.set_yticklabels([f"rank {r}" for r in range(4)])
-show(fig, "Two tables of four ranks by twelve elements. Before: every row has its own digits. After: all four rows "
-          "hold the column sums.",
+show(fig, "Two tables of four ranks by twelve elements, before and after. "
+          f"Rows that hold the column sums after: {sum(torch.equal(total, right) for _, total in values)} of 4.",
      title=f"All-reduce: {'every rank ends with the sum of all' if same else 'not every rank has the sum'}")
 
 # %% [markdown]
@@ -77,7 +77,7 @@ show(fig, "Two tables of four ranks by twelve elements. Before: every row has it
 # into network connections included. So we can look over the shoulder of torch's own `all_reduce`, whose inside is
 # compiled C++, and of a boss that we write ourselves.
 #
-# **Before the run:** *correct* if on any number of ranks each of them sends at least nine tenths of the gradient's size
+# **Before the run:** *correct* if on any number of ranks the busiest one sends over nine tenths of the gradient's size
 # in every step, else *wrong*.
 
 # %% claim="D02.11"
@@ -157,7 +157,7 @@ if wire:
 # $2\frac{n-1}{n}$ times its tensor: once for two ranks, less than twice for a thousand. With a boss it grows in step
 # with $n$, all of it over one link.
 #
-# The right panel is the other lesson. Summed over all ranks both send the same. Adding up on $n$ ranks and telling all
+# The right panel is the other lesson: the sum over all ranks. Adding up on $n$ ranks and telling all
 # of them takes $2(n-1)$ tensors either way; the ring only spreads them evenly. On this computer all bytes go through
 # the same two cores, so the sum counts and the ring gains nothing. On a cluster every machine has a link of its own, so
 # the busiest one counts.
@@ -184,9 +184,9 @@ except RankError as error:
     print(error)
 
 # %% [markdown]
-# `send` comes back when the other side *receives*. All send, nobody receives, and nobody ever will. One number is
-# enough. (Some backends copy small messages into a buffer and let `send` return early. There the program works in the
-# test and hangs with the real gradient.)
+# Where `send` comes back only when the other side *receives*, all send, nobody receives, and nobody ever will. Was one
+# number enough for that? (Some backends copy small messages into a buffer and let `send` return early. There the
+# program works in the test and hangs with the real gradient.)
 #
 # There are three ways out:
 #
@@ -205,7 +205,7 @@ def pass_to_the_right():
     return present.item()
 
 
-print("every rank got the number of its left neighbor:", launch(pass_to_the_right, ranks=4))
+print("wanted: 3, 0, 1, 2, each rank's left neighbor; every rank got:", launch(pass_to_the_right, ranks=4))
 
 # %% [markdown]
 # ## 2. Follow a parcel
@@ -444,7 +444,8 @@ check(ring_all_reduce)
 draw_messages(ring_all_reduce, 4, "Your all-reduce, read from its messages")
 
 # %% [markdown]
-# In the first half the squares fill up; in the second complete chunks go round. Every link works in every step.
+# In the first half the squares should fill up; in the second complete chunks go round. The title counts the steps in
+# which every link works.
 #
 # Beside it, the boss on a time axis. Both programs ran on four ranks, and `record_traffic` noted who sent how much to
 # whom. The axis is a model: a rank sends one message at a time, and a whole tensor takes one unit.
@@ -478,30 +479,30 @@ def draw_links(ax, function, name, numbers=1200, ranks=4):
 
 fig, ax = figure(width=8, height=2.6)
 ends = {"boss": draw_links(ax, boss, "A boss, 4 ranks")}
-show(fig, "A timeline of four ranks. One after the other, ranks 1 to 3 send to rank 0, then rank 0 sends to each of "
-          "them. At any time only one link is busy.")
+show(fig, "A timeline of four ranks. Ranks 1 to 3 send to rank 0, then rank 0 sends to each of them; it is over after "
+          f"{ends['boss']:.1f} units.")
 
 # %% tags=["payoff"]
 fig, ax = figure(width=8, height=2.6)
 ends["ring"] = draw_links(ax, ring_all_reduce, "Your ring, 4 ranks")
 ax.set_xlim(0, ends["boss"])
-show(fig, "A timeline of four ranks on the same axis: all four send without a gap, always to the right neighbor.",
+show(fig, f"A timeline of four ranks on the same axis: the ring is over after {ends['ring']:.1f} units.",
      title=f"On links of their own the ring would be {ends['boss'] / ends['ring']:.1f} times as fast as the boss")
 
 # %% [markdown]
-# ### The same bits everywhere
+# ### The same bits everywhere?
 #
-# The next claim sounds harmless: the replicas' parameters "are kept in sync". Nobody sends parameters during training.
-# They stay equal only if every rank takes *exactly* the same step, for ever. And floating-point addition depends on
-# the order: $(a+b)+c \ne a+(b+c)$.
+# The next claim sounds harmless: the parameters of the *replicas*, each rank's copy of the model, "are kept in sync".
+# Nobody sends parameters during training. They stay equal only if every rank takes *exactly* the same step, for ever.
+# And floating-point addition depends on the order: $(a+b)+c \ne a+(b+c)$.
 #
 # So we test two ways to average. One is torch's `all_reduce`, a ring: every chunk is added up in *one* place, and
 # copied. In the other each rank collects all gradients and adds them up itself, each in an order of its own: the same
 # sum on paper. Four ranks train a small network for 160 steps, in float32 and in bfloat16, and we compare their
 # parameters.
 #
-# **Before the run:** *correct* if the replicas of torch's `all_reduce` end equal to the bit in both types, else
-# *imprecise*.
+# **Before the run:** *correct* if the replicas of torch's `all_reduce` stay equal to the bit in both types, else
+# *imprecise*. *Unverifiable* if those of the other way stay equal, too: then this run can't tell.
 
 # %% claim="D02.1"
 import torch.nn.functional as F
@@ -546,23 +547,23 @@ for (way, name), style, color in zip(WAYS.items(), styles, (COLORS[0], COLORS[1]
     ax.plot(torch.arange(10, 161, 10), apart[way], style, color=color, label=name)
 ax.set_yscale("symlog", linthresh=1e-9)
 ax.set(xlabel="step", ylabel="largest difference between\ntwo ranks' parameters", ylim=(-3e-10, 1), xlim=(0, None),
-       title=f"Replicas end up to {worst[False]:.1g} apart with all_reduce, {worst[True]:.1g} each in its own order")
+       title=f"Replicas get up to {worst[False]:.1g} apart with all_reduce, {worst[True]:.1g} each in its own order")
 fig.legend(loc="outside lower center", ncols=2)
 show(fig, "Largest difference between ranks' parameters against training step, four lines: "
           + ", ".join(f"{name} ends at {float(apart[way][-1]):.0e}" for way, name in WAYS.items()) + ".")
-verdict("D02.1", "correct" if worst[False] == 0 else "imprecise", f"With torch's all_reduce the replicas end "
-        f"{worst[False]:.1g} apart. Each rank in its own order: {float(apart[torch.float32, True][-1]):.0e} in "
-        f"float32, "
-        f"{float(apart[torch.bfloat16, True][-1]):.0e} in bfloat16.")
+word = "correct" if worst[False] == 0 else "imprecise"
+verdict("D02.1", word if worst[True] else "unverifiable", "With torch's all_reduce the replicas are "
+        f"never more than {worst[False]:.1g} apart. Each rank in its own order, in the end: "
+        f"{float(apart[torch.float32, True][-1]):.0e} in float32, {float(apart[torch.bfloat16, True][-1]):.0e} in "
+        "bfloat16.")
 
 # %% [markdown]
-# Parameters are kept in sync by **the same bits** for all, which every algorithm here gives (MPI recommends it, and
-# demands it of nobody). It is not enough that every rank gets "the sum": added up in its own order, each rank ends with
-# a model of its own. And that never heals: the averaged gradient is the same for all, so nothing
-# pulls the replicas together again.
+# What keeps parameters in sync is **the same bits** for all. (MPI recommends them, and demands them of nobody.) That
+# every rank gets "the sum" doesn't promise them. And do the lines of the other way ever come back to zero? Nothing in
+# an averaged gradient pulls replicas together again.
 #
-# That is why the check of your ring compares bits, and why an all-reduce isn't "collect everything, add it yourself",
-# even for small tensors.
+# That is why the check of your ring compares bits, and why ranks that collect everything and add it up themselves have
+# to do so in one order, the same on all.
 #
 # ## 5. The bill for latency
 #
@@ -610,11 +611,14 @@ ax.text(1.15 * ALPHA * BETA, 1e6 * max(seconds), f"alpha · beta\n= {ALPHA * BET
 ax.set(xlabel="bytes of the message", ylabel="microseconds",
        title=f"Here: alpha = {1e6 * ALPHA:.0f} µs, beta = {BETA / 1e9:.1f} GB/s")
 ax.legend(loc="upper left")
-show(fig, "Time of a message against its size, both logarithmic. Measured points are flat for small messages and rise "
-          "in a straight line for large ones; the model's curve follows.")
+model = [ALPHA + m / BETA for m in SIZES]
+furthest = max(max(a / b, b / a) for a, b in zip(seconds, model, strict=True))
+show(fig, f"Time of a message against its size, both logarithmic: {1e6 * seconds[0]:.0f} µs for {SIZES[0]} bytes, "
+          f"{1e6 * seconds[-1]:,.0f} µs for {SIZES[-1]:,}. The model is off by a factor of {furthest:.1f} at most.")
 
 # %% [markdown]
-# Left of the dotted line a message is nearly all latency, right of it nearly all bandwidth. (These are times of two
+# At the dotted line both cost the same; far to the left a message is nearly all latency, far to the right nearly all
+# bandwidth. (These are times of two
 # processes that share memory and cores with everything else here, so they change from run to run. Between GPUs in one
 # machine $\alpha$ is some microseconds and $\beta$ hundreds of GB/s.)
 #
@@ -625,7 +629,7 @@ show(fig, "Time of a message against its size, both logarithmic. Measured points
 #
 # How does a secret spread fastest, if everybody can tell one person at a time? In the first round the one who knows
 # tells one. In the next both tell someone, then four do. After $k$ rounds $2^k$ know it, so $n$ ranks need $\lceil
-# \log_2 n\rceil$ rounds: ten for a thousand. This is a **binomial tree**, and it is how a broadcast works.
+# \log_2 n\rceil$ rounds: ten for a thousand. This is a **binomial tree**, the usual way to broadcast.
 #
 # Is that what torch does? We look at the wire again: how many times does each rank write the tensor in a
 # `dist.broadcast` on eight ranks?
@@ -639,7 +643,7 @@ def from_rank_0(x):
 try:
     copies = [round(sent, 1) for sent, _ in launch(tensors_sent, from_rank_0, ranks=8)]
     print("tensors written by ranks 0 to 7 in torch's broadcast:", copies)
-    print(f"rank 0 writes {copies[0]:g}: as many as log2(8) = 3 rounds, where a root that tells all would write 7")
+    print(f"rank 0 writes {copies[0]:g}; log2(8) = 3 rounds would make it 3, a root that tells all 7")
 except RankError:
     print("This system doesn't say what a process writes (Linux does).")
 
@@ -700,8 +704,8 @@ ax.step(counts, [math.ceil(math.log2(n)) for n in counts], where="mid", color="b
 ax.set(xlabel="ranks", ylabel="rounds", xticks=list(counts), ylim=(0, None),
        title=f"{counts[-1]} ranks know it after {rounds[-1]} rounds instead of {counts[-1] - 1}")
 ax.legend()
-show(fig, "Rounds against ranks. The points of the tree lie on the staircase of the rounded-up logarithm, far below "
-          "the straight line of a root that tells everybody.")
+show(fig, f"Rounds on {counts[0]} to {counts[-1]} ranks. Your tree: {', '.join(map(str, rounds))}. The rounded-up "
+          f"logarithm: {', '.join(str(math.ceil(math.log2(n))) for n in counts)}.")
 
 # %% [markdown]
 # Run the tree backwards, with additions, and it is a reduce: the leaves send, the inner ranks add. Up and down again is
@@ -772,9 +776,10 @@ left.legend()
 middle.set(xlabel="ranks", title="one number (4 bytes)")
 right.set(xlabel="ranks", title="500 MB of gradients")
 where = f"from {crossing / 1e6:.1f} MB on" if crossing else "nowhere"
-show(fig, "Three panels of modeled time. Against size on 64 ranks: the tree is lowest for small messages, the ring "
-          "for large ones. Against ranks for one number: the tree grows slowly, ring and boss in step with the ranks. "
-          "For 500 MB: the ring stays flat, the tree grows slowly, the boss in step with the ranks.",
+ms = {size: ", ".join(f"{name} {1e3 * all_reduce_cost(algorithm, 64, size, **NETWORK):,.2f}"
+                      for algorithm, (*_, name) in STYLES.items()) for size in (4, 5e8)}
+show(fig, "Three panels of modeled time: against size on 64 ranks, and against ranks for one number and for 500 MB. "
+          f"Milliseconds on 64 ranks, one number: {ms[4]}; 500 MB: {ms[5e8]}.",
      title=f"On 64 ranks the ring beats the tree {where}; 500 MB take it {few:.0f} ms on 8 ranks, {many:.0f} ms on "
            f"{worlds[-1]}")
 
@@ -785,20 +790,21 @@ show(fig, "Three panels of modeled time. Against size on 64 ranks: the tree is l
 #   where the latency of so many steps begins to show. That is why data parallelism scales at all.
 # * **Small tensors:** the tree. In a ring latency and bytes cost the same when a *chunk* has $\alpha\beta$ bytes, a
 #   tensor of $n\alpha\beta$: here 64 × 10 µs × 25 GB/s = 16 MB. That is one reason why DDP doesn't send gradients one
-#   by one, but packs them into buckets of 25 MB.
+#   by one, but packs them into buckets of 25 MiB.
 # * **A boss:** never. With two ranks it ties with the tree, and the ring sends half. Real *parameter servers* are many,
 #   each with a part of the parameters, and then they send as evenly as a ring.
 #
-# Libraries choose by size and topology. NCCL has rings and *double binary trees*: two trees that use all links, and are
-# pipelined, so that they beat a ring up to far larger tensors than the whole-tensor tree of this model. Where a switch
-# can add (NVLink SHARP on Hopper and later, *NVLS* in NCCL), every rank sends its tensor once and receives the sum
-# once. MPI switches to recursive halving and doubling, which needs $2\log_2 n$ rounds *and* only $2\frac{n-1}{n}m$
-# bytes, where $n$ is a power of two. For all-gather and reduce-scatter alone NCCL has one more, PAT, whose steps grow
-# with the logarithm of $n$ (Jeaugey 2025, [arXiv:2506.20252](https://arxiv.org/abs/2506.20252)). With fast links inside
-# a machine and slow ones between machines, one reduces inside first, then across (hierarchical all-reduce).
+# Libraries choose by size and topology. NCCL has rings and *double binary trees*: two trees that use all links
+# (Sanders, Speck and Träff 2009, Parallel Computing 35(12)), and are pipelined, so that they beat a ring up to far
+# larger tensors than the whole-tensor tree of this model. Where a switch can add (NVLink SHARP on Hopper and later,
+# *NVLS* in NCCL), every rank sends its tensor once and receives the sum once. MPICH switches to recursive halving and
+# doubling, which needs $2\log_2 n$ rounds *and* only $2\frac{n-1}{n}m$ bytes, where $n$ is a power of two. For
+# all-gather and reduce-scatter alone NCCL has one more, PAT, whose steps grow with the logarithm of $n$ (Jeaugey 2025,
+# [arXiv:2506.20252](https://arxiv.org/abs/2506.20252)). With fast links inside a machine and slow ones between
+# machines, one reduces inside first, then across (hierarchical all-reduce).
 #
 # Benchmarks of NCCL print two bandwidths. *algbw* is size over time. *busbw* multiplies it by $2(n-1)/n$, the factor
-# that you know now, so that it can be held against what the link is able to do.
+# that you know now, so that it can be held against what the link is able to do (`doc/PERFORMANCE.md` of nccl-tests).
 #
 # ## The payoff: a real training step
 #
@@ -856,13 +862,13 @@ right.axhline(1.5, color="black", linestyle="--", linewidth=1)
 right.text(-0.4, 1.53, "2 (n - 1) / n = 1.5", va="bottom")
 right.set(xlabel="rank", ylabel="sent a step, in gradients", xticks=range(4), ylim=(0, 2),
           title=f"{whole / 1e3:,.0f} kB of gradients, {max(sent) / 1e3:,.0f} kB sent")
-show(fig, "Left: two loss curves on each other. Right: what each rank of the ring sends in a step, four equal bars at "
-          "one and a half gradients.",
-     title=f"Your ring trains a GPT: its first gradient differs from DDP's by {off:.0e} of the largest entry")
+show(fig, f"Left: the losses under DDP and under your ring, at most {apart:.0e} apart. Right: gradients sent a step by "
+          f"each rank of the ring: {', '.join(f'{s / whole:.2f}' for s in sent)}.",
+     title=f"A GPT on your ring: its first gradient differs from DDP's by {off:.0e} of the largest entry")
 
 # %% [markdown]
-# The losses agree as far as float32 can: DDP adds the same numbers in another order. The bytes are those of the
-# formula, on every rank.
+# Do the losses agree as far as float32 can? (DDP adds the same numbers, in another order.) And are the bytes those of
+# the formula, on every rank?
 #
 # What DDP has beyond your ring is *when* it sends: in buckets, while the backward pass still runs. That is the next
 # chapter.
@@ -875,4 +881,4 @@ show(fig, "Left: two loss curves on each other. Right: what each rank of the rin
 # * A tree needs $2\lceil\log_2 n\rceil$ rounds of whole tensors: right for small ones. $\alpha\beta$ is the size at
 #   which latency and bandwidth cost the same.
 # * Two sends that wait for each other hang. Messages are bytes: sizes and dtypes must fit.
-# * An all-reduce gives the same *bits* everywhere, and replicas stay equal only because of that.
+# * Replicas stay equal only as long as the all-reduce gives the same *bits* everywhere.

@@ -17,12 +17,12 @@
 # The idea takes one line. What makes it work takes five small pieces, and in this chapter you build all of them: the
 # sampler that deals out the data, the averaged gradient, the buckets, the wrapper that talks *while* the backward pass
 # still computes, and accumulation that keeps quiet until it has something to say. At the end your DDP trains a small
-# GPT on four processes, and its losses are those of a single process, step for step.
+# GPT on four processes, beside a single process that reads the same rows, and you compare the losses step for step.
 #
-# The processes (**ranks**) run on your CPU and talk through `gloo`; torch's own DDP is the same program on GPUs, over
-# NCCL. Two cores shared by four ranks can't get faster, so **no speed-up is to be seen here**. What can be seen, and is
-# checked in every exercise, is what counts: the numbers, and every message that was sent. For time we use a model, and
-# say so.
+# The processes (**ranks**) run on your CPU and talk through `gloo`; on GPUs torch's own DDP is called in the same way,
+# and talks over NCCL. Two cores shared by four ranks can't get faster, so **no speed-up is to be seen here**. What can
+# be seen, and is checked in every exercise, is what counts: the numbers, and every message that was sent. For time we
+# use a model, and say so.
 
 # %% tags=["setup"]
 import contextlib
@@ -70,6 +70,7 @@ whole = flat_gradient(linear, inputs, targets)
 of_shards = [flat_gradient(linear, inputs[r::4], targets[r::4]) for r in range(4)]
 mean = torch.stack(of_shards).mean(0)
 off = float((mean - whole).abs().max())
+disagree = float((torch.stack(of_shards).amax(0) - torch.stack(of_shards).amin(0)).max())
 
 fig, ax = figure(height=3.8)
 places = torch.arange(7.0)
@@ -80,10 +81,11 @@ ax.plot(places, whole, "D", markersize=11, markerfacecolor="none", markeredgecol
         label=f"all 64 at once (off by {off:.0e})")
 ax.axhline(0, color="#bbbbbb", linewidth=0.8, zorder=0)
 ax.set(xticks=places.tolist(), xticklabels=[*(f"weight {i}" for i in range(1, 7)), "bias"],
-       ylabel="gradient of the loss", title="Four shards disagree, and their mean is the whole batch's gradient")
+       ylabel="gradient of the loss",
+       title=f"Four shards, up to {disagree:.1f} apart; their mean is {off:.0e} off the whole batch's gradient")
 ax.legend(ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.12))
-show(fig, "For each of seven parameters, four scattered dots (the shards' gradients), a bar at their mean, and a "
-          "diamond (the whole batch's gradient). Every diamond sits on its bar.")
+show(fig, "For each of seven parameters, four dots (the shards' gradients), a bar at their mean, and a diamond (the "
+          f"whole batch's gradient). The dots are up to {disagree:.1f} apart, the diamonds {off:.0e} off their bars.")
 
 # %% [markdown]
 # ## On real ranks
@@ -124,7 +126,7 @@ for rank, (gradient, messages) in enumerate(launch(one_step, ranks=4)):
 #   long (or, with `drop_last`, cut). A rank with one batch less would stop early, and the others would wait for it in
 #   their next all-reduce for ever.
 # * The shuffle is seeded with `seed + epoch`. Forget to tell the sampler the epoch (`set_epoch`), and every epoch has
-#   the same order: the most common DDP bug of all, and nothing crashes.
+#   the same order: a common bug, and nothing crashes.
 
 # %% tags=["demo"]
 from matplotlib.patches import Rectangle
@@ -232,7 +234,7 @@ verdict("D02.3", "correct" if of_64 else "wrong", f"A global batch of 64 gives t
 # The `batch_size` of a DDP script is the **local** one, the claim speaks of the **global** one. Say in an interview
 # which of the two you mean: a learning rate belongs to the global one.
 #
-# ### What DDP does for you, and what it doesn't
+# ### What does DDP do for you?
 #
 # The next claim makes three promises in one sentence. We put each to torch's own DDP. Each rank starts with *other*
 # weights, hands *64 rows* to the wrapped model, and runs a backward pass. How many rows does the model see? Which
@@ -279,9 +281,9 @@ verdict("D02.6", "correct" if all(kept) else "wrong",
         f"{', '.join(yes[each] for each in kept)}.")
 
 # %% [markdown]
-# DDP does *not* split the data: the sampler does, and you write it down. It does *not* update parameters: every
-# rank's own optimizer does, and the replicas stay equal because equal weights take equal steps. What it does is
-# what the claim leaves out, the broadcast at the start, and the averaging. (The old `nn.DataParallel`, one process
+# Where the answer is no, somebody else does it. Data is split by the sampler, and you write it down. Parameters are
+# updated by every rank's own optimizer, and the replicas stay equal because equal weights take equal steps. What the
+# claim leaves out is the second line: the broadcast at the start. (The old `nn.DataParallel`, one process
 # for all GPUs, did split a batch; torch's documentation advises against it.)
 #
 # ## 2. The average
@@ -310,7 +312,7 @@ except RankError as error:
 # On a cluster this is the famous hang: no error, 0 % progress, all GPUs "busy", and a timeout in the end: after 10
 # minutes with NCCL, after 30 with gloo, if you set none. `launch` saw that nobody can go on, and says who waits where.
 #
-# If the skipped tensor has the same size as the next one it is worse: nothing hangs, and gradients of *different*
+# If the skipped tensor has the same size as the next one it is worse: nothing hangs there, and gradients of *different*
 # parameters are added up. So the rule is: **every rank sends every trainable parameter, in the same order, zeros if it
 # has nothing.**
 #
@@ -348,10 +350,10 @@ for find in (False, True):
         print(f"find_unused_parameters={find!s:5}  rank {rank}: {held}, then: {told}")
 
 # %% [markdown]
-# Without the flag nothing hangs: the *next* forward pass raises, and until then each rank has kept a gradient of its
-# own, with which an optimizer would already have made the replicas differ. With the flag, DDP walks the graph after
-# each forward pass and sends zeros where a rank has nothing. A parameter that *nobody* used keeps `None`, so that AdamW
-# leaves it alone; yours will give it zeros, which still decay.
+# Read the lines without the flag first. Who notices, and when? As long as each rank has a gradient of its own, an
+# optimizer makes the replicas differ. With the flag, DDP walks the graph after each forward pass and sends zeros where
+# a rank has nothing. And what does `third` hold, which *nobody* used? If it is `None`, AdamW leaves it alone; yours
+# will give it zeros, which still decay.
 #
 # ### Exercise: average the gradients
 
@@ -458,6 +460,7 @@ for way, (losses, _, _) in ways.items():
     apart = torch.tensor(losses).sub(torch.tensor(alone_losses)).abs()
     right.plot(apart.cummax(0).values.clamp(min=1e-8), style, color=color)
 top = 4 * alone_losses[0]
+far = {way: max(abs(a - b) for a, b in zip(losses, alone_losses, strict=True)) for way, (losses, *_) in ways.items()}
 left.set(yscale="log", ylim=(0.7 * min(alone_losses), top), xlabel="step", ylabel="loss on all 64 rows",
          title="The loss …")
 left.set_yticks([2, 5, 10, 20], ["2", "5", "10", "20"])
@@ -465,15 +468,14 @@ left.yaxis.set_minor_formatter("")
 right.set(yscale="log", ylim=(5e-9, 1e3), xlabel="step", ylabel="largest difference so far",
           title="… and its distance from one process's")
 fig.legend(loc="outside lower center", ncols=5, columnspacing=1.2)
-show(fig, "Left: loss against step. The averaged and the weighted run lie on the single process, the summed run rises "
-          "out of the picture. Right: their largest distance from the single process so far. Two runs stay at rounding "
-          "errors, the ragged mean is far off, the sum grows without end.",
-     title="Mean over equal shards, or weights: one process. Sum, or a ragged mean: something else")
+show(fig, "Left: loss against step, of one process and of the four ways. Right: their largest distance from the one "
+          "process so far; in the end " + "; ".join(f"{way} {distance:.0e}" for way, distance in far.items()) + ".",
+     title=f"The whole batch's gradient comes out of: {'; '.join(exact) or 'none'}")
 
 # %% [markdown]
-# So "mean or sum" is not a matter of taste.
+# Why "mean or sum" is not a matter of taste:
 #
-# * **Mean over equal shards** is one process, to rounding.
+# * **Mean over equal shards** is one process, by the identity at the top.
 # * **Sum** is the mean times $N$: with SGD, a learning rate $N$ times as large. With Adam the factor nearly
 #   cancels, since Adam divides by the gradient's own size. That is why the mistake can live in a code base for
 #   years, until somebody adds gradient clipping or changes to SGD.
@@ -664,8 +666,9 @@ def draw_trace(events, whose):
            yticklabels=["gradient of layer …", *(f"all-reduce {k + 1}" for k in range(len(sent)))],
            xlabel="what happened, in the order of time (grey: until the last gradient is there)",
            title=f"{whose}: {early} of {len(sent)} all-reduces start while the backward pass still runs")
-    show(fig, f"Events of a backward pass in order. The layers' gradients come from the last layer to the first; "
-              f"{early} of {len(sent)} all-reduces start in between, each right after the gradient that fills it.")
+    order = ", ".join(f"{detail}" for what, detail in events if what == "gradient")
+    show(fig, f"Events of a backward pass: the gradients of layers {order}, in this order; {early} of {len(sent)} "
+              "all-reduces start in between.")
 
 
 def torch_ddp(net):
@@ -719,7 +722,8 @@ for name, steps in sent.items():
     print(f"{name:24}" + "".join(f"{each:>20}" for each in told) + f"{len(steps[-1]['broadcast']):>24}")
 
 # %% [markdown]
-# Habits that interviewers ask for, all in this table (torch 2.13):
+# Habits of torch 2.13 that interviewers ask for. The first four you can find in the table; the last two aren't run
+# here:
 #
 # * The first step is **one message for all**: nothing overlaps. In it DDP learns in which order gradients arrive, and
 #   then builds its buckets anew.
@@ -845,9 +849,8 @@ draw_trace(launch(traced_backward, my_ddp, ranks=2)[0], "Your DDP")
 # ## 5. Say it once: accumulation
 #
 # A batch that doesn't fit into memory is cut into **micro-batches**: a backward pass each, gradients add up in
-# `.grad`, one optimizer step at the end. DDP doesn't know that you are accumulating. Its hooks fire in every
-# backward pass, and each micro-batch is averaged over the ranks: right numbers, $k$ times the traffic. `no_sync()`
-# turns the hooks off for all but the last.
+# `.grad`, one optimizer step at the end. Does DDP know that you are accumulating? It has a context manager to be
+# told: `no_sync()` turns its hooks off, for all micro-batches but the last.
 #
 # In torch's DDP it is the **forward** pass that looks whether `no_sync()` is on. A forward outside and a backward
 # inside still sends.
@@ -887,7 +890,8 @@ verdict("D02.13", "correct" if fewer[False] else "imprecise" if fewer[True] else
         f"{equal:.0e} at most.")
 
 # %% [markdown]
-# So ask for `no_sync()` (or take a library that calls it for you). Accumulation alone changes memory, not traffic.
+# What accumulation does by itself is save memory. Where it saves no messages, ask for `no_sync()` (or take a library
+# that calls it for you).
 #
 # ### Exercise: accumulate
 #
@@ -934,7 +938,7 @@ check(accumulate)
 # **communication hook** that casts each bucket to bfloat16 for the trip.
 #
 # **Before the run:** *correct* if clipping and autocast both send fewer bytes than plain training, *imprecise* if one
-# of them does, *wrong* if neither.
+# of them does, *wrong* if neither. *Unverifiable* if the hook doesn't either: then our count of bytes sees nothing.
 
 # %% claim="D02.12"
 def bytes_in_a_step(kind):
@@ -974,14 +978,15 @@ ax.set(xlabel="sent by a rank in one step, kB", xlim=(0, 1.3 * max(sent.values()
        title=f"Fewer bytes (green): {' and '.join(smaller) or 'none'}")
 show(fig, "Bars of bytes a step: " + ", ".join(f"{kind} {sent[kind]:,}" for kind in KINDS) + ".")
 named = [kind for kind in ("gradient clipping", "bfloat16 autocast") if kind in smaller]
-verdict("D02.12", ("wrong", "imprecise", "correct")[len(named)],
+verdict("D02.12", ("wrong", "imprecise", "correct")[len(named)] if KINDS[-1] in smaller else "unverifiable",
         f"Of the two that the sentence names {' and '.join(named) or 'none'} makes messages smaller; in the run it was "
         f"{' and '.join(smaller) or 'none'}.")
 
 # %% [markdown]
 # Clipping rescales values that have already arrived. Autocast computes in bfloat16 but keeps parameters, and so
 # gradients, in float32. What counts is the *gradient that travels*: that of a model held in 16 bits, or what a hook
-# makes of it. Sending only the largest entries, with error feedback, or low-rank factors (PowerSGD) goes further.
+# makes of it. Sending only the largest entries, with error feedback, or low-rank factors (PowerSGD, Vogels et al. 2019,
+# arXiv:1905.13727) goes further.
 #
 # ### And the memory?
 #
@@ -1023,9 +1028,9 @@ verdict("D02.16", "correct" if all(saves) else "imprecise" if any(saves) else "w
 
 # %% [markdown]
 # Autocast lowers matrix products. The residual stream, what the norms read, and the loss stay in float32 (on GPUs the
-# softmax, too), which is why activations don't shrink to half. And what a model holds
-# besides, 16 bytes a parameter with Adam, is 120 GB for 7.5 billion parameters. Data parallelism copies all of it $N$
-# times. Cutting those copies apart is what ZeRO and FSDP do.
+# softmax, too): how far from half are the activations? And what a model holds besides, 16 bytes a parameter with Adam,
+# is 120 GB for 7.5 billion parameters. Data parallelism copies all of it $N$ times. Cutting those copies apart is what
+# ZeRO and FSDP do.
 #
 # ## The payoff: a GPT on four ranks
 #
@@ -1071,18 +1076,18 @@ apart = [abs(a - b) for a, b in zip(alone, together, strict=True)]
 fig, (top, bottom) = figure(2, 1, width=8, height=5.0, sharex=True, height_ratios=[2, 1])
 top.plot(range(1, 41), alone, color="#bbbbbb", linewidth=7, label="one process, 32 rows a step")
 top.plot(range(1, 41), together, color=COLORS[0], label="your DDP: 4 ranks x 2 micro-batches x 4 rows")
-top.set(ylabel="loss, nats a character", title=f"Same losses, step for step: never more than {max(apart):.0e} apart")
+top.set(ylabel="loss, nats a character", title=f"Losses step for step: never more than {max(apart):.0e} apart")
 top.legend()
 bottom.plot(range(1, 41), [a * 1e6 for a in apart], ".", color=COLORS[1])
 bottom.set(xlabel="step", ylabel="difference,\nmillionths of a nat", xlim=(0.3, 40.7),
            ylim=(-0.06, max(1.0, 1.3e6 * max(apart))))
-show(fig, "Upper panel: two loss curves that lie on each other. Lower panel: their difference stays at the size of "
-          "rounding errors.")
+show(fig, f"Upper panel: the losses of one process and of your DDP; at the end {alone[-1]:.3f} and {together[-1]:.3f}. "
+          f"Lower panel: their difference in each step, {max(apart):.0e} at most.")
 
 # %% [markdown]
-# The differences are rounding: float32 sums depend on the order of adding. That is the whole promise of data
-# parallelism: it **changes where the work happens and nothing else**. If your parallel losses differ from the
-# serial ones by more than this, something on this page is wrong in your code.
+# Are these differences rounding? (float32 sums depend on the order of adding.) The whole promise of data parallelism is
+# that it **changes where the work happens and nothing else**. If your parallel losses differ from the serial ones by
+# more than some millionths, something on this page is wrong in your code.
 #
 # ## A script for the cluster
 #
@@ -1128,7 +1133,8 @@ if not torch.cuda.is_available():
 #
 # ## Horovod and DeepSpeed: the same step
 #
-# The three libraries that the interview question names do the same thing. What changes is who owns the loop.
+# The three libraries that the interview question names do the same thing. What changes is who owns the loop. (Only
+# torch's is run here.)
 #
 # torch's DDP wraps the model:
 #
