@@ -561,8 +561,8 @@ assert right > 0.9, "The layer hasn't learned to reverse: solve exercises 1 and 
 # weights from its context". The mouse was one head, and a chosen one. And for the reason a good interviewer will push:
 # let us measure what the weights really depend on.
 #
-# First the question itself, over all heads: the same pair of words, *the cat*, after two different beginnings of equal length. The
-# control: the same beginning, read twice.
+# First the question itself, over all heads: the same pair of words, *the cat*, after two different beginnings of equal
+# length. The control: the same beginning, read twice.
 #
 # **Before the run:** *correct* if in over half of the heads a weight of *cat* moves by more than 0.05, *wrong* if in
 # none, *imprecise* in between. *Unverifiable* if one moves so in the control.
@@ -742,5 +742,5 @@ verdict(
 # * Heads: blocks of columns with a softmax each, mixed by $W_O$.
 #
 # One thing your functions don't have: positions. (The little models above were given a vector for each place.)
-# Attention without a mask can't tell *dog bites man* from *man bites dog*, and the chapters on position encodings and on
-# RoPE mend that.
+# Attention without a mask can't tell *dog bites man* from *man bites dog*, and the chapters on position encodings and
+# on RoPE mend that.
