@@ -402,8 +402,9 @@ check(encoder_layer)
 # %% [markdown]
 # ## Who may see whom
 #
-# In training the decoder is given the right answer, shifted by one place: from "start, 2, 0, 2" it shall say "2, 0, 2,
-# 4". All places are trained at once. So a place must not see those after it, or it would simply copy the next token.
+# In training the decoder is given the right answer, shifted by one place (*teacher forcing*): from "start, 2, 0, 2" it
+# shall say "2, 0, 2, 4". All places are trained at once. So a place must not see those after it, or it would simply
+# copy the next token.
 #
 # "The decoder uses masked attention", say the notes. It has *two* attentions. We ask torch's decoder layer for the
 # gradient of each output with respect to every target and every source token: where it is exactly 0, nothing was read.
@@ -577,7 +578,7 @@ verdict(
 )
 
 # %% [markdown]
-# With two alphabets each half needs a table of its own. (A model may share one if both sides share one vocabulary, as
+# With two alphabets each side needs a table of its own. (A model may share one if both sides share one vocabulary, as
 # the paper did, section 3.4. It is then the table of both.)
 #
 # ## Train it
@@ -928,7 +929,7 @@ verdict(
 #
 # And what is a chain worth? That depends on the machine. Here it is in milliseconds on yours: a step of training, and
 # the next token after n tokens. For the latter the Transformer either reads everything anew, or keeps keys and values
-# in a cache.
+# in a *KV cache*.
 
 # %% tags=["demo"]
 SIZE = 128

@@ -12,8 +12,8 @@
 #
 # *Dog bites man. Man bites dog.* The same three words, and two very different days for the dog. Attention compares
 # contents, and a content doesn't say where it stood. To bring order in from outside there are three places: at the
-# **input**, as a vector added to each word; in the **scores**, as a number that depends on the
-# distance; or in the **queries and keys**, by turning them, which is the next chapter.
+# **input**, as a vector added to each word; in the **scores**, as a number that depends on the distance; or in the
+# **queries and keys**, by turning them, which is the next chapter.
 #
 # Here you build two of the first kind (fixed waves, and a learned table) and three of the second (T5's buckets, ALiBi's
 # slopes, vectors of distances). Then small models compete on texts eight times as long as those they were trained on.
@@ -82,9 +82,9 @@ show(
 # ## "It holds no order information"
 #
 # That is what the bank says of the Transformer. The picture above is of BERT, which reads in both directions. What if a
-# word may only look back? We shuffle the words of one layer of plain attention, without any
-# positions, and ask: is the result the old one, shuffled? Once without a mask, once with a causal mask. As a control,
-# once without a mask, but with a vector for each place added: there the order has to be felt.
+# word may only look back? We shuffle the words of one layer of plain attention, without any positions, and ask: is the
+# result the old one, shuffled? Once without a mask, once with a causal mask. As a control, once without a mask, but
+# with a vector for each place added: there the order has to be felt.
 #
 # **Before the run:** attention feels the order if the difference exceeds 0.01, and is blind to it below $10^{-10}$, in
 # each of twenty draws. *Correct* if it is blind with and without the mask, *imprecise* if blind without and not with
@@ -189,14 +189,9 @@ check(sinusoidal_encoding)
 # ## Can waves express a distance?
 #
 # "Absolute encodings can't directly express relative positions", say the notes, and give an example: "positions 5 and
-# 6, and positions 100 and 101, have similar codes, but the model can't see their distance". That can be computed. The
-# dot product of two codes is
-#
-# $$PE_p \cdot PE_q = \sum_i \left(\sin p\theta_i \sin q\theta_i + \cos p\theta_i \cos q\theta_i\right)
-# = \sum_i \cos\big((p-q)\,\theta_i\big),$$
-#
-# and in the last sum there is no $p$ and no $q$, only the distance. We compute it for all pairs among 300 positions,
-# and for comparison with codes drawn by chance, where there is no distance to be seen.
+# 6, and positions 100 and 101, have similar codes, but the model can't see their distance". Attention compares by dot
+# products, so we compute those of the codes, for all pairs among 300 positions, and for comparison with codes drawn by
+# chance, where there is no distance to be seen.
 #
 # **Before the run:** the distance is visible if pairs one apart have the same dot product, to a thousandth of a code's
 # squared length, and all other pairs another one. *Wrong* if it is visible for all pairs of waves, *imprecise* if only
@@ -236,6 +231,13 @@ verdict(
 )
 
 # %% [markdown]
+# On paper the dot product of two codes is
+#
+# $$PE_p \cdot PE_q = \sum_i \left(\sin p\theta_i \sin q\theta_i + \cos p\theta_i \cos q\theta_i\right)
+# = \sum_i \cos\big((p-q)\,\theta_i\big),$$
+#
+# and in the last sum there is no $p$ and no $q$, only the distance.
+#
 # Does that mean that attention sees the distance? Between the codes and the score stand the matrices $W_Q$ and $W_K$.
 # And what about a *learned* table? Nobody told it anything about distances. MiniLM's has been trained, so we can ask it
 # (without its mean row, which only says "some position"). For three starting places, the similarity to the places
@@ -311,8 +313,8 @@ verdict(
 # ## What a learned table learns
 #
 # Look at the middle panel again, at the learned curves. Does anything swing there? We take the table's six strongest
-# directions (its principal components), follow them from place to place, and ask for the period that is
-# strongest in each. A table drawn by chance goes through the same procedure.
+# directions (its principal components), follow them from place to place, and ask for the period that is strongest in
+# each. A table drawn by chance goes through the same procedure.
 
 # %% tags=["demo"]
 def principal(table, count=6):
@@ -809,7 +811,8 @@ verdict(
 # ALiBi, and RoPE (next chapter). T5's bias has sixteen buckets, the last from 32 letters on, so that training reaches
 # each of them. Then each model reads the same pieces of 512 letters, and we plot the loss against the position.
 #
-# If an encoding copes with longer texts, its curve stays flat past 64. The learned table ends there: it has no rows.
+# If an encoding copes with longer texts (*length extrapolation*), its curve stays flat past 64. The learned table ends
+# there: it has no rows.
 #
 # "Sinusoids suit long sequences, since different frequencies capture fine positions", say the notes. The race has one
 # seed and one rate for all, so the verdict is taken from a longer one that is kept with the course
