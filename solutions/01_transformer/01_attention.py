@@ -393,7 +393,8 @@ check(padding_mask)
 
 # %% [markdown]
 # Masks of this kind combine with `&`: a key has to be a token *and* not lie in the future. Here are yours, and a look
-# at the corner that causes NaN: with padding on the left, the first rows of a causal mask may read nothing at all.
+# at the corner that causes NaN: with padding on the left, the first rows of a causal mask may read nothing at all. What
+# do torch's own functions say there?
 
 # %% tags=["payoff"]
 pictures = {
@@ -419,6 +420,17 @@ show(
     ) + ".",
     title=f"1 = may attend. With padding on the left {empty} queries may read nothing",
 )
+tokens, padding = torch.ones(1, 3, 4), torch.ones(1, 3, dtype=torch.bool)  # a sequence of padding alone
+answers = {"F.scaled_dot_product_attention": F.scaled_dot_product_attention(*[tokens] * 3, attn_mask=~padding[:, None])}
+module = torch.nn.MultiheadAttention(4, 1, batch_first=True)
+for mode in ("train", "eval"):
+    for asked in (True, False):
+        getattr(module, mode)()
+        answer, _ = module(*[tokens] * 3, key_padding_mask=padding, need_weights=asked)
+        answers[f"nn.MultiheadAttention, {mode}(), need_weights={asked}"] = answer
+print("To a query that may read nothing, torch answers")
+for name, answer in answers.items():
+    print(f"    {'NaN' if answer.isnan().any() else 'no NaN'}: {name}")
 
 # %% [markdown]
 # ## Why several heads
