@@ -423,11 +423,10 @@ show(
 tokens, padding = torch.ones(1, 3, 4), torch.ones(1, 3, dtype=torch.bool)  # a sequence of padding alone
 answers = {"F.scaled_dot_product_attention": F.scaled_dot_product_attention(*[tokens] * 3, attn_mask=~padding[:, None])}
 module = torch.nn.MultiheadAttention(4, 1, batch_first=True)
-for mode in ("train", "eval"):
+for training in (True, False):
     for asked in (True, False):
-        getattr(module, mode)()
-        answer, _ = module(*[tokens] * 3, key_padding_mask=padding, need_weights=asked)
-        answers[f"nn.MultiheadAttention, {mode}(), need_weights={asked}"] = answer
+        answer, _ = module.train(training)(*[tokens] * 3, key_padding_mask=padding, need_weights=asked)
+        answers[f"nn.MultiheadAttention, {'train' if training else 'eval'}(), need_weights={asked}"] = answer
 print("To a query that may read nothing, torch answers")
 for name, answer in answers.items():
     print(f"    {'NaN' if answer.isnan().any() else 'no NaN'}: {name}")
