@@ -331,7 +331,7 @@ show(
 
 # %% [markdown]
 # A loss that is too good to be true usually is: here nothing but a look at the answer can bring it below the dotted
-# line. (The last digit's answer isn't in the input, so that one has to be guessed by both.)
+# line. (The last digit's answer isn't in the input: that one has to be guessed either way.)
 #
 # ## Exercise 2: the causal mask
 #

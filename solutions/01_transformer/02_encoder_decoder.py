@@ -501,7 +501,7 @@ check(decoder_layer)
 #
 # People write dates in many ways, computers prefer one. A program with a few rules could do it; we show our model
 # examples instead, letter by letter, and tell it nothing about months. The source has letters of its own, and the
-# target needs only digits and a hyphen: two alphabets, and so two embedding tables.
+# target needs only digits and a hyphen: two alphabets.
 
 # %% tags=["demo"]
 MONTHS = [
