@@ -97,8 +97,8 @@ draw_plan()
 # %% [markdown]
 # ## What the two layers really hold
 #
-# "Both parts contain positional encoding, multi-head attention and a feed-forward network", say the notes. True as
-# far as it goes. Let's open torch's own layers and count.
+# "Both parts contain positional encoding, multi-head attention and a feed-forward network", say the notes. Let's open
+# torch's own layers and count.
 #
 # **Before the run:** *correct* if both layers hold attention and a feed-forward network and nothing else, *imprecise*
 # if one of them holds more, *wrong* if one of the two is missing somewhere.
@@ -154,18 +154,19 @@ verdict(
 )
 
 # %% [markdown]
-# What they forget is the bridge. Take away the cross-attention, and the decoder is a language model that has never
-# heard of the source sentence.
+# The bridge isn't among the notes' parts. Take away the cross-attention, and the decoder is a language model that has
+# never heard of the source sentence.
 #
 # ## The feed-forward network
 #
 # Attention mixes values *linearly*: each output is a weighted mean of vectors. To make something new of a token is the
-# work of the feed-forward network, which holds most of the weights of a large model (paper, section 3.3):
+# work of the feed-forward network (paper, section 3.3):
 #
 # $$\text{FFN}(x) = \max(0,\; x W_1 + b_1)\, W_2 + b_2$$
 #
-# Widen (in the paper from 512 to 2,048), bend, narrow. Each token goes through by itself. The bend is what counts:
-# without it, two matrices in a row are just one matrix.
+# Widen (in the paper from 512 to 2,048: with four matrices of 512 × 512 in attention, that makes two thirds of an
+# encoder layer's weights), bend, narrow. Each token goes through by itself. The bend is what counts: without it, two
+# matrices in a row are just one matrix.
 
 # %% tags=["demo"]
 torch.manual_seed(11)
@@ -191,16 +192,18 @@ def off_straight(y):
     return float(rest.square().mean() / y.var(unbiased=False))
 
 
+bent = {name: off_straight(y) for name, y in curves.items()}
 fig, ax = figure(width=9, height=3.2)
 for color, style, (name, y) in zip(COLORS, ("--", "-", ":"), curves.items(), strict=False):
-    ax.plot(line, y, color=color, linestyle=style, label=f"{name}: {off_straight(y):.0%} off the straight line")
+    ax.plot(line, y, color=color, linestyle=style, label=f"{name}: {bent[name]:.0%} off the straight line")
 ax.set(xlabel="x (one number a token)", ylabel="FFN(x)")
 ax.legend()
 show(
     fig,
-    alt="Three curves of the same random network with 24 hidden units: a straight line without activation, a line with "
-    "kinks under ReLU, a smooth bend under GELU.",
-    title="The same random weights make a straight line, or a curve",
+    alt="Three curves of the same random network with 24 hidden units. Of their variance the best straight line leaves "
+    + ", ".join(f"{share:.0%} ({name})" for name, share in bent.items()) + ".",
+    title="The same random weights, off the straight line: "
+    + ", ".join(f"{name} {share:.0%}" for name, share in bent.items()),
 )
 
 # %% [markdown]
@@ -233,12 +236,12 @@ def feed_forward(x, w1, b1, w2, b2, activation="relu"):
 check(feed_forward)
 
 # %% [markdown]
-# ## Residuals and norms: how a stack stays trainable
+# ## Residuals and norms
 #
 # Stack twelve such layers and train them: tokens have to come all the way up, and gradients all the way down. Two
-# devices see to that. A **residual connection** adds what went into a sub-layer to what came out, so there is a road
-# past every sub-layer. A **norm** brings each token back to mean 0 and variance 1, then scales and shifts it by a
-# learned gain and bias.
+# devices are to see to that. A **residual connection** adds what went into a sub-layer to what came out, so there is a
+# road past every sub-layer, the *identity path*. A **norm** brings each token back to mean 0 and variance 1, then
+# scales and shifts it by a learned gain and bias.
 #
 # The paper normalizes *after* the sum (post-norm), today's models mostly *before* the sub-layer (pre-norm):
 #
@@ -325,11 +328,11 @@ verdict(
 )
 
 # %% [markdown]
-# The two have different jobs. The norm keeps *sizes* in order, on the way up and on the way down. The residual keeps
-# the *tokens apart*. Attention is an average, and averages of averages become all the same, unless what each token
-# brought is added again (Dong et al. 2021, arXiv:2103.03404).
+# Read the panels as two different jobs. The norm's is to keep *sizes* in order, on the way up and on the way down. The
+# residual's is to keep the *tokens apart*: attention is an average, and averages of averages become all the same,
+# unless what each token brought is added again (Dong et al. 2021, arXiv:2103.03404).
 #
-# Pre-norm leaves the residual road entirely free, post-norm puts a norm on it at every step. Whether that is *why*
+# Pre-norm leaves the identity path entirely free, post-norm puts a norm on it at every step. Whether that is *why*
 # post-norm stacks are trained with a warm-up is disputed (Xiong et al. 2020, arXiv:2002.04745, against Liu et al. 2020,
 # arXiv:2004.08249). The chapter on normalization lets the two explanations compete.
 #
@@ -399,8 +402,9 @@ check(encoder_layer)
 # %% [markdown]
 # ## Who may see whom
 #
-# In training the decoder is given the right answer, shifted by one place: from "start, 2, 0, 2" it shall say "2, 0, 2,
-# 4". All places are trained at once. So a place must not see those after it, or it would simply copy the next token.
+# In training the decoder is given the right answer, shifted by one place (*teacher forcing*): from "start, 2, 0, 2" it
+# shall say "2, 0, 2, 4". All places are trained at once. So a place must not see those after it, or it would simply
+# copy the next token.
 #
 # "The decoder uses masked attention", say the notes. It has *two* attentions. We ask torch's decoder layer for the
 # gradient of each output with respect to every target and every source token: where it is exactly 0, nothing was read.
@@ -437,11 +441,13 @@ verdict(
     "T01.5",
     ("wrong", "imprecise", "correct")[sum(masked)],
     f"Self-attention {'looks at no later token' if masked[0] else 'looks ahead'}; cross-attention "
-    f"{'is masked as well' if masked[1] else f'reads all {reads[1].shape[1]} source tokens from the first output on'}.",
+    + ("is masked as well." if masked[1]
+       else f"reads {int((reads[1][0] > 0).sum())} of {reads[1].shape[1]} source tokens for the first output."),
 )
 
 # %% [markdown]
-# Only the self-attention is causal. The source is known from the start, so even the first output may read all of it.
+# The paper masks the self-attention alone (section 3.2.3). The source is known from the start, so even the first output
+# may read all of it.
 #
 # ## Exercise 3: the decoder layer
 #
@@ -495,7 +501,7 @@ check(decoder_layer)
 #
 # People write dates in many ways, computers prefer one. A program with a few rules could do it; we show our model
 # examples instead, letter by letter, and tell it nothing about months. The source has letters of its own, and the
-# target needs only digits and a hyphen: two alphabets, and so two embedding tables.
+# target needs only digits and a hyphen: two alphabets.
 
 # %% tags=["demo"]
 MONTHS = [
@@ -572,8 +578,8 @@ verdict(
 )
 
 # %% [markdown]
-# The encoder needs the *source's* embedding. (A model may share one table if both sides share one vocabulary, as the
-# paper did, section 3.4. It is then the table of both.)
+# With two alphabets each side needs a table of its own. (A model may share one if both sides share one vocabulary, as
+# the paper did, section 3.4. It is then the table of both.)
 #
 # ## Train it
 #
@@ -691,7 +697,7 @@ def cross_weights(model, source, tokens):
 
 SHOWN = datetime.date(1987, 9, 26)
 fig, axes = figure(1, 2, width=10.5, height=4.4, width_ratios=[3, 2])
-on_year = []
+attended = {"year": [], "month": [], "day": []}
 for ax, style in zip(axes, (0, 2), strict=True):
     text, answer = written(SHOWN, style), SHOWN.isoformat()
     source, target = batch([SHOWN], [style])
@@ -700,16 +706,19 @@ for ax, style in zip(axes, (0, 2), strict=True):
     ax.set_xticks(range(len(text)), [c if c != " " else "␣" for c in text])
     ax.set_yticks(range(10), list(answer))
     ax.set(xlabel="it reads", title=text)
-    year = text.index("1987")
-    on_year.append(float(weights[:4, year : year + 4].sum(1).mean()))
+    month = next(name for name in (MONTHS[8], MONTHS[8][:3]) if name in text)
+    for part, written_as, lines in (("year", "1987", (0, 4)), ("month", month, (5, 7)), ("day", "26", (8, 10))):
+        at = text.index(written_as)
+        attended[part].append(float(weights[slice(*lines), at : at + len(written_as)].sum(1).mean()))
 axes[0].set_ylabel("it is about to write")
 fig.colorbar(picture, ax=axes, label="weight, mean of the heads", shrink=0.9)
 show(
     fig,
-    alt="Cross-attention for one date in two styles. While writing the year the decoder reads the year's digits, for "
-    "the month it reads letters of its name, for the day the day's digits.",
-    title=f"While it writes the year, {on_year[0]:.0%} and {on_year[1]:.0%} of its attention lie on the year, "
-    "wherever that stands",
+    alt="Cross-attention for one date in two styles. While a part of the date is written, so much weight lies on that "
+    "part in the source: "
+    + "; ".join(f"{part} {first:.0%} and {second:.0%}" for part, (first, second) in attended.items()) + ".",
+    title="Attention on the part that is being written, in two styles: "
+    + ", ".join(f"{part} {first:.0%} and {second:.0%}" for part, (first, second) in attended.items()),
 )
 
 # %% [markdown]
@@ -814,7 +823,7 @@ print(f"written by your layers and your loop: {sum(right) / len(right):.1%} of {
 print(f"torch's layers, all places at once:   {exact_match(model, HELD_SOURCE, HELD_TARGET):.1%}")
 
 # %% [markdown]
-# ## Parallel in training, not in writing
+# ## How parallel?
 #
 # "Self-attention removes the dependence on time, so the model trains in parallel." We can measure how parallel without
 # a stop-watch: follow the operations from input to output and count the **longest chain** in which each needs the
@@ -920,7 +929,7 @@ verdict(
 #
 # And what is a chain worth? That depends on the machine. Here it is in milliseconds on yours: a step of training, and
 # the next token after n tokens. For the latter the Transformer either reads everything anew, or keeps keys and values
-# in a cache.
+# in a *KV cache*.
 
 # %% tags=["demo"]
 SIZE = 128
@@ -1008,8 +1017,9 @@ show(
 # to compute the longer the text is, and so the LSTM may well win here. The short chain pays where thousands of cores
 # wait for work, as on a GPU.
 #
-# The right picture looks alike on every machine. To write a token, an LSTM needs its state, and what was said before
-# costs nothing any more. A Transformer has to look back at all of it.
+# In the right picture the machine sets the height, not what has to be done. To write a token, an LSTM needs its state,
+# and what was said before costs nothing any more. A Transformer has to look back at all of it: at n keys and values
+# from the cache, or through everything anew.
 #
 # ## "Not limited by distance"
 #
@@ -1106,20 +1116,20 @@ verdict(
     "Over 255 tokens this much of the gradient is left: "
     + ", ".join(f"{name} {left:.0e}" for name, left in far.items())
     + f". {LONG[-1] // LONG[0]} × the length takes attention {work[LONG[-1]] / work[LONG[0]]:.0f} × the "
-    f"multiplications. And it dilutes: from 64 to 1,024 tokens the gradient of a middling one falls to "
-    f"{share[1_024] / share[64]:.2f} of what it was.",
+    f"multiplications. From 64 to 1,024 tokens the gradient of a middling one becomes {share[1_024] / share[64]:.2f} "
+    "of what it was.",
 )
 
 # %% [markdown]
 # The answers belong together. The path between two tokens is one step, however far apart they are; recurrent layers
 # have a step for every token between, and these here are untrained (an LSTM can learn to keep much more). But every
 # pair of tokens is compared, and a softmax shares out one unit of attention among all. And a path isn't yet a skill: a
-# model trained on short texts may fail on long ones, as the chapter on rotary embedding shows.
+# model trained on short texts may fail on long ones; the chapter on rotary embedding tries it.
 #
 # ### And a convolution?
 #
-# The third way to mix tokens looks at neighbors only: a convolution of width 3 sees two tokens back. Like a window it
-# reaches further with every layer, and **dilated** ones (every second token, every fourth, …) faster (WaveNet,
+# The third way to mix tokens looks at neighbors only: a convolution of width 3 sees two tokens back. It reaches further
+# with every layer, and **dilated** ones (every second token, every fourth, …) faster (WaveNet,
 # arXiv:1609.03499). How many layers until the first and the last token meet? We add layers until the last output has
 # any gradient with respect to the first input, and look how much arrives then.
 
@@ -1176,19 +1186,20 @@ for name, found in meeting.items():
           "gradient of the one that is heard most")
 
 # %% [markdown]
-# A convolution's layers are cheap, though: $k\,n\,d^2$ operations instead of $n^2 d$. And for *near* things, a
-# picture's edges or a word's letters, neighbors first is a good guess. Attention pays for all pairs and guesses
-# nothing.
+# What does a layer cost? A convolution of width $k$ takes $k\,n\,d^2$ multiplications. Attention takes $4\,n\,d^2$ for
+# its matrices and $2\,n^2 d$ for all pairs, and only the last grows with the square of the length. And for *near*
+# things, a picture's edges or a word's letters, neighbors first is a good guess, an *inductive bias*. Attention pays
+# for all pairs and guesses nothing.
 #
 # ## One architecture for many things
 #
-# The third advantage: it does well in vision and in language. The trick is to make *tokens* of anything. Cut a picture
-# into patches, and each is a "word" (Dosovitskiy et al. 2020, arXiv:2010.11929). We try it on scikit-learn's 8 × 8
-# digits, in 16 patches of 2 × 2 pixels, against a linear classifier that sees the pixels.
+# The third advantage in the notes: it does well in vision and in language. The trick is to make *tokens* of anything.
+# Cut a picture into patches, and each is a "word" (Dosovitskiy et al. 2020, arXiv:2010.11929). We try it on
+# scikit-learn's 8 × 8 digits, in 16 patches of 2 × 2 pixels, against a linear classifier that sees the pixels.
 #
 # **Before the run:** *correct* if the same encoder, with nothing changed but what a token is, recognizes at least nine
-# of ten unseen digits, *imprecise* if over half, *wrong* if less. One seed: the linear classifier beside it says how
-# much that is worth.
+# of ten unseen digits, *imprecise* if over half, *wrong* if less. One seed and one rate: the linear classifier beside
+# it says how much that is worth.
 
 # %% claim="T02.3"
 from sklearn.datasets import load_digits
@@ -1250,8 +1261,8 @@ show(
     fig,
     alt="Left: a digit cut into 16 patches. Right, bars of accuracy: "
     + ", ".join(f"{name} {value:.1%}" for name, value in accuracy.items()) + ".",
-    title=f"The same encoder reads pictures: {accuracy['Transformer on patches']:.1%} of "
-    f"{len(test)} digits, a linear classifier {linear:.1%}",
+    title=f"Of {len(test)} digits the encoder recognizes {accuracy['Transformer on patches']:.1%}, a linear classifier "
+    f"{linear:.1%}",
 )
 seen = accuracy["Transformer on patches"]
 verdict(
@@ -1261,9 +1272,9 @@ verdict(
 )
 
 # %% [markdown]
-# Compare the two bars: attention has to learn even that neighboring patches belong together. The paper says of itself
-# that its strength shows after pre-training on very many pictures. What the run shows is that nothing in the encoder
-# had to be changed.
+# Compare the two bars: attention has to learn even that neighboring patches belong together. Dosovitskiy et al. say of
+# their model that its strength shows after pre-training on very many pictures. In the encoder nothing was changed here;
+# what that is worth, the bars say.
 #
 # ## Three families, one block
 #
@@ -1304,3 +1315,14 @@ show(
     "source tokens read the source, target tokens read all of the source and the target up to themselves.",
     title="Who may read whom among ten tokens",
 )
+
+# %% [markdown]
+# ## What you have now
+#
+# * An encoder layer: self-attention and a feed-forward network. A decoder layer: a causal mask on the first, and
+#   cross-attention to the memory between the two. A residual and a norm around each.
+# * Training asks about all places of a known text at once; writing goes token by token, in a loop.
+# * A path of one step between any two tokens, and the price of all pairs.
+#
+# The chapters that follow take the parts up one by one: positions, norms, what attention costs, and how all of it is
+# trained.

@@ -11,9 +11,9 @@
 # # Position encodings
 #
 # *Dog bites man. Man bites dog.* The same three words, and two very different days for the dog. Attention compares
-# contents, and a content doesn't say where it stood. So order has to be brought in from outside, and there are three
-# places to do it: at the **input**, as a vector added to each word; in the **scores**, as a number that depends on the
-# distance; or in the **queries and keys**, by turning them, which is the next chapter.
+# contents, and a content doesn't say where it stood. To bring order in from outside there are three places: at the
+# **input**, as a vector added to each word; in the **scores**, as a number that depends on the distance; or in the
+# **queries and keys**, by turning them, which is the next chapter.
 #
 # Here you build two of the first kind (fixed waves, and a learned table) and three of the second (T5's buckets, ALiBi's
 # slopes, vectors of distances). Then small models compete on texts eight times as long as those they were trained on.
@@ -76,15 +76,15 @@ show(
 )
 
 # %% [markdown]
-# With its positions the model still finds the pairs very similar, since it mostly listens to the words. But it *can*
-# tell them apart. Without positions it can't, whatever its 22 million parameters are.
+# How far a bar stays below 1 is how much the order of the words counts for the model. Where every place looks alike,
+# only rounding can part two sentences of the same words, whatever the 22 million parameters are.
 #
 # ## "It holds no order information"
 #
-# That is what the bank says of the Transformer. The picture above seems to prove it, but BERT reads in both
-# directions. What if a word may only look back? We shuffle the words of one layer of plain attention, without any
-# positions, and ask: is the result the old one, shuffled? Once without a mask, once with a causal mask. As a control,
-# once without a mask, but with a vector for each place added: there the order has to be felt.
+# That is what the bank says of the Transformer. The picture above is of BERT, which reads in both directions. What if a
+# word may only look back? We shuffle the words of one layer of plain attention, without any positions, and ask: is the
+# result the old one, shuffled? Once without a mask, once with a causal mask. As a control, once without a mask, but
+# with a vector for each place added: there the order has to be felt.
 #
 # **Before the run:** attention feels the order if the difference exceeds 0.01, and is blind to it below $10^{-10}$, in
 # each of twenty draws. *Correct* if it is blind with and without the mask, *imprecise* if blind without and not with
@@ -141,7 +141,7 @@ verdict(
 #
 # $$PE_{p,\,2i} = \sin(p\,\theta_i), \qquad PE_{p,\,2i+1} = \cos(p\,\theta_i).$$
 #
-# The first hands go round every six positions, the last ones every sixty thousand. Together they name every place.
+# The first hands go round every six positions, the last ones, where $d$ is large, every sixty thousand.
 
 # %% tags=["demo"]
 def waves(positions, d=64):
@@ -189,14 +189,9 @@ check(sinusoidal_encoding)
 # ## Can waves express a distance?
 #
 # "Absolute encodings can't directly express relative positions", say the notes, and give an example: "positions 5 and
-# 6, and positions 100 and 101, have similar codes, but the model can't see their distance". That can be computed. The
-# dot product of two codes is
-#
-# $$PE_p \cdot PE_q = \sum_i \left(\sin p\theta_i \sin q\theta_i + \cos p\theta_i \cos q\theta_i\right)
-# = \sum_i \cos\big((p-q)\,\theta_i\big),$$
-#
-# and in the last sum there is no $p$ and no $q$, only the distance. We compute it for all pairs among 300 positions,
-# and for comparison with codes drawn by chance, where there is no distance to be seen.
+# 6, and positions 100 and 101, have similar codes, but the model can't see their distance". Attention compares by dot
+# products, so we compute those of the codes, for all pairs among 300 positions, and for comparison with codes drawn by
+# chance, where there is no distance to be seen.
 #
 # **Before the run:** the distance is visible if pairs one apart have the same dot product, to a thousandth of a code's
 # squared length, and all other pairs another one. *Wrong* if it is visible for all pairs of waves, *imprecise* if only
@@ -236,6 +231,13 @@ verdict(
 )
 
 # %% [markdown]
+# On paper the dot product of two codes is
+#
+# $$PE_p \cdot PE_q = \sum_i \left(\sin p\theta_i \sin q\theta_i + \cos p\theta_i \cos q\theta_i\right)
+# = \sum_i \cos\big((p-q)\,\theta_i\big),$$
+#
+# and in the last sum there is no $p$ and no $q$, only the distance.
+#
 # Does that mean that attention sees the distance? Between the codes and the score stand the matrices $W_Q$ and $W_K$.
 # And what about a *learned* table? Nobody told it anything about distances. MiniLM's has been trained, so we can ask it
 # (without its mean row, which only says "some position"). For three starting places, the similarity to the places
@@ -304,15 +306,15 @@ verdict(
 )
 
 # %% [markdown]
-# So the *codes* hold the distance, and a model has to take care not to lose it: behind $W_Q$ and $W_K$ the score need
-# not be a function of the distance. The plain dot product has a gap of its own, since $\cos$ is even: it can't tell
-# before from behind.
+# By the formula the waves' *codes* hold the distance. A model has to take care not to lose it: behind $W_Q$ and $W_K$
+# the score need not be a function of the distance. The plain dot product has a gap of its own, since $\cos$ is even: it
+# can't tell before from behind.
 #
 # ## What a learned table learns
 #
-# Look at the middle panel again: the learned curves swing up and down. What swings there? We take the table's six
-# strongest directions (its principal components), follow them from place to place, and ask for the period that is
-# strongest in each. A table drawn by chance goes through the same procedure.
+# Look at the middle panel again, at the learned curves. Does anything swing there? We take the table's six strongest
+# directions (its principal components), follow them from place to place, and ask for the period that is strongest in
+# each. A table drawn by chance goes through the same procedure.
 
 # %% tags=["demo"]
 def principal(table, count=6):
@@ -505,8 +507,9 @@ verdict(
 )
 
 # %% [markdown]
-# A table ends. What waves lack past the trained length isn't information but *experience*: the model has never seen
-# those codes. How much that matters we measure at the end.
+# A table ends. Waves have a code for every place, and the distances above say whether it can be told from the others.
+# What they lack past the trained length in any case is *experience*: the model has never seen those codes. How much
+# that matters we measure at the end.
 #
 # ## Numbers on the scores: T5
 #
@@ -514,7 +517,7 @@ verdict(
 # and the distance is there, undisturbed, in every layer.
 #
 # T5 learns these numbers, but not one for each distance. Near distances have a number each; further away they share it,
-# in buckets that get wider and wider. Whether a word stands 61 or 64 places back will hardly matter.
+# in buckets that get wider and wider. The idea: whether a word stands 61 or 64 places back should hardly matter.
 
 # %% tags=["demo"]
 from transformers.models.t5.modeling_t5 import T5Attention
@@ -581,20 +584,24 @@ check(relative_position_bucket)
 # head to head: $2^{-8h/H}$.
 
 # %% tags=["demo"]
-back = torch.arange(0, 129)
+back, sight = torch.arange(0, 129), {}
 fig, (left, right) = figure(1, 2, width=9.2, height=3.4)
 for h, color in zip((1, 2, 4, 8), COLORS, strict=False):
     slope = 2.0 ** -h
+    within = (-slope * back).softmax(-1).cumsum(-1)
+    sight[h] = int((within < 0.95).sum())
     left.plot(back, -slope * back, color=color)
-    right.plot(back, (-slope * back).softmax(-1).cumsum(-1), color=color, label=f"head {h}: slope 1/{2**h}")
+    right.plot(back, within, color=color, label=f"head {h}: slope 1/{2**h}")
 left.set(xlabel="distance back (positions)", ylabel="bias (added to the score)", ylim=(-20, 1))
 right.set(xlabel="distance back (positions)", ylabel="weight within this distance", ylim=(0, 1.05))
 right.legend(fontsize=9, loc="lower right")
 show(
     fig,
     alt="Left: four straight lines that fall with distance, with slopes from a half to one 256th. Right: the share of "
-    "attention within a distance, if contents were all alike: the steep heads spend all on a few neighbors.",
-    title="ALiBi: each head has its own range of sight, if all contents were alike",
+    "attention within a distance, if contents were all alike. 95 % of it lies within "
+    + ", ".join(f"{reached} positions (head {h})" for h, reached in sight.items()) + ".",
+    title=f"ALiBi, contents alike: head {min(sight)} sees {sight[min(sight)]} positions back, head {max(sight)} "
+    f"{sight[max(sight)]} (95 % of the weight)",
 )
 
 # %% [markdown]
@@ -631,9 +638,16 @@ def alibi_bias(n_heads, n):
 check(alibi_bias)
 
 # %% tags=["payoff"]
+def along(maps):
+    """How much maps [heads, n, n] vary at most where the distance of query and key is the same."""
+    diagonals = [maps.diagonal(-d, -2, -1) for d in range(maps.shape[-1])]
+    return float(max((line.amax(-1) - line.amin(-1)).max() for line in diagonals))
+
+
 between = torch.arange(24)[None, :] - torch.arange(24)[:, None]
 buckets = relative_position_bucket(between, bidirectional=False, num_buckets=16, max_distance=24)
-weights = alibi_bias(8, 24).softmax(-1)
+slopes = alibi_bias(8, 24)
+weights = slopes.softmax(-1)
 fig, axes = figure(1, 4, width=10.2, height=3.0, sharey=True)
 picture = axes[0].imshow(buckets.float().masked_fill(between > 0, torch.nan), cmap=SEQUENTIAL)
 fig.colorbar(picture, ax=axes[0], label="bucket", shrink=0.8)
@@ -644,9 +658,10 @@ for ax, head in zip(axes[1:], (0, 3, 7), strict=True):
 fig.colorbar(picture, ax=axes[1:], label="weight, contents alike", shrink=0.8, extend="max")
 show(
     fig,
-    alt="Left: T5's buckets as a map, constant along the diagonals. Right: the attention that ALiBi's bias alone "
-    "gives, for a steep, a middle and a flat head: from a narrow band to the whole past.",
-    title="Your two biases: constant along diagonals, so the distance is all they know",
+    alt="Left: T5's buckets as a map. Right: the attention that ALiBi's bias alone gives, for three heads. On the key "
+    "itself the last query puts " + ", ".join(f"{float(weights[head, -1, -1]):.0%}" for head in (0, 3, 7)) + ".",
+    title=f"Along a diagonal, where the distance is the same, your biases vary by {along(buckets[None]):g} (T5) and "
+    f"{along(slopes):g} (ALiBi)",
 )
 
 # %% [markdown]
@@ -661,7 +676,7 @@ show(
 # Distances past $\pm L$ share the outermost vectors. Transformer-XL (Dai et al. 2019, arXiv:1901.02860) has a vector
 # for every distance, made from a wave, and two learned biases $u$ and $v$ beside the query:
 # $(q_i + u)\cdot k_j + (q_i + v)\cdot r_{j-i}$. The $u$ says which *contents* are worth reading for any query, the $v$
-# which *distances*: if $q$ were nothing, $v \cdot r_{j-i}$ would be T5's bias.
+# which *distances*: if $q$ were nothing, $v \cdot r_{j-i}$ would be a bias made of the distance, as T5's is.
 #
 # ## Exercise 5: one function for both
 
@@ -791,12 +806,13 @@ verdict(
 # %% [markdown]
 # ## Train short, test long
 #
-# Now the race. Six language models of the same size and the same seed learn letters of Shakespeare for the same number
-# of steps, on pieces of 64 letters: no positions (*NoPE*), waves, a learned table, T5's bias, ALiBi, and RoPE (next
-# chapter). T5's bias has sixteen buckets, the last from 32 letters on, so that training reaches each of them. Then each
-# model reads the same pieces of 512 letters, and we plot the loss against the position.
+# Now the race. Six language models, alike but for their positions and with the same seed, learn letters of Shakespeare
+# for the same number of steps, on pieces of 64 letters: no positions (*NoPE*), waves, a learned table, T5's bias,
+# ALiBi, and RoPE (next chapter). T5's bias has sixteen buckets, the last from 32 letters on, so that training reaches
+# each of them. Then each model reads the same pieces of 512 letters, and we plot the loss against the position.
 #
-# If an encoding copes with longer texts, its curve stays flat past 64. The learned table ends there: it has no rows.
+# If an encoding copes with longer texts (*length extrapolation*), its curve stays flat past 64. The learned table ends
+# there: it has no rows.
 #
 # "Sinusoids suit long sequences, since different frequencies capture fine positions", say the notes. The race has one
 # seed and one rate for all, so the verdict is taken from a longer one that is kept with the course
@@ -825,7 +841,7 @@ def turned(x):
 
 
 class Reader(torch.nn.Module):
-    """Two pre-norm layers over letters, with one of six kinds of positions."""
+    """Two layers over letters, norms in front of their parts, with one of six kinds of positions."""
 
     def __init__(self, scheme):
         super().__init__()
@@ -961,8 +977,8 @@ verdict(
 #
 # A seventh model gets your `relative_scores`: one table of vectors for up to 32 letters back, for both layers. After a
 # hundred steps we ask the first layer what it has learned. Before it nothing but the letter has gone into a query, so
-# each letter has its own picture of which distances it wants to read. T5's bias would have the same row for every
-# letter.
+# each letter can have a picture of its own of which distances it wants to read. T5's bias would have the same row for
+# every letter. Of the four heads we show the one in which letters differ most.
 
 # %% tags=["payoff"]
 class Shaw(Reader):
@@ -1007,9 +1023,8 @@ print(f"training loss {trained_losses[0]:.2f} -> {sum(trained_losses[-20:]) / 20
 
 # %% [markdown]
 # The more the letter decides, the more there is that a number for each distance can't say. The price: T5's bias is one
-# number a pair, which fits into any fused kernel; a dot product of each query with a vector for each distance is a
-# second matrix of scores. That is one reason why today's models left this form behind, and why RoPE, whose score also
-# depends on both, took its place.
+# number a pair, looked up in a table; a dot product of each query with a vector for each distance is a second matrix of
+# scores. RoPE's score depends on the query and on the distance as well, and needs no second matrix.
 #
 # ## Both kinds at once?
 #

@@ -16,7 +16,8 @@
 #
 # The interview question: **why do Transformers use LayerNorm, and not the BatchNorm that made deep vision models
 # work?** You will build both, and RMSNorm, which took LayerNorm's place; run your RMSNorm inside a real model; train
-# the Transformer that nobody trains, the one with BatchNorm; and put seven sentences of the usual answers to the test.
+# the Transformer that hardly anybody trains, the one with BatchNorm; and put seven sentences of the usual answers to
+# the test.
 
 # %% tags=["setup"]
 import re
@@ -35,7 +36,7 @@ def signs(text):
 
 
 # %% [markdown]
-# ## What would happen without it
+# ## What a norm gets, and what it gives
 #
 # `smollm()` is a real chat model of LLaMA's architecture: SmolLM2, with 135 million weights rounded to 4 bits. Each of
 # its 30 layers *adds* something to a vector of 576 numbers, one vector a token: the **residual stream**. How large do
@@ -81,8 +82,7 @@ show(
 # activations* are common in language models, and they are the other side of the *attention sink*: attention gathers on
 # such a token (Sun et al. 2024, [arXiv:2402.17762](https://arxiv.org/abs/2402.17762)).
 #
-# The dashed lines are what a weight matrix gets to see. It would be hard to train one for inputs of such different
-# sizes as the solid ones.
+# The dashed lines are what the weight matrices get to see, the solid ones what they would have to live with.
 #
 # ## Which numbers belong together?
 #
@@ -172,9 +172,9 @@ def layer_norm(x, weight=None, bias=None, eps=1e-5):
 check(layer_norm)
 
 # %% [markdown]
-# ## Half of LayerNorm is enough
+# ## Half of LayerNorm: RMSNorm
 #
-# Is it the centring that helps, or the scaling? Zhang and Sennrich (2019) dropped the centring, and the bias with it:
+# Is it the centering that helps, or the scaling? Zhang and Sennrich (2019) dropped the centering, and the bias with it:
 #
 # $$y_i = \frac{x_i}{\sqrt{\frac{1}{d}\sum_j x_j^2+\epsilon}}\, w_i .$$
 #
@@ -201,14 +201,14 @@ show(
 )
 
 # %% [markdown]
-# That is what LayerNorm's centring would take away. This model was trained with RMSNorm, so nothing asked it to keep
+# That is what LayerNorm's centering would take away. This model was trained with RMSNorm, so nothing asked it to keep
 # its means small. (In a model trained *with* LayerNorm the picture may be another one.)
 #
 # ## Exercise 2: RMSNorm
 #
-# One trap is not in the formula. Models run in 16 bits, and float16 ends at 65,504. The first figure had a vector with
-# an RMS of hundreds: the *square* of 300 is 90,000, which float16 calls infinity, and the answer would be
-# $x/\infty = 0$. LLaMA's norm therefore squares in float32 and casts back at the end. So shall yours.
+# One trap is not in the formula. Models run in 16 bits, and float16 ends at 65,504: the *square* of 300 is 90,000,
+# which float16 calls infinity, and the answer would be $x/\infty = 0$. (How large do vectors get in the first figure?)
+# LLaMA's norm therefore squares in float32 and casts back at the end. So shall yours.
 
 
 # %% exercise="rms_norm"
@@ -240,7 +240,7 @@ check(rms_norm)
 # ## Payoff: your norm inside a real model
 #
 # The model holds 61 RMSNorms: two a layer, and one at the end. We let each of them call *your* function, and compare
-# the scores of the next token.
+# the scores of the next token, its *logits*.
 
 # %% tags=["payoff"]
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
@@ -262,11 +262,11 @@ print(
 assert (yours - own).abs().max() < 0.05, "Your norm is not the model's: solve exercise 2 first."
 
 # %% [markdown]
-# ## Two RMSNorms that aren't the same
+# ## Two ways to round an RMSNorm
 #
-# In float32 they agree to rounding. In bfloat16, in which models really run, it matters *when* one rounds. `F.rms_norm`
-# multiplies by the weight in float32 and rounds once. LLaMA's code rounds the normalized vector, and then again behind
-# the weight. We give both the same bfloat16 numbers and a norm's own weights, and ask float64 who is nearer.
+# In bfloat16, in which models really run, one can round at different moments. `F.rms_norm` multiplies by the weight in
+# float32 and rounds once. LLaMA's code rounds the normalized vector, and then again behind the weight. Does that
+# matter? We give both the same bfloat16 numbers and a norm's own weights, and ask float64 who is nearer.
 
 # %% tags=["demo"]
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
@@ -286,8 +286,8 @@ for name, answer in {"F.rms_norm": once, "LlamaRMSNorm": twice}.items():
     print(f"{name:13} is the nearest bfloat16 number in {nearest:.0%} of the places, at worst {wrong:.2%} off")
 
 # %% [markdown]
-# So a fused kernel that "does the same" needn't reproduce a model's scores bit by bit, and a test against the reference
-# needs a tolerance for that reason alone.
+# Wherever numbers differ, a fused kernel that "does the same" doesn't reproduce a model's scores bit by bit, and a test
+# against the reference needs a tolerance for that reason alone.
 #
 # ## BatchNorm: ask the neighbors
 #
@@ -344,7 +344,7 @@ def batch_norm(x, running_mean, running_var, weight=None, bias=None, training=Tr
 check(batch_norm)
 
 # %% [markdown]
-# ## The Transformer that nobody trains
+# ## The Transformer that hardly anybody trains
 #
 # The usual answer says that BatchNorm's two modes don't fit together: "a statistical shift". So we train it. A causal
 # language model of 2 layers and 64 features reads Shakespeare by letters, 150 steps, with each of the three norms, on
@@ -565,9 +565,9 @@ verdict(
 #
 # ## "BatchNorm is hard to parallelize"
 #
-# On one device it is a sum over a dimension, like LayerNorm: nothing in it is serial. On several, each **rank** holds a
-# few rows and sees their statistics alone. Either nobody minds, or the statistics are exchanged in every layer, forward
-# and backward (`torch.nn.SyncBatchNorm`). So: does it cost anything if nobody minds?
+# On one device it is a sum over a dimension, like LayerNorm: nothing in it is serial. On several, each process
+# (**rank**) holds a few rows and sees their statistics alone. Either nobody minds, or the statistics are exchanged in
+# every layer, forward and backward (`torch.nn.SyncBatchNorm`). So: does it cost anything if nobody minds?
 #
 # We train on 12 rows of 48 letters, spread over 1, 4 or 12 ranks that don't talk. Running statistics are rank 0's, as
 # `DistributedDataParallel` sends them to all. To see what damage would look like, 96 ranks get 6 letters each.
@@ -729,7 +729,7 @@ check(pre_norm_block)
 # every sum passes a norm. Xiong et al. (2020) proved that post-norm's gradients near the output are therefore large at
 # the start, and explained by it why post-norm needs **warm-up**, a learning rate that grows from nothing.
 #
-# But look at Adam's first step. Both moments hold one gradient $g$, and
+# But look at Adam's first step. Both of its moments, the running means of $g$ and of $g^2$, hold one gradient $g$, and
 #
 # $$\Delta\theta = -\eta\,\frac{\hat m}{\sqrt{\hat v}+\epsilon} = -\eta\,\frac{g}{|g|+\epsilon} \approx \mp\,\eta ,$$
 #
@@ -784,9 +784,10 @@ show(
 )
 
 # %% [markdown]
-# The left panel is Xiong's effect, the right one another's. Liu et al. (2020) hold that the right one matters:
-# *unbalanced gradients are not the root cause*, but post-norm leans heavily on every layer's branch, so small changes
-# of the weights are **amplified** on their way to the output. (Three models a depth: see how far they lie apart.)
+# The left panel looks for Xiong's effect, the right one for another's. Liu et al. (2020) hold that the right one
+# matters: *unbalanced gradients are not the root cause*, but post-norm leans heavily on every layer's branch, so small
+# changes of the weights are **amplified** on their way to the output. (Three models a depth: see how far they lie
+# apart.)
 #
 # ## "Post-norm needs warm-up because its gradients near the output are large"
 #
@@ -878,7 +879,7 @@ verdict(
 # %% [markdown]
 # All this is about Adam. In plain SGD a large gradient *is* a large step, and there the explanation may well hold.
 #
-# What does warm-up do, then? By Kalra and Barkeshli it leads the weights into a flatter region of the loss, in
+# What else may warm-up do? By Kalra and Barkeshli it leads the weights into a flatter region of the loss, in
 # which a large rate is survived. An older answer, the variance of Adam's second moment (RAdam), was contested by Ma and
 # Yarats.
 #
@@ -941,8 +942,9 @@ verdict(
 #
 # ## 2026: the norm moves again
 #
-# Pre-norm was not the end. Its stream grows with depth, as the first figure shows, and attention's scores may grow
-# without bound: $q \cdot k$ is a product of two things that nobody normalizes. Three answers stand in today's models:
+# Pre-norm was not the end. Its stream is added to and never brought back (the first figure), and attention's scores may
+# grow without bound: $q \cdot k$ is a product of two things that nobody normalizes. Three answers stand in today's
+# models:
 #
 # * **QK-norm**: a norm on queries and keys, head by head in Qwen3 and Gemma 3, over all heads in OLMo 2 (Henry et al.
 #   2020; on the way to a ViT of 22 billion weights it cured a divergence, Dehghani et al. 2023);
@@ -1074,15 +1076,15 @@ assert difference < 1e-2, "Your block is not the model's layer: solve the last e
 #
 # ## What you have now
 #
-# * LayerNorm asks one token, BatchNorm everybody. That decides about padding, caches, ranks and the future, and none of
-#   it makes BatchNorm *impossible*: you have seen it train.
+# * LayerNorm asks one token, BatchNorm everybody. That decides about padding, caches, ranks and the future. What it
+#   costs is a matter of how many values share a mean: measure it.
 # * RMSNorm leaves out the mean. Square in float32; know where the rounding is.
 # * Where the norm stands decides whether the identity path is free, and how an update is amplified on its way to the
 #   output. Ask for the whole valley of learning rates, not for its lowest point, before you say what a place, or
 #   warm-up, is good for.
 # * Adam divides by the size of gradients. An explanation that needs them large has to say how Adam notices.
-# * In 2026: RMSNorm nearly everywhere, the identity path free, norms moving to the end of the branch, and one more on
-#   queries and keys.
+# * In 2026: RMSNorm nearly everywhere. Which families leave the identity path free, end a branch with a norm, or norm
+#   queries and keys, the table above says.
 #
 # **Sources.** Ba et al. 2016, [arXiv:1607.06450](https://arxiv.org/abs/1607.06450) (LayerNorm); Ioffe and Szegedy 2015,
 # [arXiv:1502.03167](https://arxiv.org/abs/1502.03167) (BatchNorm); Zhang and Sennrich 2019,
