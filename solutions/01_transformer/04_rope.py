@@ -31,7 +31,7 @@ import torch
 import torch.nn.functional as F
 
 from autograde import check
-from labkit import COLORS, DIVERGING, evidence, figure, knobs, show, smollm, verdict
+from labkit import COLORS, DIVERGING, evidence, figure, give_back, knobs, show, smollm, verdict
 
 # %% [markdown]
 # ## Rotate, don't add
@@ -865,6 +865,7 @@ def long_loss(weights, *scaling):
     return small.loss_by_place(weights, small.position_tools("RoPE", LONG, *scaling), LONG, draw=1_002)
 
 
+give_back(model)  # the large one rests
 weights = small.train("RoPE", small.experiment.seeds[:3], small.best_rate(race, "RoPE"))
 long = long_loss(weights)
 kept, here = race.interval(small.best(race, "RoPE"), "near").mean, float(long[:, 24:TRAINED].mean())
