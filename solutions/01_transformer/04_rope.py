@@ -837,7 +837,7 @@ verdict(
 # positions), and with ALiBi, which subtracts a multiple of the distance from each score (Press et al. 2021,
 # arXiv:2108.12409). Each reads a random string that repeats itself with a period of 6 to 16, has two layers of
 # attention, and sees 48 tokens in training. Then it reads 384. What counts is kept with the course
-# (`experiments/T05_2.py`): five seeds each, at the best of three learning rates, chosen on other strings. Three with
+# (`experiments/T05_2.py`): five seeds each, at the best of three learning rates, chosen on other strings. Two with
 # RoPE are trained again here, for what comes next.
 #
 # "RoPE handles long sequences more flexibly and effectively than absolute encodings." **Before the run:** it is more
@@ -858,7 +858,7 @@ def plain_speeds(d, base=10_000.0):
 
 
 def long_loss(weights, *scaling):
-    """Mean loss of each of the three models with RoPE at each position of long strings: [3, LONG].
+    """Mean loss of both models with RoPE at each position of long strings: [2, LONG].
 
     `scaling` is the speeds [HEAD/2] and the attention factor, or nothing.
     """
@@ -866,7 +866,7 @@ def long_loss(weights, *scaling):
 
 
 give_back(model)  # the large one rests
-weights = small.train("RoPE", small.experiment.seeds[:3], small.best_rate(race, "RoPE"))
+weights = small.train("RoPE", small.experiment.seeds[:2], small.best_rate(race, "RoPE"))
 long = long_loss(weights)
 kept, here = race.interval(small.best(race, "RoPE"), "near").mean, float(long[:, 24:TRAINED].mean())
 print(f"RoPE at positions 24 to {TRAINED}: {here:.2f} nats as trained here, {kept:.2f} in the kept runs; best rates: "
