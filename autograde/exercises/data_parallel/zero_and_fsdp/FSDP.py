@@ -60,6 +60,7 @@ def fsdp_cases(g):
     yield some(3, list(others), "an embedding first, units of other sizes, three ranks", tokens=b)
     told = "two micro-batches, whose gradients add up, and a keyword for every unit"
     yield some(2, [mlp, mlp, mlp], told, steps=1, micro=2, dtype=torch.float64, gain=0.5)
+    yield some(4, [mlp, mlp], "two units on four ranks", steps=1)
 
 
 def _unit(layers, dtype):
