@@ -72,11 +72,11 @@ def at_default(exercise: Exercise, tried: Tried) -> Diagnosis | None:
 
 
 def elsewhere(tried: Tried) -> Diagnosis | None:
-    """The few cases that come out right; else that there are errors, too."""
+    """The few cases that come out right; else that there are errors and wrong results, where there are both."""
     wrong, right = _labels(tried, tried.wrong), _labels(tried, sorted({*range(len(tried.cases))} - {*tried.wrong}))
     if right and len(right) <= _FEW and not set(wrong) & set(right):
         return _listed(_ONLY_RIGHT, right)
-    return Diagnosis(_MIXED) if any(tried.got[i].failure for i in tried.wrong) else None
+    return Diagnosis(_MIXED) if {bool(tried.got[i].failure) for i in tried.wrong} == {True, False} else None
 
 
 def _listed(says: str, labels: Sequence[str]) -> Diagnosis:

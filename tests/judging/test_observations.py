@@ -15,6 +15,7 @@ from autograde.judging import grading, instead
 from autograde.judging.calls import Failure, Outcome
 from autograde.judging.diagnosing import Diagnosis, Tried
 from autograde.judging.grading import OBSERVED, grade
+from autograde.judging.locating import elsewhere
 from autograde.judging.patterns import without_influence
 from autograde.judging.relations import leaning, on_ranks, related
 from autograde.judging.running import Local
@@ -477,3 +478,11 @@ def test_on_ranks_arguments_share_a_launch_and_a_failure_hides_no_other_argument
     found = without_influence(exercise, tried, right, running, lambda e, one: e.oracle(*one.args, **one.kwargs))
     assert "Where `size` alone changed, your result stayed the same" in found.says
     assert running.launches == launches
+
+
+def test_errors_alone_are_not_called_wrong_results_too():
+    cases = [case(n, label=f"number {n}") for n in range(20)]
+    got = [Outcome(failure=Failure("raised", "")) if n < 4 else Outcome(value=n) for n in range(20)]
+    assert elsewhere(Tried(cases, got, (0, 1, 2, 3))) is None
+    got[0] = Outcome(value=5)
+    assert elsewhere(Tried(cases, got, (0, 1, 2, 3))).says.startswith("Your code ends in an error on some inputs")
