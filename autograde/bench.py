@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from autograde.files import replace
-from autograde.processes import memory
+from autograde.processes import Peak
 from autograde.repository import ROOT
 
 WALL, MEMORY, FIGURE, CHECK, RANK_CHECK, ALL = 45.0, 1.3, 10.0, 0.3, 3.0, 24 * 60.0
@@ -175,21 +175,22 @@ def watched(kind: str, notebook: Path) -> tuple[dict, float]:
     import psutil
 
     with tempfile.TemporaryDirectory() as folder:
-        result, log, peak = Path(folder, "result.json"), Path(folder, "log"), 0.0
+        result, log = Path(folder, "result.json"), Path(folder, "log")
         command = [sys.executable, "-m", "autograde.bench", "--run", kind, str(notebook), str(result)]
         with open(log, "wb") as file:
             process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
+            peak = Peak(psutil.Process(process.pid))
             try:
                 while process.poll() is None:
-                    peak = max(peak, memory(psutil.Process(process.pid)))
+                    peak.look()
                     time.sleep(SAMPLE)
             finally:
                 process.terminate()  # only where this was interrupted
                 process.wait()
         if process.returncode:
             last = log.read_text(errors="replace").strip().rpartition("\n")[2]
-            return {"wall": 0.0, "printed": "", "error": last or f"ended with {process.returncode}"}, peak / 1e9
-        return json.loads(result.read_text(encoding="utf-8")), peak / 1e9
+            return {"wall": 0.0, "printed": "", "error": last or f"ended with {process.returncode}"}, peak.bytes / 1e9
+        return json.loads(result.read_text(encoding="utf-8")), peak.bytes / 1e9
 
 
 def run(kind: str, notebook: str, result: str) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from pathlib import Path
+
+_REST = 50  # times as long as the exact answer took until the next one, unless more is held than ever
 
 
 def memory(runner) -> float:
@@ -30,3 +33,32 @@ def share(process) -> float:
         return 1024.0 * next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
     except (OSError, StopIteration):
         return float(process.memory_info().rss)
+
+
+class Peak:
+    """The most that all processes below `runner` held together: `bytes`, after as many looks as one likes.
+
+    The exact answer stops a process while the system walks through its pages (25 ms for 1.2 GB), so it is asked when
+    its processes hold 1 % more than at any exact answer before, and now and then. A program of 1.2 GB that was asked
+    every 50 ms ran a fifth slower.
+    """
+
+    def __init__(self, runner):
+        self.bytes = 0.0
+        self._runner, self._most, self._next = runner, 0, 0.0
+
+    def look(self) -> None:
+        """Look once; costs about a millisecond where nothing grew."""
+        import psutil
+
+        held = 0
+        with contextlib.suppress(psutil.Error):
+            for process in self._runner.children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    held += process.memory_info().rss
+        start = time.monotonic()
+        if held > 1.01 * self._most or start >= self._next:
+            self.bytes = max(self.bytes, memory(self._runner))
+            self._most = max(self._most, held)
+            end = time.monotonic()
+            self._next = end + _REST * (end - start)

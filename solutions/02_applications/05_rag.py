@@ -352,7 +352,8 @@ for i in (0, *right_at_once[:2]):
 # %% tags=["demo"]
 import faiss
 
-faiss.omp_set_num_threads(1)
+threads = torch.get_num_threads()
+faiss.omp_set_num_threads(1)  # times of one core; PyTorch listens to it, too
 dice = torch.Generator().manual_seed(0)
 probes = question_vectors.numpy()
 origin = [*range(len(vectors)), *torch.randint(len(vectors), (8000 - len(vectors),), generator=dice).tolist()]
@@ -405,6 +406,7 @@ show(
     title=f"HNSW with ef {cheap[0]} finds {cheap[1]:.0%} of the ten nearest in {cheap[2]:.2f} ms; flat: {flat_ms:.2f}",
 )
 print(f"Building the graph took {built:.1f} s.")
+torch.set_num_threads(threads)
 
 # %% [markdown]
 # A **vector store** is an index that also remembers what the vectors belong to, and survives the night. Here is one

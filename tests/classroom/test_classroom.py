@@ -191,7 +191,7 @@ def test_killed_at_ten_random_moments_every_submission_has_one_result(course):
     chance, done = random.Random(4), [0]
     for number in range(10):
         with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
-            if number < 3:  # at any time from the start on, the others when some more are through: no speed ends the work
+            if number < 3:  # at any time from the start on, the others when some more are through
                 time.sleep(chance.uniform(0.0, 2.0))
             else:
                 wait_for_more(course, done[-1] + chance.randrange(3), process)

@@ -7,6 +7,7 @@ import psutil
 import pytest
 
 from autograde import bench
+from autograde.processes import Peak, memory
 
 EATER = "import sys; food = bytearray(b'x') * 10**8; print('full', flush=True); sys.stdin.read()"
 RUNNER = f"import subprocess, sys; sys.exit(subprocess.call([sys.executable, '-c', {EATER!r}]))"
@@ -16,12 +17,40 @@ def test_memory_is_that_of_all_processes_below():
     runner = subprocess.Popen([sys.executable, "-c", RUNNER], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         runner.stdout.readline()
-        assert 1e8 < bench.memory(psutil.Process(runner.pid)) < 2e8
+        assert 1e8 < memory(psutil.Process(runner.pid)) < 2e8
     finally:
         runner.communicate()
     gone = psutil.Popen([sys.executable, "-c", ""])
     gone.wait()
-    assert bench.memory(gone) == 0
+    assert memory(gone) == 0
+
+
+def test_a_peak_is_seen_though_it_is_over_and_asked_for_exactly_where_something_grew(monkeypatch):
+    """An exact answer stops the program that is measured: 40 looks at one that rests ask for few of them."""
+    eats = EATER.replace("food", "print('up', flush=True); sys.stdin.readline(); food", 1)
+    eats = eats.replace("sys.stdin.read()", "del food; sys.stdin.read()")
+    run = f"import subprocess, sys; subprocess.call([sys.executable, '-c', {eats!r}])"
+    runner = subprocess.Popen(
+        [sys.executable, "-c", run], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, errors="replace"
+    )
+    asked = []
+    monkeypatch.setattr("autograde.processes.memory", lambda runner: asked.append(memory(runner)) or asked[-1])
+    try:
+        peak = Peak(psutil.Process(runner.pid))
+        runner.stdout.readline()
+        for _ in range(40):
+            peak.look()
+        before, small = len(asked), peak.bytes
+        runner.stdin.write("\n")
+        runner.stdin.flush()
+        for _ in range(10_000):
+            if peak.bytes < 1e8:
+                peak.look()
+        assert runner.stdout.readline() == "full\n"
+    finally:
+        runner.communicate()
+    peak.look()
+    assert before < 30 and small < 5e7 and 1e8 < peak.bytes < 2e8
 
 
 def test_the_table_marks_what_is_over_its_budget_and_nothing_else():
