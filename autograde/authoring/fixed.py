@@ -108,6 +108,8 @@ def _texts(source: str) -> Iterator[str]:
         told = [keyword.value for keyword in node.keywords if keyword.arg in _TOLD]
         if isinstance(node.func, ast.Attribute) and node.func.attr in ("set_title", "suptitle"):
             told += node.args[:1]
+        if isinstance(node.func, ast.Name) and node.func.id == "show":
+            told += node.args[1:3]  # show(fig, alt, title)
         yield from (each.value for each in told if isinstance(each, ast.Constant) and isinstance(each.value, str))
 
 

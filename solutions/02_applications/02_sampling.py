@@ -181,7 +181,7 @@ axes[1].text(0.05, everything - 0.3, "all tokens alike", color="#555555", va="to
 axes[1].set(xlabel="temperature", ylabel="entropy, bits", title="Entropy only ever grows with it")
 axes[1].legend(loc="lower right")
 show(fig, "Left: probability against rank for five temperatures, flatter as the temperature rises. Right: entropy of "
-          "both contexts grows from 0 towards that of a fair choice among all tokens.")
+          "both contexts, which rises with the temperature towards that of a fair choice among all tokens.")
 
 # %% [markdown]
 # ### Exercise 1: temperature, and 0

@@ -65,6 +65,7 @@ def chapter_of(*cells: tuple[str, str]) -> Chapter:
     [
         ("demo", 'show(fig, alt="A curve", title="Longer is better")', 1),
         ("demo", 'show(fig, alt="Loss falls", title="Loss")', 1),
+        ("demo", 'show(fig, "Loss falls", "Longer is better")', 2),
         ("demo", 'show(fig, alt="A curve", title=f"Longer is {word}")', 0),
         ("payoff", 'ax.set_title("9 of 10")', 1),
         ("setup", 'show(fig, title="Longer is better")', 0),
