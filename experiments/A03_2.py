@@ -17,7 +17,7 @@ experiment = Experiment(
         "last of five": {"place": 4},
         "the right page is missing": {"place": None},
     },
-    seeds=range(3),
+    seeds=range(8),
     shows="the right page is missing",
     shows_not="Asking again with the same order is the same computation: the model answers greedily.",
     live=("in the middle", 0),

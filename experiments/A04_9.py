@@ -22,7 +22,7 @@ experiment = Experiment(
         "read again by the chat model": {"again": True},
         "at random": {"blind": True},
     },
-    seeds=range(3),
+    seeds=range(8),
     shows="whole passages",
     shows_not="at random",
     live=("whole passages", 0),
