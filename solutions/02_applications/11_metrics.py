@@ -1360,6 +1360,19 @@ print(f"Averaged over both orders it leans to the right answer {(knows > 0).sum(
 # [arXiv:1706.04599](https://arxiv.org/abs/1706.04599)); faithfulness to sources; and always the question whether the
 # test was in the training data.
 #
+# ## One name in two libraries
+#
+# A metric's name promises a formula, and a library keeps it up to its corners. What torchmetrics 1.9.0 says in three of
+# them, and what the library says that most papers quote (each line is a script in `findings/`):
+#
+# | asked | torchmetrics | the other |
+# |---|---|---|
+# | BLEU with smoothing, no four-gram in common | 0: the smoothing comes too late | sacrebleu 2.6.0: 19.3 |
+# | chrF of "yes", which equals its reference | 0.5: orders too long for the text count 0 | sacrebleu: 100 of 100 |
+# | Matthews' correlation of a model that always says yes, of 1,000 cases 999 | 0.998 | scikit-learn 1.9.1: 0 |
+#
+# Before you trust a number, ask its function for one that you know: two equal texts, a constant answer, an empty one.
+#
 # ## What to remember
 #
 # * Say what you average over: classes, tokens, texts, batches. The same data give different numbers.

@@ -555,6 +555,11 @@ verdict("T07.18", word, f"One file, two engines on one CPU: their logits differ 
 # %% [markdown]
 # A file needs an engine, and an engine needs hardware: keep the three apart.
 #
+# The slow engine is the one to ask when the quick one looks wrong, but it isn't always right. In float16 its
+# LayerNormalization (onnx 1.23.2) squares in float16: of (1000, −1000, 500, 0) it makes four zeros, where ONNX Runtime
+# 1.32.0 gives the right numbers. And the quick one passes a NaN over in ArgMax unless it stands first, so that greedy
+# decoding writes on from broken logits: look for NaN yourself. (Scripts for both are in `findings/`.)
+#
 # ## What graph optimization is
 #
 # "Computation-graph optimization: **data parallelism and model parallelism**", say the notes. ONNX Runtime can save the
