@@ -979,8 +979,8 @@ show(
 # question (an optimizer that uses only signs does train). Language models mostly clip the global norm, at 1.0 (GPT-3:
 # Brown et al. 2020, arXiv:2005.14165, appendix B), and keep the direction.
 #
-# Mind the type. `clip_grad_norm_` (torch 2.13) takes the norm in the gradients' own type: in float16 a norm above 65,504
-# is infinite, one over it is 0, and all gradients become 0 without a word. Unscale the loss and clip in float32.
+# Mind the type. `clip_grad_norm_` (torch 2.13) takes the norm in the gradients' own type: in float16 a norm above
+# 65,504 is infinite, one over it is 0, and all gradients become 0 without a word. Unscale the loss and clip in float32.
 #
 # ## "A smaller learning rate avoids explosion"
 #

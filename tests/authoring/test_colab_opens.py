@@ -22,7 +22,12 @@ from autograde.authoring.colab import LACKS
 from autograde.repository import ROOT, slug
 
 pytestmark = pytest.mark.slow
-CHAPTERS = ["00_start_here", "01_transformer/01_attention", "02_applications/02_sampling", "03_data_parallel/02_all_reduce"]
+CHAPTERS = [
+    "00_start_here",
+    "01_transformer/01_attention",
+    "02_applications/02_sampling",
+    "03_data_parallel/02_all_reduce",
+]
 LIST = ROOT / "tests/colab.txt"
 
 
