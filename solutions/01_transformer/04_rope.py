@@ -690,7 +690,8 @@ verdict(
 
 # %% [markdown]
 # Operations aren't time: a rotation moves much memory for little arithmetic. That is why serving libraries give it a
-# fused kernel that turns queries and keys in place (FlashInfer's `apply_rope_with_cos_sin_cache_inplace`).
+# fused **kernel**, one program on the GPU for what would be several steps, which turns queries and keys in place
+# (FlashInfer's `apply_rope_with_cos_sin_cache_inplace`).
 #
 # ## Clocks that never went round
 #

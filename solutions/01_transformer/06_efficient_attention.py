@@ -211,7 +211,8 @@ verdict(
 )
 
 # %% [markdown]
-# The window is a promise, and the kernel has to keep it. A mask only hides results that have been paid for.
+# The window is a promise, and the **kernel**, the program that does the arithmetic on the processor, has to keep it: a
+# mask on finished scores hides what has been paid for. (A kernel that reads the mask first can skip whole blocks.)
 #
 # ## Pairs or heads?
 #
@@ -225,7 +226,7 @@ verdict(
 # spoke a little less? It is asked on one passage and the cut is tried on another.
 #
 # The claim itself is settled by counting: *wrong* if under a sparse mask every head of the model still speaks,
-# *correct* if heads fall silent.
+# *correct* if heads fall silent. (Can the count see silence? It is tried on the model without a third of its heads.)
 
 # %% claim="T07.3"
 model, tokenizer = smollm()
@@ -300,9 +301,25 @@ ax.set(xlabel="share that is left out", ylabel="extra loss (nats a token)", xlim
 ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 third = {name: [extra for share, extra in points if share == 1 / 3] for name, points in cuts.items()}
 by_chance = {what: interval(third[f"{what}, by chance"]) for what in ("heads", "pairs")}
-speaking = []
-with spoken_through(lambda i, spoken: (speaking.append(int(spoken.abs().amax((0, 1, 3)).gt(0).sum())), spoken)[1]):
-    loss_with(near)
+
+
+def speaking(mask, keep):
+    """How many heads say anything under a mask, of those that are kept, bool [layers, heads]."""
+    counts = []
+
+    def count(i, spoken):
+        spoken = spoken * keep[i, :, None]
+        counts.append(int(spoken.abs().amax((0, 1, 3)).gt(0).sum()))
+        return spoken
+
+    with spoken_through(count):
+        loss_with(mask)
+    return sum(counts)
+
+
+speak = speaking(near, torch.ones(layers, heads, dtype=torch.bool))
+print(f"control: with {int((~keep).sum())} of {layers * heads} heads cut the count finds "
+      f"{speaking(causal, keep.view(layers, heads))} that speak")
 least = third["heads, the least important"][0]
 (gone, far), (_, sunk) = cuts["the farthest pairs"][2], cuts["the same, first token kept"][2]
 show(
@@ -317,19 +334,18 @@ show(
 )
 verdict(
     "T07.3",
-    "wrong" if sum(speaking) == layers * heads else "correct",
-    f"With {1 - float(near.sum() / causal.sum()):.0%} of the pairs left out {sum(speaking)} of {layers * heads} heads "
-    "speak. A "
+    "wrong" if speak == layers * heads else "correct",
+    f"With {1 - float(near.sum() / causal.sum()):.0%} of the pairs left out {speak} of {layers * heads} heads speak. A "
     f"third cut by chance costs {by_chance['heads'].text('.1f')} nats for heads, {by_chance['pairs'].text('.1f')} for "
     "pairs.",
 )
 give_back()  # the scores of so many damaged models
 
 # %% [markdown]
-# Compare the last two numbers of the title: their difference is what a single token is worth, the first. Xiao et al.
-# (2023, arXiv:2309.17453) named it the **attention sink**: heads park attention on it that they have no use for. Hide
-# it, and the softmax has to spend that on tokens that matter. gpt-oss is trained with windows of 128 tokens and gives
-# every head a learned logit for it instead.
+# Compare the last two numbers of the title: what does it cost to hide a single token, the first? Xiao et al. (2023,
+# arXiv:2309.17453) named it the **attention sink**, and this is their account: heads park attention on it that they
+# have no use for, and where it is hidden, the softmax has to spend that elsewhere. gpt-oss, with windows of 128 tokens
+# in every second layer, gives each head a learned logit for it instead.
 #
 # ## Fewer keys: heads that share
 #
@@ -427,8 +443,8 @@ show(
 give_back(model)  # it rests while a layer of another model is looked at
 
 # %% [markdown]
-# Compare the bars with the dotted line: how many full contexts would outweigh the model itself? That is why nearly
-# every recent model shares its key heads, or makes them all from one short vector.
+# Compare the bars with the dotted line: how many full contexts would outweigh the model itself? To keep that bill low
+# nearly every recent model shares its key heads, or makes them all from one short vector.
 #
 # ## One short vector a token: MLA
 #
@@ -658,9 +674,10 @@ show(
 )
 
 # %% [markdown]
-# And backwards? There the weights are needed once more. FlashAttention hasn't kept them: it keeps one number for each
-# query, the logarithm of its softmax's denominator, and computes tile after tile anew. That is more arithmetic and less
-# traffic, and on a GPU the traffic was what one waited for (Dao et al. 2022, arXiv:2205.14135).
+# And backwards? There the weights are needed once more. FlashAttention hasn't kept them: it keeps $m$ and $\ell$ of
+# each query (since its second version one number, the logarithm of the softmax's denominator; Dao 2023,
+# arXiv:2307.08691) and computes tile after tile anew. That is more arithmetic and less traffic, and on a GPU the
+# traffic was what one waited for (Dao et al. 2022).
 #
 # ## Mix first, compare later
 #
@@ -700,7 +717,8 @@ check(linformer_attention)
 # How much is lost? Take queries, keys and values of one layer out of the real model, before they are rotated by their
 # positions, and mix by the simplest rule: each mixture is the average of a run of neighboring tokens. (A trained
 # Linformer learns $E$ and $F$; a model that wasn't trained for it has to live with such guesses. Both sides go without
-# the causal mask.)
+# the causal mask.) Beside it the best that any mixtures could do: a map of **rank** $r$ has rows that are blends of $r$
+# rows, and the share of its squared weights that the nearest such map holds is called **energy**.
 
 # %% tags=["payoff"]
 caught = {}
@@ -746,8 +764,9 @@ show(
 give_back(model)
 
 # %% [markdown]
-# A low rank says that so many mixtures would do for *this* text. It doesn't say which, nor that they would do for
-# another. Linformer has the same $E$ and $F$ for all texts, so it has to learn them together with the model.
+# A low rank says that so many mixtures of the values would do for *this* text, if each query could blend them as it
+# likes. It doesn't say which, nor that they would do for another text. Linformer has the same $E$ and $F$ for all
+# texts, so it has to learn them together with the model.
 #
 # ## Who meets whom: are these local?
 #
@@ -898,9 +917,10 @@ show(
 # many entries are zero, and what rank has it? (The features here are the paper's second kind, with $e^{w\cdot x}$ and
 # $e^{-w\cdot x}$ side by side.)
 #
-# **Before the run:** *wrong* if no entry is zero and the rank is the softmax map's own; *imprecise* if something is
-# left out. (*Correct* would also need a pattern that is learned, and nobody trains the random vectors. We take more
-# features than tokens: a rank can't exceed their number, so on longer texts it is lower than softmax's.)
+# **Before the run:** *wrong* if no entry is zero and the rank is the softmax map's own; else *imprecise*. The window
+# and Linformer show what a zero and a low rank look like. (*Correct* would also need a pattern that is learned, and
+# nobody trains the random vectors. We take more features than tokens: a rank can't exceed their number, so on longer
+# texts it is lower than softmax's.)
 
 # %% claim="T07.4"
 def map_of(features, q, k):
@@ -1085,8 +1105,8 @@ show(
 # windows in some layers. By 2026 relatives of the others are back, with choices that are *trained* or beside layers
 # that are exact. The library that runs this chapter has them all:
 #
-# * **MLA** (DeepSeek-V3, arXiv:2412.19437): keys and values of all heads are made from one short vector a token, and
-#   only that is cached. Grouped queries, taken further.
+# * **MLA** (DeepSeek-V3, arXiv:2412.19437): keys and values of all heads are made from one short vector a token; only
+#   that and a small rotated key are cached. Grouped queries, taken further.
 # * **Learned sparse attention** (DeepSeek-V3.2): a small indexer picks for each query the keys that it will read. What
 #   Reformer did by hashing is trained.
 # * **Linear hybrids** (Qwen3-Next, Kimi Linear, Nemotron-H): most layers keep a state of fixed size, with a rule for

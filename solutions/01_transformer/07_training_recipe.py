@@ -22,6 +22,7 @@
 # tried; where not, the text says so. A habit that only looks good at a rate that suits nobody else has earned nothing.
 
 # %% tags=["setup"]
+import functools
 import math
 import statistics
 import time
@@ -350,7 +351,7 @@ ax.legend()
 late = {kind: statistics.mean(peaks[-30:]) for kind, (_, _, peaks) in list(tried.items())[1:]}
 show(
     fig,
-    alt="The busiest expert's load over the training, with and without the balance loss; over the last thirty steps "
+    alt="The load of the first layer's busiest expert, with and without the balance loss; over the last thirty steps "
     + ", ".join(f"{kind} {peak:.1f}" for kind, peak in late.items()) + " times the mean.",
     title=f"{sizes['experts'] / sizes['dense']:.1f} times the weights, {work['experts'] / work['dense']:.1f} times the "
     f"work. Busiest expert: {late['experts']:.1f} times the mean, balanced {late['experts, balanced']:.1f}",
@@ -561,11 +562,12 @@ show(
 # "Use the more advanced optimizer AdamW." Advanced over what? Adam with a penalty in the loss mixes the penalty with
 # its own scaling; AdamW keeps them apart (you build both in the chapter on overfitting). Without any decay they are
 # *the same* algorithm. And AdamW isn't the end: Muon, which makes the update of a matrix orthogonal, came in 2024 and
-# is in torch. All four run along half a cosine, each at its own best rate.
+# is in torch. All four run along half a cosine, each at its own best rate. (Muon takes the matrices inside. Beside it
+# AdamW has what is left, always with a peak of 0.01, which may not be the best.)
 #
 # **Before the run:** "use AdamW" is *correct* if AdamW with its decay ends surely more than 0.01 nats below SGD with
-# momentum *and* below Adam without decay, and Muon not surely below AdamW; *wrong* if it ends surely above SGD; else
-# *imprecise*.
+# momentum *and* below Adam without decay, and Muon not surely that far below AdamW; *wrong* if it ends surely above
+# SGD; else *imprecise*.
 
 # %% claim="T07.9"
 OPTIMIZERS = {
@@ -632,14 +634,16 @@ verdict(
 # Large batches give quieter gradients, and need memory for the activations of every row. The way out: cut the batch
 # into **micro-batches**, call `backward()` after each, and step once. `backward()` *adds* to `.grad`, so the sum
 # collects itself. The notes say that this "reduces computation". We count multiplications and the bytes that wait for
-# the backward pass, and add two other ways to save: recomputing (checkpointing) and half precision. (Recomputing brings
-# the activations of a layer back for a moment during the backward pass; these aren't in its bar.)
+# the backward pass, and add two other ways to save. **Recomputing** (checkpointing) keeps what goes into a layer alone,
+# and computes the layer once more when the backward pass gets there. (For a moment its activations are back then; these
+# aren't in its bar.) Half precision: inside torch's **autocast** weights stay in float32, and most products are made in
+# **bfloat16**, a format of 16 bits.
 #
 # **Before the run:** the claim is *correct* if four micro-batches take at least 1 % fewer operations than the one
 # batch, *wrong* if not.
 
 # %% claim="T07.13"
-from torch.utils.checkpoint import checkpoint_sequential
+from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 
@@ -648,7 +652,8 @@ def cost(parts=1, half=False, recompute=False):
     torch.manual_seed(0)
     model = Small()
     if recompute:
-        model.layers.forward = lambda x: checkpoint_sequential(model.layers, 2, x, use_reentrant=False)
+        for layer in model.layers:
+            layer.forward = functools.partial(checkpoint, layer.forward, use_reentrant=False)
     most, ids_targets = 0, pieces(training, 32, torch.Generator().manual_seed(0))
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
     with FlopCounterMode(display=False) as counter:
@@ -822,8 +827,8 @@ verdict(
 # which keeps one. And FP16 isn't dead: reinforcement learning of language models has come back to it for its finer
 # fraction; Qi et al. 2025, arXiv:2510.26788.)
 #
-# Now the steps. FP16 itself is in the race, at float32's best rate, with and without a loss scale (what that is comes
-# next).
+# Now the steps. FP16 itself is in the race, with and without a loss scale (what that is comes next), at one rate only:
+# the labels on the right tell whether it is float32's best.
 #
 # **Before the run:** "mixed precision speeds up convergence" is *correct* if bfloat16 or FP16 ends surely more than
 # 0.01 nats *below* float32 after the same steps, *wrong* if all surely don't, *imprecise* if the seeds can't tell.
@@ -858,7 +863,7 @@ verdict(
 )
 
 # %% [markdown]
-# ## What FP16 needs: a scale
+# ## Does FP16 need a scale?
 #
 # bfloat16 has the range of float32. FP16 hasn't: below $2^{-25} \approx 3\cdot10^{-8}$ a number becomes zero. How small
 # are the numbers of a real model's backward pass, and does it matter if they vanish? We look at the gradients that
@@ -987,8 +992,9 @@ def grad_scaler_step(
 check(grad_scaler_step)
 
 # %% [markdown]
-# Your scaler at work. A small regression, its forward and backward pass in real FP16, and targets so tiny that unscaled
-# gradients vanish. The scale starts far too high on purpose. Dashed: the same training without any scale.
+# Your scaler at work. A small regression, its forward and backward pass in real FP16, and targets of a few millionths:
+# the smaller the error, the nearer its gradients come to FP16's smallest number. The scale starts far too high on
+# purpose. Dashed: the same training at the same rate without any scale. Where does it stop?
 
 # %% tags=["payoff"]
 g = torch.Generator().manual_seed(0)
@@ -1037,7 +1043,8 @@ show(
 # arXiv:2101.06840): Adam's float32 numbers are needed once a step, so they can lie in the CPU's memory, and the CPU
 # makes the step. Gradients go down, new weights come up. There is no GPU here, but what matters can be counted without
 # one: which bytes lie where, how many cross the bus, and who does how much of the arithmetic. We run the small model
-# that way, its weights and gradients in bfloat16 on the "device", all else on the "host".
+# that way, its weights and gradients in bfloat16 on the "device", all else on the "host". The figure sets a GPU of 400
+# TFLOP/s ($4\cdot10^{14}$ operations a second) and a bus of 50 GB/s beside this processor.
 #
 # **Before the run:** *correct* if the device keeps under half of the bytes and the host does at least a tenth of the
 # arithmetic; *imprecise* if only the bytes are shared; *wrong* if the device keeps half of them or more.
@@ -1223,8 +1230,8 @@ show(
 # ## The receipts
 #
 # What each habit was worth in this chapter, on this small model: nats a letter after the same steps, and what it did to
-# work and memory. Where an interval holds zero, say "not seen here", not "useless": clipping waits for the bad batch
-# of hour nine, a loss scale for gradients that vanish, warm-up for a deeper model.
+# work and memory. Where an interval doesn't lie above zero, say "no gain here", not "useless": clipping may wait for
+# the bad batch of hour nine, a loss scale for gradients that vanish, warm-up for a deeper model.
 
 # %% tags=["demo"]
 def times(way, which):
@@ -1241,7 +1248,7 @@ RECEIPTS = [
     ("recomputing", "the same gradient", times("recomputing", 0), times("recomputing", 1)),
     ("bfloat16", told(lower["bfloat16"]), times("bfloat16 (autocast)", 0), times("bfloat16 (autocast)", 1)),
 ]
-print(f"{'habit':26}{'gain (nats a letter)':28}{'operations':16}memory for activations")
+print(f"{'habit':26}{'gain (nats a letter)':28}{'operations':16}memory (in %: for activations)")
 for row in RECEIPTS:
     print("{:26}{:28}{:16}{}".format(*row))
 

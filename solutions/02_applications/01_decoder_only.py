@@ -564,7 +564,8 @@ show(fig, "Bars: the share of tokens with a loss. " + ", ".join(f"{name} {x:.1%}
 # sides. All have one learning rate, 0.01 at its peak; another might suit one of them better.
 #
 # **Before the run:** a model *learns* if its loss falls by over half a nat. *Correct* if the decoder learns from
-# unlabeled text and the encoder doesn't, *imprecise* if both do: then it is no advantage over an encoder.
+# unlabeled text and the encoder doesn't, *imprecise* if both do: then it is no advantage over an encoder. *Wrong* if
+# the decoder doesn't.
 
 # %% claim="A11.8"
 import numpy as np
@@ -672,7 +673,7 @@ print("the full signal, trained for fewer steps, ends at " + ", ".join(
 learned = [name for kind, name in RUNS.items() if means[kind][0] - means[kind][-1] > 0.5]
 verdict(
     "A11.8",
-    "imprecise" if RUNS["encoder"] in learned else "correct",
+    "wrong" if RUNS["all"] not in learned else "imprecise" if RUNS["encoder"] in learned else "correct",
     f"From the same unlabeled bytes learn: {'; '.join(learned)}. What differs is how many lessons they take from them: "
     "with "
     f"15 % the same loss takes {' and '.join(f'{ratio:.1f}' for ratio in ratios)} times the text (two seeds).",

@@ -196,7 +196,7 @@ show(fig, "Rate of repetition against n. " + "; ".join(
     f"{name}: {of[0]:.0%} at n = 1, {of[3]:.0%} at n = 4, {of[7]:.0%} at n = 8" for name, of in rates.items()))
 
 # %% [markdown]
-# ## Repetition feeds itself
+# ## Does repetition feed itself?
 #
 # Why doesn't the model notice? Xu et al. (2022, [arXiv:2206.02369](https://arxiv.org/abs/2206.02369)) asked it. They
 # wrote the same sentence into the context again and again and read off how probable the model finds its tokens. We do

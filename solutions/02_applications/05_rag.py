@@ -340,7 +340,7 @@ for i in (0, *right_at_once[:2]):
         print(f"   {score:.2f}  {'*' if at in relevant[i] else ' '} {names[at]}")
 
 # %% [markdown]
-# ## A vector store, and a graph that is faster
+# ## A vector store, and a graph
 #
 # Comparing with *every* vector is called a **flat** index. It is exact, and for thousands of passages fast enough.
 # For millions one gives up exactness: **HNSW** links each vector to some near ones (their number is called `M`) and

@@ -29,7 +29,7 @@ from autograde import check
 from labkit import COLORS, chat_model, evidence, figure, interval, show, verdict
 
 # %% [markdown]
-# ## Ask for an action, and get a whole story
+# ## Ask for an action: what comes back?
 #
 # The oldest form of an agent is plain text: *Thought*, *Action*, *Observation*, again and again (**ReAct**, Yao et
 # al. 2022, [arXiv:2210.03629](https://arxiv.org/abs/2210.03629)). The prompt shows one run and begins another. Here
@@ -53,9 +53,9 @@ story = llm.tokenizer.decode(written)
 print(story)
 
 # %% [markdown]
-# It looked nowhere: there is no mill, and no program ran. The model goes on with a text, and after an action such
-# texts have an observation, so it *invents* one. Two things help, and one needs both. We stop the model where it
-# begins to write `Observation:`; and whoever reads its text believes nothing that stands behind that word.
+# It looked nowhere: there is no mill, and no program ran. The model goes on with a text, and after an action such texts
+# have an observation. Where it writes one, that is *invented*. Two things help, and one needs both. We stop the model
+# where it begins to write `Observation:`; and whoever reads its text believes nothing that stands behind that word.
 #
 # ### Exercise 1: read the action
 

@@ -28,7 +28,7 @@ from autograde import check
 from labkit import COLORS, evidence, figure, give_back, interval, show, smollm, verdict
 
 # %% [markdown]
-# ## A network forgets before your eyes
+# ## Does a network forget?
 #
 # A small network has learned to read digits. Now it learns to read them turned by 90 degrees, from pictures of turned
 # digits alone. Nothing in the pictures forbids reading both kinds, and exercise 7 asks whether one network can.

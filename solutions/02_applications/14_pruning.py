@@ -631,7 +631,8 @@ check(lottery_rewind)
 # %% [markdown]
 # A network of one hidden layer reads digits of 8 × 8 pixels. Round by round it loses half of what lives. Three ways to
 # go on from each mask: your rewound weights; the same mask with new random weights; as many places, drawn at random,
-# with the initial weights. In training, the mask is applied in every step: a dead weight must not grow back.
+# with the initial weights. In training, the mask is applied in every step: a dead weight must not grow back. All three
+# have one rate and as many steps.
 
 # %% tags=["payoff"]
 from sklearn.datasets import load_digits

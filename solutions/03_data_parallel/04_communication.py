@@ -416,8 +416,8 @@ check(diloco_step)
 
 # %% [markdown]
 # On two real ranks, the small network from above: AdamW inside, your step outside. Beside it the same 180 steps with an
-# all-reduce in each of them. With your step the ranks meet nine times, which is few: a test of the machinery, not of
-# the method.
+# all-reduce in each of them, at the same rate. With your step the ranks meet nine times, which is few: a test of the
+# machinery, not of the method.
 
 # %% tags=["payoff"]
 def letters_on_ranks(apart, steps=180, rows=96):

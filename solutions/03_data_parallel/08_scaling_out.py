@@ -757,9 +757,9 @@ for tp, told in step.items():
 # adds a **bias** to the scores by which experts are chosen, not to the gates, and moves it a little after each step:
 # up for those with too few tokens, down for those with too many (arXiv:2412.19437, section 2.1.2).
 #
-# A toy, five seeds each: eight experts, one for each token, learn functions of inputs that come in clusters
-# of very different size. The **peak** is the largest expert's number of tokens over the mean: a step takes that much
-# longer than it had to.
+# A toy, five seeds each and one rate for all: eight experts, one for each token, learn functions of inputs that come in
+# clusters of very different size. The **peak** is the largest expert's number of tokens over the mean: a step takes
+# that much longer than it had to.
 
 # %% tags=["demo"]
 EXPERTS, STEPS = 8, 200

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 
@@ -144,6 +145,48 @@ def test_answers_that_are_spoken_do_not_speak_of_the_course(question):
 def test_a_chapter_settles_a_claim_of_its_questions(chapter):
     assert chapter.of("claim")
     assert {cell.name.split(".")[0] for cell in chapter.of("claim")} <= set(chapter.questions)
+
+
+def untold(text: str, numbers: dict[str, dict[str, str]]) -> list[str]:
+    """The gains of a text that may be none: those whose interval holds zero and isn't told beside them."""
+    named, found = set(re.findall(r"\{(\w+\.\d+):(\w+)\}", text)), []
+    for claim, name in named:
+        gain, interval = (numbers[claim].get(key, "").replace("−", "-") for key in (name, f"{name}_range"))
+        ends = [float(end) for end in re.findall(r"[+-]\d[\d.]*", interval)]
+        if gain[:1] in ("+", "-") and ends and min(ends) <= 0 <= max(ends) and (claim, f"{name}_range") not in named:
+            found.append(f"{claim}:{name}")
+    return sorted(found)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "interview").glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_gain_that_may_be_none_has_its_interval_beside_it(path):
+    results = (ROOT / "experiments" / "results").glob("*.json")
+    numbers = {result.stem: json.loads(result.read_text(encoding="utf-8"))["numbers"] for result in results}
+    told = texts(yaml.safe_load(path.read_text(encoding="utf-8")))
+    assert [gain for text in told for gain in untold(text, numbers)] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("SwiGLU gained {T1.1:a} nats.", ["T1.1:a"]),
+        ("SwiGLU gained {T1.1:a} nats ({T1.1:a_range}).", []),
+        ("Muon gained {T1.1:b}, GELU {T1.1:c}.", ["T1.1:c"]),
+        ("It repeats {T1.1:d} of its phrases.", []),
+    ],
+)
+def test_a_gain_without_its_interval_is_seen(text, found):
+    numbers = {"a": "+0.008", "a_range": "−0.007 to +0.023", "b": "+0.05", "b_range": "+0.04 to +0.06", "c": "−0.001",
+               "c_range": "−0.005 to +0.002", "d": "1 %", "d_range": "-1 to 3 %"}
+    assert untold(text, {"T1.1": numbers}) == found
+
+
+def texts(value) -> list[str]:
+    """All texts in what a YAML file holds."""
+    if isinstance(value, str):
+        return [value]
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
+    return [text for item in inside for text in texts(item)]
 
 
 def is_chinese(text: str) -> bool:
