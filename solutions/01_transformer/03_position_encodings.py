@@ -965,7 +965,7 @@ surely = {
     - interval(kept_race.each(mixing.best(kept_race, scheme), "near")).mean
     for scheme in mixing.ALONE
 }
-at_edge = [scheme for scheme in (*mixing.ALONE, *mixing.MIXED)
+at_edge = [scheme.replace("none", "no positions") for scheme in (*mixing.ALONE, *mixing.MIXED)
            if mixing.best_rate(kept_race, scheme) in (mixing.RATES[0], mixing.RATES[-1])]
 print(f"In the kept race, best at the edge of the rates that were tried: {', '.join(at_edge) or 'nothing'}.")
 fine, long = gained.above(0.05), surely["waves"] <= 0.1
