@@ -14,12 +14,12 @@
 # %% [markdown]
 # # Pretrain your own GPT
 #
-# You have built attention, rotary positions, RMSNorm, SwiGLU and a plan for the learning rate, each in a chapter of
-# its own. Here they become one model, and the model learns to write.
+# You have built attention, rotary positions, RMSNorm, SwiGLU and a plan for the learning rate, in four chapters. Here
+# they become one model, and the model learns to write.
 #
 # Five pieces are still missing, and you build them: a tokenizer, batches, the loss, a measure by which models with
 # different tokenizers can be compared, and the model itself. Then it trains on real Shakespeare, on your own processor,
-# while you wait. At the end we take it apart again and ask of every part what it was good for.
+# while you wait. At the end we take it apart again and ask of its parts what each was good for.
 
 # %% tags=["setup"]
 import functools
@@ -208,7 +208,7 @@ def joined(word, pair, new):
 
 
 def by_library(text, n_merges, pattern):
-    """The merges of tokenizers' own trainer, as the bytes of both halves."""
+    """The merges of tokenizers' own trainer, both halves as strings in which a letter stands for each byte."""
     library = Tokenizer(models.BPE())
     cut = pre_tokenizers.Split(Regex(pattern), "isolated")
     as_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -258,7 +258,7 @@ MERGES = 256
 merges = train_bpe(training_text[:60_000], MERGES, WORDS)
 tokens, encode = spelled(merges), encoder(merges)
 _, theirs = smollm()
-POEM = "床前明月光,疑是地上霜。举头望明月,低头思故乡。"
+POEM = "床前明月光，疑是地上霜。举头望明月，低头思故乡。"
 sizes = [0, 16, 32, 64, 128, MERGES]
 short = [len(unseen_text) / len(encoder(merges[:size])(unseen_text)) for size in sizes]
 READ = 8_000  # letters of each text that SmolLM's tokenizer is given
@@ -335,7 +335,9 @@ check(get_batch)
 #
 # $$-\log \frac{e^{z_y}}{\sum_j e^{z_j}} = \log \sum_j e^{z_j} - z_y .$$
 #
-# The right-hand side is how to compute it. The left-hand side breaks down early: $e^{89}$ is infinite in float32.
+# The left-hand side breaks down early: $e^{89}$ is infinite in float32. So would the right-hand side, as it stands. But
+# there the largest logit $m$ can be taken out of the sum, $\log \sum_j e^{z_j} = m + \log \sum_j e^{z_j - m}$, and then
+# no exponent is above 0. torch's `logsumexp` does that.
 
 # %% tags=["demo"]
 for size in (10.0, 80.0, 100.0):
@@ -378,7 +380,8 @@ check(cross_entropy)
 #
 # A loss of 3 nats a token: good or bad? That depends on the tokenizer. Longer tokens are harder to guess, and there are
 # fewer of them. What can be compared is the price of the *text*: the bits for all tokens, divided by the bytes that
-# they spell. An arithmetic coder that asks the model would need just as many, so a zip program can enter the contest.
+# they spell. A compressor that asks the model what to expect (an *arithmetic coder*) would need about as many, so a zip
+# program can enter the contest.
 #
 # With your function we ask below what SmolLM, which has read much of the internet, needs for two pages of Shakespeare,
 # and what a zip program needs, which has read nothing. Our own model will join them, without having seen these pages.
@@ -483,8 +486,8 @@ def gpt_forward(ids, weights, n_heads, parts):
 check(gpt_forward)
 
 # %% [markdown]
-# Your function with SmolLM's weights is SmolLM. Its three heads of keys and values serve nine heads of
-# queries, so each is given out three times; the base of its rotation and its eps are other numbers than ours.
+# Given SmolLM's weights, your function has to give SmolLM's logits. Its three heads of keys and values serve nine heads
+# of queries, so each is given out three times; the base of its rotation and its eps are other numbers than ours.
 
 # %% tags=["payoff"]
 def given_out(matrix, head=64, times=3):
@@ -643,8 +646,9 @@ show(
 
 # %% [markdown]
 # Mind what this comparison says. Zip has seen nothing but the page itself. SmolLM has seen a great deal, most probably
-# these very plays, and it looks back over the whole page where yours sees 64 tokens at most. Yours has read a few
-# hundred thousand tokens, all of them by this one author.
+# these very plays, and it looks back over the whole page where yours sees 64 tokens at most. But it has been tuned for
+# chats since, and ours comes from a file of 4-bit weights: the model as it was pretrained may pay less. Yours has read
+# the tokens that are counted above, all of them by this one author.
 #
 # ## What did each part buy?
 #
@@ -652,7 +656,7 @@ show(
 # model of its own seed. Positions: no rotation at all, only the causal mask. Norms: none. The MLP: a ReLU between two
 # matrices, of as many weights as SwiGLU's three. The plan: the peak rate throughout. AdamW: SGD with momentum, at the
 # best of three rates, chosen on a text of its own (a kindness that the others don't get). The model is smaller and
-# reads bytes, so that a training takes about a second.
+# reads bytes, to keep the trainings short.
 
 # %% tags=["payoff"]
 SHORT, SHORT_N, SEEDS = 90, 32, range(3)
@@ -827,10 +831,10 @@ for name, value in sorted(cost.items(), key=lambda item: -item[1]):
     print(f"{name:18}{base + value:>8.3f}{value:>+8.3f}{spread[name]:>18.3f}{told}")
 
 # %% [markdown]
-# Everything in this notebook grows by turning the same knobs: more merges, more layers, more tokens. Nothing new is
-# needed for SmolLM, as you saw when it ran through your function. What changes at that size is who does the work: one
-# processor isn't enough, and the third part of the course is about sharing it. How far to turn which knob say *scaling
-# laws*: a given amount of computing is best spent on about twenty tokens for each weight (Hoffmann et al. 2022,
-# arXiv:2203.15556), and on far more of them where the model is to be used a lot afterwards. And some models predict
-# more than the next token: heads for the second and third next, whose losses are added (*multi-token prediction*:
-# Gloeckle et al. 2024, arXiv:2404.19737; DeepSeek-V3, arXiv:2412.19437).
+# Everything in this notebook grows by turning the same knobs: more merges, more layers, more tokens. SmolLM ran through
+# your function; all it asked for was heads of keys and values that are shared, and two other numbers. What changes when
+# such a model is trained is who does the work: one processor isn't enough, and the third part of the course is about
+# sharing it. How far to turn which knob say *scaling laws*: a given amount of computing is best spent on about twenty
+# tokens for each weight (Hoffmann et al. 2022, arXiv:2203.15556), and on far more of them where the model is to be used
+# a lot afterwards. And some models predict more than the next token: heads for the second and third next, whose losses
+# are added (*multi-token prediction*: Gloeckle et al. 2024, arXiv:2404.19737; DeepSeek-V3, arXiv:2412.19437).

@@ -117,7 +117,7 @@ model = model.requires_grad_(True).eval()
 #
 # Eight seeds: each with other splits, other initial weights, other batches. Every way of training has its own learning
 # rate, the best of a few on validation digits; what is shown are test digits. A dot is a seed, a bar the 95 % interval
-# of the mean.
+# of the mean. (Where the best rate is the first or the last of the few, a better one may lie beyond: each run says so.)
 #
 # The new task comes in two kinds. With **shared outputs** a turned 3 has the same output as an upright one. With
 # **outputs of its own** the network is given ten more, and is told which task a picture belongs to.
@@ -130,7 +130,7 @@ model = model.requires_grad_(True).eval()
 # examples in the batch must help.
 
 # %% tags=["demo"]
-from experiments.forgetting import points
+from experiments.forgetting import RATES, points
 
 
 def rows(found, arms, marked=()):
@@ -154,12 +154,21 @@ def told(found, arms):
     return "; ".join(f"{arm} {old:.0f} % of the old, {new:.0f} % of the new" for arm, old, new in each)
 
 
+def edges(found, arms, tried):
+    """Whose best rate was the first or the last of those that were tried, and in how many seeds."""
+    ends = min(tried), max(tried)
+    seeds = {arm: sum(rate in ends for rate in found.each(arm, "rate")) for arm in arms}
+    named = ", ".join(f"{arm} {n}" for arm, n in seeds.items() if n)
+    return f"Seeds whose best rate was {ends[0]:g} or {ends[1]:g}, the ends of what was tried: {named or 'none'}."
+
+
 # %% claim="A10.2"
-from experiments.A10_2 import ALL, BEFORE, BOTTOM, OWN_ALL, OWN_TOP, TOP, UPPER
+from experiments.A10_2 import _HIGH, ALL, BEFORE, BOTTOM, OWN_ALL, OWN_TOP, TOP, UPPER
 
 frozen = evidence("A10.2")
 print(frozen.again())
 arms = [BEFORE, ALL, UPPER, TOP, BOTTOM, OWN_ALL, OWN_TOP]
+print(edges(frozen, arms, (*RATES, *_HIGH)))
 gain = {"shared": points(frozen, TOP, "both", ALL), "own": points(frozen, OWN_TOP, "both", OWN_ALL)}
 show(rows(frozen, arms, marked=(TOP, OWN_TOP)),
      alt=f"A row for each way of training, a dot a seed: {told(frozen, arms)}.",
@@ -239,11 +248,12 @@ show(fig, alt="Learning rates of five groups over 150 steps, each beginning when
 # mean of both accuracies is surely higher than all at once). *Imprecise* if in one of the two, *wrong* if in neither.
 
 # %% claim="A10.4"
-from experiments.A10_4 import AT_ONCE, GRADUAL, OWN_AT_ONCE, OWN_GRADUAL, RATES_ALONE
+from experiments.A10_4 import _RATES, AT_ONCE, GRADUAL, OWN_AT_ONCE, OWN_GRADUAL, RATES_ALONE
 
 thawed = evidence("A10.4")
 print(thawed.again())
 arms = [BEFORE, AT_ONCE, RATES_ALONE, GRADUAL, OWN_AT_ONCE, OWN_GRADUAL]
+print(edges(thawed, arms, _RATES))
 gain = {"shared": points(thawed, GRADUAL, "both", AT_ONCE), "own": points(thawed, OWN_GRADUAL, "both", OWN_AT_ONCE)}
 show(rows(thawed, arms, marked=(GRADUAL, OWN_GRADUAL)),
      alt=f"A row for each way of training, a dot a seed: {told(thawed, arms)}.",
@@ -484,6 +494,7 @@ from experiments.A10_3 import ALONE, DECAY, ELSEWHERE, EWC, MEAN, REPLAY, SHUFFL
 held_back = evidence("A10.3")
 print(held_back.again())
 arms = [BEFORE, ALONE, DECAY, TO_START, EWC, SHUFFLED, ELSEWHERE, MEAN, REPLAY]
+print(edges(held_back, arms, RATES))
 gain = {arm: points(held_back, arm, "both", ALONE) for arm in arms[2:]}
 show(rows(held_back, arms, marked=(DECAY, TO_START, EWC)),
      alt=f"A row for each penalty, a dot a seed: {told(held_back, arms)}.",
@@ -591,6 +602,7 @@ from experiments.A10_1 import REPLAY as REPLAYED
 taught = evidence("A10.1")
 print(taught.again())
 arms = [BEFORE, NEW_ALONE, ON_NEW, ON_NOISE, ON_OLD, NOBODY, REPLAYED, OWN_ALONE, OWN]
+print(edges(taught, arms, RATES))
 lost = points(taught, BEFORE, "old", ON_NEW)
 gain = {arm: points(taught, arm, "both", NEW_ALONE) for arm in (ON_NEW, ON_NOISE, ON_OLD, NOBODY, REPLAYED)}
 own = points(taught, BEFORE, "old", OWN), points(taught, OWN, "both", OWN_ALONE)
