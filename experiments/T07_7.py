@@ -61,7 +61,7 @@ class Layer(nn.Module):
 
 
 def _t5(q: torch.Tensor, back: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
-    """Sixteen buckets: one a distance up to 7, then wider ones, the last from 32 letters on."""
+    """Sixteen buckets: one a distance up to 7, then wider ones, the last from 27 letters on."""
     far = 8 + (back.clamp(min=1) / 8).log2().mul(4).long()
     return table[torch.where(back < 8, back, far.clamp(max=15))].permute(2, 0, 1)
 

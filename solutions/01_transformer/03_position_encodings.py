@@ -708,7 +708,7 @@ def relative_scores(q, k, table, u=None, v=None):
     ((q[i] + u) · k[j] + (q[i] + v) · table[row of i and j]) / sqrt(d).
     No mask, no softmax. Gradients flow to all that is given.
 
-    Shaw et al. 2018, arXiv:1803.02155, equations 3 and 4 (the keys' part; u = v = None); Dai et
+    Shaw et al. 2018, arXiv:1803.02155, equation 4 (the keys' part; u = v = None); Dai et
     al. 2019, arXiv:1901.02860, section 3.3.
     """
     ### BEGIN SOLUTION
