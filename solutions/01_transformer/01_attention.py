@@ -699,7 +699,7 @@ verdict(
 #
 # ## Is it still an encoder and a decoder?
 #
-# "The Transformer consists of an encoder and a decoder", says the bank, and that is the model of 2017. Every
+# "The Transformer consists of an encoder and a decoder", say the notes, and that is the model of 2017. Every
 # architecture that the installed transformers library can build is in its registers. We count.
 #
 # **Before the run:** the sentence is about the paper's model, so we take that apart as torch builds it. *Correct* if

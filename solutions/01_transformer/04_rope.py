@@ -549,7 +549,7 @@ verdict(
 
 # %% [markdown]
 # The rotation offers a decay, and it offers the opposite just as well (the left picture): where trained heads fall more
-# often than heads with angles by chance, that is *learned*. Note also what decay means for the bank's second half: a
+# often than heads with angles by chance, that is *learned*. Note also what decay means for the notes' second half: a
 # score that falls with distance favors what is near. It is no argument for long-range dependencies. (Barbero et al.
 # 2024, arXiv:2410.06205, look into Gemma 7B and doubt that decay is why RoPE helps.)
 #

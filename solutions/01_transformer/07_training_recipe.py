@@ -603,7 +603,7 @@ verdict(
 )
 
 # %% [markdown]
-# (Two hundred steps of one small model rank nothing for good.) The vaguest line of the bank, "activations and
+# (Two hundred steps of one small model rank nothing for good.) The vaguest line of the notes, "activations and
 # optimizers speed up convergence", can be put to the same runs.
 #
 # **Before the run:** it is *correct* if both kinds bring a gain that is surely above 0.01 nats after the same steps,

@@ -183,7 +183,7 @@ print("The interval holds the true difference in " + ", ".join(
 #
 # ## A model as judge
 #
-# The answer of today that the bank's list leaves out: let a model say which answer is better (**RLAIF**, Lee et al.
+# The answer of today that the notes' list leaves out: let a model say which answer is better (**RLAIF**, Lee et al.
 # 2023; **constitutional AI**, Bai et al. 2022). Before a judge's labels are worth anything, three numbers are needed:
 #
 # * **position bias**: does it name the place or the answer? Ask twice, with the answers *swapped*.
@@ -245,7 +245,7 @@ check(judge_agreement)
 # 1. **for a letter**: both answers in one prompt, A or B, in both orders;
 # 2. by **likelihood**: how probable is each answer after the question, in nats a token? No place, no letter.
 #
-# Does the list of the bank lack a source of labels? **Before the run:** it does (the claim is *imprecise*) if one of
+# Does the notes' list lack a source of labels? **Before the run:** it does (the claim is *imprecise*) if one of
 # the ways finds the right answer more often than a coin, for the whole 95 % interval over five groups of questions.
 # If neither interval reaches above the coin, the list is *correct* as far as this model goes; between the two the claim
 # is *unverifiable* here. Control: the likelihood of "It's Paris." after *another* question should be no better than the
@@ -978,7 +978,7 @@ show(
 # * DPO is a reward model in disguise, with its biases multiplied by $1/\beta$, and it wants margins, not likely
 #   answers.
 #
-# And the first line of the bank's list, open data, is simply right: HH-RLHF (Bai et al. 2022), UltraFeedback (Cui et
+# And the first line of the notes' list, open data, is simply right: HH-RLHF (Bai et al. 2022), UltraFeedback (Cui et
 # al. 2023) and their like cost nothing but reading the license, and looking at who judged: people for the first, GPT-4
 # for the second.
 #

@@ -568,7 +568,7 @@ show(fig, "Bytes kept for backward passes against the actions done, four ranks. 
 #
 # ### Too large for one device?
 #
-# With the same numbers we can ask the bank's first two sentences. Model parallelism is for what doesn't fit, and it
+# With the same numbers we can ask the notes' first two sentences. Model parallelism is for what doesn't fit, and it
 # *splits the model, not the data*. Take a device with 40 % of what one process needs here (parameters, gradients,
 # Adam's moments, activations at their peak).
 #
@@ -956,7 +956,7 @@ show(fig, f"Upper panel: two loss curves, of one process and of the pipeline, fr
 # %% [markdown]
 # ## "Different batches in turn"
 #
-# So the bank describes pipeline parallelism: each device gets different *batches* one after the other. Until now they
+# So the notes describe pipeline parallelism: each device gets different *batches* one after the other. Until now they
 # were micro-batches of **one** batch, and all ranks stopped at its end for the optimizer's step: the **flush**. What
 # if they really are batches of their own, each with its own step, and nobody ever stops? Then there is no bubble at
 # all. That was PipeDream (Narayanan et al. 2019).
