@@ -86,7 +86,7 @@ show(fig, f"Eight rows of squares, one a token. Dark squares, which end a repeat
      title=f"Greedy texts: {share(loops):.0%} of the four-token phrases stood there before. "
            f"{len(passages)} passages of Shakespeare: {share(passages):.1%}")
 worst = max(range(len(loops)), key=lambda i: sum(stale(loops[i])))
-print(repr(tokenizer.decode([*prompts[worst], *loops[worst]])))
+print("The one that repeats most:", repr(tokenizer.decode([*prompts[worst], *loops[worst]])))
 
 # %% [markdown]
 # Six short texts are an anecdote. Here are 32 openings with 200 tokens each, from the results that are kept. A **band**
@@ -196,7 +196,7 @@ show(fig, "Rate of repetition against n. " + "; ".join(
     f"{name}: {of[0]:.0%} at n = 1, {of[3]:.0%} at n = 4, {of[7]:.0%} at n = 8" for name, of in rates.items()))
 
 # %% [markdown]
-# ## Repetition feeds itself
+# ## Does repetition feed itself?
 #
 # Why doesn't the model notice? Xu et al. (2022, [arXiv:2206.02369](https://arxiv.org/abs/2206.02369)) asked it. They
 # wrote the same sentence into the context again and again and read off how probable the model finds its tokens. We do
