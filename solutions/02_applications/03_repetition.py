@@ -86,7 +86,7 @@ show(fig, f"Eight rows of squares, one a token. Dark squares, which end a repeat
      title=f"Greedy texts: {share(loops):.0%} of the four-token phrases stood there before. "
            f"{len(passages)} passages of Shakespeare: {share(passages):.1%}")
 worst = max(range(len(loops)), key=lambda i: sum(stale(loops[i])))
-print(repr(tokenizer.decode([*prompts[worst], *loops[worst]])))
+print("The one that repeats most:", repr(tokenizer.decode([*prompts[worst], *loops[worst]])))
 
 # %% [markdown]
 # Six short texts are an anecdote. Here are 32 openings with 200 tokens each, from the results that are kept. A **band**

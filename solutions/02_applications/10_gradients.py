@@ -804,7 +804,7 @@ verdict("A08.11", word if explode else "unverifiable", f"In the median: {told}."
 # what it was multiplied with. So explosion that comes of large weights is taken away, however large they are. What is
 # left is a mild exponential of its own, the 1.2 a layer of the ReLU panel, and it is there for good networks, too.
 #
-# ## The road gets crowded
+# ## How crowded is the road?
 #
 # A residual stream is a sum: $x_n = x_0 + \sum_i f_i$. With a norm before each branch, every branch says something of
 # about the same size, and $n$ of them that don't agree add up to $\sqrt n$. After 100 branches the stream is ten times

@@ -10,12 +10,13 @@
 # %% [markdown]
 # # Quantization: what a weight may cost
 #
-# To write one token, a model reads all of its weights. So their bytes decide how much memory it needs, and how fast it
-# writes for a single reader. **Quantization** stores each weight in 8, 4 or fewer bits; the question is what it costs.
+# To write one token, a model reads all of its weights (one with experts: those of the experts it asks). So bytes decide
+# how much memory it needs, and how fast it writes for a single reader. **Quantization** stores each weight in 8, 4 or
+# fewer bits; the question is what it costs.
 #
 # The interview question: **which precisions are there, what does each cost, and how do GPTQ, AWQ and GGUF work?** You
 # will round with a scale, decode a real 4-bit file byte by byte, build GPTQ and AWQ, and see what each format does to a
-# real model on real text. Eight sentences of the usual answer are put to the test.
+# real model on real text. Seven sentences of the usual answer are put to the test.
 #
 # One thing first. **The model of this course comes as a 4-bit file.** Its "fp32" weights are what those 4 bits stand
 # for; nobody here has the weights from before. So wherever you read "fp32" below, read: *the file's numbers, unpacked*.
@@ -183,8 +184,8 @@ show(
 # %% [markdown]
 # ## Where zero is not in the middle
 #
-# Weights lie around zero. Activations need not: behind SiLU nothing is below −0.28. Symmetric codes would waste almost
-# half of their values. **Affine** quantization shifts the grid by a **zero point** $z$, the code that means 0:
+# Weights lie around zero. Activations need not: behind SiLU nothing is below −0.28. How many of the symmetric codes
+# does nobody use then? **Affine** quantization shifts the grid by a **zero point** $z$, the code that means 0:
 #
 # $$s = \frac{\max - \min}{2^b - 1}, \qquad z = \mathrm{round}(-\min / s), \qquad
 # q = \mathrm{clamp}\big(\mathrm{round}(x / s) + z\big), \qquad \hat x = s\,(q - z).$$
@@ -367,7 +368,7 @@ show(
 #
 # $$w = d\,q + m$$
 #
-# Here is the first block of the first matrix.
+# Here is the first block of a matrix of the first layer.
 
 # %% tags=["demo"]
 name = "blk.0.ffn_gate.weight"
@@ -481,9 +482,10 @@ print(f"Your pack_int4 writes the bytes of the file again: {torch.equal(pack_int
 # Whole numbers are evenly spaced. A floating-point number spends bits on an *exponent*: its steps grow with its size.
 #
 # * **bfloat16**, in which most checkpoints come: float32's range in 16 bits, and fewer digits.
-# * **FP8 e4m3**: 4 bits of exponent, 3 of mantissa, up to 448. **e5m2**: coarser, up to 57,344, for gradients.
-# * **FP4 e2m1**: eight sizes, 0, 0.5, 1, 1.5, 2, 3, 4, 6. Useless without a scale for a small block.
-# * **NF4** (QLoRA): 16 values such that normally distributed weights use all of them equally often.
+# * **FP8 e4m3**: 4 bits of exponent, 3 of mantissa, up to 448. **e5m2**: coarser, up to 57,344, meant for gradients.
+# * **FP4 e2m1**: eight sizes, 0, 0.5, 1, 1.5, 2, 3, 4, 6. So small blocks get a scale of their own.
+# * **NF4** (QLoRA): 16 quantiles of the normal distribution, close together where such weights are many. (They aren't
+#   used equally often: what is divided by its block's largest isn't normal any more.)
 
 # %% tags=["demo"]
 from experiments.quantized import E2M1, NF4
@@ -609,10 +611,14 @@ verdict(
 #
 # ## The price, on real text
 #
-# Errors of weights are not what anybody cares about. So the model reads text that it has not been tuned on: twelve
-# passages of Shakespeare and eight of the manual of Python, 192 tokens each. For each format all 210 matrices are
-# encoded, *written to a file*, and read back; the bytes are those of that file. (Below 16 bits the embedding is kept in
-# 8-bit blocks, as the shipped file has it.)
+# Errors of weights are not what anybody cares about. So the model reads text: twelve passages of Shakespeare and eight
+# of the manual of Python, 192 tokens each. (Its training will have held both; what counts are the differences between
+# formats.) For each format all 210 matrices are encoded, and decoded again from the tensors that would be *stored*; the
+# bytes are those of a file with all of them. (Below 16 bits the embedding is kept in 8-bit blocks, as the shipped file
+# has it.)
+#
+# What is measured is the mean of $-\ln p$ of each next token, in *nats* (its *surprise*; the negative log-likelihood),
+# and **perplexity**, $e$ to that mean.
 #
 # That takes minutes, so the results are kept with the course. A few passages are read again here.
 
@@ -720,12 +726,12 @@ show(
 )
 
 # %% [markdown]
-# Read the grey star first. It is the shipped file's own format, made anew from the "fp32" numbers, and it costs
-# *nothing*: they lie on that grid already. A second 4-bit format with another grid costs on top of the first. So don't
-# read the right panel as "what INT4 costs a model": it is what INT4 costs *this* one, small and 4-bit already.
+# Read the grey star first, the control. It is the shipped file's own format, made anew from the "fp32" numbers, which
+# lie on that grid already: it should cost nothing. A second 4-bit format with another grid costs on top of the first.
+# So don't read the right panel as "what INT4 costs a model": it is what INT4 costs *this* one, small and 4-bit already.
 #
-# And look for MXFP4. Its scale is a power of two, rounded down, so that a block's largest weights may be cut at 6.
-# Models that ship in it were trained to live with that; one that was not pays.
+# And look for MXFP4, here and in the next figure. Its scale is a power of two, rounded down, so that a block's largest
+# weights may be cut at 6. gpt-oss, which ships in it, was trained to live with that. These two models were not.
 #
 # ## "INT4: half a byte, very aggressive, probably distorts the model"
 #
@@ -836,7 +842,7 @@ verdict(
 #
 # ## Does it reduce the computation, too?
 #
-# Most 4-bit and 8-bit models are *weight-only*: weights are stored narrow, and unpacked before they are multiplied. One
+# Most 4-bit integer models are *weight-only*: weights are stored narrow, and unpacked before they are multiplied. One
 # token through 256 rows of a matrix, stored in int8: what becomes of the bytes that are read, and of the floating-point
 # operations?
 
@@ -902,7 +908,8 @@ verdict(
 # can stand in for each other: where two inputs rise and fall together, one weight that was rounded up is made good by
 # another that is rounded down.
 #
-# Below, two weights of a real row, whose inputs go together. The ellipses are the error of the output.
+# Below, two weights of a real row, whose inputs go together; both are picked to show it, the row as the one that gains
+# most. The ellipses are the error of the output.
 
 # %% tags=["demo"]
 x = seen["layers.10.mlp.gate_proj"]
@@ -962,9 +969,9 @@ show(
 #
 # $$w_k \leftarrow w_k - e_j\, \frac{[H_{\ge j}^{-1}]_{jk}}{[H_{\ge j}^{-1}]_{jj}}, \qquad k > j,$$
 #
-# where $H_{\ge j}$ holds the columns from $j$ on. All these inverses come from *one* Cholesky factor: with
-# $H^{-1} = U^\top U$, $U$ upper triangular, the fraction is $U_{jk} / U_{jj}$. That made it fast enough for 175 billion
-# parameters.
+# where $H_{\ge j}$ holds the columns from $j$ on. One order of columns for all rows, and updates in blocks, made this
+# fast enough for 175 billion parameters. And all these inverses come from *one* Cholesky factor, which keeps them exact
+# enough: with $H^{-1} = U^\top U$, $U$ upper triangular, the fraction is $U_{jk} / U_{jj}$.
 #
 # ## Exercise 6: column by column, `gptq_layer`
 
@@ -1112,7 +1119,7 @@ show(
 # ## "Common quantization methods: GPTQ, GGUF, AWQ"
 #
 # Do they help a whole model? Both methods looked at 2,304 tokens from the *other* half of Shakespeare's works (little:
-# the paper took 128 passages of 2,048). In the left panel the model reads Shakespeare, in the right one the manual,
+# GPTQ's paper took 128 passages of 2,048). In the left panel the model reads Shakespeare, in the right one the manual,
 # which the first six rows have not seen.
 #
 # **Before the run:** three methods are named. GPTQ and AWQ count as methods if perplexity at equal codes (groups of 64)
@@ -1175,8 +1182,8 @@ verdict(
         f"on the other"
         for method, each in gained.items()
     )
-    + f". The weights in our GGUF file stand in {len(formats)} formats ({', '.join(sorted(formats))}): it is a "
-    f"container.",
+    + f". Formats of the weights in our GGUF file: {', '.join(sorted(formats))}"
+    + (": it is a container." if len(formats) > 1 else "."),
 )
 
 # %% [markdown]
@@ -1274,7 +1281,8 @@ verdict(
 )
 
 # %% [markdown]
-# With one scale for all, a floating-point format bears outliers that ruin an evenly spaced one.
+# Compare the two formats with one scale for all: which of them bears outliers? And mind whose verdict this is. It is a
+# small model's, 4-bit underneath, where Kurtic et al. asked large ones.
 #
 # ## "FP8 combines the stability of FP16 with the speed of INT8"
 #
@@ -1344,17 +1352,19 @@ verdict(
 )
 
 # %% [markdown]
-# It trains all the same, with scales: the stability is theirs.
+# That is why FP8 trains with scales, one for a tensor (NVIDIA's Transformer Engine) or a block (DeepSeek-V3): where a
+# type loses numbers above, they have to bring it the stability. (FP16 itself trains with a scale for the loss.)
 #
 # ## Quantization in 2026
 #
 # * **Released narrow.** gpt-oss ships its experts in MXFP4, trained for it; Kimi K2 Thinking in INT4 by QAT;
-#   DeepSeek-V3 was trained in FP8 with a scale for each block of 128. "4-bit" has become what a model is, not what is
-#   done to it.
+#   DeepSeek-V3 was trained in FP8 with a scale for each 128 inputs and each 128 × 128 weights. For such models the
+#   format is what they are, not what is done to them.
 # * **Block scales in hardware.** Blackwell multiplies MXFP8, MXFP4 and NVFP4 with their scales.
-# * **Outliers are rotated away** before rounding: QuaRot and SpinQuant multiply by a Hadamard matrix, which spreads one
-#   large channel over all.
-# * **The cache, too.** At long context the keys and values weigh more than the weights; 8 and 4 bits there are common.
+# * **Outliers are rotated away** before rounding: QuaRot multiplies by Hadamard matrices, SpinQuant learns rotations.
+#   Either spreads one large channel over all.
+# * **The cache, too.** At long context keys and values can weigh more than the weights; 8 bits are common there, and 4
+#   are to be had.
 # * **Tools.** AutoGPTQ and AutoAWQ are retired: GPTQModel and llm-compressor took over; torchao is torch's own.
 #
 # ## What to remember

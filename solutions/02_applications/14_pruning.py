@@ -104,7 +104,8 @@ check(magnitude_prune)
 
 # %% [markdown]
 # Now into the real model, into three of its thirty layers. `pruned` lets every linear layer ask a function for its
-# weights; the model itself stays whole. How surprised is it by passages of Shakespeare, in nats a token?
+# weights; the model itself stays whole. How surprised is it by passages of Shakespeare? Measured is the mean of
+# $-\ln p$ of the next token, in *nats*; *perplexity* is $e$ to that mean.
 
 # %% tags=["payoff"]
 from experiments.pruned import linears, nats, passages, pruned
@@ -631,8 +632,8 @@ check(lottery_rewind)
 # %% [markdown]
 # A network of one hidden layer reads digits of 8 × 8 pixels. Round by round it loses half of what lives. Three ways to
 # go on from each mask: your rewound weights; the same mask with new random weights; as many places, drawn at random,
-# with the initial weights. In training, the mask is applied in every step: a dead weight must not grow back. All three
-# have one rate and as many steps.
+# with the initial weights. All have one learning rate, without a search. In training, the mask is applied in every
+# step: a dead weight must not grow back.
 
 # %% tags=["payoff"]
 from sklearn.datasets import load_digits
