@@ -340,7 +340,7 @@ for i in (0, *right_at_once[:2]):
         print(f"   {score:.2f}  {'*' if at in relevant[i] else ' '} {names[at]}")
 
 # %% [markdown]
-# ## A vector store, and a graph that is faster
+# ## A vector store, and a graph
 #
 # Comparing with *every* vector is called a **flat** index. It is exact, and for thousands of passages fast enough.
 # For millions one gives up exactness: **HNSW** links each vector to some near ones (their number is called `M`) and
@@ -1131,9 +1131,9 @@ verdict(
 )
 
 # %% [markdown]
-# How prefill and decoding compare depends on the machine. The bars are those of the machine that made them; the line
-# above them is a slice of yours, and `python course.py experiment A04.2` measures all of it there. Hold the result
-# against your limit. It is a number to measure, not a reason by itself.
+# How prefill and decoding compare depends on the machine. The bars are from the one that made them; the line above them
+# is a slice from yours, and `python course.py experiment` measures it all there. Hold the result against your limit. It
+# is a number to measure, not a reason by itself.
 #
 # ## "RAG for data that must be kept secret"?
 #

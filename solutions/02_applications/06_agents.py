@@ -29,7 +29,7 @@ from autograde import check
 from labkit import COLORS, chat_model, evidence, figure, interval, show, verdict
 
 # %% [markdown]
-# ## Ask for an action, and get a whole story
+# ## Ask for an action: what comes back?
 #
 # The oldest form of an agent is plain text: *Thought*, *Action*, *Observation*, again and again (**ReAct**, Yao et
 # al. 2022, [arXiv:2210.03629](https://arxiv.org/abs/2210.03629)). The prompt shows one run and begins another. Here
@@ -53,9 +53,9 @@ story = llm.tokenizer.decode(written)
 print(story)
 
 # %% [markdown]
-# It looked nowhere: there is no mill, and no program ran. The model goes on with a text, and after an action such
-# texts have an observation: whatever stands behind that word above is *invented*. Two things help, and one needs both.
-# We stop the model where it begins to write `Observation:`; and whoever reads its text believes nothing behind it.
+# It looked nowhere: there is no mill, and no program ran. The model goes on with a text, and after an action such texts
+# have an observation. Where it writes one, that is *invented*. Two things help, and one needs both. We stop the model
+# where it begins to write `Observation:`; and whoever reads its text believes nothing that stands behind that word.
 #
 # ### Exercise 1: read the action
 
@@ -546,8 +546,8 @@ verdict("A03.3", "correct" if ahead.above(0) else "imprecise" if able.above(0) e
         f"workflow, {found.interval('loop', 'asked').mean:.1f} by the agent.")
 
 # %% [markdown]
-# By its definition an agent is made by *who chooses the next step*. Whether a complex task needs that, is what the bars
-# over 3 weigh. Where a program can know the steps, or an upper bound of them, it takes them in a fixed order, and each
+# By its definition an agent is made by *who chooses the next step*. Whether a complex task needs that, is what the
+# right-hand bars weigh. Where a program can know the steps, or an upper bound of them, it takes them in a fixed order, and each
 # can be tested. Where nobody can write them down beforehand, only the model is left to choose, and every decision is a
 # chance to go wrong.
 #
@@ -805,7 +805,7 @@ verdict("A03.5", "correct" if gap.above(0) else "wrong" if gap.below(0) else "un
 # to write. And no answer is right whose passage wasn't found: the chapter on RAG measures that.
 #
 # So "a RAG flow for each task" is one design among several, for tasks that all need a passage; retrieval as a tool is
-# one for tasks that differ. Which is better on a mixture like yours takes a run like this one, with your model.
+# one for tasks that differ. On a mixture like yours it takes a run like this one, with your model, to choose.
 #
 # ## Several calls at once
 #

@@ -327,8 +327,9 @@ show(fig, alt=f"Three rows, a dot and a band each: how often the wrong answer is
 
 # %% [markdown]
 # All of these measure whether the model *agrees with itself*. A misconception that it learned firmly passes each of
-# them. (And much of the ranking may be no more than telling well-known countries from little-known ones: what ranks
-# well here has to be tried on *your* questions.)
+# them. (Where bands overlap, these 80 questions needn't tell which number is better. And much of the ranking may be no
+# more than telling well-known countries from little-known ones: what ranks well here has to be tried on *your*
+# questions.)
 #
 # ## Exercise 4: is it as sure as it is right?
 #
