@@ -547,9 +547,9 @@ verdict("A03.3", "correct" if ahead.above(0) else "imprecise" if able.above(0) e
 
 # %% [markdown]
 # By its definition an agent is made by *who chooses the next step*. Whether a complex task needs that, is what the
-# right-hand bars weigh. Where a program can know the steps, or an upper bound of them, it takes them in a fixed order, and each
-# can be tested. Where nobody can write them down beforehand, only the model is left to choose, and every decision is a
-# chance to go wrong.
+# right-hand bars weigh. Where a program can know the steps, or an upper bound of them, it takes them in a fixed order,
+# and each can be tested. Where nobody can write them down beforehand, only the model is left to choose, and every
+# decision is a chance to go wrong.
 #
 # (A program with an `if`, which reads "sign" and goes on, would do here as well as any. It could because our signs
 # have a form; people's mails and web pages don't.)

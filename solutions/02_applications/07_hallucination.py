@@ -825,7 +825,7 @@ ax.set_xticks([0, 0.25, 0.5, 0.75, 1])
 ax.set(xlabel="support by the source", xlim=(0, 1.3), ylim=(len(TRIED) - 0.5, -0.5))
 ax.legend(loc="lower right")
 told = ", ".join(f"{way} {count}" for way, count in fooled.items())
-show(fig, alt=f"Bars: support of six sentences by words and by cosine. False ones above 0.75: {told} of 4.",
+show(fig, alt=f"Bars: support of six sentences by words and by cosine. False ones at 0.75 or above: {told} of 4.",
      title=f"False sentences that pass at 0.75, of 4: {told}")
 
 # %% [markdown]
@@ -1073,8 +1073,8 @@ if not (graph_ahead.above(0) and vectors_ahead.above(0)):
 else:
     word = "correct" if closed.below(graph_ahead.mean / 2) else "imprecise"
 verdict("A07.6", word,
-        "Of 12 questions each, on chains " + ", ".join(f"{way} {12 * by[way, 'a chain']:.0f}" for way in ways)
-        + ", on descriptions " + ", ".join(f"{way} {12 * by[way, 'a description']:.0f}" for way in ways)
+        "Answered, of 12 chains: " + "; ".join(f"{way} {12 * by[way, 'a chain']:.0f}" for way in ways)
+        + ". Of 12 descriptions: " + "; ".join(f"{way} {12 * by[way, 'a description']:.0f}" for way in ways)
         + f". Step by step, vectors make up {closed.text('.2f')} of the chains (95 % interval).")
 
 # %% [markdown]
