@@ -125,7 +125,7 @@ _CHINESE = f"\u4e00-\u9fff{_WIDE}"
 _SPACE = re.compile(rf"(?<=[{_CHINESE}])[ \n] *(?=[{_CHINESE}])|(?<=[{_WIDE}])(?:\n *(?=[A-Za-z`$])| +(?=[\w`$+−]))")
 
 
-_RANGE = re.compile(r"(?<=\d) to (?=[+−]?\d)")  # as results write an interval
+_RANGE = re.compile(r"(?<=\d) to (?=[+−-]?\d)")  # as results write an interval
 
 
 def _unspaced(text: Any) -> Any:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import itertools
+import re
 from collections import Counter
 from collections.abc import Iterator
 
@@ -23,7 +25,7 @@ def problems(chapters: list[Chapter], bank: Bank, *, some: bool = False) -> list
     """One sentence for each thing that an author has to mend, over all chapters, or if `some` over these alone."""
     found = [*bank.problems, *_same_name(chapters), *([] if some else _needs(chapters))]
     for chapter in chapters:
-        found += chapter.problems
+        found += chapter.problems + _prose(chapter)
         found += _setup(chapter) + _pairs(chapter) + _known(chapter) + _regions(chapter) + _questions(chapter, bank)
         found += _syntax(chapter) or [*_bodies(chapter), *scopes.problems(chapter)]
     return found + _tested_in(chapters, bank, some)
@@ -60,6 +62,18 @@ def _needs(chapters: list[Chapter]) -> list[str]:
     except graphlib.CycleError as error:
         return [f"solutions/: these chapters need each other in a circle: {', '.join(error.args[1])}."]
     return []
+
+
+def _prose(chapter: Chapter) -> list[str]:
+    """Paragraphs that were run together, so that a heading is none, and one that was cut in two."""
+    found = []
+    for cell in chapter.of("markdown"):
+        parts = [part.strip() for part in cell.source.split("\n\n")]
+        if re.search(r"\S +#{2,6} ", cell.source):
+            found.append(f"{chapter.at(cell)}: a heading in the middle of a line.")
+        if any(re.search(r"^[^#].*[a-z,]\Z", a, re.M) and re.match("[a-z]", b) for a, b in itertools.pairwise(parts)):
+            found.append(f"{chapter.at(cell)}: a sentence goes on in the next paragraph.")
+    return found
 
 
 def _setup(chapter: Chapter) -> list[str]:

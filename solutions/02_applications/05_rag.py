@@ -10,12 +10,12 @@
 # %% [markdown]
 # # RAG: look it up, then answer
 #
-# A language model knows what its weights happened to keep. Ask a small one which function of PyTorch gives a running
-# total, and it is likely to make one up, politely. The manual lies on the same disk.
+# A language model knows what its weights happened to keep. Does a small one know which function of PyTorch gives a
+# running total, or does it make one up, politely? We shall ask. The manual lies on the same disk.
 #
 # **Retrieval-augmented generation** (RAG) puts a search between question and model: find the passages that could
-# help, write them into the prompt, and ask for an answer that cites them. Most of the work, and most of what goes
-# wrong, is the *search*. So you will build one, judge it on 291 questions, and only then let a model read.
+# help, write them into the prompt, and ask for an answer that cites them. What isn't found can't be read, so the
+# *search* comes first: you will build one, judge it on 291 questions, and only then let a model read.
 #
 # The book is PyTorch's own documentation, as it is installed here.
 
@@ -101,7 +101,7 @@ for number, piece in enumerate(chunk_text(entry, 40, 10)[:3], 1):
 # %% [markdown]
 # ## Search by words
 #
-# An old idea, still in every search engine: a passage fits if it shares *rare* words with the question, often, and
+# An old idea, still at work in search engines: a passage fits if it shares *rare* words with the question, often, and
 # isn't just long. **BM25** (Robertson and colleagues, in the nineties) puts this into one sum over the words $w$ of the
 # query:
 #
@@ -281,9 +281,9 @@ show(
 )
 
 # %% [markdown]
-# Uncut, a whole clause is one "word", which a question hardly ever repeats. No error is raised: where no word is shared
-# every score is 0, and a search that must return ten passages returns any ten. Pairs of characters need no dictionary,
-# which is why search engines use them for Chinese and Japanese.
+# Uncut, a whole clause is one "word", which a question would have to repeat to the letter. No error is raised: where no
+# word is shared every score is 0, and a search that must return ten passages returns any ten. Pairs of characters need
+# no dictionary: Lucene's analyzer for Chinese, Japanese and Korean makes them.
 #
 # ## Search by meaning
 #
@@ -676,7 +676,7 @@ came_first = {name: [float(a == b) for a, b in zip(found, drawn, strict=True)] f
 lead = interval([a - b for a, b in zip(*came_first.values(), strict=True)])
 print(
     f"{named[0]} … The right entry comes first: BM25 {sum(came_first['BM25']):.0f}, vectors "
-    f"{sum(came_first['vectors']):.0f} of {len(drawn)}; BM25 is ahead by {lead.text('.2f')} of the questions."
+    f"{sum(came_first['vectors']):.0f} of {len(drawn)}; BM25 minus vectors: {lead.text('+.2f')} of the questions."
 )
 
 # %% [markdown]
@@ -687,7 +687,8 @@ print(
 #
 # Small pieces are about one thing, and lose what stands around them. Large ones keep it, and mix subjects. Here a
 # passage counts as much as its best piece, and a quarter of each piece is shared with the next. With BM25, which
-# needs no encoder, five sizes are quickly compared:
+# needs no encoder, five sizes are quickly compared. (The best is picked on the very questions that judge it, which
+# flatters it: a size to be used is picked on some questions and reported on others.)
 
 # %% tags=["payoff"]
 SIZES = (16, 32, 64, 128, 256)
@@ -882,12 +883,17 @@ for name, replied in replies.items():
 # model may be too weak to follow an order, and that is no defense. One more sentence in the prompt is one more text in
 # the same channel. What holds stands *outside* the model: who may write into the index, an answer that is checked (is
 # the name an entry of the manual? `torch.BANANA` is none), and no answer that *does* anything by itself. The prompt's
-# clean-up stops one thing: no text can pose as a source with a number of its own, or as the question.  ## "RAG is an
-# open-book exam"?  The book has to help if the right page lies open. And a wrong page? The small chat model answers 70
-# questions about PyTorch by a name: with the book shut, with the right entry in the prompt, with a wrong one, and with
-# the one that search finds first.  **Before the run:** the picture is *correct* if the right page surely raises the
-# share of right answers by more than 20 points. It is *imprecise* if it surely raises it, but not surely by that much,
-# and *wrong* if not even that. A wrong page is the negative control.
+# clean-up stops one thing: no text can pose as a source with a number of its own, or as the question.
+#
+# ## "RAG is an open-book exam"?
+#
+# The book has to help if the right page lies open. And a wrong page? The small chat model answers 70 questions about
+# PyTorch by a name: with the book shut, with the right entry in the prompt, with a wrong one, and with the one that
+# search finds first.
+#
+# **Before the run:** the picture is *correct* if the right page surely raises the share of right answers by more than
+# 20 points. It is *imprecise* if it surely raises it, but not surely by that much, and *wrong* if not even that. A
+# wrong page is the negative control.
 
 # %% claim="A01.4"
 exam = evidence("A01.4")
@@ -1007,8 +1013,8 @@ verdict(
 
 # %% [markdown]
 # So much for gaps. A second reason is **freshness**. Change a document, and the next prompt holds the new text; no
-# weight was touched. There is **provenance**: a cited source is a place to look. And there is the question **who may
-# read what**, below.
+# weight was touched. Whether the *answer* is new, too, is what the middle group of bars says. There is **provenance**:
+# a cited source is a place to look. And there is the question **who may read what**, below.
 #
 # ## "RAG is stable"?
 #
@@ -1051,7 +1057,7 @@ right.set_xticks(range(3), list(compared.values()), fontsize=9)
 right.set(ylabel="answers that change", ylim=(0, 1.05))
 moved = changes(order, "last of five")
 by_place = {arm: order.interval(arm, "right").mean for arm in ("first of five", "in the middle", "last of five")}
-worst = min(by_place, key=by_place.get)
+sag = order.interval("in the middle", "right", minus="first of five")
 show(
     fig,
     alt="Left: right answers by the place of the right page: "
@@ -1064,7 +1070,8 @@ verdict(
     "A03.2",
     "correct" if moved.below(0.05) else "wrong" if moved.above(0.5) else "imprecise",
     f"{max(moved.low, 0):.0%} to {min(moved.high, 1):.0%} of the answers change if the same five pages come in "
-    f"another order. The middle is {'' if worst == 'in the middle' else 'not '}the worst place.",
+    f"another order. Right answers, middle minus first: {100 * sag.low:+.0f} to {100 * sag.high:+.0f} points, on "
+    f"{sum(map(len, order.each('in the middle', 'code')))} questions.",
 )
 
 # %% [markdown]
@@ -1124,8 +1131,9 @@ verdict(
 )
 
 # %% [markdown]
-# How prefill and decoding compare depends on the machine: run the cell on yours, and hold the result against your
-# limit. It is a number to measure, not a reason by itself.
+# How prefill and decoding compare depends on the machine. The bars are from the one that made them; the line above them
+# is a slice from yours, and `python course.py experiment` measures it all there. Hold the result against your limit. It
+# is a number to measure, not a reason by itself.
 #
 # ## "RAG for data that must be kept secret"?
 #
@@ -1205,15 +1213,15 @@ verdict(
 #
 # * RAG is a search with a model behind it. Judge the search by itself: recall at k and MRR, on questions of your
 #   users, with intervals.
-# * Words and vectors miss different things; fusing them by places is one line, and a gain only if measured. Chinese
-#   has to be cut first. Encoders cut long texts in silence.
-# * A model often follows the page, also a wrong one. Cite, check the citation, and treat sources as data, which may be
+# * Words and vectors needn't miss the same things: count what each finds alone. Fusing them by places is one line, and
+#   a gain only if measured. Chinese has to be cut first. Encoders cut long texts in silence.
+# * A model may follow the page, also a wrong one. Cite, check the citation, and treat sources as data, which may be
 #   hostile.
 # * RAG for facts that change, that must be shown, or that not everybody may read; fine-tuning for behavior and form.
 #   They go together.
 #
-# In 2026 much of this is a **tool** of an agent that decides when to search and asks again: the next chapter. Long
-# contexts have not made search superfluous: look at the price of eight short pages above.
+# In 2026 much of this is a **tool** of an agent that decides when to search and asks again: the next chapter. Have long
+# contexts made search superfluous? Take the price of eight short pages above, and reckon what a whole manual costs.
 #
 # **Sources.** Lewis et al. 2020, [arXiv:2005.11401](https://arxiv.org/abs/2005.11401) (RAG); Robertson and Zaragoza
 # 2009, *The Probabilistic Relevance Framework* (BM25); Kamphuis et al. 2020 (its variants); Cormack, Clarke and

@@ -180,6 +180,8 @@ WRONG = {
     "no heading": (GOOD.replace("# # A chapter", "# A chapter"), "markdown with the title", 0),
     "a second title": (GOOD + "# %% [markdown]\n# # Again\n", "a second title", 5),
     "a level left out": (GOOD + "# %% [markdown]\n# ### Deep\n", "leaves out a level", 5),
+    "a heading in a line": (GOOD + "# %% [markdown]\n# The end. ## Next\n", "in the middle of a line", 5),
+    "a sentence in two": (GOOD + "# %% [markdown]\n# It is\n#\n# cut.\n", "goes on in the next paragraph", 5),
     "an unknown key": (GOOD.replace("questions: []", "question: []"), "unknown keys ['question']", 0),
     "no header": (GOOD[GOOD.index("# %%") :], "needs a header", 0),
     "a broken header": (GOOD.replace("course:", "course: ["), "needs a header", 0),

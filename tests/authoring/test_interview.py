@@ -69,6 +69,7 @@ def test_chinese_text_has_chinese_punctuation(question):
     texts = [re.sub(r"\$\$.*?\$\$|\$[^$]*\$|`[^`]*`", "x", text) for text in told]
     half = r".{0,8}(?:[\u4e00-\u9fff][*]{0,2}[,:;?!(]|(?<!\d)[,;?!)][\u4e00-\u9fff]).{0,8}"
     assert [found for text in texts for found in re.findall(half, text)] == []
+    assert [found for text in texts for found in re.findall(r".{0,8}\d to .{0,8}", text)] == []  # results write so
     loose = [found for text in texts for found in re.findall(r".{0,8}[，。：；？！）] .{0,8}", text)]
     assert [one for one in loose if "|" not in one] == []
     formulas = [found for text in told for found in re.findall(r"\$[^$]+\$", text.replace("$$", "$"))]
