@@ -36,12 +36,12 @@ def flows(oracle: Callable) -> Callable:
         cut = [n for n, w, f in zip(names, wanted, found, strict=True) if f is None and bool(w.any())]
         if cut:
             return _CUT.format(" and ".join(dict.fromkeys(cut)))
-        beside = None
+        beside, largest = None, max((float(w.abs().max()) for w in wanted if w.numel()), default=0.0)
         for i, (name, w, f) in enumerate(zip(names, wanted, found, strict=True)):
-            mismatch = _apart(w, torch.zeros_like(w) if f is None else f)
+            mismatch = _apart(w, torch.zeros_like(w) if f is None else f, largest)
             if mismatch:
                 beside = beside or _beside(oracle, one, asked)
-                if beside[i] is not None and not _apart(w, beside[i]):
+                if beside[i] is not None and not _apart(w, beside[i], largest):
                     return f"the gradient of {name}{mismatch.message.removeprefix('the result')}"
         return True
 
@@ -98,9 +98,10 @@ def _right(oracle: Callable, one) -> tuple[list, Asked | None]:
     return (wanted, (through, trained)) if usable else ([], None)
 
 
-def _apart(wanted: torch.Tensor, found: torch.Tensor) -> Mismatch | None:
+def _apart(wanted: torch.Tensor, found: torch.Tensor, largest: float) -> Mismatch | None:
+    """Whether two gradients differ. What cancels to 0, as a key's bias does, has the `largest` one's rounding."""
     scale = float(wanted.abs().max()) if wanted.numel() else 0.0
-    return compare(wanted, found, _RTOL, 1e-4 * scale + 1e-6)
+    return compare(wanted, found, _RTOL, 1e-4 * scale + max(1e-6, 3e-6 * largest))
 
 
 def _beside(oracle: Callable, one, asked: Asked) -> list:

@@ -96,6 +96,29 @@ def test_gradients_at_a_kink_are_not_compared():
     assert grade(kinked, lambda x, by: x.clamp(min=0) * by).solved
 
 
+def test_what_cancels_to_nothing_has_the_rounding_of_what_is_large():
+    """Attention has no gradient for its keys' bias: what comes out instead is rounding, and other ways have another."""
+
+    def weighted(g):
+        for n in (3, 4, 5):
+            yield case(torch.randn(n, generator=g), torch.randn(1, generator=g), label=f"{n} scores")
+
+    def shares(scores, bias):
+        return 100 * (scores + bias).softmax(-1) * torch.linspace(1, 5, len(scores))
+
+    def by_hand(scores, bias):
+        powers = (scores + bias - (scores + bias).detach().max()).exp()
+        return 100 * powers / powers.sum() * torch.linspace(1, 5, len(scores))
+
+    def with_a_slope(scores, bias):
+        return shares(scores, bias) + 0.01 * (bias - bias.detach())
+
+    one = exercise(shares, weighted, dtypes=(), strides=False)
+    for seed in range(20):
+        assert grade(one, by_hand, seed=seed).solved
+    assert "the gradient of `bias`" in line(grade(one, with_a_slope), FLOWS).note
+
+
 def test_gradients_are_compared_where_an_entry_is_masked():
     """An input of minus infinity made every gradient look like one at a kink."""
 
