@@ -9,13 +9,15 @@ import sys
 from autograde import repository
 from autograde.classroom.commands import add_commands
 from autograde.files import in_words
+from autograde.slow_imports import iris_put_off
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one subcommand; returns the exit status."""
     options = _parser().parse_args(argv)
     try:
-        return options.run(options)
+        with iris_put_off():
+            return options.run(options)
     except KeyboardInterrupt:
         return 130
     except ModuleNotFoundError as error:

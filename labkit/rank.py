@@ -197,8 +197,10 @@ class _Pickler(cloudpickle.Pickler):
             return super().reducer_override(obj)
         tensor = (obj.to_local() if hasattr(obj, "to_local") else obj).detach()
         tensor = (tensor if tensor.layout == torch.strided else tensor.to_dense()).cpu().resolve_conj().resolve_neg()
-        # An empty tensor may have any strides, and some can't be viewed as bytes.
-        data = tensor.reshape(-1).contiguous().view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
+        flat = tensor.reshape(-1).contiguous()
+        if flat.numel() < 2:  # it may have any stride, and with some it can't be viewed as bytes: a copy has its own
+            flat = flat.clone(memory_format=torch.contiguous_format)
+        data = flat.view(torch.uint8).numpy().tobytes()
         return _plain_tensor, (data, tensor.dtype, tuple(tensor.shape))
 
 

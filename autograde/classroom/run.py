@@ -58,10 +58,14 @@ def grade_section(
         say.line(f"submitted/{name!r} is left out: that can't be a student's name.")
     if unknown := sorted(set(students) - set(known)):
         raise ValueError(f"{', '.join(unknown)} handed in nothing for {section}.")
-    with Journal(course, section) as journal, opened(course) as gradebook:
+    with contextlib.ExitStack() as stack:
+        journal = stack.enter_context(Journal(course, section))
+        before = journal.latest()
+        if not scheduler and (regrade or set(students or known) - set(before)):
+            _server([name for of in wanted for name in of.points])  # it imports while the gradebook is opened
+        gradebook = stack.enter_context(opened(course))
         book = Book(gradebook, course, section)
         book.enter_students()
-        before = journal.latest()
         again = Regrade(course, section, [sorted(students), notebook, exercise, unsafe])
         done = again.begin(before, say.line) if regrade else again.tell(say.line)
         part_of = _due(course, section, students or known, names, before, wanted, exercise, regrade, done)
@@ -190,21 +194,32 @@ def _alone(task: Task, executor) -> dict:
         return failed_result(task, "The grader itself ended while it graded this.")
 
 
+def _server(exercises: Sequence[str]):
+    """Have the server run that the pool's processes are forked from; gives what a pool takes as its context.
+
+    It imports what grading needs and calls the exercises' oracles, which takes seconds that nobody waits for here.
+    """
+    from multiprocessing import forkserver, get_context
+
+    os.environ["AUTOGRADE_WARM"] = ",".join(exercises)
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["autograde.classroom.warm", "labkit.rank"])
+    forkserver.ensure_running()
+    return context
+
+
 class _Pool:
     """A process pool that can be renewed. Its processes end when this one is gone, however it went."""
 
     def __init__(self, jobs: int, exercises: Sequence[str]):
         self.jobs, self.room, self._pool = jobs, 2 * jobs, None  # the next task waits there while one is graded
-        os.environ["AUTOGRADE_WARM"] = ",".join(exercises)
+        self.exercises = exercises
         self.renew()
 
     def renew(self) -> None:
-        import multiprocessing
-
         if self._pool:
             self.close()
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["autograde.classroom.warm", "labkit.rank"])
+        context = _server(self.exercises)
         self._pool = futures.ProcessPoolExecutor(self.jobs, context, initializer=_in_pool, initargs=(os.getpid(),))
 
     def submit(self, function, task):

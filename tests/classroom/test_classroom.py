@@ -256,6 +256,26 @@ def test_two_graders_don_t_work_on_one_section(course):
         graded(course)
 
 
+@pytest.mark.parametrize(("before", "order"), [((), ["server", "gradebook"]), (("ada",), ["gradebook"])])
+def test_what_grades_is_imported_while_the_gradebook_opens_and_only_if_somebody_is_new(
+    course, monkeypatch, before, order
+):
+    hand_in(course, "ada", Notebook(course).text())
+    begun = []
+
+    def opened(_):
+        begun.append("gradebook")
+        raise ValueError("it is not needed further")
+
+    monkeypatch.setattr(run_module, "engine", lambda unsafe: "none")
+    monkeypatch.setattr(run_module, "_server", lambda exercises: begun.append("server"))
+    monkeypatch.setattr(run_module, "opened", opened)
+    monkeypatch.setattr(Journal, "latest", lambda self: dict.fromkeys(before, {}))
+    with pytest.raises(ValueError, match="not needed"):
+        run_module.grade_section(course, SECTION)
+    assert begun == order
+
+
 def test_the_class_report_counts_misconceptions_and_lists_what_is_alike(small, capsys):
     course = small[0]
     code, said, _ = run(capsys, "report", "01", "--course", course.root)

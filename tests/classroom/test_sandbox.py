@@ -20,12 +20,15 @@ from autograde.authoring.build import sources
 from autograde.authoring.scopes import used_and_defined
 from autograde.classroom.inside import frames
 from autograde.classroom.inside.frames import BadFrame, Channel, Closed, Late, pack, unpack
+from autograde.classroom.inside.worker import message
 from autograde.classroom.sandbox import seccomp
 from autograde.classroom.sandbox.session import probe_source
 from autograde.classroom.submission import outline
 from autograde.classroom.task import Task, seeds_of
 from autograde.classroom.trusted import grade_student
+from autograde.exercise import Case, Exercise
 from autograde.exercises import find, names
+from autograde.judging.calls import run_once
 from autograde.judging.comparing import compare, describe
 
 VALUES = [
@@ -132,10 +135,20 @@ def test_a_reply_may_hold_one_tensor_twice_and_sends_it_twice():
 @pytest.mark.parametrize("dtype", frames._DTYPES.values(), ids=str)
 def test_what_is_stored_is_what_safetensors_reads(dtype):
     made = torch.arange(-3, 12).reshape(5, 3).to(dtype)
-    for one in (made, made.T, made[:0], made[2, 1]):
+    # Of one number, or of none, a stride means nothing, and may be any: that of the last token of a single text, say.
+    for one in (made, made.T, made[:0], made[2, 1], made[:1, 0], made[:1, ::3], made[:0, 0], made[:1].expand(4, 3)):
         assert torch.equal(there_and_back({"a": one})["a"], one)
+        strided = there_and_back({"a": one}, strided=True)["a"]
+        assert torch.equal(strided, one) and (strided.stride() == one.stride() or not one.numel())
         flat = (torch.view_as_real(one) if dtype.is_complex else one).reshape(-1)
         assert torch.equal(load(frames._stored({"a": flat, "b": flat}))["b"], flat)
+
+
+@pytest.mark.parametrize("solution", [lambda x: x[:, -1], lambda x: x[0, ::3], lambda x: x[:0, 1]])
+def test_a_result_of_one_number_comes_out_however_it_was_cut(solution):
+    given = torch.tensor([[1.0, 2.0, 3.0]])
+    outcome = run_once(solution, Exercise("last", 1, tuple), Case((given,)))
+    assert torch.equal(there_and_back(message(outcome))["value"], solution(given))
 
 
 def test_a_dtype_that_no_frame_has_is_not_sent():

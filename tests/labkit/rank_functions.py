@@ -28,6 +28,8 @@ def assorted():
     return {
         "parameter": torch.nn.Parameter(torch.ones(2)),
         "view": base[:, 1],
+        "one number of a column": base[:1, 1],
+        "none of a column": base[:0, 1],
         "transposed": base.t(),
         "scalar": torch.tensor(7),
         "empty": torch.zeros(0, 4),

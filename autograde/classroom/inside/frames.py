@@ -36,6 +36,7 @@ _DTYPES = {
         torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.complex128,
     )
 }  # fmt: skip
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 _STORED = {
     torch.bool: "BOOL", torch.uint8: "U8", torch.int8: "I8", torch.int16: "I16", torch.int32: "I32", torch.int64: "I64",
@@ -84,7 +85,7 @@ def _stored(tensors: dict[str, torch.Tensor]) -> bytes:
     """Flat tensors as safetensors' format has them. Its own `save` takes five times as long for a few small ones."""
     told, parts, end = {}, [], 0
     for name, flat in tensors.items():
-        parts.append(flat.contiguous().view(torch.uint8).numpy().tobytes())
+        parts.append((flat.view(torch.int16) if flat.dtype is torch.bfloat16 else flat).numpy().tobytes())
         span = [end, end + len(parts[-1])]
         told[name] = {"dtype": _STORED[flat.dtype], "shape": list(flat.shape), "data_offsets": span}
         end = span[1]
@@ -129,16 +130,17 @@ class _Packer:
         if self.strided and id(value) in self.known:  # the same input twice stays the same tensor
             return self.known[id(value)]
         index = self.known[id(value)] = len(self.meta)
-        meta = {"shape": list(value.shape), "dtype": str(value.dtype).removeprefix("torch.")}
+        meta = {"shape": list(value.shape), "dtype": _NAMES.get(value.dtype)}
+        flat = value.detach()
         if self.strided:
             meta |= {"stride": list(value.stride()), "grad": value.requires_grad}
-            value = value.detach()
-            span = 1 + sum((n - 1) * s for n, s in zip(value.shape, value.stride(), strict=True))
-            value = value.as_strided((span,), (1,)) if value.numel() else value.reshape(-1)
-        self.size += value.numel() * value.element_size()
+            if flat.numel() and not flat.is_contiguous():  # else a copy of its numbers is what its memory holds
+                span = 1 + sum((n - 1) * s for n, s in zip(value.shape, value.stride(), strict=True))
+                flat = flat.as_strided((span,), (1,))
+        self.size += flat.numel() * flat.element_size()
         if self.size > MOST_BODY:
             raise BadFrame("a message that is too large")
-        flat = value.detach().reshape(-1)
+        flat = flat.reshape(-1)
         self.tensors[str(index)] = torch.view_as_real(flat) if flat.is_complex() else flat
         self.meta.append(meta)
         return index

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
+import importlib
 import inspect
 import json
 import re
-import sys
 import types
 import typing
 
 import torch
 
 from autograde.judging.comparing import compare
+from autograde.slow_imports import iris_put_off
 
 WORDS = ["river", "seven", "Ünder", "map", "42", "why", "the", "blue", "cat", "天气", "soon", "tea", "a", "it's"]
 
@@ -122,16 +122,9 @@ def agrees(expected, got, one):
 
 @functools.cache
 def jsonschema():
-    """The library. Its check of IRIs compiles a grammar for a second; no schema here has one, so that is put off."""
-    late = types.ModuleType("rfc3987_syntax")
-    late.is_valid_syntax = lambda *asked: importlib.import_module(late.__name__).is_valid_syntax(*asked)
-    if importlib.util.find_spec(late.__name__):
-        sys.modules.setdefault(late.__name__, late)
-    try:
+    """The library."""
+    with iris_put_off():
         return importlib.import_module("jsonschema")
-    finally:
-        if sys.modules.get(late.__name__) is late:
-            del sys.modules[late.__name__]
 
 
 def fault(arguments, schema):
