@@ -16,6 +16,7 @@ from autograde.authoring.chapter import Cell, Chapter
 from autograde.authoring.folding import COLLAPSED, folded
 from autograde.authoring.lint import exercises_of
 from autograde.exercise import Exercise
+from autograde.judging.forbidding import off_limits
 
 _BOOTSTRAP = """\
 # Only for Colab: this fetches the course's own code, and the packages that Colab lacks.
@@ -139,7 +140,8 @@ class CellMaker:
             f"<details>\n<summary>Hint {i}</summary>\n\n{hint}\n\n</details>"
             for i, hint in enumerate(exercise.hints, start=1)
         ]
-        return self._markdown("\n".join(hints))
+        told = off_limits(exercise.forbid)  # what a docstring names or not: nobody shall learn of it by being refused
+        return self._markdown("\n\n".join(filter(None, [told, "\n".join(hints)])))
 
     def _cards(self) -> list[NotebookNode]:
         questions = [self.bank.questions[q] for q in self.chapter.questions]

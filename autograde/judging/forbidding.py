@@ -123,6 +123,15 @@ def dont_call(name: str) -> str:
     return f"This exercise asks you to build what `{name}` does, so don't call it."
 
 
+def off_limits(names: Sequence[str]) -> str:
+    """The line that stands under an exercise which forbids `names`; empty where it forbids nothing."""
+    if not names:
+        return ""
+    listed = ", ".join(f"`{name}`" for name in names)
+    alike = any(len(computes(name)) > 1 for name in names)
+    return f"Not to be called here: {listed}{', nor torch functions that compute the same' if alike else ''}."
+
+
 class Watch:
     """A context manager; afterwards `used` is the first forbidden name that was called inside, or None.
 

@@ -301,7 +301,7 @@ class Judgment:
 
     def _breaks_alike(self, outcomes: Sequence[Outcome], running: Local) -> bool:
         """Whether another implementation keeps the laws that this one keeps, and breaks the others in the same way."""
-        if [_dtypes(o) for o in outcomes] != [_dtypes(o) for o in self.got]:
+        if [(_dtypes(o), _moved(o)) for o in outcomes] != [(_dtypes(o), _moved(o)) for o in self.got]:
             return False
         verdicts = ((self.broken(law), self._ask(law, self.cases, outcomes, running)) for law in self.exercise.laws)
         return all(_gist(mine) == _gist(other) for mine, other in verdicts)
@@ -457,6 +457,16 @@ def _tried(cases: Sequence[Case], got: Sequence[Outcome], differences: Sequence[
 
 def _dtypes(outcome: Outcome) -> list[torch.dtype]:
     return [x.dtype for x in tensors(outcome.value)]
+
+
+def _moved(outcome: Outcome) -> list[dict[str, int]]:
+    """The bytes that each rank handed to each operation, in however many messages."""
+    moved: list[dict[str, int]] = []
+    for messages in getattr(outcome.value, "traffic", ()):
+        moved.append({})
+        for one in messages:
+            moved[-1][one.op] = moved[-1].get(one.op, 0) + one.bytes
+    return moved
 
 
 def _gist(verdict: str) -> str:

@@ -18,6 +18,7 @@ from autograde.judging.diagnosing import Diagnosis, Tried, is_most
 _FEW = 4  # labels that are told
 _EVERY_ERROR = "Your code ends in an error, whatever the input."
 _SOME_ERRORS = "Your code ends in an error on some inputs, and is right on the others."
+_ON_RANKS = "Your code ends in an error in at least one case on {}."
 _MIXED = "Your code ends in an error on some inputs, and is wrong on others."
 _ERRORS = "Your code ends in an error on most inputs, and is wrong on others."
 _RIGHT_BUT = {
@@ -39,6 +40,8 @@ _ONE_LAW = "Of all properties that are checked, one alone doesn't hold: {}."
 def located(exercise: Exercise, tried: Tried, broken: Sequence[str]) -> Diagnosis | None:
     """What the wrong cases have in common, or which they are, or the only law that is broken (of names in `broken`)."""
     errors = [i for i in tried.wrong if tried.got[i].failure]
+    if worlds := _of_launches(tried):
+        return Diagnosis(_ON_RANKS.format(" and on ".join(f"{world} ranks" for world in worlds)))
     if len(errors) == len(tried.cases):
         return Diagnosis(_EVERY_ERROR)
     fails = len(errors) == len(tried.wrong)
@@ -58,7 +61,7 @@ def located(exercise: Exercise, tried: Tried, broken: Sequence[str]) -> Diagnosi
 
 def at_default(exercise: Exercise, tried: Tried) -> Diagnosis | None:
     """The argument whose default seems to be another one: all is right where the caller gives it."""
-    if exercise.oracle is None:
+    if exercise.oracle is None or _of_launches(tried):
         return None
     parameters = list(inspect.signature(exercise.oracle).parameters.values())
     for at, parameter in enumerate(parameters):
@@ -74,9 +77,21 @@ def at_default(exercise: Exercise, tried: Tried) -> Diagnosis | None:
 def elsewhere(tried: Tried) -> Diagnosis | None:
     """The few cases that come out right; else that there are errors and wrong results, where there are both."""
     wrong, right = _labels(tried, tried.wrong), _labels(tried, sorted({*range(len(tried.cases))} - {*tried.wrong}))
-    if right and len(right) <= _FEW and not set(wrong) & set(right):
+    if right and len(right) <= _FEW and not _of_launches(tried) and not set(wrong) & set(right):
         return _listed(_ONLY_RIGHT, right)
     return Diagnosis(_MIXED) if {bool(tried.got[i].failure) for i in tried.wrong} == {True, False} else None
+
+
+def _of_launches(tried: Tried) -> list[int]:
+    """With how many ranks a launch failed as a whole, so that one outcome stands for cases that may not have failed.
+
+    One that got stuck stands for larger numbers of ranks, too, which were never tried.
+    """
+    worlds: dict[int, list[int]] = {}
+    for i in tried.wrong:
+        if tried.got[i].failure and tried.cases[i].ranks:
+            worlds.setdefault(id(tried.got[i]), []).append(tried.cases[i].ranks)
+    return sorted({min(each) for each in worlds.values()}) if any(len(each) > 1 for each in worlds.values()) else []
 
 
 def _listed(says: str, labels: Sequence[str]) -> Diagnosis:

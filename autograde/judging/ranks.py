@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import time
 from collections.abc import Callable, Sequence
 
 from autograde.exercise import Case, Exercise, PerRank
@@ -12,6 +13,8 @@ from autograde.judging.limits import left
 
 # Starting ranks takes its time on a busy machine; a deadlock is found long before the limit, by its stillness.
 _LIMIT = 6
+_ALONE = ("raised", "not implemented", "needs")  # failures that cost no time, so that the other cases are tried, too
+_GRACE = 0.3  # seconds that a rank waits for the others to fail as it did
 
 
 class RankFailed(Exception):
@@ -27,6 +30,9 @@ class RankFailed(Exception):
 
 def run_on_ranks(implementations: Sequence[Callable], exercise: Exercise, cases: Sequence[Case]) -> list[list[Outcome]]:
     """One list of outcomes an implementation, one outcome a case.
+
+    A case in which all ranks fail before a word was said fails alone. Any other failure ends the launch, and one and
+    the same outcome stands for all its cases: in which of them it was, nobody knows.
 
     All cases of one number of ranks share a launch, and so do the implementations as long as none of them fails. One
     whose ranks got stuck is not tried with other numbers of ranks: they would get stuck, too, and that takes long.
@@ -76,6 +82,8 @@ def _bare(exercise: Exercise) -> Exercise:
 
 def _together(results: Sequence[tuple[Outcome, list]], printed: str) -> Outcome:
     """What the ranks brought home from one case, as one outcome."""
+    if failed := next((result.failure for result, _ in results if result.failure), None):
+        return Outcome(failure=failed, printed=printed)
     value = PerRank([result.value for result, _ in results], [traffic for _, traffic in results])
     changed = tuple(sorted({name for result, _ in results for name in result.changed}))
     said = "".join(f"[rank {r}] {result.printed}" for r, (result, _) in enumerate(results) if result.printed)
@@ -93,11 +101,24 @@ def _on_rank(implementations: list[Callable], exercise: Exercise, cases: list[Ca
         for one in cases:
             with record_traffic() as traffic:
                 outcome = run_once(implementation, exercise, one)
-            if outcome.failure:
-                raise RankFailed(outcome.failure)
+            failed = outcome.failure
+            if failed and (traffic or failed.kind not in _ALONE or not _all_failed(f"failed in {len(results)}")):
+                raise RankFailed(failed)
             results.append((outcome, list(traffic)))
             dist.barrier()
     return results
+
+
+def _all_failed(place: str) -> bool:
+    """Whether all ranks come here. Each says so in the store that they met by, which no collective of theirs uses."""
+    import torch.distributed as dist
+
+    store, world, last = dist.distributed_c10d._get_default_store(), dist.get_world_size(), time.monotonic() + _GRACE
+    here = store.add(place, 1)
+    while here < world and time.monotonic() < last:
+        time.sleep(0.005)
+        here = store.add(place, 0)
+    return here == world
 
 
 def _failure(error) -> Failure:

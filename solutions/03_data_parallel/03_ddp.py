@@ -364,8 +364,9 @@ def average_gradients(model):
     Runs on every rank after backward(), with torch.distributed initialized. A trainable
     parameter (requires_grad=True) whose .grad is None on this rank counts as zeros, and has a
     gradient afterwards, even if no rank had one. Frozen parameters (requires_grad=False) are
-    not sent and get no gradient. Parameters keep their values, and the model its mode (train or
-    eval). All parameters have the same floating-point type.
+    not sent, and what stands in their .grad, mostly None, stays. Layers may share a parameter.
+    Parameters keep their values, and the model its mode (train or eval). All parameters have
+    the same floating-point type; neither they nor their gradients need be contiguous.
 
     Traffic: every trainable gradient crosses exactly once, by all_reduce, so a rank's messages
     add up to the bytes of its trainable parameters; nothing else is called, no barrier either.

@@ -269,7 +269,7 @@ class ColumnParallelLinear(nn.Module):
     the number of ranks n and need not divide by it.
     Rank r keeps as parameters `weight`, the rows weight.tensor_split(n)[r], and `bias`, the
     entries that belong to them (or None). They have memory of their own (a view would keep the
-    whole weight), and the module holds no other tensors.
+    whole weight), and the module holds no other tensors. Building it sends nothing.
 
     forward(x): x [..., inputs], the same on all ranks, of weight's dtype; also one vector
     [inputs]. Returns this rank's outputs [..., own outputs]. Nothing is sent.
@@ -311,7 +311,8 @@ class RowParallelLinear(nn.Module):
     and bias [outputs] or None, equal on all ranks, floating-point. inputs is at least the
     number of ranks n and need not divide by it.
     Rank r keeps as parameters `weight`, the columns weight.tensor_split(n, 1)[r], in memory of
-    their own, and `bias`, whole (or None). The module holds no other tensors.
+    their own, and `bias`, whole (or None). The module holds no other tensors. Building it sends
+    nothing.
 
     forward(x): x [..., own inputs], this rank's part of the inputs, of weight's dtype. Returns
     the whole y [..., outputs], the same on all ranks: one all_reduce of y's size. The bias is in
@@ -385,7 +386,7 @@ class TensorParallelMLP(nn.Module):
     least the number of ranks n and need not divide by it.
     Rank r keeps as parameters its hidden units: `gate` and `up`, the rows tensor_split(n)[r],
     `down`, the columns tensor_split(n, 1)[r], each in memory of its own; and `bias`, whole (or
-    None). The module holds no other tensors.
+    None). The module holds no other tensors. Building it sends nothing.
 
     forward(x): x [..., d], the same on all ranks. Returns y [..., d], the same on all ranks; the
     bias is in it once. One all_reduce of x's size, nothing else.
@@ -626,7 +627,8 @@ class TensorParallelAttention(nn.Module):
     need not divide by it.
     Rank r has the key-value heads that tensor_split(n)[r] of all of them gives, and the query
     heads that read them. It keeps as parameters `q`, `k`, `v` (their rows) and `o` (their
-    columns), each in memory of its own. The module holds no other tensors.
+    columns), each in memory of its own. The module holds no other tensors. Building it sends
+    nothing.
 
     forward(x): x [batch, tokens, d], the same on all ranks. Token t sees tokens 0 … t; scores
     are scaled by 1 / sqrt(head_dim). Returns o applied to all heads, [batch, tokens, d], the
@@ -995,7 +997,7 @@ class SequenceParallelMLP(nn.Module):
     the number of ranks n and need not divide by it.
     Rank r keeps as parameters `norm`, whole, and its hidden units: `gate` and `up`, the rows
     tensor_split(n)[r], `down`, the columns tensor_split(n, 1)[r], each in memory of its own. The
-    module holds no other tensors.
+    module holds no other tensors. Building it sends nothing.
 
     forward(x): x [batch, own tokens, d], this rank's tokens; all ranks have equally many, and
     rank 0's come first in the sequence. The norm is F.rms_norm(x, (d,), norm, eps). Returns the

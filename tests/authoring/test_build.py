@@ -19,6 +19,7 @@ from autograde.authoring import build, lint
 from autograde.authoring.chapter import AuthoringError
 from autograde.authoring.lint import exercises_of
 from autograde.classroom.course import make_course
+from autograde.exercises import find
 from autograde.regions import stubbed
 from autograde.repository import ROOT
 
@@ -111,6 +112,16 @@ def test_a_release_has_locked_checks_with_points_and_hints(chapter):
     assert text.count("Hint 3</summary>") == len(graded)
     assert all(question in text for question in chapter.questions)
     assert text.count("google.colab") == 1
+
+
+@pytest.mark.parametrize("chapter", chapters(), ids=lambda c: c.path)
+def test_what_is_forbidden_is_told_under_its_exercise(chapter):
+    notebook = json.loads((ROOT / "notebooks" / f"{chapter.path}.ipynb").read_text(encoding="utf-8"))
+    places = {c["metadata"].get("nbgrader", {}).get("grade_id"): i for i, c in enumerate(notebook["cells"])}
+    for name in (cell.name for cell in chapter.of("exercise")):
+        under = "".join(notebook["cells"][places[name] + 1]["source"])
+        assert ("Not to be called here: " in under) == bool(find(name).forbid)
+        assert all(f"`{forbidden}`" in under.partition("<details>")[0] for forbidden in find(name).forbid)
 
 
 OPEN, CLOSE = "    ### BEGIN SOLUTION\n", "    ### END SOLUTION\n"

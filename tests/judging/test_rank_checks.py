@@ -84,6 +84,21 @@ def test_right_values_with_too_many_messages_break_the_law():
     assert [line.passed for line in report.lines] == [True, False]
 
 
+def test_who_sends_other_bytes_breaks_the_law_in_another_way():
+    def twice(x):
+        mean(x)
+        return mean(x)
+
+    def a_number_more(x):
+        dist.all_reduce(torch.zeros(1))
+        return mean(x)
+
+    exercise = replace(MEAN, misconceptions=[Misconception("all is sent twice", twice, "Once is enough.")])
+    assert grade(exercise, twice).misconception == "all is sent twice"
+    report = grade(exercise, a_number_more)
+    assert not report.misconception and "one law doesn't hold" in report.diagnosis
+
+
 def test_a_deadlock_is_cut_explained_and_leaves_nothing_behind():
     before = {p.pid for p in psutil.Process().children(recursive=True)}
     report = grade(MEAN, stuck)
@@ -103,6 +118,32 @@ def test_an_error_on_one_rank_is_shown_as_the_learners_own():
     text = grade(MEAN, fails).text()
     assert "ValueError: no such rank" in text
     assert "in fails" in text and "running.py" not in text
+
+
+def single_numbers_too(generator):
+    for shape, label in (((5,), "a vector"), ((2, 3), "a matrix"), ((), "single numbers"), ((1,), "one number")):
+        yield case(torch.randn(2, *shape, generator=generator), label=label, ranks=2)
+
+
+def test_what_fails_on_all_ranks_before_a_word_is_said_fails_alone():
+    def no_numbers(x):
+        return mean(x[:, list(range(len(x[0])))])
+
+    report = grade(replace(MEAN, cases=single_numbers_too), no_numbers)
+    assert "(3 of 4 cases)" in report.lines[0].name
+    assert report.diagnosis.endswith("is right on the others: `single numbers`.")
+
+
+def test_a_failure_that_ends_the_launch_is_told_of_no_case():
+    def no_numbers_on_rank_1(x):
+        return mean(x) if x.dim() > 1 or dist.get_rank() == 0 else mean(x[:, None, None, :])
+
+    def no_numbers_after_a_word(x):
+        return [*mean(x)]
+
+    for fails in (no_numbers_on_rank_1, no_numbers_after_a_word):
+        report = grade(replace(MEAN, cases=single_numbers_too), fails)
+        assert report.diagnosis == "Your code ends in an error in at least one case on 2 ranks."
 
 
 def test_unsolved_is_told_from_wrong():

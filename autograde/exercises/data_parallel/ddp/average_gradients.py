@@ -51,33 +51,50 @@ def average_cases(g):
     yield case(*model(3, thrice, lacking), ranks=3, label="three ranks, each without another gradient")
     weights, grads = model(3, [(1, d)])
     yield case(weights, [[1e4 * x for x in of_rank] for of_rank in grads], ranks=3, label="large gradients")
+    yield case(*model(3, [(d, h), (d,)]), tied=[0], ranks=3, label="a weight that two layers share")
+    weights, grads = model(2, [(h, d), (d,)])
+    yield case(weights, grads, frozen=[1], ranks=2, label="one frozen, with a gradient from before")
 
 
 @exercise.oracle
-def mean_of_ranks(weights, grads, frozen=()):
-    world = len(grads)
+def mean_of_ranks(weights, grads, frozen=(), tied=()):
     means = []
     for i, w in enumerate(weights):
         mine = [torch.zeros_like(w) if of_rank[i] is None else of_rank[i] for of_rank in grads]
-        means.append(None if i in frozen else torch.stack(mine).mean(0))
-    return [{"gradients": means, "parameters": [w + r for w in weights], "training": r % 2 == 0} for r in range(world)]
+        means.append(torch.stack(mine).mean(0))
+    return [
+        {
+            "gradients": [of_rank[i] if i in frozen else mean for i, mean in enumerate(means)],
+            "parameters": [w + r for w in weights],
+            "training": r % 2 == 0,
+            "returned": None,
+        }
+        for r, of_rank in enumerate(grads)
+    ]
 
 
 @exercise.probe
-def average_on_rank(average_gradients, weights, grads, frozen=()):
-    """Give the parameters of a model this rank's gradients, average, and look at what is there afterwards."""
+def average_on_rank(average_gradients, weights, grads, frozen=(), tied=()):
+    """Give the parameters of a model this rank's gradients, average, and look at what is there afterwards.
+
+    Each parameter has a layer of its own; those in `tied` have a second one.
+    """
     import torch.distributed as dist
     from torch import nn
 
     rank = dist.get_rank()
-    model = nn.ParameterList([w + rank for w in weights])
-    for i, p in enumerate(model):
-        p.requires_grad_(i not in frozen)
-        p.grad = None if grads[rank][i] is None else grads[rank][i].clone()
+    parameters = [nn.Parameter(w + rank, requires_grad=i not in frozen) for i, w in enumerate(weights)]
+    model = nn.Sequential()
+    for i, p in enumerate([*parameters, *(parameters[i] for i in tied)]):
+        layer = nn.Module()
+        layer.register_parameter("weight" if p.dim() > 1 else "bias", p)
+        model.add_module(f"layer{i}", layer)
+    for p, grad in zip(parameters, grads[rank], strict=True):
+        p.grad = None if grad is None else grad.clone()
     model.train(rank % 2 == 0)
-    average_gradients(model)
-    told = {"gradients": [p.grad for p in model], "parameters": [p.detach() for p in model]}
-    return told | {"training": model.training}
+    returned = average_gradients(model)
+    told = {"gradients": [p.grad for p in parameters], "parameters": [p.detach() for p in parameters]}
+    return told | {"training": model.training, "returned": None if returned is None else type(returned).__name__}
 
 
 exercise.agrees(agree)
@@ -85,8 +102,11 @@ exercise.agrees(agree)
 
 @exercise.law("All ranks end with the same gradients")
 def _same_everywhere(out, one, call):
+    frozen = one.kwargs.get("frozen", ())
+
     def rank(r):
-        return [torch.zeros(0) if g is None else g for g in out[r]["gradients"]]
+        trained = [g for i, g in enumerate(out[r]["gradients"]) if i not in frozen]
+        return [torch.zeros(0) if g is None else g for g in trained]
 
     return all(compare(rank(0), rank(r), rtol=1e-6, atol=0) is None for r in range(1, len(out)))
 
@@ -223,6 +243,79 @@ def average_includes_frozen(model):
         p.grad = grad_or_zeros(p)
         dist.all_reduce(p.grad)
         p.grad /= dist.get_world_size()
+
+
+@exercise.mistake(
+    "a frozen parameter is sent where it has a gradient from before",
+    hint="Whether a parameter is trained says requires_grad, not .grad: that one may be old.",
+)
+def average_includes_old_gradients(model):
+    for p in model.parameters():
+        if p.requires_grad or p.grad is not None:
+            p.grad = grad_or_zeros(p)
+            dist.all_reduce(p.grad)
+            p.grad /= dist.get_world_size()
+
+
+@exercise.mistake(
+    "the gradient of a parameter that two layers share is sent twice",
+    hint="model.parameters() has a shared one once; named_parameters(remove_duplicate=False) and a loop over all "
+    "modules have it as often as it is used.",
+)
+def average_shared_twice(model):
+    for _, p in model.named_parameters(remove_duplicate=False):
+        if p.requires_grad:
+            p.grad = grad_or_zeros(p)
+            dist.all_reduce(p.grad)
+            p.grad /= dist.get_world_size()
+
+
+@exercise.mistake(
+    "only the parameters of the model itself are averaged, not those of its layers",
+    hint="model.parameters() goes into the layers; with recurse=False it doesn't, and ._parameters doesn't either.",
+)
+def average_the_top_alone(model):
+    for p in model.parameters(recurse=False):
+        if p.requires_grad:
+            p.grad = grad_or_zeros(p)
+            dist.all_reduce(p.grad)
+            p.grad /= dist.get_world_size()
+
+
+@exercise.mistake(
+    "the gradients are divided by the number of ranks that had one",
+    hint="A rank without a gradient counts as zeros: divide by the number of all ranks.",
+)
+def average_over_those_that_have(model):
+    for p in trainable(model):
+        has = torch.tensor(float(p.grad is not None))
+        dist.all_reduce(has)
+        p.grad = grad_or_zeros(p)
+        dist.all_reduce(p.grad)
+        p.grad /= has.clamp(min=1)
+
+
+@exercise.mistake("the gradients are divided by 2, whatever the number of ranks", hint="dist.get_world_size().")
+def average_of_two(model):
+    average_sums(model)
+    for p in trainable(model):
+        p.grad /= 2
+
+
+@exercise.mistake("the model is returned", hint="The gradients are changed in place: nothing is to be returned.")
+def average_returns_the_model(model):
+    average_flat(model)
+    return model
+
+
+@exercise.mistake(
+    "a step is taken with the mean gradients, too", hint="The optimizer steps afterwards: leave the parameters alone."
+)
+def average_and_step(model):
+    average_flat(model)
+    with torch.no_grad():
+        for p in trainable(model):
+            p -= 0.01 * p.grad
 
 
 @exercise.mistake(

@@ -144,6 +144,8 @@ def only_what_is_kept(out, one, call):
     for r, messages in enumerate(out.traffic):
         if other := {m.op for m in messages} - {"all_to_all_single", "all_to_all"}:
             return f"{one.label}: rank {r} calls {', '.join(sorted(other))}: tokens travel by all-to-all alone"
+        if counts := [m.dtype for m in messages if "float" in m.dtype and len(m.shape) < 2]:
+            return f"{one.label}: rank {r} sends counts as {counts[0]}, and int64 is asked for"
         sent = sum(m.bytes for m in messages if "float" in m.dtype)
         need = 2 * (goes[r] + comes[r]) * size
         if sent != need:
@@ -174,19 +176,22 @@ def _dispatch(
     base=lambda x, served: torch.zeros_like(x),
     undo=True,
     stop=lambda rows: rows,
+    weighs=lambda gates, kept: gates,
+    together=torch.Tensor.index_add,
     apart=False,
 ):
     """Right as it stands. A mistake takes one of its parts another way."""
     rank, n = place()
     mine, k, flat = experts // n, chosen.shape[1], chosen.flatten()
     queue = torch.nn.functional.one_hot(flat, experts).cumsum(0).gather(1, flat[:, None])[:, 0] - 1
-    stays = (queue < capacity if kept is None else kept(flat, queue, capacity, k)).nonzero()[:, 0]
+    taken = queue < capacity if kept is None else kept(flat, queue, capacity, k)
+    stays = taken.nonzero()[:, 0]
     order = stays[flat[stays].argsort(stable=True)]
     counts = torch.bincount(flat[order], minlength=experts)
     coming = torch.empty_like(counts)
     dist.all_to_all_single(coming, counts)
     goes, comes = (c.reshape(n, mine).sum(1).tolist() for c in (counts, coming))
-    gate = gates.flatten()[order, None]
+    gate = weighs(gates, taken.reshape(chosen.shape)).flatten()[order, None]
     leaving = x[order // k]
     rows = exchange(stop(before(leaving, gate) if before else leaving), goes, comes)
     by = torch.arange(mine).repeat(n).repeat_interleave(coming).argsort(stable=True)
@@ -199,7 +204,7 @@ def _dispatch(
     back = exchange(done[by.argsort()] if undo else done, comes, goes)
     served = torch.zeros(len(x), dtype=torch.bool)
     served[order // k] = True
-    return base(x, served).index_add(0, home(order, k), after(back, gate))
+    return together(base(x, served), 0, home(order, k), after(back, gate))
 
 
 exercise.alternative(_dispatch)
@@ -273,9 +278,18 @@ exercise.mistake(
     hint="An expert isn't linear: the gate belongs behind it.",
 )(_wrong(before=lambda rows, gate: rows * gate, after=lambda rows, gate: rows))
 exercise.mistake(
-    "a copy that is dropped is passed on unchanged",
+    "a token of which all copies are dropped is passed on unchanged",
     hint="It contributes nothing: zeros. What passes on is the residual connection outside.",
 )(_wrong(base=lambda x, served: torch.where(served[:, None], torch.zeros_like(x), x)))
+exercise.mistake(
+    "for a copy that is dropped its token is passed on, times its gate",
+    hint="It contributes nothing. What passes on is the residual connection outside.",
+)(
+    lambda x, chosen, gates, experts, capacity, *rest: (
+        _dispatch(x, chosen, gates, experts, capacity, *rest)
+        + (gates * ~_kept(chosen, capacity)).sum(1, keepdim=True) * x
+    )
+)
 exercise.mistake(
     "an expert is asked for the rows of each rank by themselves",
     hint="One large product is faster than several small ones: once, with the rows of all ranks.",
@@ -295,9 +309,26 @@ exercise.mistake(
     hint="They come sorted by expert: row i belongs to token order[i] // k.",
 )(_wrong(home=lambda order, k: torch.sort(order).values // k))
 exercise.mistake(
-    "tokens are cut off from the graph before they leave",
+    "tokens are cut off from the graph on their way to the experts",
     hint="exchange() takes gradients back; detach() would stop them.",
 )(_wrong(stop=lambda rows: rows.detach() + 0 * rows))
+exercise.mistake(
+    "the gates that are left are made to add up to 1",
+    hint="An answer is multiplied by the gate that came in, whether others were dropped or not.",
+)(_wrong(weighs=lambda gates, kept: gates * kept / (gates * kept).sum(1, keepdim=True).clamp(min=1e-9)))
+exercise.mistake(
+    "a token's gates are made to add up to 1", hint="An answer is multiplied by the gate that came in, as it is."
+)(_wrong(weighs=lambda gates, kept: gates / gates.sum(1, keepdim=True)))
+exercise.mistake("a softmax is made of the gates", hint="An answer is multiplied by the gate that came in, as it is.")(
+    _wrong(weighs=lambda gates, kept: gates.softmax(1))
+)
+exercise.mistake("no gradient goes back to the gates", hint="The router learns through its gates: don't detach them.")(
+    _wrong(weighs=lambda gates, kept: gates.detach())
+)
+exercise.mistake(
+    "a token has one of its answers, the others are overwritten",
+    hint="index_put and x[places] = … keep one row of several for the same place. index_add adds them up.",
+)(_wrong(together=lambda out, dim, places, rows: out.index_put((places,), rows)))
 
 
 @exercise.mistake(
@@ -337,8 +368,8 @@ def padded(x, chosen, gates, experts, capacity, apply, exchange):
 
 
 @exercise.mistake(
-    "rows travel by dist.all_to_all_single itself, through which no gradient goes back",
-    hint="The collective knows nothing of autograd: exchange() calls it, and sends gradients the other way.",
+    "no gradient goes back to the experts, nor to the tokens through them",
+    hint="exchange() sends gradients the other way; dist.all_to_all_single by itself doesn't, and detach() stops them.",
 )
 def without_autograd(x, chosen, gates, experts, capacity, apply, exchange):
     def plain(rows, sent, received):

@@ -136,15 +136,17 @@ def _attend(
     hidden=None,
     late=1,
     steps=0,
+    owner=lambda rank, step: rank - step,
+    start=lambda lengths, r, own: sum(lengths[:r]),
 ):
     """Right as it stands. A mistake takes one of its parts another way."""
     rank, n = place()
     scale = q.shape[-1] ** -0.5 if scale is None else scale(q)
-    starts = [sum(lengths[:r]) for r in range(n)]
+    starts = [start(lengths, r, q.shape[1]) for r in range(n)]
     top, total, out = torch.full_like(q[..., :1], -torch.inf), torch.zeros_like(q[..., :1]), torch.zeros_like(q)
     hidden = hidden or (lambda rows, cols, source: cols > rows)
     for step in range(n + steps):
-        source = (rank - step) % n
+        source = owner(rank, step) % n
         scores = q @ k.transpose(1, 2) * scale
         if causal:
             rows = torch.arange(q.shape[1])[:, None] + starts[rank]
@@ -156,6 +158,9 @@ def _attend(
         if divide == "each":
             out = out + torch.nan_to_num(weights / weights.sum(-1, keepdim=True)) @ v / n
             total = torch.ones_like(total)
+        elif divide == "again":
+            total, out = total * fix["total"] + weights.sum(-1, keepdim=True), out * fix["out"] + weights @ v
+            out, total = out / total, torch.ones_like(total)
         else:
             total, out = total * fix["total"] + weights.sum(-1, keepdim=True), out * fix["out"] + weights @ v
         top = new
@@ -163,7 +168,7 @@ def _attend(
             rows = lengths[(rank - step - late) % n]
             k = shift(k, rows)
             v = shift(v, rows)
-    return out / total
+    return out if divide == "never" else out / total
 
 
 exercise.alternative(_attend)
@@ -258,6 +263,40 @@ def _turned(q, k, v, lengths, shift):
         rows = lengths[(rank - step - 1) % n]
         k, v = shift(k, rows), shift(v, rows)
     return q, k, v
+
+
+exercise.mistake(
+    "the mask takes each block that comes for the one of another rank, as if blocks came from the right",
+    hint="shift() gives what comes from the left: in step s the block of rank - s.",
+)(_wrong(owner=lambda rank, step: rank + step))
+exercise.mistake(
+    "places are counted as if all blocks were as long as the own", hint="Block r begins at sum(lengths[:r])."
+)(_wrong(start=lambda lengths, r, own: r * own))
+exercise.mistake("a query sees one key more than those up to its own place", hint="Keys up to its own place, no more.")(
+    _wrong(hidden=lambda rows, cols, source: cols > rows + 1)
+)
+exercise.mistake("the own block is the only one that is looked at", hint="Every query wants all keys: n - 1 shifts.")(
+    lambda q, k, v, lengths, shift, causal=False: _attend(q, k, v, lengths, shift, causal, steps=1 - len(lengths))
+)
+exercise.mistake(
+    "the weighted sum of the values is never divided by the sum of the weights",
+    hint="The two sums are a softmax's numerator and denominator.",
+)(_wrong(divide="never"))
+exercise.mistake(
+    "the sums are divided after every block, and what was divided is added to the next one's",
+    hint="Divide once, after the last block: till then both sums stay sums.",
+)(_wrong(divide="again"))
+exercise.mistake(
+    "keys and values that come round the ring are cut off from the graph",
+    hint="Their gradients go back through shift() to the ranks that they came from: no detach().",
+)(
+    lambda q, k, v, lengths, shift, causal=False: _attend(
+        q, k, v, lengths, lambda block, rows: shift(block.detach(), rows), causal
+    )
+)
+exercise.mistake("the result is cut off from the graph", hint="It is trained through: no detach(), no no_grad().")(
+    lambda *given, **options: _attend(*given, **options).detach()
+)
 
 
 @exercise.mistake(

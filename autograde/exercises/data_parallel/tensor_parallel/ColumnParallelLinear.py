@@ -13,6 +13,7 @@ from autograde.exercises.data_parallel.tensor_parallel.shared import (
     agree_on_layer,
     as_it_is,
     cut,
+    cut_wrongly,
     enter,
     gathered,
     holds_its_shard,
@@ -102,8 +103,8 @@ class Columns(nn.Module):
         super().__init__()
         self.weight, self.bias = parameter(self.part(weight)), parameter(None if bias is None else self.part(bias))
 
-    def part(self, t):
-        return cut(t, 0, *place())
+    def part(self, t, dim=0):
+        return cut(t, dim, *place())
 
     def enter(self, x):
         return enter(x)
@@ -287,6 +288,7 @@ class FirstPart(Columns):
 
 
 plain_tensors(exercise, Columns)
+cut_wrongly(exercise, Columns, "rows")
 
 
 @exercise.mistake(

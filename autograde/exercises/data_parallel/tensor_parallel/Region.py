@@ -67,7 +67,7 @@ def through_both_borders(region, xs, pulls, trained):
 
     from labkit import record_traffic
 
-    rank, traffic, borders = dist.get_rank(), {}, region()
+    rank, traffic, borders = dist.get_rank(), {}, region
 
     def listened(way, function):
         with record_traffic() as messages:
@@ -79,11 +79,12 @@ def through_both_borders(region, xs, pulls, trained):
     other = torch.zeros_like(x).requires_grad_()
     beside = other.clone()
     entered = listened("entering", lambda: borders.enter(x))
-    both = entered + beside  # in the backward pass the two parts are given one and the same tensor
-    listened("back through enter", lambda: (both * pull).sum().backward())
+    if entered.shape == beside.shape:
+        both = entered + beside  # in the backward pass the two parts are given one and the same tensor
+        listened("back through enter", lambda: (both * pull).sum().backward())
     part = xs[rank].clone().requires_grad_()
     left = listened("leaving", lambda: borders.leave(part))
-    if left.requires_grad:
+    if left.requires_grad and left.shape == part.shape:  # else the report says which shape it should have
         listened("back through leave", lambda: (left * pulls[0]).sum().backward())
     return {
         "entered": entered,
@@ -287,6 +288,18 @@ _wrong(
     "all_reduce waits for everybody by itself.",
     "WithABarrier",
     leaves=_with_a_barrier,
+)
+
+
+def _wants_a_gradient(x):
+    return enter(x.requires_grad_())
+
+
+_wrong(
+    "enter makes its input require a gradient",
+    "Where x needs no gradient nobody asks for one, and nothing is sent backwards: leave x as it is.",
+    "EnterAsksForAGradient",
+    enters=_wants_a_gradient,
 )
 
 

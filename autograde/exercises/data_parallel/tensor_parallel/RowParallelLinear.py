@@ -142,8 +142,8 @@ class RowsByHand(nn.Module):
 
 
 @exercise.mistake(
-    "the bias is added on every rank, before the sum",
-    hint="Then the sum has it as many times as there are ranks. Add it once, after the sum.",
+    "the result has the bias as many times as there are ranks",
+    hint="What is added before the sum, or goes through it, counts once a rank. Add the bias as it is, after the sum.",
 )
 class BiasEverywhere(Rows):
     def forward(self, x):
@@ -294,6 +294,19 @@ class BiasEnters(Rows):
     def forward(self, x):
         y = self.leave(self.product(x))
         return y if self.bias is None else y + enter(self.bias)
+
+
+@exercise.mistake(
+    "every rank keeps its share of the bias, bias / n, which then learns n times as fast",
+    hint="bias / n on n ranks gives the right sum and the right gradient, and a step of each of them moves the sum n "
+    "times. Keep the bias whole, and add it once, after the sum.",
+)
+class ShareKept(Rows):
+    def __init__(self, weight, bias=None):
+        super().__init__(weight, None if bias is None else bias / place()[1])
+
+    def forward(self, x):
+        return self.leave(F.linear(x, self.weight, self.bias))
 
 
 @exercise.mistake(

@@ -13,7 +13,9 @@ from autograde.exercises.data_parallel.tensor_parallel.shared import (
     Talk,
     agree_on_layer,
     cut,
+    cut_wrongly,
     enter,
+    gate_wrongly,
     holds_its_shard,
     leaves,
     mean,
@@ -97,7 +99,7 @@ exercise.law("Each rank holds its own hidden units and the norm, and no more", e
 def _talk(out, one, call):
     own, norm = size(one.args[1][0]), size(one.args[0]["norm"])
     way_out = [f"all_gather of {own} bytes", f"reduce_scatter of {own * len(out)} bytes"]
-    need = {"forwards": way_out, "backwards": [*way_out, f"all_reduce of {norm} bytes"]}
+    need = {"building": [], "forwards": way_out, "backwards": [*way_out, f"all_reduce of {norm} bytes"]}
     for rank, told in enumerate(out):
         for way, wanted in need.items():
             sent = [m.replace("_into_tensor", "").replace("_tensor", "") for m in told[way]]
@@ -134,7 +136,10 @@ class Tokens(nn.Module):
         self.norm, self.gate, self.up, self.down = parameter(norm.clone()), *map(parameter, parts)
 
     def parts(self, gate, up, down):
-        return cut(gate, 0, *place()), cut(up, 0, *place()), cut(down, 1, *place())
+        return self.part(gate), self.part(up), self.part(down, 1)
+
+    def part(self, t, dim=0):
+        return cut(t, dim, *place())
 
     def weight(self):
         return enter(self.norm)
@@ -143,7 +148,11 @@ class Tokens(nn.Module):
         return Talk.apply(x, gather, scatter)
 
     def mlp(self, x):
-        return gated(self.gather(x), self.gate, self.up, self.down)
+        x = self.gather(x)
+        return F.linear(self.gated(F.linear(x, self.gate), F.linear(x, self.up)), self.down)
+
+    def gated(self, a, b):
+        return F.silu(a) * b
 
     def scatter(self, y):
         return Talk.apply(y, scatter, gather)
@@ -231,6 +240,18 @@ class Averages(Tokens):
 
 
 @exercise.mistake(
+    "every reduce-scatter is divided by the number of ranks, forwards and backwards",
+    hint="Each rank has some terms of every token's output, and of its gradient: sums, no means.",
+)
+class AveragesBothWays(Tokens):
+    def gather(self, x):
+        return Talk.apply(x, gather, lambda g: scatter(g) / place()[1])
+
+    def scatter(self, y):
+        return Talk.apply(y, lambda t: scatter(t) / place()[1], gather)
+
+
+@exercise.mistake(
     "an all-reduce makes the sum of all tokens, and the own ones are cut from it",
     hint="That moves twice the bytes. reduce_scatter hands each rank the sum of its own tokens.",
 )
@@ -313,6 +334,8 @@ class Views(Tokens):
 
 
 plain_tensors(exercise, Tokens)
+gate_wrongly(exercise, Tokens)
+cut_wrongly(exercise, Tokens, "hidden units")
 
 
 @exercise.mistake(

@@ -10,6 +10,8 @@ from autograde.exercise import Draft, case
 from autograde.exercises.data_parallel.shared import place
 from autograde.exercises.data_parallel.tensor_parallel.shared import (
     agree_on_layer,
+    cut,
+    cut_wrongly,
     enter,
     gathered,
     holds_its_shard,
@@ -65,10 +67,10 @@ def _heads(x, weight, head_dim):
     return F.linear(x, weight).unflatten(-1, (-1, head_dim)).transpose(-2, -3)
 
 
-def attended(x, q, k, v, o, head_dim, causal=True):
-    """What these heads of an attention give, before anything is added up over the ranks."""
+def attended(x, q, k, v, o, head_dim, causal=True, seen=None):
+    """What these heads of an attention give, before anything is added up over the ranks; `seen`: another mask."""
     q, k, v = (_heads(each, w, head_dim) for each, w in zip(x, (q, k, v), strict=True))
-    y = F.scaled_dot_product_attention(q, k, v, is_causal=causal, enable_gqa=True)
+    y = F.scaled_dot_product_attention(q, k, v, seen, is_causal=causal and seen is None, enable_gqa=True)
     return F.linear(y.transpose(-2, -3).flatten(-2), o)
 
 
@@ -126,7 +128,12 @@ class Heads(nn.Module):
         self.q, self.k, self.v, self.o = map(parameter, self.parts(q, k, v, o))
 
     def parts(self, q, k, v, o):
-        return _own(q, k, v, o, self.head_dim, *place())
+        heads = len(k) // self.head_dim
+        q, k, v = (self.part(w.unflatten(0, (heads, -1))).flatten(0, 1) for w in (q, k, v))
+        return q, k, v, self.part(o.unflatten(1, (heads, -1)), 1).flatten(1)
+
+    def part(self, t, dim=0):
+        return cut(t, dim, *place())
 
     def enter(self, x):
         return [enter(x)] * 3
@@ -317,8 +324,33 @@ class NoScale(Heads):
         return self.leave(attended(self.enter(x), q, self.k, self.v, self.o, self.head_dim))
 
 
+@exercise.mistake(
+    "the scores are scaled by the width of x, not of a head",
+    hint="1 / sqrt(head_dim): scaled_dot_product_attention does it by itself.",
+)
+class ScaledByWidth(Heads):
+    def forward(self, x):
+        q = self.q * (self.head_dim / x.shape[-1]) ** 0.5
+        return self.leave(attended(self.enter(x), q, self.k, self.v, self.o, self.head_dim))
+
+
+@exercise.mistake("the scores are divided by head_dim", hint="By its root: 1 / sqrt(head_dim).")
+class ScaledTwice(Heads):
+    def forward(self, x):
+        q = self.q / self.head_dim**0.5
+        return self.leave(attended(self.enter(x), q, self.k, self.v, self.o, self.head_dim))
+
+
+@exercise.mistake("a token sees the one after it, too", hint="Token t sees tokens 0 … t: is_causal=True.")
+class SeesTheNext(Heads):
+    def forward(self, x):
+        seen = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).tril(1)
+        return self.leave(attended(self.enter(x), self.q, self.k, self.v, self.o, self.head_dim, seen=seen))
+
+
 leave_wrongly(exercise, Heads, "the products of o")
 plain_tensors(exercise, Heads)
+cut_wrongly(exercise, Heads, "key-value heads")
 
 
 def _by_hand(layer, x, heads, spread_out, back):

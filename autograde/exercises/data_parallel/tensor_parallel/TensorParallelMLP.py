@@ -11,7 +11,9 @@ from autograde.exercises.data_parallel.shared import place
 from autograde.exercises.data_parallel.tensor_parallel.shared import (
     agree_on_layer,
     cut,
+    cut_wrongly,
     enter,
+    gate_wrongly,
     gathered,
     holds_its_shard,
     leave,
@@ -105,7 +107,10 @@ class Units(nn.Module):
         self.bias = parameter(None if bias is None else bias.clone())
 
     def parts(self, gate, up, down):
-        return cut(gate, 0, *place()), cut(up, 0, *place()), cut(down, 1, *place())
+        return self.part(gate), self.part(up), self.part(down, 1)
+
+    def part(self, t, dim=0):
+        return cut(t, dim, *place())
 
     def enter(self, x):
         x = enter(x)
@@ -113,7 +118,10 @@ class Units(nn.Module):
 
     def hidden(self, x):
         a, b = self.enter(x)
-        return F.silu(F.linear(a, self.gate)) * F.linear(b, self.up)
+        return self.gated(F.linear(a, self.gate), F.linear(b, self.up))
+
+    def gated(self, a, b):
+        return F.silu(a) * b
 
     def leave(self, y):
         return leave(y)
@@ -171,8 +179,8 @@ class OnlyTheGateEnters(Units):
 
 
 @exercise.mistake(
-    "the bias is added on every rank, before the sum",
-    hint="Then the sum has it as many times as there are ranks. Add it once, after the sum.",
+    "the result has the bias as many times as there are ranks",
+    hint="What is added before the sum, or goes through it, counts once a rank. Add the bias as it is, after the sum.",
 )
 class BiasEverywhere(Units):
     def forward(self, x):
@@ -261,13 +269,6 @@ class Views(Units):
         return gate.tensor_split(n)[rank], up.tensor_split(n)[rank], down.tensor_split(n, 1)[rank]
 
 
-@exercise.mistake("silu is applied to up instead of gate", hint="y = down(silu(gate x) * up x).")
-class SiluOfUp(Units):
-    def hidden(self, x):
-        a, b = self.enter(x)
-        return F.linear(a, self.gate) * F.silu(F.linear(b, self.up))
-
-
 @exercise.mistake(
     "x is cut off from the graph, so that it gets no gradient",
     hint="What stands before this layer is trained through x: let it enter, don't detach it.",
@@ -277,22 +278,30 @@ class XDetached(Units):
         return x.detach(), x.detach()
 
 
-@exercise.mistake("gate has no activation", hint="y = down(silu(gate x) * up x).")
-class NoActivation(Units):
-    def hidden(self, x):
-        a, b = self.enter(x)
-        return F.linear(a, self.gate) * F.linear(b, self.up)
+@exercise.mistake(
+    "the bias goes through Region.enter, and its gradient comes out as many times as there are ranks",
+    hint="After the sum all ranks have the same gradient, and it is the bias's whole one already.",
+)
+class BiasEnters(Units):
+    def forward(self, x):
+        y = self.leave(F.linear(self.hidden(x), self.down))
+        return y if self.bias is None else y + enter(self.bias)
 
 
-@exercise.mistake("GELU is applied instead of SiLU", hint="LLaMA's MLP gates with F.silu(gate x).")
-class Gelu(Units):
-    def hidden(self, x):
-        a, b = self.enter(x)
-        return F.gelu(F.linear(a, self.gate)) * F.linear(b, self.up)
+@exercise.mistake(
+    "a stack of gate and up is kept in an attribute, beside the parts",
+    hint="Everything that the module can reach stays in memory. Stack them when you need them, or not at all.",
+)
+class StackKept(Units):
+    def __init__(self, gate, up, down, bias=None):
+        super().__init__(gate, up, down, bias)
+        self.stack = torch.cat([self.gate.detach(), self.up.detach()])
 
 
+gate_wrongly(exercise, Units)
 leave_wrongly(exercise, Units, "the products of down")
 plain_tensors(exercise, Units)
+cut_wrongly(exercise, Units, "hidden units")
 
 
 @exercise.mistake(
@@ -322,13 +331,6 @@ class MeanBack(Units):
     def enter(self, x):
         x = enter(x, mean)
         return x, x
-
-
-@exercise.mistake("silu is applied to the product of gate and up", hint="y = down(silu(gate x) * up x).")
-class SiluOfProduct(Units):
-    def hidden(self, x):
-        a, b = self.enter(x)
-        return F.silu(F.linear(a, self.gate) * F.linear(b, self.up))
 
 
 @exercise.mistake(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import nn
 
 from autograde.exercises.data_parallel.shared import agree_by_entry, place
@@ -28,8 +29,10 @@ def train_layer(layer, whole, xs, pulls, trained=True, options=None):
 
     rank = dist.get_rank()
     whole = {name: None if t is None else t.clone(memory_format=torch.contiguous_format) for name, t in whole.items()}
-    module = layer(**whole, **(options or {}))
+    with record_traffic() as building:
+        module = layer(**whole, **(options or {}))
     parts = [t for m in module.modules() for t in tree_leaves(vars(m)) if isinstance(t, torch.Tensor)]
+    values = [t.detach().clone() for t in parts]
     storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in parts}
     x = xs[rank].requires_grad_(trained)
     with record_traffic() as forwards:
@@ -39,8 +42,8 @@ def train_layer(layer, whole, xs, pulls, trained=True, options=None):
             (y * (pulls[rank] if y.shape == pulls[rank].shape else torch.ones_like(y))).sum().backward()
     result = {"y": y, "gradient of x": x.grad, "gradients": {name: p.grad for name, p in module.named_parameters()}}
     x.requires_grad_(False).grad = None
-    held = sum(storages.values())
-    return result | {"bytes held": held, "forwards": sent(forwards), "backwards": sent(backwards)}
+    result |= {"bytes held": sum(storages.values()), "held": values}
+    return result | {"building": sent(building), "forwards": sent(forwards), "backwards": sent(backwards)}
 
 
 def agree_on_layer(numbers, oracle):
@@ -68,25 +71,28 @@ def leaves(*tensors):
 
 
 def holds_its_shard(shards):
-    """A law: the tensors that rank r's layer holds take the bytes of `shards(one, r)`."""
+    """A law: the tensors that rank r's layer holds are those of `shards(one, r)`, and take their bytes."""
 
     def law(out, one, call):
         for rank, told in enumerate(out):
-            need = size(*shards(one, rank))
+            mine = shards(one, rank)
+            need = size(*mine)
             if told["bytes held"] != need:
                 more = "a view keeps all that it was cut from" if told["bytes held"] > need else "something is missing"
                 return f"{one.label}: rank {rank} holds {told['bytes held']} bytes, and its share is {need} ({more})"
+            if not all(any(torch.equal(t, held) for held in told["held"]) for t in mine):
+                return f"{one.label}: rank {rank} holds as many bytes as its share has, but other numbers"
         return True
 
     return law
 
 
 def talks(need):
-    """A law: forwards and backwards rank r hands in the messages of `need(one, r)`, and nothing else."""
+    """A law: forwards and backwards rank r hands in the messages of `need(one, r)`; building sends nothing."""
 
     def law(out, one, call):
         for rank, told in enumerate(out):
-            for way, wanted in zip(("forwards", "backwards"), need(one, rank), strict=True):
+            for way, wanted in zip(("building", "forwards", "backwards"), ([], *need(one, rank)), strict=True):
                 wanted = [f"{op} of {count} bytes" for op, count in wanted]
                 if sorted(told[way]) != sorted(wanted):
                     says, asked = (", ".join(each) or "nothing" for each in (told[way], wanted))
@@ -189,6 +195,65 @@ def plain_tensors(exercise, layer):
                 setattr(self, name, p.detach())
 
 
+def gate_wrongly(exercise, layer):
+    """Adds the mistakes that `layer`, right as it stands, makes in `gated(gate x, up x)`."""
+    asked = "y = down(silu(gate x) * up x)."
+    mistakes = (
+        ("silu is applied to up instead of gate", asked, lambda a, b: a * F.silu(b)),
+        ("silu is applied to the product of gate and up", asked, lambda a, b: F.silu(a * b)),
+        ("gate has no activation", asked, lambda a, b: a * b),
+        ("silu(gate x) and up x are added", f"{asked} A gate multiplies.", lambda a, b: F.silu(a) + b),
+        ("up is left out", asked, lambda a, b: F.silu(a) + 0 * b),
+        ("GELU is applied instead of SiLU", "LLaMA's MLP gates with F.silu(gate x).", lambda a, b: F.gelu(a) * b),
+        ("ReLU is applied instead of SiLU", "LLaMA's MLP gates with F.silu(gate x).", lambda a, b: a.relu() * b),
+        (
+            "gate goes through a sigmoid, not through silu",
+            "silu(a) = a * sigmoid(a): F.silu.",
+            lambda a, b: a.sigmoid() * b,
+        ),
+    )
+    for says, hint, formula in mistakes:
+
+        @exercise.mistake(says, hint=hint)
+        class Gates(layer):
+            def gated(self, a, b, formula=formula):
+                return formula(a, b)
+
+
+def cut_wrongly(exercise, layer, whose):
+    """Adds the mistakes that `layer`, right as it stands, makes where it cuts by `part(t, dim=0)`."""
+    even = "Parts differ by at most one, and the first are the larger ones: as tensor_split cuts."
+    mistakes = (
+        (
+            f"the number of {whose} is divided and rounded down, and the last rank gets what is left",
+            even,
+            lambda n, rank, world: (rank * (n // world), n if rank == world - 1 else (rank + 1) * (n // world)),
+        ),
+        (
+            f"the number of {whose} is divided and rounded down, and what is left is nobody's",
+            even,
+            lambda n, rank, world: (rank * (n // world), (rank + 1) * (n // world)),
+        ),
+        (
+            f"the first {whose} belong to the last rank",
+            "They stand in the order of the ranks: rank 0 has the first.",
+            lambda n, rank, world: _reversed(n, rank, world),
+        ),
+    )
+    for says, hint, span in mistakes:
+
+        @exercise.mistake(says, hint=hint)
+        class Cuts(layer):
+            def part(self, t, dim=0, span=span):
+                first, end = span(t.shape[dim], *place())
+                return t.narrow(dim, first, end - first).clone()
+
+
+def _reversed(n, rank, world):
+    of = torch.arange(n).tensor_split(world)[world - 1 - rank]
+    return int(of[0]), int(of[-1]) + 1
+
+
 def leave_wrongly(exercise, layer, products="the products"):
     """Adds the mistakes that `layer`, right as it stands, makes where the ranks' products leave the region."""
     terms = "Each rank has some terms of every output. Region.leave adds them up."
@@ -196,6 +261,11 @@ def leave_wrongly(exercise, layer, products="the products"):
     mistakes = (
         (f"{products} aren't added up over the ranks", terms, as_it_is),
         (f"{products} are averaged, not added up", terms, lambda y: leave(y, mean)),
+        (
+            f"the sum of {products} is divided by the number of ranks, and so are all gradients",
+            terms,
+            lambda y: leave(y) / place()[1],
+        ),
         (
             "the gradient is all-reduced where the result leaves, too, and comes out as many times as there are ranks",
             back,

@@ -287,6 +287,24 @@ _mistake(
     first=lambda vocab, rank, n: rank * -(-vocab // n),
 )
 _mistake(
+    "all parts of the vocabulary are taken to be as large as the last one",
+    "Parts differ by one where ranks don't divide the vocabulary: add up the sizes of those before.",
+    "parts_of_the_last",
+    first=lambda vocab, rank, n: rank * (vocab // n),
+)
+_mistake(
+    "the parts before a rank's own are taken to be as large as that one",
+    "Parts differ by one where ranks don't divide the vocabulary: add up the sizes of those before.",
+    "parts_of_the_own",
+    first=lambda vocab, rank, n: rank * len(torch.arange(vocab).tensor_split(n)[rank]),
+)
+_mistake(
+    "a rank's part is taken to begin one token later than it does",
+    "Rank r's part begins at the sum of the sizes of those before, and rank 0's at 0.",
+    "one_later",
+    first=lambda vocab, rank, n: first_of(vocab, rank, n) + 1,
+)
+_mistake(
     "targets are taken as places in the rank's own part",
     "Targets count through the whole vocabulary: subtract where the rank's part begins.",
     "no_offset",
@@ -305,7 +323,7 @@ _mistake(
     counted=lambda targets: torch.ones_like(targets, dtype=torch.bool),
 )
 _mistake(
-    "only -100 is taken as padding",
+    "padding isn't left out where a token's number marks it",
     "ignore_index is an argument: it may be a token's number.",
     "fixed_index",
     counted=lambda targets: targets != -100,
@@ -353,7 +371,7 @@ def gathers(logits, targets, vocab_size, ignore_index=-100):
     return F.cross_entropy(whole, targets, ignore_index=ignore_index)
 
 
-@exercise.mistake("the loss is averaged over the ranks as well", hint="All ranks have it already: three sums did it.")
+@exercise.mistake("a number that all ranks have already, such as the loss, is sent as well", hint="Three sums did it.")
 def averaged_again(logits, targets, vocab_size, ignore_index=-100):
     loss = loss_with(logits, targets, vocab_size, ignore_index)
     return leave(loss, lambda x: total(x) / place()[1])
@@ -386,6 +404,18 @@ _by_hand(
     "the logarithm is taken of each rank's own sum, and the logarithms are added up",
     "log(a + b) isn't log a + log b: add up the exponentials first.",
     lambda sums, most, picked, own: (leave(sums.log()) + most - leave(picked), own | True),
+)
+_by_hand(
+    "log_sums_added",
+    "each rank's log-sum-exp of its own part is added up over the ranks",
+    "log(a + b) isn't log a + log b: add up the exponentials, relative to one maximum, and take the logarithm then.",
+    lambda sums, most, picked, own: (leave(sums.log() + most) - leave(picked), own | True),
+)
+_by_hand(
+    "own_softmax",
+    "each rank takes the softmax of its own part alone",
+    "The probability of a token has all tokens' exponentials below the line, not only the rank's.",
+    lambda sums, most, picked, own: (leave((sums.log() + most - picked).where(own, 0.0)), own | True),
 )
 _by_hand(
     "own_targets_only",

@@ -342,14 +342,20 @@ class _Unit(nn.Module):
         rank, world = place()
         self.names, tensors = zip(*module.named_parameters(), strict=True)
         self.shapes = [p.shape for p in tensors]
-        self.part = nn.Parameter(joined(tensors, world).chunk(world)[rank].clone())
+        self.part = nn.Parameter(self.cut(tensors, rank, world))
         self.body = [self.lighten(module)]
+
+    def cut(self, tensors, rank, world):
+        return joined(tensors, world).chunk(world)[rank].clone()
 
     def lighten(self, module):
         return module.to("meta")
 
     def gather(self, part):
         return gathered(part.detach())
+
+    def arrives(self, grad, kwargs):
+        return grad, kwargs
 
     def reduce(self, grad):
         return scattered(grad) / dist.get_world_size()
@@ -399,10 +405,11 @@ class _Recomputed(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):
         unit = ctx.unit
+        grad, kwargs = unit.arrives(grad, ctx.kwargs)
         with torch.enable_grad():
             full = unit.gather(unit.part).requires_grad_()
             args = [x.detach().requires_grad_(x.is_floating_point()) for x in ctx.saved_tensors]
-            out = functional_call(unit.body[0], unit.views(full), tuple(args), ctx.kwargs)
+            out = functional_call(unit.body[0], unit.views(full), tuple(args), kwargs)
         of_full, *of_args = torch.autograd.grad(out, [full, *(x for x in args if x.requires_grad)], grad)
         return unit.reduce(of_full), None, None, *(of_args.pop(0) if x.requires_grad else None for x in args)
 
@@ -441,14 +448,38 @@ class Unpacked(_Unit):
             return functional_call(self.body[0], self.views(full), args, kwargs)
 
 
-def _mistake(says, hint, **changes):
-    exercise.mistake(says, hint=hint)(type("Wrong", (_Unit,), changes))
+def _mistake(says, hint, base=_Unit, **changes):
+    exercise.mistake(says, hint=hint)(type("Wrong", (base,), changes))
 
 
 _mistake("the gradients are summed over the ranks and never divided", "reduce_scatter adds.",
          reduce=lambda self, grad: scattered(grad))  # fmt: skip
 _mistake("the gradients are divided by the number of ranks twice", "Divide once.",
          reduce=lambda self, grad: scattered(grad) / dist.get_world_size() ** 2)  # fmt: skip
+
+
+_mistake(
+    "every rank takes the first part, rank 0's",
+    "Which part is yours says dist.get_rank().",
+    cut=lambda self, tensors, rank, world: _Unit.cut(self, tensors, 0, world),
+)
+_mistake(
+    "each parameter is cut by itself, and the pieces are joined",
+    "Join the parameters first, pad the whole once at its end, and cut that: as shard_flat does.",
+    cut=lambda self, tensors, rank, world: torch.cat([_Unit.cut(self, [t], rank, world) for t in tensors]),
+)
+_mistake(
+    "the gradient that arrives is taken for ones",
+    "backward is given the gradient of the output: what comes after this module has its say in all others.",
+    Recomputed,
+    arrives=lambda self, grad, kwargs: (torch.ones_like(grad), kwargs),
+)
+_mistake(
+    "keywords are left out where the output is computed again",
+    "Keep them from forward to backward: ctx.kwargs = kwargs.",
+    Recomputed,
+    arrives=lambda self, grad, kwargs: (grad, {}),
+)
 
 
 def _own(self, grad):
