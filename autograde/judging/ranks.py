@@ -14,7 +14,7 @@ from autograde.judging.limits import left
 # Starting ranks takes its time on a busy machine; a deadlock is found long before the limit, by its stillness.
 _LIMIT = 6
 _ALONE = ("raised", "not implemented", "needs")  # failures that cost no time, so that the other cases are tried, too
-_GRACE = 0.3  # seconds that a rank waits for the others to fail as it did
+_GRACE = 1.0  # seconds that a rank waits for the others to fail as it did
 
 
 class RankFailed(Exception):

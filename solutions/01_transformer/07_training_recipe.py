@@ -238,6 +238,9 @@ UNSEEN = pieces(held, 96, torch.Generator().manual_seed(9))
 # arXiv:2101.03961, equations 4 to 6). DeepSeek-V3 balances by a bias on the choice instead; the chapter on scaling out
 # compares the two, and sends tokens to experts on other ranks.
 #
+# The loss is one layer's. transformers 5.23 adds up the counts of all layers first: four layers that each use a single
+# expert, but another one each, count as balanced there. Ask layer by layer (a script in `findings/` shows both).
+#
 # ## Exercise 2: a mixture of SwiGLUs
 
 # %% exercise="mixture_of_experts"

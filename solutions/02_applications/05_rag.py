@@ -412,6 +412,10 @@ torch.set_num_threads(threads)
 # A **vector store** is an index that also remembers what the vectors belong to, and survives the night. Here is one
 # on `faiss`, and one on a plain tensor file. The code that uses a store knows three methods, so either will do; so
 # would a database.
+#
+# Three habits of faiss 1.15.1 (scripts in `findings/`). Its factory drops the inner product for `"HNSW16,PQ8"` and
+# ranks by distance without a word: look at `index.metric_type`. A refined index (`",RFlat"`) refines nothing until you
+# raise its `k_factor`. And its number of threads is PyTorch's, if PyTorch was imported first.
 
 # %% tags=["demo"]
 import json

@@ -995,7 +995,9 @@ print(f"The update is multiplied by alpha / r = {recipe['lora_alpha'] / recipe['
 # (Schulman et al. 2025). DoRA, rsLoRA and PiSSA are options of peft's `LoraConfig`, LoRA+ an optimizer; compare them at
 # their own best rates.
 #
-# **Serving many adapters** on one base (multi-LoRA in vLLM, S-LoRA) is a reason not to merge.
+# **Serving many adapters** on one base (multi-LoRA in vLLM, S-LoRA) is a reason not to merge. To *add* adapters add the
+# products $BA$: peft 0.21.2's `combination_type="linear"` adds the $A$s and the $B$s, each for itself, so that the mean
+# of an adapter with itself is twice the adapter; `"cat"` is right (a script in `findings/`).
 #
 # **RL with verifiable rewards** has taken over where answers can be checked; SFT on traces of a larger model remains
 # the first stage, and, for small models, often the only one.

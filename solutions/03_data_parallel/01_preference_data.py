@@ -703,6 +703,10 @@ verdict(
 # If a share $\varepsilon$ of the votes is wrong, mix in the loss of the opposite vote with that weight (conservative
 # DPO). With text, $\log \pi(y)$ is a **sum** over the answer's tokens; prompt and padding stay out.
 #
+# Two traps in libraries (scripts in `findings/`). With an adapter one takes the model *without* it as the reference;
+# PiSSA and OLoRA in peft 0.21.2 change the base as well, so keep the old model. And a reward model of transformers 5.23
+# whose padding token is EOS scores a text at the token *before* its EOS: give padding a token of its own.
+#
 # ### Exercise: the DPO loss
 
 # %% exercise="dpo_loss"
