@@ -67,7 +67,8 @@ def through_both_borders(region, xs, pulls, trained):
 
     from labkit import record_traffic
 
-    rank, traffic, borders = dist.get_rank(), {}, region
+    rank, traffic = dist.get_rank(), {}
+    borders = region if isinstance(region, type) else region()  # a class is asked as it is: its functions are static
 
     def listened(way, function):
         with record_traffic() as messages:
