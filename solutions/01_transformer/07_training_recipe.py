@@ -830,9 +830,9 @@ verdict(
 # which keeps one. And FP16 isn't dead: reinforcement learning of language models has come back to it for its finer
 # fraction; Qi et al. 2025, arXiv:2510.26788.)
 #
-# Keep the weights themselves in float32, as autocast does. Where an embedding is held in bfloat16, torch 2.13 on a CPU
-# adds up its gradient in bfloat16: a token that stands 4,096 times in the batch gets the gradient of 256, since 256 + 1
-# is 256 there (a script in `findings/`).
+# Autocast leaves the weights wide, and well so. Where an embedding is held in bfloat16, torch 2.13 on a CPU adds up its
+# gradient in bfloat16: a token that stands 4,096 times in the batch gets the gradient of 256, since 256 + 1 is 256
+# there (a script in `findings/`).
 #
 # Now the steps. FP16 itself is in the race, with and without a loss scale (what that is comes next), at one rate only:
 # the labels on the right tell whether it is float32's best.
