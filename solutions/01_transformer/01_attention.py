@@ -16,7 +16,7 @@
 #
 # Attention is that glance, as arithmetic: every word looks at the words around it, decides how much each of them
 # matters to it, and takes in a weighted mean. It is the only place in a Transformer where words meet at all. You build
-# it in this chapter from one matrix product, put it into a real model of 135 million parameters, and teach a tiny
+# it in this chapter from two matrix products, put it into a real model of 135 million parameters, and teach a tiny
 # one to write backwards with it.
 #
 # We start with what the real model does with the mouse.
@@ -107,7 +107,7 @@ print("the median of all heads: " + ", ".join(f"{clue} {weight:.0%}" for clue, w
 # values.
 #
 # The softmax does the turning: $w_j = e^{s_j} / \sum_k e^{s_k}$. Long queries make it choose, short ones make it
-# hesitate. Below is a query in the plane among five keys; move it with the sliders, if you have some.
+# hesitate. Below is a query in the plane among five keys; turn it with the slider, if you have one.
 
 # %% tags=["demo"]
 KEYS = torch.tensor([[1.0, 0.1], [0.6, 0.9], [-0.5, 0.9], [-0.9, -0.3], [0.3, -1.0]])
@@ -143,18 +143,19 @@ knobs(draw_lookup, angle=(0, 355, 5))
 # %% [markdown]
 # ## Why divide by √d?
 #
-# A dot product sums $d$ terms. If the entries of q and k are about 1 in size and independent, their products have
-# variance 1, and the sum has variance $d$: scores grow like $\sqrt d$, by nothing but width. And a softmax over large
+# A dot product sums $d$ terms. If the entries of q and k are independent, with mean 0 and variance 1, then so are their
+# products, and the sum has variance $d$: scores grow like $\sqrt d$, by nothing but width. And a softmax over large
 # scores is a choice of one key, whether or not the model meant it.
 #
-# Worse, a softmax that has made up its mind is *saturated*: it has hardly any slope, so queries and keys hardly learn
-# any more (values still do). The derivative of a weight by its own score is $w(1-w)$. We draw random queries and keys
-# at several widths and measure both.
+# A softmax that has made up its mind is *saturated*: the derivative of a weight by its own score is $w(1-w)$, next to
+# nothing at both ends. From the score to the query comes one more factor, the keys, divided by $\sqrt d$ or not. We
+# draw random queries and keys at several widths and measure the greatest weight, the slope, and the gradient at the
+# query.
 
 # %% tags=["demo"]
 generator = torch.Generator().manual_seed(0)
 WIDTHS = [4, 16, 64, 256, 1024]
-top, slope = {True: [], False: []}, {True: [], False: []}
+top, slope, at_query = ({True: [], False: []} for _ in range(3))
 for d in WIDTHS:
     q, k = torch.randn(2_000, 1, d, generator=generator), torch.randn(2_000, 16, d, generator=generator)
     scores = (q @ k.mT).squeeze(1)
@@ -162,6 +163,8 @@ for d in WIDTHS:
         w = (scores / math.sqrt(d) if scaled else scores).softmax(-1)
         top[scaled].append(float(w.amax(-1).mean()))
         slope[scaled].append(float((w * (1 - w)).sum(-1).mean()))
+        spread = torch.cdist(k, w[:, None] @ k).squeeze(-1)  # the derivative of w by q: w (k - the mean key)
+        at_query[scaled].append((w * spread).norm(dim=-1) / (math.sqrt(d) if scaled else 1))
 
 fig, (left, right) = figure(1, 2, width=9, height=3.5)
 for scaled, (color, style) in {True: (COLORS[0], "-"), False: (COLORS[1], "--")}.items():
@@ -184,10 +187,15 @@ show(
     title=f"At width 1,024 unscaled scores give one key {top[False][-1]:.0%}, and leave "
     f"{slope[False][-1] / slope[True][-1]:.0%} of the slope",
 )
+bare, divided = at_query[False][-1], at_query[True][-1]
+print(f"Gradient at the query, undivided against divided, at width {WIDTHS[-1]:,}: "
+      f"{bare.median() / divided.median():.2g} times in the median of the queries, {bare.mean() / divided.mean():.2g} "
+      "times in their mean")
 
 # %% [markdown]
-# The paper suspects this very reason (Vaswani et al. 2017, section 3.2.1, footnote 4). Mind what $d$ is: the number of
-# terms in *this* dot product, the width of one query.
+# Compare the median with the mean: a query that has chosen gets next to nothing, one that hasn't gets the keys in their
+# full length. The paper suspects small gradients (Vaswani et al. 2017, section 3.2.1; footnote 4 has the arithmetic).
+# Mind what $d$ is: the number of terms in *this* dot product, the width of one query.
 #
 # ## Exercise 1: attention
 #
@@ -436,11 +444,13 @@ for name, answer in answers.items():
 #
 # One softmax makes one choice. But the word *mouse* needs at once its article, its verb, and its computer. So the model
 # has several heads: the width is cut into blocks, each block attends by itself, with queries and keys of its own, and
-# at the end a matrix $W_O$ mixes the results. Below are three heads of the real model on one sentence. We let the
-# weights choose them: the head that looks most at the word itself, at the word before, and at the first word.
+# at the end a matrix $W_O$ mixes the results. Below are three heads of the real model on one sentence, the ones that
+# look most at the word itself, at the word before, and at the first word. (Chosen on that very sentence: the maps show
+# that there are such heads. How many there are, the lines below count, with other first words as well.)
 
 # %% tags=["demo"]
-words, weights = look("The old captain and his young cat watched the sea, and the cat was hungry.")
+STORY = "old captain and his young cat watched the sea, and the cat was hungry."
+words, weights = look(f"The {STORY}")
 flat = weights.flatten(0, 1)  # [270, n, n]
 kinds = {
     "itself": flat.diagonal(dim1=-2, dim2=-1)[:, 2:].mean(-1),
@@ -464,15 +474,18 @@ show(
     + ", ".join(f"{share.max():.0%}" for share in kinds.values()) + ".",
     title="The most that any head gives: " + ", ".join(f"{share.max():.0%} to {name}" for name, share in kinds.items()),
 )
-print(f"Of {len(flat)} heads, these give more than half of their attention to")
+for start in ("My", "Green"):
+    kinds[f"the first word, if it is “{start}”"] = look(f"{start} {STORY}")[1].flatten(0, 1)[:, 2:, 0].mean(-1)
+even = sum(1 / (i + 1) for i in range(2, len(words))) / (len(words) - 2)
+print(f"Of {len(flat)} heads, these give more than half of their attention (an even reader gives {even:.0%}) to")
 for name, share in kinds.items():
     print(f"    {name}: {float((share > 0.5).float().mean()):.0%}")
 
 # %% [markdown]
-# How common is each of the three habits? The last one isn't interest. A softmax has to put its weight somewhere, and a
-# head that finds nothing puts it on the first token, whatever stands there: an *attention sink* (Xiao et al. 2023,
-# arXiv:2309.17453). So an attention map shows where a head reads, which is not yet an explanation of what the model
-# thinks.
+# How common is each of the three habits? And is the last one interest in the word? Then it should depend on which word
+# that is. Xiao et al. (2023, arXiv:2309.17453) call it an *attention sink*: a softmax has to put its weight somewhere,
+# and a head that finds nothing puts it on the first token. So an attention map shows where a head reads, which is not
+# yet an explanation of what the model thinks.
 #
 # ## Exercise 4: several heads
 #
@@ -584,7 +597,7 @@ assert right > 0.9, "The layer hasn't learned to reverse: solve exercises 1 and 
 )
 assert len(first_words) == len(second_words), "the two beginnings should have as many tokens"
 changed = (first[:, :, -1] - second[:, :, -1]).abs().amax(-1)  # [layers, heads]
-again = (look("The sun came up and then the cat")[1] - first).abs().max()
+again = (look("The sun came up and then the cat")[1] - first)[:, :, -1].abs().max()
 moved = float((changed > 0.05).float().mean())
 fig, ax = figure(width=8.4, height=3.6)
 for head in range(changed.shape[1]):
@@ -607,10 +620,9 @@ verdict(
 )
 
 # %% [markdown]
-# ## What the weights belong to
+# ## What do the weights belong to?
 #
-# A weight doesn't belong to a word. It belongs to a query, a key, a head and a layer. Three experiments, any of which
-# could speak for "each word computes its weights from its context":
+# To the word in its context, as the answer has it, and to nothing else? Three things to look at:
 #
 # 1. Two copies of one word in *one* sentence share the whole context. Without positions, in a first layer that sees
 #    every word, are their weights different?
@@ -618,8 +630,10 @@ verdict(
 # 3. A word's *query*, which asks for the weights: from which layer on does it know the context at all?
 #
 # **Before the run:** the reason is *correct* if the context does it all: the copies have different weights (by over
-# 0.01), the heads agree (to 0.05), and the query of layer 1 differs between the sentences (by over 1 %). *Imprecise* if
-# one or two of the three hold or none does, while the queries differ at least in a later layer; else *wrong*.
+# 0.01), the heads agree (to 0.05, in the median layer), and the query of layer 1 differs between the sentences (by over
+# 1 %). *Imprecise* if one or two of the three hold or none does, while the queries differ at least in a later layer;
+# else *wrong*. (How a layer is built settles the first and the third, the run only shows it. So what is open is
+# *imprecise* or *wrong*.)
 
 # %% claim="T10.2"
 layer = model.model.layers[0].self_attn
@@ -685,25 +699,26 @@ verdict(
     "T10.2",
     "correct" if context_does_it else "imprecise" if float(change.max()) > 0.01 else "wrong",
     f"Two copies in one context differ by {apart[False]:.0e} without positions and by {apart[True]:.2f} with them; the "
-    f"heads of a layer are {heads_apart:.2f} apart; the queries differ by {change[0]:.0%} in layer 1 and by "
+    f"heads of the median layer are {heads_apart:.2f} apart; the queries differ by {change[0]:.0%} in layer 1 and by "
     f"{change.max():.0%} at most.",
 )
 
 # %% [markdown]
-# Why so? Without positions two copies of a word are the same vector before the same keys. Each head has its own $W_Q$
-# and $W_K$. And in the first layer a query is made of its word and of nothing else: there the weights can differ only
-# because the *keys* around it do. What a query knows of the context came in through the layers below.
+# Why so? Without positions and mask two copies of a word are the same vector before the same keys. Each head has its
+# own $W_Q$, and its own $W_K$ or, as here, one for three heads. And in the first layer a query is made of its word and
+# of nothing else: what can differ there are the *keys* around it, and its place among them. What a query knows of the
+# context came in through the layers below.
 #
 # So say it with all its parts: weights are computed from query *and* keys, in each head and layer anew, and with
 # positions. "Rather than uniformly" is no contrast either: uniform is simply what a query of length 0 gives.
 #
 # ## Is it still an encoder and a decoder?
 #
-# "The Transformer consists of an encoder and a decoder", say the notes, and that is the model of 2017. Every
-# architecture that the installed transformers library can build is in its registers. We count.
+# "The Transformer consists of an encoder and a decoder", say the notes, and that is the model of 2017. What is built
+# today? The installed transformers library keeps registers of what it can build. We count three of them, for text.
 #
-# **Before the run:** the sentence is about the paper's model, so we take that apart as torch builds it. *Correct* if
-# its parts are an encoder and a decoder, *wrong* if not. For today the count speaks.
+# **Before the run:** the sentence is about the paper's model, so the verdict is one by definition: *correct* if torch,
+# which builds that model, makes it of an encoder and a decoder, *wrong* if not. For today the count speaks.
 
 # %% claim="T01.1"
 import transformers
@@ -721,29 +736,30 @@ bars = ax.barh(range(3), counts.values(), color=COLORS[0])
 ax.bar_label(bars, padding=4)
 ax.set_yticks(range(3), counts.keys())
 ax.invert_yaxis()
-ax.set_xlabel(f"architectures registered in transformers {transformers.__version__}")
+ax.set_xlabel(f"entries in the registers of transformers {transformers.__version__}")
 ax.set_xlim(0, 1.12 * max(counts.values()))
 show(
     fig,
-    alt="Bar chart of the architectures in the library: " + ", ".join(
+    alt="Bar chart of entries in three registers of the library: " + ", ".join(
         f"{name.replace(chr(10), ' ')} {count}" for name, count in counts.items()
     ) + ".",
-    title=f"For one model with both halves there are {max(counts.values()) / len(both):.1f} of the commonest kind",
+    title=f"For one entry with both halves there are {max(counts.values()) / len(both):.1f} of the commonest kind",
 )
 parts = [name for name, _ in torch.nn.Transformer(32, 4, batch_first=True).named_children()]
 share = len(both) / sum(counts.values())
 verdict(
     "T01.1",
     "correct" if parts == ["encoder", "decoder"] else "wrong",
-    f"The paper's model as torch builds it has these parts: {', '.join(parts)}. Of the registered architectures of "
-    f"transformers {share:.0%} have both halves.",
+    f"The paper's model as torch builds it has these parts: {', '.join(parts)}. Of {sum(counts.values())} entries in "
+    f"three registers of transformers {share:.0%} have both halves.",
 )
 
 # %% [markdown]
 # An architecture with both halves counts only there; one that is registered as a causal and as a masked model counts
-# twice (BERT has a causal variant in the library, for instance), so read the picture as a sketch. The next chapter
-# builds both halves anyway, because cross-attention is worth knowing, and because both are still built where the input
-# is given in full: speech recognition (Whisper), small translators, T5Gemma.
+# twice (BERT has a causal variant in the library, for instance); a causal one needn't have attention (Mamba); speech
+# and pictures have registers of their own. So read the picture as a sketch. The next chapter builds both halves anyway,
+# because cross-attention is worth knowing, and because both are still built where the input is given in full: speech
+# recognition (Whisper), small translators, T5Gemma.
 #
 # ## What you have now
 #
