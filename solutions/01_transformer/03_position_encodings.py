@@ -605,7 +605,7 @@ for h, color in zip((1, 2, 4, 8), COLORS, strict=False):
     right.plot(back, within[: len(back)], color=color, label=f"head {h}: slope 1/{2**h}")
 left.set(xlabel="distance back (positions)", ylabel="bias (added to the score)", ylim=(-20, 1))
 right.set(xlabel="distance back (positions)", ylabel="weight within this distance", ylim=(0, 1.05))
-right.legend(fontsize=9, loc="lower right")
+right.legend(fontsize=9, loc="center right", bbox_to_anchor=(1, 0.68))
 show(
     fig,
     alt="Left: four straight lines that fall with distance, with slopes from a half to one 256th. Right: the share of "
