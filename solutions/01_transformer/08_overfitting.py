@@ -423,7 +423,7 @@ show(
     fig,
     alt="Histogram of the answer for the same example in 500 different batches. Standard deviations: "
     + ", ".join(f"{name} {each:.2f}" for name, each in spread.items()) + ".",
-    title=f"Spread of one answer over {len(batches)} batches: "
+    title=f"Spread of one answer over {len(batches)} batches:\n"
     + "; ".join(f"{name} {each:.2f}" for name, each in spread.items()),
 )
 end, at = better["BatchNorm"]
