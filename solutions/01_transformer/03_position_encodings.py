@@ -371,7 +371,8 @@ show(
 # **Before the run:** *correct* if the written $M_7$ fits the waves at 5,000 positions to $10^{-9}$, no two of their
 # codes coincide, and the fitted one explains over half of what is left at unseen places of the learned table;
 # *imprecise* if that holds for the waves alone, *wrong* if not even there. *Unverifiable* if it explains less than half
-# of what is left of the waves, or over a tenth of it in one of the two tables made by chance.
+# of what is left of the waves, or over a tenth of it in one of the two tables made by chance. (An older rule, half of
+# all variance, let a drift pass; this one was written after that was seen.)
 
 # %% claim="T03.5"
 def shift_matrix(k, d):

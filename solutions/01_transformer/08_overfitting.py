@@ -325,7 +325,7 @@ verdict(
 # **Before the run:** *correct* if with dropout and with weight decay it ends less than 0.05 nats above that for sure,
 # and is surely not 0.05 worse than without at the chosen steps (a model that learns nothing doesn't rise, either);
 # *wrong* if neither ends surely lower than without; *imprecise* otherwise. *Unverifiable* if it doesn't surely rise by
-# 0.05 without.
+# 0.05 without. (The runs were known when the second half of *correct* was put in.)
 
 # %% claim="T07.12"
 risen = {arm: interval([run["test"][-1] - stopped(run) for run in runs(found, arm)])
@@ -351,7 +351,7 @@ verdict(
 #
 # **Before the run:** LayerNorm is a cure (*correct*) if it ends surely lower on test text than no norm *and* is surely
 # lower at an equal training loss of 1.8 nats; *wrong* if neither; *imprecise* if one of the two. *Unverifiable* if
-# other batches alone are surely lower there, too.
+# other batches alone are surely lower there, too. (The runs were known when 1.8 and the last sentence were written.)
 
 # %% claim="T09.4"
 norm = nn.LayerNorm(32)

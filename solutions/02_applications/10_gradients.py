@@ -1012,7 +1012,8 @@ show(
 #
 # **Before the run:** the sentence is *correct* if a smaller rate saves runs of He's kind that go wrong at a higher one
 # (over 20 points more right at the best rate than at the highest) *and* brings those of std 0.5, not clipped, to within
-# 10 points of He's best; *imprecise* if only the first; *wrong* if not even that.
+# 10 points of He's best; *imprecise* if only the first; *wrong* if not even that. (A first run had been seen when 20
+# points became 10.)
 
 # %% claim="A08.9"
 POWERS = [-8, -7, -6, -5, -4, -3, -2, -1, 0]
