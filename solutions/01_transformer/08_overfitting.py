@@ -369,7 +369,7 @@ for ax, label in ((left, "step"), (right, "loss on the known pages (training goe
 right.invert_xaxis()
 right.axvline(LEVEL, color="#777777", linestyle=":")
 left.set_ylabel("loss on test text, nats a letter")
-left.legend(left.get_lines()[:: len(runs(found, PLAIN))], list(NORMED), loc="upper left")
+left.legend(left.get_lines()[:: len(runs(found, PLAIN))], list(NORMED), loc="upper center")
 better = {
     name: (gain(found, arm, over="no norm"), gain(found, arm, lambda run: at_known(run, LEVEL), over="no norm"))
     for name, arm in NORMED.items() if arm != "no norm"
