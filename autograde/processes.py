@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 _REST = 50  # times as long as the exact answer took until the next one, unless more is held than ever
@@ -14,6 +15,11 @@ def memory(runner) -> float:
 
     Shared pages count once (PSS) on Linux; elsewhere each process counts all of its own (RSS), which is more.
     """
+    return _below(runner, share)
+
+
+def _below(runner, bytes_of: Callable) -> float:
+    """What the processes below `runner` have together."""
     import psutil
 
     total = 0.0
@@ -22,7 +28,7 @@ def memory(runner) -> float:
         below = runner.children(recursive=True)
     for process in below:
         with contextlib.suppress(psutil.Error):  # it has just ended
-            total += share(process)
+            total += bytes_of(process)
     return total
 
 
@@ -32,7 +38,11 @@ def share(process) -> float:
         rollup = Path(f"/proc/{process.pid}/smaps_rollup").read_text(encoding="ascii")
         return 1024.0 * next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
     except (OSError, StopIteration):
-        return float(process.memory_info().rss)
+        return _resident(process)
+
+
+def _resident(process) -> float:
+    return float(process.memory_info().rss)
 
 
 class Peak:
@@ -45,17 +55,11 @@ class Peak:
 
     def __init__(self, runner):
         self.bytes = 0.0
-        self._runner, self._most, self._next = runner, 0, 0.0
+        self._runner, self._most, self._next = runner, 0.0, 0.0
 
     def look(self) -> None:
         """Look once; costs about a millisecond where nothing grew."""
-        import psutil
-
-        held = 0
-        with contextlib.suppress(psutil.Error):
-            for process in self._runner.children(recursive=True):
-                with contextlib.suppress(psutil.Error):
-                    held += process.memory_info().rss
+        held = _below(self._runner, _resident)
         start = time.monotonic()
         if held > 1.01 * self._most or start >= self._next:
             self.bytes = max(self.bytes, memory(self._runner))

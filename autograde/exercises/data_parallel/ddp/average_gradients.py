@@ -135,6 +135,14 @@ def average_flat(model):
         p.grad = part.view_as(p).clone()
 
 
+def average_each(parameters):
+    """The gradients of these parameters, one by one: which ones is where the mistakes below go wrong."""
+    for p in parameters:
+        p.grad = grad_or_zeros(p)
+        dist.all_reduce(p.grad)
+        p.grad /= dist.get_world_size()
+
+
 @exercise.mistake(
     "the gradients are summed over the ranks and never divided",
     hint="all_reduce adds by default. What is still missing for a mean?",
@@ -239,10 +247,7 @@ def average_only_on_rank_0(model):
     hint="A parameter with requires_grad=False never has a gradient. Leave it alone.",
 )
 def average_includes_frozen(model):
-    for p in model.parameters():
-        p.grad = grad_or_zeros(p)
-        dist.all_reduce(p.grad)
-        p.grad /= dist.get_world_size()
+    average_each(model.parameters())
 
 
 @exercise.mistake(
@@ -250,11 +255,7 @@ def average_includes_frozen(model):
     hint="Whether a parameter is trained says requires_grad, not .grad: that one may be old.",
 )
 def average_includes_old_gradients(model):
-    for p in model.parameters():
-        if p.requires_grad or p.grad is not None:
-            p.grad = grad_or_zeros(p)
-            dist.all_reduce(p.grad)
-            p.grad /= dist.get_world_size()
+    average_each(p for p in model.parameters() if p.requires_grad or p.grad is not None)
 
 
 @exercise.mistake(
@@ -263,11 +264,7 @@ def average_includes_old_gradients(model):
     "modules have it as often as it is used.",
 )
 def average_shared_twice(model):
-    for _, p in model.named_parameters(remove_duplicate=False):
-        if p.requires_grad:
-            p.grad = grad_or_zeros(p)
-            dist.all_reduce(p.grad)
-            p.grad /= dist.get_world_size()
+    average_each(p for _, p in model.named_parameters(remove_duplicate=False) if p.requires_grad)
 
 
 @exercise.mistake(
@@ -275,11 +272,7 @@ def average_shared_twice(model):
     hint="model.parameters() goes into the layers; with recurse=False it doesn't, and ._parameters doesn't either.",
 )
 def average_the_top_alone(model):
-    for p in model.parameters(recurse=False):
-        if p.requires_grad:
-            p.grad = grad_or_zeros(p)
-            dist.all_reduce(p.grad)
-            p.grad /= dist.get_world_size()
+    average_each(p for p in model.parameters(recurse=False) if p.requires_grad)
 
 
 @exercise.mistake(

@@ -158,11 +158,10 @@ def _attend(
         if divide == "each":
             out = out + torch.nan_to_num(weights / weights.sum(-1, keepdim=True)) @ v / n
             total = torch.ones_like(total)
-        elif divide == "again":
-            total, out = total * fix["total"] + weights.sum(-1, keepdim=True), out * fix["out"] + weights @ v
-            out, total = out / total, torch.ones_like(total)
         else:
             total, out = total * fix["total"] + weights.sum(-1, keepdim=True), out * fix["out"] + weights @ v
+        if divide == "again":
+            out, total = out / total, torch.ones_like(total)
         top = new
         if step < n + steps - 1:
             rows = lengths[(rank - step - late) % n]

@@ -315,30 +315,27 @@ class XDetached(Heads):
         return [x.detach()] * 3
 
 
-@exercise.mistake(
-    "the scores aren't scaled", hint="1 / sqrt(head_dim): scaled_dot_product_attention does it by itself."
-)
-class NoScale(Heads):
-    def forward(self, x):
-        q = self.q * self.head_dim**0.5
-        return self.leave(attended(self.enter(x), q, self.k, self.v, self.o, self.head_dim))
+_SCALED = {
+    "the scores aren't scaled": (
+        "1 / sqrt(head_dim): scaled_dot_product_attention does it by itself.",
+        lambda head_dim, width: head_dim**0.5,
+    ),
+    "the scores are scaled by the width of x, not of a head": (
+        "1 / sqrt(head_dim): scaled_dot_product_attention does it by itself.",
+        lambda head_dim, width: (head_dim / width) ** 0.5,
+    ),
+    "the scores are divided by head_dim": (
+        "By its root: 1 / sqrt(head_dim).",
+        lambda head_dim, width: head_dim**-0.5,
+    ),
+}
+for _says, (_hint, _factor) in _SCALED.items():
 
-
-@exercise.mistake(
-    "the scores are scaled by the width of x, not of a head",
-    hint="1 / sqrt(head_dim): scaled_dot_product_attention does it by itself.",
-)
-class ScaledByWidth(Heads):
-    def forward(self, x):
-        q = self.q * (self.head_dim / x.shape[-1]) ** 0.5
-        return self.leave(attended(self.enter(x), q, self.k, self.v, self.o, self.head_dim))
-
-
-@exercise.mistake("the scores are divided by head_dim", hint="By its root: 1 / sqrt(head_dim).")
-class ScaledTwice(Heads):
-    def forward(self, x):
-        q = self.q / self.head_dim**0.5
-        return self.leave(attended(self.enter(x), q, self.k, self.v, self.o, self.head_dim))
+    @exercise.mistake(_says, hint=_hint)
+    class Scaled(Heads):
+        def forward(self, x, factor=_factor):
+            q = self.q * factor(self.head_dim, x.shape[-1])
+            return self.leave(attended(self.enter(x), q, self.k, self.v, self.o, self.head_dim))
 
 
 @exercise.mistake("a token sees the one after it, too", hint="Token t sees tokens 0 … t: is_causal=True.")

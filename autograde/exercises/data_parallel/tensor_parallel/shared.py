@@ -237,7 +237,7 @@ def cut_wrongly(exercise, layer, whose):
         (
             f"the first {whose} belong to the last rank",
             "They stand in the order of the ranks: rank 0 has the first.",
-            lambda n, rank, world: _reversed(n, rank, world),
+            _reversed,
         ),
     )
     for says, hint, span in mistakes:
