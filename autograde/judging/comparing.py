@@ -206,7 +206,7 @@ def _kind(dtype: torch.dtype) -> str:
 def describe(value: Any) -> str:
     """A value in a few words: "a float32 tensor of shape (2, 3)", "a list of 4", "None"."""
     if isinstance(value, torch.Tensor):
-        return f"a {str(value.dtype).removeprefix('torch.')} tensor of shape {tuple(value.shape)}"
+        return f"{_a(str(value.dtype).removeprefix('torch.'))} tensor of shape {tuple(value.shape)}"
     if isinstance(value, np.ndarray):
         return f"a numpy array of shape {value.shape}"
     if value is None or isinstance(value, (bool, int, float)):
@@ -214,12 +214,17 @@ def describe(value: Any) -> str:
     if isinstance(value, str):
         return f"the text {value[:60]!r}{'…' * (len(value) > 60)}"
     if isinstance(value, (list, tuple)):
-        return f"a {type(value).__name__} of {len(value)}"
+        return f"{_a(type(value).__name__)} of {len(value)}"
     if isinstance(value, dict):
         return f"a dict with {len(value)} keys"
     kind = type(value)
     name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
     return f"an object of type {name}"
+
+
+def _a(name: str) -> str:
+    """A type's name with its article: "a float32", "a uint8", "an int64"."""
+    return f"an {name}" if name[0] in "aeioAEIO" else f"a {name}"
 
 
 def tensors(value: Any) -> Iterator[torch.Tensor]:

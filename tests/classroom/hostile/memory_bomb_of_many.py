@@ -1,5 +1,5 @@
 # does: takes all memory with many processes
-# says: memory|ended|did not
+# says: memory|ended|did not|BlockingIOError
 import os
 import time
 
