@@ -29,9 +29,10 @@ class Case:
 
     `args` and `kwargs` hold tensors, numbers, strings, None, and lists, tuples and dicts of those. `label` says in a
     few words what is special here ("one head", "odd length"). `ranks` is the number of processes the call runs on, and
-    None for an ordinary call. `trained` marks the cases on which gradients are compared, too, `made` those that
-    were made from others (widening.py). `backward` asks for gradients instead of the result: the numbers of the
-    result's tensors that something is trained through, and of the floating-point inputs that are trained.
+    None for an ordinary call. `trained` marks the cases on which gradients are compared, too, `wild` those of them
+    where they only have to be finite, `made` those that were made from others (widening.py). `backward` asks for
+    gradients instead of the result: the numbers of the result's tensors that something is trained through, and of the
+    floating-point inputs that are trained.
     """
 
     args: tuple
@@ -39,6 +40,7 @@ class Case:
     label: str = ""
     ranks: int | None = None
     trained: bool = False
+    wild: bool = False
     made: bool = False
     backward: tuple[tuple[int, ...], tuple[int, ...]] | None = None
 

@@ -36,6 +36,8 @@ def flows(oracle: Callable) -> Callable:
         cut = [n for n, w, f in zip(names, wanted, found, strict=True) if f is None and bool(w.any())]
         if cut:
             return _CUT.format(" and ".join(dict.fromkeys(cut)))
+        if one.wild:
+            return _overflows(names, found)
         beside, largest = None, max((float(w.abs().max()) for w in wanted if w.numel()), default=0.0)
         for i, (name, w, f) in enumerate(zip(names, wanted, found, strict=True)):
             mismatch = _apart(w, torch.zeros_like(w) if f is None else f, largest)
@@ -46,6 +48,12 @@ def flows(oracle: Callable) -> Callable:
         return True
 
     return holds
+
+
+def _overflows(names: Sequence[str], found: Sequence[torch.Tensor | None]) -> bool | str:
+    """Whether all that was found is finite. (How far it may be off where numbers are large, nobody could say.)"""
+    odd = [n for n, f in zip(names, found, strict=True) if f is not None and not bool(f.isfinite().all())]
+    return not odd or f"with large numbers the gradient of {odd[0]} isn't finite: something overflows on the way back"
 
 
 def gradients(function: Callable, args: tuple, kwargs: dict, asked: Asked | None) -> tuple[list, Asked]:

@@ -23,6 +23,7 @@ from autograde.judging.limits import TimeLimit, budget, granted, left, time_limi
 from autograde.judging.locating import at_default, elsewhere, located
 from autograde.judging.patterns import (
     CUT_OFF,
+    NAN_GRADIENTS,
     OTHER_GRADIENTS,
     comparable,
     does_nothing,
@@ -250,7 +251,7 @@ class Judgment:
             lambda: generic(exercise, tried, expected),
             lambda: first_alone(tried, lambda: self._further),
             lambda: _observed(scaled(exercise, tried, expected)),
-            lambda: _observed(instead(exercise, tried, lambda: self._further, self._asked)),
+            lambda: _observed(instead(exercise, tried, expected, lambda: self._further, self._asked)),
             lambda: _observed(at_default(exercise, tried)),
             lambda: _observed(_together(ranks, related(exercise, wrong))),
             lambda: wrong_kind(exercise, wrong),
@@ -296,8 +297,10 @@ class Judgment:
             return one_law(others[0])
         if not told:
             return None
-        cut = "cut off from the graph" in told[FLOWS]
-        return CUT_OFF if cut else OTHER_GRADIENTS
+        if "cut off from the graph" in told[FLOWS]:
+            return CUT_OFF
+        odd = re.search(r"\bNaN\b|isn't finite|are infinite", told[FLOWS])
+        return NAN_GRADIENTS if odd else OTHER_GRADIENTS
 
     def _breaks_alike(self, outcomes: Sequence[Outcome], running: Local) -> bool:
         """Whether another implementation keeps the laws that this one keeps, and breaks the others in the same way."""

@@ -16,7 +16,7 @@ import torch
 
 from autograde.exercise import Case, Exercise
 from autograde.judging.calls import Outcome
-from autograde.judging.comparing import rebuild, weight
+from autograde.judging.comparing import compare, rebuild, weight
 from autograde.judging.diagnosing import Diagnosis, Tried, alike, is_all_nan
 from autograde.judging.limits import left
 
@@ -28,11 +28,16 @@ _NOTHING = object()
 
 
 def instead(
-    exercise: Exercise, tried: Tried, further: Callable[[], Tried], answer: Callable[[Exercise, Case], Any]
+    exercise: Exercise,
+    tried: Tried,
+    expected: Sequence,
+    further: Callable[[], Tried],
+    answer: Callable[[Exercise, Case], Any],
 ) -> Diagnosis | None:
     """The change of one argument for which all wrong results would be right, on `further()` draws as well."""
     wrong = [i for i in tried.wrong if tried.got[i].failure is None and not tried.cases[i].slack]
-    if not _is_enough(tried, wrong):
+    known = {i: _information(tried.got[i].value, expected[i]) for i in wrong}
+    if not _is_enough(known, wrong):
         return None
     wrong.sort(key=lambda i: weight([list(tried.cases[i].args), tried.cases[i].kwargs]))
     if any(is_all_nan(tried.got[i].value) for i in wrong):
@@ -41,32 +46,41 @@ def instead(
     for says, change in _changes(exercise, tried):
         if not left() or time.monotonic() > end:
             return None
-        if _explains(exercise, tried, wrong, change, answer) and _holds_on(exercise, further(), change, answer):
+        if _explains(exercise, tried, known, change, answer) and _holds_on(exercise, further(), change, answer):
             return Diagnosis(f"{_OPENING} {says}.")
     return None
 
 
-def _is_enough(tried: Tried, some: Sequence[int]) -> bool:
-    return len(some) > 1 and sum(_information(tried.got[i].value) for i in some) >= _SIZE
+def _is_enough(known: dict[int, int], some: Sequence[int]) -> bool:
+    return len(some) > 1 and sum(known[i] for i in some) >= _SIZE
 
 
-def _information(value: Any) -> int:
-    """How much it says that a value is right: a truth value little, a number with a fraction more."""
-    floating = isinstance(value, float) or (isinstance(value, torch.Tensor) and value.is_floating_point())
+def _information(value: Any, right: Any) -> int:
+    """How much it says that a value is another answer: a truth value little, a number with a fraction more.
+
+    Parts of it that are right say nothing.
+    """
     if isinstance(value, (list, tuple)):
-        return sum(map(_information, value))
-    return sum(map(_information, value.values())) if isinstance(value, dict) else weight(value) * (4 if floating else 1)
+        others = right if isinstance(right, (list, tuple)) and len(right) == len(value) else [_NOTHING] * len(value)
+        return sum(map(_information, value, others))
+    if isinstance(value, dict):
+        others = right if isinstance(right, dict) else {}
+        return sum(_information(part, others.get(key, _NOTHING)) for key, part in value.items())
+    if right is not _NOTHING and compare(right, value) is None:
+        return 0
+    floating = isinstance(value, float) or (isinstance(value, torch.Tensor) and value.is_floating_point())
+    return weight(value) * (4 if floating else 1)
 
 
-def _explains(exercise: Exercise, tried: Tried, wrong: Sequence[int], change: Callable, answer: Callable) -> bool:
+def _explains(exercise: Exercise, tried: Tried, known: dict[int, int], change: Callable, answer: Callable) -> bool:
     """Whether all wrong results that there is another right answer for are that answer, and enough of them."""
-    explained = []
+    wrong, explained = list(known), []
     for i in wrong:
         verdict = _answers(exercise, tried, i, change, answer)
         if verdict is False:
             return False
         explained += [i] * bool(verdict)
-    return 3 * len(explained) > 2 * len(wrong) and _is_enough(tried, explained)
+    return 3 * len(explained) > 2 * len(wrong) and _is_enough(known, explained)
 
 
 def _holds_on(exercise: Exercise, more: Tried, change: Callable, answer: Callable) -> bool:

@@ -43,6 +43,10 @@ CUT_OFF = Diagnosis(
     "The result is right, but cut off from the graph, so that nothing can be learned through it.",
     "What leads away from autograd: torch.no_grad, .detach(), .data, .item(), .numpy(), a new torch.tensor(…).",
 )
+NAN_GRADIENTS = Diagnosis(
+    "The result is right, but learning through it goes wrong: some gradients are NaN or infinite.",
+    "Zero times infinity is NaN: a division by 0 that is masked later, an exp that overflows on the way.",
+)
 OTHER_GRADIENTS = Diagnosis("The result is right, but learning through it goes wrong: its gradients differ.")
 
 
@@ -354,7 +358,7 @@ def _is_trivial(of_input: bool, make: Callable, one: Case, value) -> bool:
 # All that can be said of a result by this module, with no number, name or text of a solution's in it.
 SAYINGS = (
     *(_WRITES, _HANDS_BACK, _OTHER_ERROR, _NO_ERROR, _ERROR, _SOME_ERROR),
-    *(_NONE, _NO_TENSOR, _SIGN, _TRANSPOSE, _SHAPE, _FACTOR, _FIRST_CALL, CUT_OFF, OTHER_GRADIENTS),
+    *(_NONE, _NO_TENSOR, _SIGN, _TRANSPOSE, _SHAPE, _FACTOR, _FIRST_CALL, CUT_OFF, NAN_GRADIENTS, OTHER_GRADIENTS),
     *(found for _, found in _ORDERS),
     *map(_nothing, _TRIVIAL),
     *(_other_kind(kind) for kind in KINDS if kind != "value"),

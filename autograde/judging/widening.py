@@ -13,7 +13,7 @@ import torch
 from autograde.judging.comparing import rebuild, tensors
 
 _CAST = 2  # cases that are drawn in every further dtype
-_TRAINED = 3  # cases on which gradients are compared
+_TRAINED = 3  # cases on which gradients are compared, beside those that take another branch
 
 
 def widened(cases: Sequence, dtypes: Sequence[torch.dtype], strides: bool, untrained: bool) -> list:
@@ -24,11 +24,36 @@ def widened(cases: Sequence, dtypes: Sequence[torch.dtype], strides: bool, untra
     trained through the exercise, so that no case is marked.
     """
     floating = [i for i, one in enumerate(cases) if _held(one) and _is_floating(one, torch.float32)]
-    marked = set() if untrained else set(floating[:_TRAINED])
-    found = [replace(one, trained=i in marked) for i, one in enumerate(cases)]
+    compared, wild = (set(), set()) if untrained else (set(_compared(cases, floating)), _wildest(cases, floating))
+    found = [replace(one, trained=i in compared | wild, wild=i in wild - compared) for i, one in enumerate(cases)]
     for dtype in dtypes:
         found += [_cast(cases[i], dtype) for i in floating[:_CAST]]
     return found + list(_scattered(cases) if strides else ())
+
+
+def _compared(cases: Sequence, floating: Sequence[int]) -> Iterator[int]:
+    """The first cases, and each that passes what none before it did: a gradient may be cut in one branch alone."""
+    seen = set()
+    for place, i in enumerate(floating):
+        turned_on = _turned_on(cases[i])
+        if place < _TRAINED or turned_on - seen:
+            yield i
+        seen |= turned_on
+
+
+def _wildest(cases: Sequence, floating: Sequence[int]) -> set[int]:
+    """The case with the largest numbers: there something may overflow on the way back only."""
+    return {max(floating, key=lambda i: max(map(_largest, _held(cases[i]))))} if floating else set()
+
+
+def _turned_on(one) -> set[tuple]:
+    """Which arguments a case passes, those that are no numbers with their values."""
+    given = [*enumerate(one.args), *one.kwargs.items()]
+    return {(name, value if value is None or isinstance(value, bool | str) else "") for name, value in given}
+
+
+def _largest(x: torch.Tensor) -> float:
+    return float(x.abs().nan_to_num(0.0, posinf=0.0).max()) if x.is_floating_point() and x.numel() else 0.0
 
 
 def _held(one) -> list[torch.Tensor]:

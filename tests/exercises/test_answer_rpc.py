@@ -51,7 +51,7 @@ def test_the_official_client_understands_it(tmp_path, which):
     )
     version, tools, results = asyncio.run(told(started))
     assert version == "2025-11-25"  # it asks for a newer one first, and falls back
-    assert [tool.name for tool in tools] == ["add", "shout", "find", "halve", "nothing", "empty", "day"]
+    assert [tool.name for tool in tools] == ["add", "shout", "find", "halve", "nothing", "empty", "day", "ring"]
     assert tools[0].input_schema["properties"] == {"a": {"type": "integer"}, "b": {"type": "integer"}}
     assert results == [
         ("5", False),

@@ -6,6 +6,7 @@ Every misconception must lose points and be diagnosed as itself, every alternati
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -183,6 +184,16 @@ def test_every_law_can_break(exercise):
     found = [replays_of(exercise.name).all.judge(one, SEEDS[0]) for one in wrong]
     kept = [law.name for law in exercise.laws if not any(judgment.breaks(law) for judgment in found)]
     assert not kept, "no wrong solution breaks these"
+
+
+@pytest.mark.parametrize("exercise", [e for e in EXERCISES.values() if e.oracle], ids=lambda exercise: exercise.name)
+def test_every_default_is_left_to_the_function_in_some_case(exercise):
+    """A metric that took 10 for its default of None was right in all cases: each of them passed a k."""
+    cases = exercise.draw(SEEDS[0])
+    for place, parameter in enumerate(inspect.signature(exercise.oracle).parameters.values()):
+        if parameter.default is not parameter.empty:
+            left = [one for one in cases if parameter.name not in one.kwargs and len(one.args) <= place]
+            assert left, f"every case passes {parameter.name}"
 
 
 @pytest.mark.parametrize("exercise", EXERCISES.values(), ids=list(EXERCISES))

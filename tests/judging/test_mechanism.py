@@ -91,6 +91,28 @@ def test_a_partial_gradient_is_told():
     assert "the gradient of `x`" in line(report, FLOWS).note
 
 
+def test_gradients_are_compared_in_each_branch_and_finite_where_numbers_are_large():
+    def some(g):
+        for n in (2, 3, 4):
+            yield case(torch.randn(n, generator=g))
+        yield case(torch.randn(3, generator=g), twice=True)
+        yield case(torch.randn(3, generator=g), twice=False)
+        yield case(torch.tensor([900.0, -900.0]), label="large")
+        yield case(torch.randn(5, generator=g))
+
+    def silu(x, twice=False):
+        return x * x.sigmoid() * (2 if twice else 1)
+
+    one = exercise(silu, some, dtypes=(), strides=False)
+    assert [(c.trained, c.wild) for c in one.draw(0)] == [(True, False)] * 5 + [(True, True), (False, False)]
+    assert grade(one, lambda x, twice=False: torch.nn.functional.silu(x) * (1 + twice)).solved
+    cut = grade(one, lambda x, twice=False: silu(x.detach() if twice else x, twice))
+    assert "cut off from the graph" in cut.diagnosis and not line(cut, FLOWS).passed
+    overflows = grade(one, lambda x, twice=False: x / (1 + torch.exp(-x)) * (1 + twice))
+    assert "some gradients are NaN or infinite" in overflows.diagnosis
+    assert "with large numbers the gradient of `x` isn't finite" in line(overflows, FLOWS).note
+
+
 def test_gradients_at_a_kink_are_not_compared():
     kinked = exercise(lambda x, by: x.relu() * by, lambda g: [case(torch.zeros(2, 2), 1.0), case(torch.ones(2), 2.0)])
     assert grade(kinked, lambda x, by: x.clamp(min=0) * by).solved

@@ -170,6 +170,20 @@ def test_where_one_rank_alone_is_right_that_is_told():
     assert on_ranks(replace(SHARES, ranks=True), [([3.0, 2.0], [1.0, 4.0])])[0] == ""
 
 
+def test_parts_that_are_right_are_no_evidence_for_another_question():
+    """A kappa that is cut off at 0 is also that of people whose votes are one larger: so is any 0."""
+
+    def votes(g):
+        for n in (2, 3, 4, 5, 6, 7):
+            yield case(torch.randint(2, (n,), generator=g), n % 3 - 1.0, label=f"{n} votes")
+
+    def report(people, kappa):
+        return {"kappa": kappa if people.max() < 2 else 0.0, "share": 0.25, "first": 0.5, "count": len(people) * 1.0}
+
+    said = told(toy(report, votes), lambda people, kappa: report(people, max(kappa, 0.0)))
+    assert "one larger" not in said
+
+
 def test_the_first_matrix_used_for_all_is_told():
     def batches(g):
         for n in (2, 3, 4):

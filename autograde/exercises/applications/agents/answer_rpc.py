@@ -36,7 +36,8 @@ def schema(name, **properties):
 
 
 KNOWN = [schema("add", a="integer", b="integer"), schema("shout", text="string"), schema("find", key="string"),
-         schema("halve", n="integer"), schema("nothing"), schema("empty"), schema("day", year="integer")]  # fmt: skip
+         schema("halve", n="integer"), schema("nothing"), schema("empty"), schema("day", year="integer"),
+         schema("ring", number="integer")]  # fmt: skip
 
 
 @exercise.cases
@@ -74,10 +75,12 @@ def lines(g):
     yield one(calls("day", year=1990 + n % 30), "a date comes back")
     yield one(calls("halve", n=n), "the tool fails")
     yield one(calls("find", 0, key=some), "the tool fails with a KeyError")
+    yield one(asks("tools/call", name="ring", arguments={"number": n}), "the tool fails with an error of its own")
     yield one(calls("add", a=n, c=1), "an unknown argument")
     yield one(calls("secret"), "a tool that isn't described")
     yield one(calls(more.replace(" ", "_")), "a tool that isn't there")
     yield one(asks("server/discover", 1), "a method that isn't there")
+    yield one(asks("tools/listed"), "a method whose name begins like another's")
     yield one(asks(f"tools/{some}", n, name="add", arguments={"a": 1, "b": 2}), "another method")
     yield one({"jsonrpc": "2.0", "method": "notifications/initialized"}, "a notification")
     note = calls("add", a=n, b=1)
@@ -257,6 +260,9 @@ class _Never(Exception):
 exercise.mistake("a tool's error ends the server", hint="except Exception: the next line wants an answer, too.")(
     server(catch=_Never)
 )
+exercise.mistake(
+    "only some kinds of errors are caught", hint="except Exception: a tool may raise whatever it likes."
+)(server(catch=(ValueError, TypeError, KeyError)))
 exercise.mistake("the error's type isn't told", hint="KeyError: 'x' says more than 'x'.")(
     server(fails=lambda error, content: ("result", {"content": content(str(error)), "isError": True}))
 )
@@ -315,6 +321,40 @@ exercise.mistake("isError is written is_error", hint="On the wire it is isError;
 exercise.mistake("results are told in Python's writing", hint="A str as it is, anything else as JSON.")(
     server(tell=str)
 )
+exercise.mistake("texts are written as JSON, too", hint="A str as it is: without quotes around it.")(
+    server(tell=lambda result: json.dumps(result, ensure_ascii=False, default=str))
+)
+exercise.mistake("what JSON doesn't know is an error", hint="default=str: a date is told as it prints.")(
+    server(tell=lambda result: result if isinstance(result, str) else json.dumps(result, ensure_ascii=False))
+)
+exercise.mistake("tools are listed by name", hint="In the order of the schemas.")(
+    server(listed=lambda tools, schemas: sorted(schemas, key=lambda one: one["function"]["name"]))
+)
+exercise.mistake("the inputSchema is the whole description", hint='The "parameters" alone.')(
+    server(described=lambda one: {"name": one["name"], "description": one["description"], "inputSchema": one})
+)
+
+
+@exercise.mistake("an error has a result beside it", hint='Either "result" or "error", never both.')
+def both_keys(line, tools, schemas):
+    def write(answer):
+        return json.dumps({"jsonrpc": "2.0", "result": None} | answer, ensure_ascii=False)
+
+    return server(write=write)(line, tools, schemas)
+
+
+@exercise.mistake("each tool runs twice", hint="Keep what it gave: it may have sent a mail.")
+def runs_again(line, tools, schemas):
+    def again(tool):
+        def called(**arguments):
+            tool(**arguments)
+            return tool(**arguments)
+
+        return called
+
+    return server()(line, {name: again(tool) for name, tool in tools.items()}, schemas)
+
+
 exercise.mistake("any version is agreed to", hint="Only what this server knows; else it proposes its newest.")(
     server(chosen=lambda asked, versions: asked)
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +26,11 @@ exercise = Draft(
 
 # Tools that meet: "meet" returns once as many of them have arrived as there should be, or gives up.
 SOURCE = '''
+import datetime
 import threading
+
+class NoAnswer(Exception):
+    pass
 
 class World:
     def __init__(self, parties):
@@ -60,6 +65,16 @@ class World:
     def patience(self):
         """Whoever runs tools in the caller's own thread has hardly anybody else to wait for."""
         return 0.05 if threading.get_ident() == self.caller else 0.4
+
+    def ring(self, number):
+        self.enter(f"ring {number}")
+        self.leave()
+        raise NoAnswer(f"nobody at {number}")
+
+    def day(self, year):
+        self.enter(f"day {year}")
+        self.leave()
+        return datetime.date(year, 1, 1)
 
     def add(self, a, b=1):
         self.enter(f"add {a}")
@@ -109,6 +124,9 @@ def batches(g):
     yield case([call_of("linger", name=name) for name in names[:6]], 0, SOURCE, at_most=2, label="six, two at most")
     yield case([call_of("linger", name=name) for name in names[:3]], 0, SOURCE, at_most=1, label="one at most")
     yield case([call_of("add", a=n), call_of("add", a=n)], 0, SOURCE, label="the same call twice")
+    ringing = [call_of("ring", number=n), call_of("add", a=n)]
+    yield case(ringing, 0, SOURCE, label="a tool fails with an error of its own")
+    yield case([call_of("day", year=1990 + n), call_of("add", a=n)], 0, SOURCE, label="a date comes back")
     yield case([], 0, SOURCE, label="no call")
     yield case([call_of("add", a=n)], 0, SOURCE, label="one call")
     yield case(meeting(6), 6, SOURCE, at_most=6, label="six at once")
@@ -122,7 +140,7 @@ def met(call_parallel, calls, parties, source, **settings):
     space = {"__name__": "tools"}
     exec(source, space)
     world = space["World"](parties)
-    tools = {name: getattr(world, name) for name in ("meet", "add", "find", "linger")}
+    tools = {name: getattr(world, name) for name in ("meet", "add", "find", "linger", "day", "ring")}
     before = copy.deepcopy(calls)
     results = call_parallel(calls, tools, **settings)
     return {
@@ -133,6 +151,14 @@ def met(call_parallel, calls, parties, source, **settings):
     }
 
 
+class NoAnswer(Exception):
+    pass
+
+
+def _rings_in_vain(number):
+    raise NoAnswer(f"nobody at {number}")
+
+
 @exercise.oracle
 def as_told(calls, parties, source, at_most=4):
     """What each call gives, worked out alone: the others don't matter."""
@@ -141,6 +167,8 @@ def as_told(calls, parties, source, at_most=4):
         "add": lambda a, b=1: {"sum": a + b, "ä": None},
         "find": lambda key: {"a": "b"}[key],
         "linger": lambda name: "",
+        "ring": _rings_in_vain,
+        "day": lambda year: datetime.date(year, 1, 1),
     }
     ran = [one for one in calls if one["name"] in known and "c" not in one["arguments"]]
     results = [carried_out(one["name"], one["arguments"], known) for one in calls]
@@ -196,8 +224,8 @@ def _mapped(pool, one, calls):
 
 
 @exercise.mistake(
-    "the calls run one after the other",
-    hint="Each waits for the one before. A pool of threads lets them wait together.",
+    "the calls run one after the other, or fewer at once than at_most",
+    hint="Each waits for the one before. A pool of at_most threads lets them wait together.",
 )
 def in_turn(calls, tools, at_most=4):
     return [carried_out(one["name"], one["arguments"], tools) for one in calls]
@@ -211,10 +239,12 @@ def _as_they_come(pool, one, calls):
 exercise.mistake("the results come in another order", hint="In the order of the calls, whichever ends first.")(
     _pooled(_as_they_come)
 )
-exercise.mistake("as many threads as calls", hint="max_workers=at_most: a service that is asked too often refuses.")(
-    _pooled(_mapped, most=lambda at_most, calls: len(calls))
+exercise.mistake(
+    "more run at once than at_most", hint="max_workers=at_most: a service that is asked too often refuses."
+)(_pooled(_mapped, most=lambda at_most, calls: len(calls)))
+exercise.mistake("at most four run at once, whatever at_most is", hint="max_workers=at_most.")(
+    _pooled(_mapped, most=lambda at_most, calls: 4)
 )
-exercise.mistake("at_most is ignored", hint="max_workers=at_most.")(_pooled(_mapped, most=lambda at_most, calls: 4))
 
 
 def _in_batches(calls, tools, at_most=4):
@@ -226,6 +256,10 @@ exercise.mistake(
     "the calls run in batches, and the slowest of each holds up the next",
     hint="Where one ends, the next begins at once.",
 )(_in_batches)
+
+
+def _without_default(result):
+    return result if isinstance(result, str) else json.dumps(result, ensure_ascii=False)
 
 
 def _raised(name, arguments, tools):
@@ -241,6 +275,9 @@ def _left_out(pool, one, calls):
     return [text for text in pool.map(one, calls) if not text.startswith("error")]
 
 
+exercise.mistake(
+    "only some kinds of errors are caught", hint="except Exception: a tool may raise whatever it likes."
+)(_pooled(_mapped, run=lambda *call: carried_out(*call, catch=(ValueError, TypeError, KeyError, OSError))))
 exercise.mistake("failed calls are left out", hint="One text for each call: zip would join the wrong ones.")(
     _pooled(_left_out)
 )
@@ -256,6 +293,15 @@ def _keyed(name, arguments, tools):
 exercise.mistake("an unknown tool is a KeyError", hint="error: unknown tool: NAME")(_pooled(_mapped, run=_keyed))
 exercise.mistake("letters beyond ASCII become numbers", hint="json.dumps(…, ensure_ascii=False): ü is one letter.")(
     _pooled(_mapped, run=lambda *call: carried_out(*call, told=ascii_only))
+)
+exercise.mistake("texts are written as JSON, too", hint="A str as it is: without quotes around it.")(
+    _pooled(_mapped, run=lambda *call: carried_out(*call, told=lambda result: told([result])[1:-1]))
+)
+exercise.mistake("results are told in Python's writing", hint="A str as it is, anything else as JSON.")(
+    _pooled(_mapped, run=lambda *call: carried_out(*call, told=str))
+)
+exercise.mistake("what JSON doesn't know is an error", hint="default=str: a date is told as it prints.")(
+    _pooled(_mapped, run=lambda *call: carried_out(*call, told=_without_default))
 )
 exercise.mistake("the error's type isn't told", hint="KeyError: 'x' says more than 'x'.")(
     _pooled(_mapped, run=lambda *call: re.sub(r"^error: \w+Error: ", "error: ", carried_out(*call)))

@@ -60,6 +60,7 @@ def histories(g):
     yield case([], label="no call")
     yield case([d], 2, 5, label="one call")
     yield case([a, b, a, d, a, b, a], label="the same calls, but no block")
+    yield case([a, b, b, a, a, b], label="the same calls in each block, in another order")
     yield case([b, b, a, b, b, a, b, a], 2, 2, label="the last two blocks of two")
     yield case([a, b, c, d, e, a, b, c, d, e], 2, 6, label="five in turn, longest = 6")
 
@@ -153,6 +154,15 @@ exercise.mistake("a short history is taken for a loop", hint="Are there p * repe
 exercise.mistake("capital letters don't count", hint="A search for Map may find what one for map doesn't.")(
     _looker(lambda call: _text(call).lower())
 )
+
+
+@exercise.mistake(
+    "blocks of the same calls count, in whatever order", hint="One block, written again and again: A B, B A is none."
+)
+def in_any_order(calls, repeats=3, longest=3):
+    keys = [_text(call) for call in calls]
+    tails = [(p, keys[-p * repeats :]) for p in range(1, longest + 1) if len(keys) >= p * repeats]
+    return any(all(sorted(t[i : i + p]) == sorted(t[:p]) for i in range(0, len(t), p)) for p, t in tails)
 
 
 @exercise.mistake("no call at all is taken for a loop", hint="[] is [] again and again: are there p * repeats calls?")

@@ -50,6 +50,7 @@ def plans(g):
     yield one([step("shout", text=some), step("shout", text="so: $1")], "a text amid a text")
     yield one([step("find", key="ä"), step("shout", text="it is $1")], "a list amid a text")
     yield one([step("halve", n=n), step("add", a="$1", b=1), step("add", a=n, b=1)], "a step fails, and one needs it")
+    yield one([step("ring", number=n), step("keep", items=n), step("keep", items="$1")], "an error of the tool's own")
     yield one(
         [step("find", key=some), step("shout", text="$1"), step("shout", text="no $2"), step("empty")], "failures go on"
     )

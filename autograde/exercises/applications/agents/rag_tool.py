@@ -48,6 +48,7 @@ def searches(g):
                label="white space goes before the text is cut")  # fmt: skip
     yield case([[[pick(g, ["torch.gap", "torch.hole"]), "  ab cd efgh  "], a]], limit=6, label="a cut behind a space")
     yield case([[["torch.empty", " \n "], a]], label="an empty passage")
+    yield case([[a, [a[0], b[1]], c]], label="one name twice in a search, with other texts")
     yield case([[a, [b[0], a[1]], c]], label="two names with the same text")
 
 
@@ -145,6 +146,28 @@ def _one_list(search, k=3, limit=300):
     return maker(kept=_lists.setdefault(search, []))(search, k, limit)
 
 
+def _twice_told(search, k=3, limit=300):
+    """A tool that looks only at what earlier searches told."""
+    sources = []
+
+    def search_docs(query: str) -> str:
+        """Search the documentation.
+
+        Args:
+            query: what to look for
+        """
+        before, lines = list(sources), []
+        for name, text in search(query, k)[:k]:
+            if name not in sources:
+                sources.append(name)
+            told = " (see above)" if name in before else f": {_cut(_flat(text), limit)}"
+            lines.append(f"[{sources.index(name) + 1}] {name}{told}")
+        return "\n".join(lines) or "nothing found"
+
+    search_docs.sources = sources
+    return search_docs
+
+
 @exercise.oracle
 def by_hand(found, k=3, limit=300):
     """The same lines, written without a tool."""
@@ -185,9 +208,14 @@ def can_be_described(out, one, call):
 
 @exercise.law("Each tool counts for itself")
 def counts_for_itself(out, one, call):
-    return (
-        out["another"] == "nothing found" or out["another"].startswith("[1] ") and "(see above)" not in out["another"]
-    )
+    """What a tool says at its first search points to nothing but its own lines."""
+    above = set()
+    for line in out["another"].split("\n"):
+        number = line.split("]")[0]
+        if line.endswith(" (see above)") and number not in above:
+            return False
+        above.add(number)
+    return out["another"] == "nothing found" or out["another"].startswith("[1] ")
 
 
 exercise.mistake("a passage keeps its lines", hint="Its line Final Answer: would look like the model's own.")(
@@ -226,6 +254,12 @@ exercise.mistake("a passage that comes again is left out", hint="[1] torch.topk 
 )
 exercise.mistake("white space at the ends becomes a space", hint='" ".join(text.split()) leaves none at the ends.')(
     maker(flat=lambda text: re.sub(r"\s+", " ", text))
+)
+exercise.mistake(
+    "what came in the same search doesn't count as told", hint="A line further up has told it: (see above)."
+)(_twice_told)
+exercise.mistake("every passage ends in dots", hint="Only one that was cut.")(
+    maker(cut=lambda text, limit: text[:limit] + "…")
 )
 exercise.mistake("a passage is cut between words", hint="limit letters, whichever they are.")(
     maker(cut=lambda text, limit: textwrap.shorten(text, limit, placeholder="…") if text else text)

@@ -65,6 +65,9 @@ def runs(g):
         [f"{add}\nObservation: {n}\nThought: good\nFinal Answer: {more}", f"{shout} \n\n", final],
         "the model invents the observation",
     )
+    amid = f"Thought: the Observation: {n} was it\nAction: add\nAction Input: " + json.dumps({"a": n, "b": 1})
+    yield one([amid, f"Final Answer: no Observation: {more}"], "the marker amid a line is no marker")
+    yield one([some, add, final], "what can't be read is a step as well", max_steps=2)
     yield one([f"\n {halve}", wrote("find", key=some), wrote("ring", number=n), final], "tools fail")
     yield one([wrote("secret"), wrote("add", a=n, c=1), final], "an unknown tool, and an unknown argument")
     yield one([f"{some}, {more}.", f"Action: add\nAction Input: {n}", "Action: add", final], "what can't be read")
@@ -147,12 +150,14 @@ def agent(
     at_end=lambda text: None,
     adds=True,
     asks_late=False,
+    unread_costs=1,
 ):
     """An agent in parts: how it reads, keeps, runs, observes, counts, and when it stops."""
 
     def run_agent(llm, tools, messages, max_steps=6, max_tokens=4000):
         messages, calls, tokens, answer, stopped, text = copied(messages), [], 0, None, "steps", ""
-        for _ in range(steps(max_steps)):
+        done = 0
+        while done < steps(max_steps):
             if not asks_late and over(tokens, max_tokens):
                 stopped = "tokens"
                 break
@@ -167,7 +172,9 @@ def agent(
                 action = read(reply.text)
             except catch as error:
                 messages.append(observed(mend(error)))
+                done += unread_costs
                 continue
+            done += 1
             if "answer" in action:
                 answer, stopped = action["answer"], "answer"
                 break
@@ -250,9 +257,19 @@ exercise.mistake(
     "what the model invented stays in the conversation",
     hint="It would read its own invention as a result. Keep the part before Observation:.",
 )(agent(keep=lambda text: text.rstrip()))
+exercise.mistake(
+    "a text is cut at Observation: amid a line", hint="Only a line that begins with it was invented for a result."
+)(agent(keep=lambda text: text.split("Observation:")[0].rstrip()))
+exercise.mistake("white space at the beginning goes, too", hint="At the end alone: rstrip.")(
+    agent(keep=lambda text: _kept(text).strip())
+)
 exercise.mistake("white space at the end is kept", hint="Without white space at its end, as the docstring says.")(
     agent(keep=lambda text: _before(text))
 )
+
+
+def _without_default(result):
+    return result if isinstance(result, str) else json.dumps(result, ensure_ascii=False)
 
 
 def _raised(name, arguments, tools):
@@ -306,6 +323,12 @@ def _plain(name, arguments, tools):
 
 
 exercise.mistake("results are told in Python's writing", hint="json.dumps, a str as it is.")(agent(run=_plain))
+exercise.mistake("texts are written as JSON, too", hint="A str as it is: without quotes around it.")(
+    agent(run=lambda *call: carried_out(*call, told=lambda result: told([result])[1:-1]))
+)
+exercise.mistake("what JSON doesn't know is an error", hint="default=str: a date is told as it prints.")(
+    agent(run=lambda *call: carried_out(*call, told=_without_default))
+)
 exercise.mistake("letters beyond ASCII become numbers", hint="json.dumps(…, ensure_ascii=False): ü is one letter.")(
     agent(run=lambda *call: carried_out(*call, told=ascii_only))
 )
@@ -326,6 +349,9 @@ exercise.mistake(
 )(agent(noted=lambda call, tools: call["name"] in tools))
 exercise.mistake("one step too many", hint="The model is asked at most max_steps times.")(
     agent(steps=lambda most: most + 1)
+)
+exercise.mistake("what can't be read costs no step", hint="Each time that the model is asked is a step.")(
+    agent(unread_costs=0)
 )
 exercise.mistake("one step too few", hint="The model is asked at most max_steps times.")(
     agent(steps=lambda most: most - 1)

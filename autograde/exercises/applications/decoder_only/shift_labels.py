@@ -328,7 +328,9 @@ exercise.mistake(
     hint="'decoder' moves the labels to the left, 'encoder-decoder' the inputs to the right.",
 )(_shifting(right_half, right_decoder))
 
-exercise.mistake("an unknown kind is taken for a decoder", hint="Raise a ValueError.")(_shifting(unknown="accepted"))
+exercise.mistake("an unknown kind is taken for one of the two", hint="Raise a ValueError.")(
+    _shifting(unknown="accepted")
+)
 
 exercise.mistake(
     "kinds that are spelt otherwise are taken as well", hint="Compare the whole text, as it is: 'Decoder' is unknown."

@@ -172,6 +172,13 @@ exercise.mistake("the projection isn't used where the widths agree anyway", hint
 exercise.mistake(
     "the projection is applied transposed where that fits", hint="It is a linear layer's weight: x @ projection.T."
 )(_loss(project=lambda x, w: x @ w if w.shape[0] == w.shape[1] else F.linear(x, w)))
+
+
+@exercise.mistake("the teacher is projected, not the student", hint="projection is [D, d]: it turns d numbers into D.")
+def teacher_projected(student, teacher, mask, projection=None):
+    return right(student, teacher if projection is None else teacher @ projection, mask)
+
+
 exercise.mistake("the projection isn't trained", hint="It is learnt with the student: no detach().")(
     _loss(project=lambda x, w: F.linear(x, w.detach()))
 )

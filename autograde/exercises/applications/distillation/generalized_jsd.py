@@ -49,6 +49,7 @@ def pairs(g):
     yield case(*some(2, 5, classes=5), 1.0, label="beta = 1: reverse KL")
     yield case(*some(2, 4, classes=7), 0.0, label="beta = 0: forward KL")
     yield case(*some(2, 4, classes=5), 0.1, label="beta = 0.1")
+    yield case(*some(2, 4, classes=5), 0.01, label="beta = 0.01: near the end, and not at it")
     yield case(*some(6, classes=4), beta=0.9, label="beta = 0.9, one text, by keyword")
     yield case(*some(2, 2, 3, classes=4), 0.3, label="two batch dimensions")
     yield case(*some(3, 4, scale=150.0), 0.4, label="logits in the hundreds")
@@ -184,6 +185,13 @@ exercise.mistake(
     "forward and reverse KL are mixed, without a mixture of the distributions",
     hint="Both divergences are taken from m = beta * teacher + (1 - beta) * student.",
 )(_jsd(between=lambda s, t, m, b: (1 - b) * _kl(t, s) + b * _kl(s, t)))
+exercise.mistake(
+    "forward and reverse KL are mixed with exchanged weights, without a mixture of the distributions",
+    hint="Both divergences are taken from m = beta * teacher + (1 - beta) * student.",
+)(_jsd(between=lambda s, t, m, b: b * _kl(t, s) + (1 - b) * _kl(s, t)))
+exercise.mistake(
+    "the log-probabilities are mixed, not the probabilities", hint="log m = logaddexp of both, weighed."
+)(_jsd(mixture=lambda s, t, b: b * t + (1 - b) * s))
 exercise.mistake("the logits are mixed, not the probabilities", hint="log m = logaddexp of both, weighed.")(
     _jsd(mixture=lambda s, t, b: (b * t + (1 - b) * s).log_softmax(-1))
 )

@@ -134,6 +134,9 @@ exercise.mistake("alpha is divided by the root of r", hint="That is rsLoRA: alph
 exercise.mistake("alpha is divided by the number of outputs", hint="r is the number of rows of A.")(
     lambda x, packed, scales, A, B, alpha: right(x, packed, scales, A, B, alpha * len(A) / len(B))
 )
+exercise.mistake("alpha is divided by the number of inputs", hint="r is the number of rows of A.")(
+    lambda x, packed, scales, A, B, alpha: right(x, packed, scales, A, B, alpha * len(A) / A.shape[1])
+)
 exercise.mistake("alpha is multiplied by r", hint="alpha / r.")(_forward(factor=lambda alpha, r: alpha * r))
 exercise.mistake("alpha is divided by r twice", hint="alpha / r, once.")(_forward(factor=lambda alpha, r: alpha / r**2))
 exercise.mistake("the four-bit layer is scaled by alpha / r, too", hint="Only the update is.")(

@@ -37,14 +37,17 @@ def classifiers(g):
     yield case(some(3, 4, 3), randn(g, 5, 3), train=False, label="in eval mode")
     yield case(some(3, 4, 3), randn(g, 5, 3), grads=True, label="there are gradients already")
     yield case(some(2, 3), randn(g, 60, 2), label="sixty examples")
+    yield case(some(3, 2, 4), randn(g, 3, 3), spare=True, label="a parameter that isn't used")
+    yield case(some(2, 3, 3), randn(g, 4, 2), loud=True, label="a model that says more in train mode")
 
 
 @exercise.probe
-def measured(fisher_diagonal, layers, x, frozen=(), train=True, grads=False):
+def measured(fisher_diagonal, layers, x, frozen=(), train=True, grads=False, spare=False, loud=False):
     """The Fisher information that is found for a network of these layers, and what else has become of the network.
 
     layers: pairs of a weight and a bias; tanh stands between them. frozen: numbers of layers that aren't trained.
-    train: the mode that the model is in. grads: whether its parameters hold a gradient of ones.
+    train: the mode that the model is in. grads: whether its parameters hold a gradient of ones. spare: whether there is
+    a parameter that nothing hangs on. loud: whether logits are twice as large in train mode.
     """
     import torch
     from torch import nn
@@ -54,7 +57,12 @@ def measured(fisher_diagonal, layers, x, frozen=(), train=True, grads=False):
         layer = nn.Linear(weight.shape[1], weight.shape[0]).to(weight.dtype)
         layer.weight, layer.bias = nn.Parameter(weight.clone()), nn.Parameter(bias.clone())
         parts += [layer.requires_grad_(i not in frozen), nn.Tanh()]
-    model = nn.Sequential(*parts[:-1]).train(train)
+    model = nn.Sequential(*parts[:-1])
+    if loud:
+        model.register_forward_hook(lambda model, given, logits: logits * (2 if model.training else 1))
+    if spare:
+        model.register_parameter("spare", nn.Parameter(torch.ones(2, dtype=x.dtype)))
+    model.train(train)
     for p in model.parameters():
         p.grad = torch.ones_like(p) if grads else None
     found = dict(fisher_diagonal(model, x))
@@ -65,12 +73,12 @@ def measured(fisher_diagonal, layers, x, frozen=(), train=True, grads=False):
         "mode left alone": model.training == train,
         "cut off from the graph": not any(f.requires_grad for f in found.values()),
         "flags left alone": [p.requires_grad for p in model.parameters()]
-        == [i not in frozen for i in range(len(layers)) for _ in range(2)],
+        == [True] * spare + [i not in frozen for i in range(len(layers)) for _ in range(2)],
     }
 
 
 @exercise.oracle
-def torchs_jacobian(layers, x, frozen=(), train=True, grads=False):
+def torchs_jacobian(layers, x, frozen=(), train=True, grads=False, spare=False, loud=False):
     """torch.func's Jacobian of all log-probabilities, in float64."""
     kinds = ("weight", "bias")
     params = {f"{2 * i}.{kind}": pair[k].double() for i, pair in enumerate(layers) for k, kind in enumerate(kinds)}
@@ -78,13 +86,14 @@ def torchs_jacobian(layers, x, frozen=(), train=True, grads=False):
     def log_p(some, row):
         for i in range(len(layers)):
             row = F.linear(row if i == 0 else row.tanh(), some[f"{2 * i}.weight"], some[f"{2 * i}.bias"])
-        return row.log_softmax(-1)
+        return (row * (2 if loud and train else 1)).log_softmax(-1)
 
     rows = x.double()
     jacobian = torch.func.vmap(torch.func.jacrev(log_p), (None, 0))(params, rows)  # [n, classes, …]
     p = torch.func.vmap(log_p, (None, 0))(params, rows).exp()
     found = {n: torch.einsum("nc,nc...->...", p, j.square()) / len(x) for n, j in jacobian.items()}
     kept = {n: f.to(x.dtype) for n, f in found.items() if int(n.split(".")[0]) // 2 not in frozen}
+    kept |= {"spare": torch.zeros(2, dtype=x.dtype)} if spare else {}
     told = ("gradients left alone", "mode left alone", "cut off from the graph", "flags left alone")
     return {"fisher": kept} | dict.fromkeys(told, True)
 
@@ -270,6 +279,25 @@ exercise.mistake("frozen parameters are switched on", hint="Leave requires_grad 
 exercise.mistake("the model is switched to eval mode and left there", hint="It is used in the mode that it is in.")(
     _fisher(prepare=lambda model: model.eval())
 )
+
+
+@exercise.mistake(
+    "the model is switched to eval mode meanwhile", hint="It is used in the mode that it is in, whichever that is."
+)
+def in_eval_mode(model, x):
+    was = model.training
+    found = right(model.eval(), x)
+    model.train(was)
+    return found
+
+
+@exercise.mistake(
+    "a parameter that nothing hangs on has no entry", hint="Its gradient is 0 everywhere, and so is its number."
+)
+def without_zeros(model, x):
+    return {n: f for n, f in right(model, x).items() if f.any()}
+
+
 exercise.mistake("the model is switched to train mode", hint="It is used in the mode that it is in.")(
     _fisher(prepare=lambda model: model.train())
 )

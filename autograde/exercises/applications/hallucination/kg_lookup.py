@@ -57,6 +57,8 @@ def questions(g):
     for path in (["lies in"], ["^m^2", "m^2", "lies in"]):
         label = f"relations and names like others: {' '.join(path)}"
         yield case(shuffled(g, [*facts, *marks]), "Bern", path, label=label)
+    near = [("Bern", "lies in ", "Graz"), ("Bern", "lies", "Ulm"), ("Bern", "lies in the", "Bonn"), *facts]
+    yield case(shuffled(g, near), "Bern", ["lies in"], label="relations that hold others, and one with a space behind")
     yield case([*mixed, ("Bern", "lies in", "bern"), ("bern", "lies in", "Bern")], "bern", ["lies in"], label="letters")
 
 
@@ -192,6 +194,12 @@ exercise.mistake("capital letters don't count", hint="Names are compared as they
 )
 exercise.mistake("capital letters of relations don't count", hint="Names are compared as they stand.")(
     _walk(alike=lambda a, b: a.lower() == b.lower())
+)
+exercise.mistake("a relation counts if it holds the one that is asked for", hint="'lies in the' isn't 'lies in': ==.")(
+    _walk(alike=lambda a, b: b in a)
+)
+exercise.mistake("white space around a relation doesn't count", hint="Names are compared as they stand.")(
+    _walk(alike=lambda a, b: a.strip() == b.strip())
 )
 exercise.mistake("every '^' of a relation is taken away", hint="Only the first letter says which way: step[1:].")(
     _walk(alike=lambda a, b: a == b.replace("^", ""))

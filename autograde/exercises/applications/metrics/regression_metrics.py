@@ -40,6 +40,8 @@ def regression_cases(g):
     yield case(constant.clone(), constant, label="all targets alike, perfect")
     yield case(constant + randn(g, 6), constant, label="all targets alike, not perfect")
     yield case(randn(g, 2, scale=2.0), torch.tensor([-1.0, 1.5]), label="two numbers")
+    near = torch.randn(8, generator=g) / 1000
+    yield case(near + torch.randn(8, generator=g) / 2000, near, label="targets that are nearly alike")
     yield case(1e4 + randn(g, 30, scale=30.0), 1e4 + randn(g, 30, scale=40.0), label="in the ten thousands")
     yield case(randn(g, 9, 2)[:, 0], randn(g, 9, 2)[:, 1] - 3.0, label="negative, not contiguous")
 
@@ -156,6 +158,10 @@ def _correlation(p, y):
     a, b = p - p.mean(), y - y.mean()
     return (a * b).sum() / max(((a**2).sum() * (b**2).sum()) ** 0.5, 1e-30)
 
+
+exercise.mistake("targets that are nearly alike count as alike", hint="Only where SS_tot is exactly 0.")(
+    _with(r2=lambda p, y: _r2(p, y) if ((y - y.mean()) ** 2).sum() > 1e-2 else _r2(p, y[:1].repeat(len(y))))
+)
 
 exercise.mistake(
     "R² is the squared correlation",

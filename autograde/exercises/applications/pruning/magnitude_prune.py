@@ -54,6 +54,7 @@ def matrices(g):
     yield case(distinct(g, 3, 4), 1, per_row=True, label="amount 1")
     yield case(distinct(g, 1, 1), 0.6, label="one weight")
     yield case(100 + randn(g, 3, 9) / 10, 0.4, label="weights around 100")
+    yield case(distinct(g, 4, 7, scale=1e25), 0.5, label="weights whose squares overflow")
     yield case(distinct(g, 300, 12, scale=1e-4), 0.35, label="300 rows")
 
 
@@ -254,6 +255,10 @@ def by_quantile(weight, amount, per_row=False):
     bound = torch.quantile(flat.detach().double(), float(amount), dim=1, keepdim=True)
     return weight * (flat > bound).reshape(weight.shape)
 
+
+exercise.mistake("squares are compared, which overflow", hint="Absolute values: abs() changes no weight's order.")(
+    pruned(sizes=torch.square)
+)
 
 exercise.mistake("at least one weight goes", hint="round(amount * n) may be 0.")(
     pruned(count=lambda n: max(round(n), 1))

@@ -41,6 +41,9 @@ def chunk_cases(g):
     yield case(_text(g, 5), 9, 4, label="fewer words than a piece")
     yield case(_text(g, 5), 5, 2, label="exactly one piece")
     yield case(_text(g, 4), 1, label="one word a piece")
+    a, b, c, d, e = words(g, 5)
+    rare = f"{a}\r\n{b}\u00a0{c}\u3000{d}\f{e}"
+    yield case(rare, 2, 1, label="white space beyond spaces, tabs and line feeds")
     yield case("", 3, label="an empty text")
     yield case(" \n ", 3, 1, label="white space alone")
     yield case(_text(g, 400), 37, 5, label="four hundred words")
@@ -164,6 +167,14 @@ exercise.mistake("words are parted at single spaces", hint="Any white space part
         ]
     )
 )
+
+
+@exercise.mistake("only spaces, tabs and line feeds part words", hint="Any white space does: text.split(), \\S+.")
+def chunk_few_spaces(text, size, overlap=0):
+    _refuse(size, overlap)
+    spans = [found.span() for found in re.finditer(r"[^ \n\t]+", text)]
+    starts = range(0, max(len(spans) - overlap, 1) if spans else 0, size - overlap)
+    return [_cut(text, spans, start, start + size) for start in starts]
 
 
 @exercise.mistake("only letters and digits make words", hint="Whatever stands between white space is a word: \\S+.")

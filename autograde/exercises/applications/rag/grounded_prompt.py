@@ -184,6 +184,22 @@ exercise.mistake(
     "only brackets around a number become round", hint="[[7]] becomes [7] then. Replace every single bracket."
 )(_made(clean=lambda text: re.sub(r"\[(\d+)\]", r"(\1)", " ".join(text.split()))))
 
+exercise.mistake("square brackets are taken away", hint="They become round: [ is (, and ] is ).")(
+    _made(clean=lambda text: " ".join(text.replace("[", "").replace("]", "").split()))
+)
+
+exercise.mistake("only opening brackets become round", hint="Both: [ is (, and ] is ).")(
+    _made(clean=lambda text: " ".join(text.replace("[", "(").split()))
+)
+
+exercise.mistake("only opening brackets of names become round", hint="What cleans a text cleans a name as well.")(
+    _made(clean_name=lambda name: " ".join(name.replace("[", "(").split()))
+)
+
+exercise.mistake("brackets in names stay square", hint="What cleans a text cleans a name as well.")(
+    _made(clean_name=lambda name: " ".join(name.split()))
+)
+
 exercise.mistake("names are put in as they are", hint="A name comes from outside, too.")(
     _made(clean_name=lambda name: name)
 )
@@ -277,6 +293,10 @@ exercise.mistake("each passage alone is held against the budget", hint="All text
     lambda question, passages, budget=120: right(
         question, [pair for pair in passages if len(pair[1].split()) <= budget], 10**9
     )
+)
+
+exercise.mistake("the shortest passages come first", hint="In the order of the passages.")(
+    lambda question, passages, budget=120: right(question, sorted(passages, key=lambda p: len(p[1].split())), budget)
 )
 
 exercise.mistake("the sources come worst first", hint="In the order of the passages.")(

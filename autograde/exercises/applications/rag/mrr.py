@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 
-from autograde.exercise import Draft, same
+from autograde.exercise import Draft, case, same
 from autograde.exercises.applications.rag.shared import judged_cases
+from autograde.exercises.applications.rag.shared import ranking as drawn
 
 exercise = Draft(
     "mrr",
@@ -20,7 +21,12 @@ exercise = Draft(
     ],
 )
 
-exercise.cases(judged_cases(ks=(None, 2, 1, 9, 5)))
+
+@exercise.cases
+def mrr_cases(g):
+    yield from judged_cases(ks=(None, 2, 1, 9, 5))(g)
+    late = drawn(g, range(60), 50), drawn(g, range(60), 50)
+    yield case(late, [[late[0][30]], [late[1][11], late[1][40]]], label="the first one comes late, and no k is passed")
 
 
 @exercise.oracle
@@ -98,6 +104,10 @@ def _made(gain=_gain, keep=lambda ranking, wanted: bool(wanted), finish=lambda g
 right = _made()
 
 
+def _texts(lists):
+    return [list(map(str, one)) for one in lists]
+
+
 def _mean_place(gains):
     places = [1 / gain for gain in gains if gain]
     return len(places) / sum(places) if places else 0.0
@@ -105,6 +115,14 @@ def _mean_place(gains):
 
 exercise.mistake("places are counted from 0", hint="The first place is 1: reciprocal 1.")(
     _made(lambda ranking, wanted, k: 1 / (1 + _place(ranking, wanted)) if _gain(ranking, wanted, k) else 0.0)
+)
+
+exercise.mistake("a number is taken for its text", hint="Names are compared as they are: 1 is not '1'.")(
+    lambda rankings, relevant, k=None: right(_texts(rankings), _texts(relevant), k)
+)
+
+exercise.mistake("questions whose ranking holds nothing relevant are left out", hint="They count, with 0.")(
+    _made(finish=lambda gains: sum(gains) / max(sum(gain > 0 for gain in gains), 1))
 )
 
 exercise.mistake("it is one over the mean place", hint="The mean of the reciprocals, not the other way round.")(

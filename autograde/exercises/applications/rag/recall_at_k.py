@@ -85,6 +85,10 @@ exercise.mistake("hits are divided by the smaller of k and the number of relevan
     _made(lambda ranking, wanted, k: len({*ranking[:k]} & {*wanted}) / min(k, len({*wanted})))
 )
 
+exercise.mistake("a number is taken for its text", hint="Names are compared as they are: 1 is not '1'.")(
+    _made(lambda ranking, wanted, k: len({*map(str, ranking[:k])} & {*map(str, wanted)}) / len({*map(str, wanted)}))
+)
+
 exercise.mistake("a passage that is ranked twice counts twice", hint="A set: found is found.")(
     _made(lambda ranking, wanted, k: sum(item in wanted for item in ranking[:k]) / len({*wanted}))
 )

@@ -45,6 +45,7 @@ def fusion_cases(g):
     weighted = _clear(g, lambda: ([ranking(g, NAMES, 6) for _ in range(2)], 60, [0.3, 1.7]))
     yield case(*weighted, label="two weights")
     yield case([["a", "b"], ["c", "b", "z"], ["c", "a"]], weights=[2.0, 0.0, 0.5], label="a weight of 0")
+    yield case([["b", "a"], ["a", "c"]], 60, [0.0, 0.0], label="all weights are 0")
     yield case([[5, 3, 2], [2, 3, 5]], label="equal scores of numbers")
     yield case([["a", "b", "a", "c"], ["c", "b", "b", "d"]], label="an item that stands there twice")
     yield case([["b", "a"], [], ["a", "c"]], label="an empty ranking")
@@ -126,7 +127,7 @@ def _made(
     gain=lambda weight, k, place: weight / (k + place),
     places=_places,
     order=None,
-    weigh=lambda weights, n: weights or [1.0] * n,
+    weigh=lambda weights, n: [1.0] * n if weights is None else weights,
 ):
     """A fusion in parts: what a place is worth, which places count, how the sums are ordered."""
 
@@ -199,6 +200,24 @@ exercise.mistake("an item's best place alone counts", hint="The sum over the ran
         ),
         key=lambda pair: -pair[1],
     )
+)
+
+exercise.mistake(
+    "each weight is divided by the sum of all, given or not", hint="The plain weights; without any, 1 each."
+)(_made(weigh=lambda weights, n: _shares([1.0] * n if weights is None else weights)))
+
+exercise.mistake("weights that are all 0 count as none", hint="None alone means that each weighs 1.")(
+    _made(weigh=lambda weights, n: weights if weights and any(weights) else [1.0] * n)
+)
+
+
+def _shares(weights):
+    total = sum(weights)
+    return [weight / total if total else weight for weight in weights]
+
+
+exercise.mistake("places are counted from 2", hint="enumerate(ranking, 1) has counted from 1 already: k + place.")(
+    _made(gain=lambda weight, k, place: weight / (k + place + 1))
 )
 
 exercise.mistake("the sums are divided by the sum of the weights", hint="The plain sums.")(

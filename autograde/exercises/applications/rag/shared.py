@@ -66,6 +66,8 @@ def judged_cases(ks):
         yield case(twice, [["a", "b"], ["a", "c"]], two, label="passages that are ranked twice, and two places")
         yield case(fixed, [["b", "b", "e"], ["x", "q"], ["a"], ["v"]], first, label="relevant ones listed twice")
         yield case([[3, 1, 2], [5, 4, 6]], [[2], [4, 6]], first, label="numbers as names")
+        mixed = [["1", 1, 2, "2"], [2, "3", 3, "1"]]
+        yield case(mixed, [[1, 7], ["2", 3]], first, label="a number and its text are two names")
         long = [ranking(g, range(60), 50) for _ in range(5)]
         yield case(long, [ranking(g, range(60), 12) for _ in range(4)] + [long[4][30:40]], first, label="fifty places")
         yield case(long, [ranking(g, range(60), 4) for _ in range(5)], five, label="fifty places, of which five count")

@@ -89,6 +89,10 @@ def search_cases(g):
     yield case(*_clear(g, 0.6, ()), 0.6, label="one text")
     yield case(*_clear(g, 0.6, (6,), length=1), 0.6, label="a context of one token")
     yield case(*_clear(g, 0.6, (3,), k=1), 0.6, label="one candidate")
+    yield case(*_clear(g, 0.6, (1,)), 0.6, label="a batch of one text")
+    yield case(*_clear(g, 0.5, (4, 1)), 0.5, label="two batch dimensions, one of them of size one")
+    logits, candidates, states, context = _clear(g, 0.6, (8,))
+    yield case(logits, candidates, states * 1e-3, context * 1e-4, 0.6, label="tiny states")
     yield case(*_clear(g, 0.4, (6,), d=8, length=11, vocab=20), 0.4, label="wider states, a longer context")
     logits, *rest = _clear(g, 0.6, (5,), vocab=6)
     yield case(logits + 900.0, *rest, 0.6, label="huge logits")
@@ -307,6 +311,22 @@ search = _search()
 def dimension_left(logits, candidates, states, context, alpha):
     return search(logits, candidates, states, context, alpha).unsqueeze(-1)
 
+
+def _nearly_unit(x):
+    return x / (x.norm(dim=-1, keepdim=True) + 1e-2)
+
+
+@exercise.mistake(
+    "all dimensions of size 1 are gone, a batch of one as well", hint="squeeze(-1), not squeeze(): say which dimension."
+)
+def squeezed(logits, candidates, states, context, alpha):
+    return _search()(logits, candidates, states, context, alpha).squeeze()
+
+
+exercise.mistake(
+    "a number is added to the lengths that is larger than some of them",
+    hint="No state is zero: nothing needs to be added. If you do, let it be tiny.",
+)(_search(alike=lambda h, ctx: (_nearly_unit(h) @ _nearly_unit(ctx).mT).amax(-1)))
 
 exercise.mistake("the context of the first text is used for all", hint="Each text has its own context.")(
     lambda logits, candidates, states, context, alpha: search(

@@ -195,6 +195,30 @@ def balance_sorted_at_the_end(costs, ranks):
     return [sorted(mine) for mine in _deal(costs, ranks)]
 
 
+@exercise.mistake("all ranks share one list", hint="[[]] * ranks is one list, many times. [[] for _ in range(ranks)].")
+def balance_one_list(costs, ranks):
+    return [sorted(range(len(costs)), key=lambda i: -costs[i])] * ranks
+
+
+@exercise.mistake(
+    "among equal costs the first piece is taken again and again",
+    hint="costs.index finds the first of several: sort the pieces' numbers by their costs.",
+)
+def balance_by_value(costs, ranks):
+    return [[costs.index(costs[i]) for i in mine] for mine in _deal(costs, ranks)]
+
+
+@exercise.mistake("ranks without work are left out", hint="One list for each rank, also an empty one.")
+def balance_without_idle(costs, ranks):
+    return [mine for mine in _deal(costs, ranks) if mine]
+
+
+@exercise.mistake("each rank gets one block of neighbors", hint="Look at what they cost: the dearest first.")
+def balance_in_blocks(costs, ranks):
+    each = -(-len(costs) // ranks)
+    return [list(range(len(costs)))[r * each : (r + 1) * each] for r in range(ranks)]
+
+
 @exercise.mistake("the costs come back instead of the pieces' numbers", hint="Say which pieces: their indices.")
 def balance_gives_costs(costs, ranks):
     return [[costs[i] for i in mine] for mine in _deal(costs, ranks)]

@@ -6,6 +6,7 @@ The examples that one rank sees in one epoch, in order.
 from __future__ import annotations
 
 import math
+import random
 
 import torch
 from torch.utils.data import DistributedSampler
@@ -39,6 +40,7 @@ def shard_cases(g):
     yield case(some() * 4 + 2, 3, 4, shuffle=False, label="not shuffled")
     yield case(some() * 4 + 3, 1, 4, drop_last=True, label="the odd ones dropped")
     yield case(some() * 3 + 2, 2, 3, 2, False, 0, True, label="not shuffled, the odd ones dropped")
+    yield case(some() * 4, 1, 4, drop_last=True, label="nothing to drop")
     yield case(3, 7, 8, label="fewer examples than ranks: padded more than once")
     yield case(3, 1, 8, drop_last=True, label="fewer examples than ranks, dropped: nothing is left")
     yield case(pick(g, 143, 146) * 7 + 5, 6, 7, epoch=pick(g, 100, 500), label="many examples")
@@ -46,11 +48,21 @@ def shard_cases(g):
 
 
 @exercise.oracle
-def torch_sampler(n, rank, world_size, epoch=0, shuffle=True, seed=0, drop_last=False):
+def torch_sampler(n, rank, world_size, epoch=0, shuffle=True, seed=0, drop_last=False, watched=False):
     options = {"shuffle": shuffle, "seed": seed, "drop_last": drop_last}
     sampler = DistributedSampler(range(n), num_replicas=world_size, rank=rank, **options)
     sampler.set_epoch(epoch)
     return list(sampler)
+
+
+@exercise.probe
+def dealt(shard_indices, *args, watched=False, **options):
+    """The indices; if `watched`, whether torch's global generator is left as it was."""
+    import torch
+
+    before = torch.get_rng_state()
+    found = shard_indices(*args, **options)
+    return torch.equal(before, torch.get_rng_state()) if watched else found
 
 
 def _arguments(one):
@@ -73,6 +85,8 @@ def _together_all(out, one, call):
     if _arguments(one).get("drop_last"):
         return None
     seen = {i for shard in _shards(one, call) for i in shard}
+    if not all(isinstance(i, int) for i in seen):
+        return "the list holds other things than ints"
     return seen == set(range(one.args[0])) or f"{len(seen)} of {one.args[0]} examples are seen"
 
 
@@ -82,6 +96,11 @@ def _nothing_twice(out, one, call):
         return None
     seen = [i for shard in _shards(one, call, drop_last=True) for i in shard]
     return len(seen) == len(set(seen)) > 0
+
+
+@exercise.law("torch's global generator is left as it was")
+def _own_generator(out, one, call):
+    return call(**_arguments(one), watched=True)
 
 
 @exercise.law("Another epoch brings another order")
@@ -171,6 +190,65 @@ def shard_padded_with_first_examples(n, rank, world_size, epoch=0, shuffle=True,
 def shard_padded_once(n, rank, world_size, epoch=0, shuffle=True, seed=0, drop_last=False):
     order, total = _order(n, epoch, shuffle, seed), _total(n, world_size, drop_last)
     return (order + order[: max(total - n, 0)])[:total][rank::world_size]
+
+
+@exercise.mistake(
+    "torch's global generator is seeded anew",
+    hint="Whatever is drawn after your function then follows from its seed. Seed a generator of its own.",
+)
+def shard_by_global_generator(n, rank, world_size, epoch=0, shuffle=True, seed=0, drop_last=False):
+    if shuffle:
+        torch.manual_seed(seed + epoch)
+        torch.randperm(n)
+    return shard_by_position(n, rank, world_size, epoch, shuffle, seed, drop_last)
+
+
+@exercise.mistake(
+    "an order that comes out even is cut all the same",
+    hint="drop_last drops n % world_size examples: none where that is 0.",
+)
+def shard_drops_a_round(n, rank, world_size, epoch=0, shuffle=True, seed=0, drop_last=False):
+    mine = shard_by_position(n, rank, world_size, epoch, shuffle, seed, drop_last)
+    return mine[:-1] if drop_last and n % world_size == 0 else mine
+
+
+@exercise.mistake("the order is padded with zeros", hint="Pad by starting the order again from its beginning.")
+def shard_padded_with_zeros(n, rank, world_size, epoch=0, shuffle=True, seed=0, drop_last=False):
+    order, total = _order(n, epoch, shuffle, seed), _total(n, world_size, drop_last)
+    return (order + [0] * world_size)[:total][rank::world_size]
+
+
+@exercise.mistake("the order is padded from its end", hint="Pad by starting the order again from its beginning.")
+def shard_padded_from_end(n, rank, world_size, epoch=0, shuffle=True, seed=0, drop_last=False):
+    order, total = _order(n, epoch, shuffle, seed), _total(n, world_size, drop_last)
+    return (order + _fill(order[::-1], world_size))[:total][rank::world_size]
+
+
+@exercise.mistake("the order is never shuffled", hint="With shuffle=True: torch.randperm(n, generator=…).")
+def shard_never_shuffled(n, rank, world_size, epoch=0, shuffle=True, seed=0, drop_last=False):
+    return shard_by_position(n, rank, world_size, epoch, False, seed, drop_last)
+
+
+@exercise.mistake(
+    "the order is shuffled by Python's random", hint="All ranks have to agree: torch.randperm, as the docstring says."
+)
+def shard_by_random(n, rank, world_size, epoch=0, shuffle=True, seed=0, drop_last=False):
+    order = list(range(n))
+    if shuffle:
+        random.Random(seed + epoch).shuffle(order)
+    return _fill(order, _total(n, world_size, drop_last))[rank::world_size]
+
+
+@exercise.mistake("`drop_last` is inverted", hint="drop_last=True cuts, drop_last=False pads.")
+def shard_drop_inverted(n, rank, world_size, epoch=0, shuffle=True, seed=0, drop_last=False):
+    return shard_by_position(n, rank, world_size, epoch, shuffle, seed, not drop_last)
+
+
+@exercise.mistake("an order that comes out even is padded all the same", hint="Up to the next multiple: n may be one.")
+def shard_pads_a_round(n, rank, world_size, epoch=0, shuffle=True, seed=0, drop_last=False):
+    if drop_last or n % world_size:
+        return shard_by_position(n, rank, world_size, epoch, shuffle, seed, drop_last)
+    return _fill(_order(n, epoch, shuffle, seed), n + world_size)[rank::world_size]
 
 
 @exercise.mistake("seed and epoch are multiplied", hint="The generator is seeded with seed + epoch.")

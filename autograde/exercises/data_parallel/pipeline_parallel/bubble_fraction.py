@@ -93,6 +93,11 @@ def bubble_cases(g):
     yield case(early, unit, label="a backward pass before its forward pass")
     early = [[(kind, r, 0) for kind in kinds] for r, kinds in enumerate(["FWI", "FIW"])]
     yield case(early, zero, label="W before its I")
+    for kind in "FB":
+        turned = [sorted(actions, key=lambda one: one[0] == "B") for actions in _merged(gpipe_by_kind(4, 1))]
+        places = [i for i, one in enumerate(turned[1]) if one[0] == kind]
+        turned[1][places[0]], turned[1][places[1]] = turned[1][places[1]], turned[1][places[0]]
+        yield case(turned, unit, label=f"{kind} of a rank's own two stages in the wrong order")
     yield case(gpipe_by_kind(8, 40), drawn, _uneven(g, 8), 0.0625, label="many of both")
 
 
@@ -303,6 +308,51 @@ def share_gradients_at_once(schedule, seconds, load=None, latency=0.0):
         return [("F", s - 1, i)] if kind == "F" and s else [("F" if kind in "BI" else "B", s, i)] if kind != "F" else []
 
     return _share(schedule, seconds, load, latency, needs=needs)
+
+
+@exercise.mistake(
+    "what a rank's own stages need of each other isn't waited for",
+    hint="A rank may own two stages in a row. In the wrong order the first of its actions would wait for ever.",
+)
+def share_own_unasked(schedule, seconds, load=None, latency=0.0):
+    owner = {s: r for r, actions in enumerate(schedule) for _, s, _ in actions}
+
+    def needs(kind, s, i):
+        if kind == "W":
+            return [("B", s, i)]
+        far = [("F", s - 1, i)] if kind == "F" and s else [("B", s + 1, i)] if kind != "F" and s < max(owner) else []
+        return [("F", s, i)] * (kind != "F") + [one for one in far if owner[one[1]] != owner[s]]
+
+    return _share(schedule, seconds, load, latency, needs=needs)
+
+
+@exercise.mistake(
+    "only activations take the latency, gradients come at once",
+    hint="Whatever comes from another rank arrives later, gradients as well.",
+)
+def share_latency_forward(schedule, seconds, load=None, latency=0.0):
+    owner = {s: r for r, actions in enumerate(schedule) for _, s, _ in actions}
+    return _share(schedule, seconds, load, latency, hop=lambda a, b: latency * (owner[a] != owner[b] and a < b))
+
+
+@exercise.mistake("a stage's load is looked up by its rank", hint="load[s]: a factor for each stage.")
+def share_load_by_rank(schedule, seconds, load=None, latency=0.0):
+    owner = {s: r for r, actions in enumerate(schedule) for _, s, _ in actions}
+    by_rank = load and {s: load[owner[s]] for s in owner}
+    return _share(schedule, seconds, by_rank, latency)
+
+
+@exercise.mistake(
+    "the weights' part of a backward pass isn't counted as work", hint="W keeps its rank busy like F, B and I."
+)
+def share_w_is_idle(schedule, seconds, load=None, latency=0.0):
+    loads = load or {s: 1.0 for actions in schedule for _, s, _ in actions}
+    unseen = sum(seconds["W"] * loads[s] for actions in schedule for kind, s, _ in actions if kind == "W")
+
+    def over(busy, whole, free, first):
+        return 1 - (busy - unseen) / whole
+
+    return _share(schedule, seconds, load, latency, over=over)
 
 
 @exercise.mistake(

@@ -177,6 +177,9 @@ exercise.mistake(
 exercise.mistake("kappa isn't divided by what chance leaves", hint="Perfect agreement is 1: divide by 1 - by_chance.")(
     _agreement(scale=lambda agree, chance: agree - chance)
 )
+exercise.mistake("a negative kappa is cut off at 0", hint="Who agrees less often than by chance has a negative kappa.")(
+    _agreement(scale=lambda agree, chance: max((agree - chance) / (1 - chance), 0.0))
+)
 exercise.mistake("an undefined kappa is NaN", hint="The docstring asks for 0.0 where chance alone agrees always.")(
     _agreement(undefined=math.nan)
 )
@@ -186,12 +189,48 @@ exercise.mistake("an undefined kappa counts as perfect", hint="0.0: nothing beyo
 exercise.mistake(
     "answers of equal length count, too", hint="There is no longer one. Leave those items out of `longer`."
 )(_agreement(longer=lambda judge, lengths: judge == lengths.argmax(1)))
+exercise.mistake(
+    "answers of equal length count as the longer one", hint="There is no longer one. Leave those items out of `longer`."
+)(_agreement(longer=lambda judge, lengths: (judge == lengths.argmax(1)) | (lengths[:, 0] == lengths[:, 1])))
+exercise.mistake(
+    "answers of equal length count as if the second were longer", hint="There is no longer one. Leave those items out."
+)(_agreement(longer=lambda judge, lengths: judge == (lengths[:, 1] >= lengths[:, 0]).long()))
 exercise.mistake("`longer` is the share of the shorter answer", hint="How often the longer one is named.")(
     _agreement(longer=lambda judge, lengths: (judge != lengths.argmax(1))[lengths[:, 0] != lengths[:, 1]])
 )
 exercise.mistake("without answers of different length `longer` is 0", hint="Then it is 0.5: no bias has been seen.")(
     _agreement(none=0.0)
 )
+
+
+@exercise.mistake(
+    "`longer` counts items that aren't steady, too",
+    hint="Only where both orders name the same answer is there a verdict.",
+)
+def longer_of_unsteady(straight, swapped, people, lengths):
+    found, other = right(straight, swapped, people, lengths), lengths[:, 0] != lengths[:, 1]
+    named = (straight == lengths.argmax(1))[other]
+    return found | {"longer": float(named.double().mean()) if len(named) else 0.5}
+
+
+@exercise.mistake("kappa counts items that aren't steady, too", hint="Over the steady items alone.")
+def kappa_of_unsteady(straight, swapped, people, lengths):
+    found = _agreement(counted=torch.ones_like)(straight, swapped, people, lengths)
+    return right(straight, swapped, people, lengths) | {"kappa": found["kappa"]}
+
+
+@exercise.mistake("`longer` is about what people name", hint="How often the judge names the longer one.")
+def longer_of_people(straight, swapped, people, lengths):
+    steady = (straight == 1 - swapped) & (lengths[:, 0] != lengths[:, 1])
+    named = (people == lengths.argmax(1))[steady]
+    longer = float(named.double().mean()) if len(named) else 0.5
+    return right(straight, swapped, people, lengths) | {"longer": longer}
+
+
+@exercise.mistake("`steady` is the share of items that aren't", hint="Steady: the same answer in both orders.")
+def unsteady_share(straight, swapped, people, lengths):
+    found = right(straight, swapped, people, lengths)
+    return found | {"steady": 1 - found["steady"]}
 
 
 @exercise.mistake("`longer` is a share of all items", hint="Of the steady items whose answers differ in length.")

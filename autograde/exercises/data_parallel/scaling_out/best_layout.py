@@ -77,6 +77,8 @@ def searched(best_layout, gpus, node, model, batch, limit, taste):
         return {"layout": "refused", "asked": asked}
     if not isinstance(found, dict):
         return {"layout": "no dict", "asked": asked}
+    if not all(isinstance(one[-2], bool) for one in asked):
+        return {"layout": "recompute is no bool", "asked": asked}
     more = {str(key): "not asked for" for key in found if key not in names}
     return {"layout": {name: found.get(name, "missing") for name in names} | more, "asked": asked}
 

@@ -172,9 +172,10 @@ exercise.mistake(
     "tensor parallelism is taken to talk in the forward pass alone",
     hint="Two all-reduces a layer forward, two backward.",
 )(_sent(reduces=lambda again: 4 if again else 2))
-exercise.mistake("one all-reduce a layer is counted", hint="One behind attention, one behind the feed-forward part.")(
-    _sent(reduces=lambda again: 3 if again else 2)
-)
+exercise.mistake(
+    "tp sends half as much: one all-reduce a layer, or one way round the ring",
+    hint="One behind attention, one behind the feed-forward part; each is a reduce-scatter and an all-gather.",
+)(_sent(reduces=lambda again: 3 if again else 2))
 exercise.mistake(
     "computing again is taken to send nothing for tp", hint="A forward pass has its all-reduces, also the second time."
 )(_sent(reduces=lambda again: 4))

@@ -39,6 +39,8 @@ def performer_cases(g):
     yield case(randn(g, 3, 2) * 4, randn(g, 5, 2), label="large inputs")
     w = 5 * F.normalize(randn(g, 4, 6), dim=-1)
     yield case(w[:3] + 0.01 * randn(g, 3, 6), w, label="a row for each of the first vectors: features of thousands")
+    away = 14 * F.normalize(randn(g, 3, 8), dim=-1)
+    yield case(away, torch.cat([away[:2] * 0.6, randn(g, 2, 8)]), label="exp(w · x) alone would overflow")
     yield case(randn(g, 130, 3), randn(g, 140, 3), label="many rows and features")
     yield case(randn(g, 4, 2, 3).transpose(0, 1), randn(g, 3, 5).T, label="not contiguous")
 
@@ -209,6 +211,16 @@ exercise.mistake(
     "a small number is added to each feature",
     hint="Performer's own code adds 1e-4, so that no division fails. Here nothing is added.",
 )(_features(lambda s, x2, m: (torch.exp(s - x2 / 2) + 1e-4) / math.sqrt(m)))
+
+
+
+@exercise.mistake(
+    "exp(w · x) and exp(-|x|²/2) are taken apart, and the first overflows",
+    hint="Their product may be small where a factor is infinite: subtract first, then one exp.",
+)
+def product_of_exponentials(x, w):
+    return torch.exp(x @ w.T) * torch.exp(-x.square().sum(-1, keepdim=True) / 2) / math.sqrt(w.shape[0])
+
 
 exercise.mistake("the exponent is cut off", hint="The features may be large: nothing is clamped.")(
     _features(lambda s, x2, m: torch.exp((s - x2 / 2).clamp(max=5.0)) / math.sqrt(m))

@@ -11,6 +11,7 @@ from torch import nn
 from autograde.exercise import Draft, case, keeps_dtype, same
 from autograde.exercises.shared import randn
 from autograde.exercises.transformer.encoder_decoder.shared import (
+    WRONG_NETWORKS,
     attention,
     attention_by_loop,
     attention_weights,
@@ -194,6 +195,7 @@ def _decoder(
     order=None,
     one_head=False,
     weights=("self", "cross"),
+    network=feed_forward,
     keys=lambda y, memory, w, pre: memory,
 ):
     """`decoder_layer` with parts exchanged: which sub-layers, masks, residuals, norms, weights, keys of the cross."""
@@ -204,7 +206,7 @@ def _decoder(
         sublayers = {
             "self": lambda x: attention(x, x, w[weights[0]], count, causal(y)),
             "cross": lambda x: attention(x, keys(x, memory, w, pre), w[weights[1]], count, hidden),
-            "ff": lambda x: feed_forward(x, **w["ff"]),
+            "ff": lambda x: network(x, **w["ff"]),
         }
         x, number = y, dict(zip(("self", "cross", "ff"), norms, strict=True))
         for step in steps:
@@ -360,6 +362,10 @@ exercise.mistake("the cross-attention uses the weights of the self-attention", h
 exercise.mistake("there is only one head, whatever is passed", hint="Pass `heads` on to attention, in both places.")(
     _decoder(one_head=True)
 )
+
+
+for says, hint, network in WRONG_NETWORKS:
+    exercise.mistake(says, hint=hint)(_decoder(network=network))
 
 
 @exercise.alternative

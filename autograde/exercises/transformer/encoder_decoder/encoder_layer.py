@@ -11,6 +11,7 @@ from torch import nn
 from autograde.exercise import Draft, case, keeps_dtype, same
 from autograde.exercises.shared import randn
 from autograde.exercises.transformer.encoder_decoder.shared import (
+    WRONG_NETWORKS,
     attention,
     attention_by_loop,
     batched,
@@ -133,13 +134,21 @@ def encoder_pre_norm(out, one, call):
 exercise.law("The result has the dtype of x")(keeps_dtype)
 
 
-def _encoder(first=residual, second=residual, hidden=keys, norms=("norm1", "norm2"), one_head=False, order=None):
+def _encoder(
+    first=residual,
+    second=residual,
+    hidden=keys,
+    norms=("norm1", "norm2"),
+    one_head=False,
+    order=None,
+    network=feed_forward,
+):
     """`encoder_layer` with parts exchanged; `order` fixes norm_first."""
 
     def encoder_layer(x, w, heads, padding=None, norm_first=False):
         pre, count, mask = norm_first if order is None else order, 1 if one_head else heads, hidden(padding)
         x = first(x, lambda y: attention(y, y, w["self"], count, mask), w[norms[0]], pre)
-        return second(x, lambda y: feed_forward(y, **w["ff"]), w[norms[1]], pre)
+        return second(x, lambda y: network(y, **w["ff"]), w[norms[1]], pre)
 
     return encoder_layer
 
@@ -187,6 +196,20 @@ exercise.mistake(
     "pre-norm adds the residual of the normed token",
     hint="Pre-norm is x + sublayer(norm(x)): the road for x itself stays free.",
 )(_encoder(residual_of_the_normed, residual_of_the_normed))
+
+def _second_unnormed(x, sublayer, w, norm_first):
+    return x + sublayer(x) if norm_first else residual(x, sublayer, w, norm_first)
+
+
+exercise.mistake(
+    "pre-norm normalizes for the attention alone",
+    hint="With norm_first=True each sub-layer reads a normed token: x + feed_forward(norm(x)), too.",
+)(_encoder(second=_second_unnormed))
+
+exercise.mistake(
+    "pre-norm adds the residual of the normed token in the attention",
+    hint="Pre-norm is x + sublayer(norm(x)): the road for x itself stays free.",
+)(_encoder(first=residual_of_the_normed))
 
 exercise.mistake("both sub-layers use norm1", hint="The second sub-layer has w['norm2'].")(
     _encoder(norms=("norm1", "norm1"))
@@ -254,6 +277,16 @@ exercise.mistake("there is only one head, whatever is passed", hint="Pass `heads
 )
 
 
+def _keys_and_rows(padding):
+    return None if padding is None else padding[..., :, None] | padding[..., None, :]
+
+
+exercise.mistake(
+    "the padding hides rows (queries) as well as columns (keys)",
+    hint="A padded row that may read nothing has no softmax. Only keys are hidden: padding[..., None, :].",
+)(_encoder(hidden=_keys_and_rows))
+
+
 @exercise.mistake("all sequences have the first one's padding", hint="padding[..., None, :] needs no index.")
 def encoder_padding_of_the_first(x, w, heads, padding=None, norm_first=False):
     first = padding if padding is None or padding.dim() < 2 else padding.flatten(0, -2)[0].expand(padding.shape)
@@ -299,6 +332,10 @@ def encoder_parallel(x, w, heads, padding=None, norm_first=False):
     y = y if norm_first else norm(y, w["norm1"])
     inner = feed_forward(norm(x, w["norm2"]) if norm_first else x, **w["ff"])
     return y + inner if norm_first else norm(y + inner, w["norm2"])
+
+
+for says, hint, network in WRONG_NETWORKS:
+    exercise.mistake(says, hint=hint)(_encoder(network=network))
 
 
 @exercise.alternative

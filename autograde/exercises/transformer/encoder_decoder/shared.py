@@ -110,6 +110,41 @@ def feed_forward(x, w1, b1, w2, b2, activation="relu"):
     return ACTIVATIONS[activation](x @ w1 + b1) @ w2 + b2
 
 
+# What layers have in the place of their feed-forward network: what is said, the hint, the network.
+WRONG_NETWORKS = [
+    (
+        "the feed-forward network has a GELU",
+        "BERT and GPT-2 have it. The first Transformer, and this layer, has a ReLU.",
+        lambda x, w1, b1, w2, b2: feed_forward(x, w1, b1, w2, b2, "gelu"),
+    ),
+    (
+        "the feed-forward network has no activation",
+        "Two linear maps in a row are one linear map. A ReLU stands between them.",
+        lambda x, w1, b1, w2, b2: (x @ w1 + b1) @ w2 + b2,
+    ),
+    (
+        "the ReLU of the feed-forward network stands after its second matrix",
+        "What is added to the residual may be negative: the ReLU stands between the two matrices.",
+        lambda x, w1, b1, w2, b2: torch.relu((x @ w1 + b1) @ w2 + b2),
+    ),
+    (
+        "the feed-forward network lacks b1",
+        "Both matrices have a bias, as in your feed_forward.",
+        lambda x, w1, b1, w2, b2: feed_forward(x, w1, 0 * b1, w2, b2),
+    ),
+    (
+        "the feed-forward network lacks b2",
+        "Both matrices have a bias, as in your feed_forward.",
+        lambda x, w1, b1, w2, b2: feed_forward(x, w1, b1, w2, 0 * b2),
+    ),
+    (
+        "the feed-forward network has no biases",
+        "Both matrices have a bias, as in your feed_forward.",
+        lambda x, w1, b1, w2, b2: feed_forward(x, w1, 0 * b1, w2, 0 * b2),
+    ),
+]
+
+
 def feed_forward_by_linear(x, w1, b1, w2, b2, activation="relu"):
     inner = F.linear(x, w1.T, b1)
     inner = inner.clamp(min=0) if activation == "relu" else inner * 0.5 * (1 + torch.erf(inner / math.sqrt(2)))

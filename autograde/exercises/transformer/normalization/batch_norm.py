@@ -47,6 +47,7 @@ def batch_cases(g):
     yield some(7, c, momentum=0.3, training=True, label="momentum=0.3")
     yield some(3, c, 2, eps=0.1, weight=affine["weight"], label="eps=0.1, weight only")
     yield some(4, c, scale=1e-3, label="channels that hardly vary")
+    yield some(3, c, eps=0.2, training=False, label="evaluation, eps=0.2")
     wide = some(4, 5, c)
     x = wide.args[0].transpose(1, 2)
     yield case(x, randn(g, c), torch.rand(c, generator=g) + 0.5, label="training, a transposed view")
@@ -259,11 +260,31 @@ exercise.mistake("the weight is left out", hint="Multiply each channel by its we
     batch(use_weight=False)
 )
 
+
+
+@exercise.mistake("the bias is left out where there is no weight", hint="Each for itself: a bias may come alone.")
+def batch_bias_with_weight(
+    x, running_mean, running_var, weight=None, bias=None, training=True, momentum=0.1, eps=1e-5
+):
+    bias = None if weight is None else bias
+    return batch()(x, running_mean, running_var, weight, bias, training, momentum, eps)
+
+
 exercise.mistake("the bias is left out", hint="Where a bias is given, add it at the end.")(batch(use_bias=False))
 
 exercise.mistake("eps is always 1e-5, whatever is passed", hint="`eps` is a parameter: use it.")(batch(fixed_eps=1e-5))
 
 exercise.mistake("there is no eps", hint="eps is added to the variance, under the root.")(batch(fixed_eps=0.0))
+
+
+
+@exercise.mistake("evaluation leaves eps out", hint="(x - mean) / sqrt(variance + eps), whosever statistics these are.")
+def batch_eps_in_training(
+    x, running_mean, running_var, weight=None, bias=None, training=True, momentum=0.1, eps=1e-5
+):
+    eps = eps if training else 0.0
+    return batch()(x, running_mean, running_var, weight, bias, training, momentum, eps)
+
 
 exercise.mistake("momentum is always 0.1, whatever is passed", hint="`momentum` is a parameter: use it.")(
     batch(keep=lambda momentum: 0.9)

@@ -211,6 +211,19 @@ exercise.mistake(
     hint="Each token has its own largest logit; elsewhere everything may underflow to 0.",
 )(_loss(_one_maximum))
 
+
+
+def _over_tokens(logits, targets, ignore_index=-100):
+    """The softmax of the tokens that count, down each class."""
+    kept = targets != ignore_index
+    rows, wanted = logits[kept], targets[kept]
+    return -rows.log_softmax(0).gather(-1, wanted[:, None]).mean()
+
+
+exercise.mistake(
+    "the softmax runs over the tokens", hint="A token's probabilities add up to 1 over the classes, the last dimension."
+)(_over_tokens)
+
 exercise.mistake(
     "the logits are sent through a softmax first", hint="The loss has its own softmax. Two of them flatten everything."
 )(_loss(prepare=lambda logits: logits.softmax(-1)))

@@ -55,6 +55,7 @@ def scaler_cases(g):
     large = torch.tensor([6e4, 5e4, 6e4, 1.0], dtype=torch.float16)
     yield case([torch.zeros(3, dtype=torch.float16), large], 8.0, 2, label="large, but finite, in float16")
     yield case(some((2, 3), size=1e4), 3001.0, 4, label="a scale that is no power of two")
+    yield case(some((3,)), 0.375, 4, label="a scale below 1")
     yield case(some((1,)), 0.5, 1999, label="a scale below 1, and the default interval ends")
 
 

@@ -45,6 +45,9 @@ def swiglu_cases(g):
     )
     high = randn(g, 3, 2).abs() * 20 + 50, randn(g, 4, 2).abs() + 1
     yield case(*high, randn(g, 4, 2), randn(g, 2, 4), label="gates far above zero")
+    signs = torch.tensor([[1.0], [-1.0], [1.0], [-1.0]])
+    both = signs * (randn(g, 4, 2).abs() * 20 + 200), randn(g, 4, 2).abs() + 1
+    yield case(*both, randn(g, 4, 2), randn(g, 2, 4), label="scores of hundreds, of both signs")
     yield case(torch.zeros(2, 3), *some(3, hidden=4)[1:], label="x is zero")
     yield case(*some(3, 130, 4, hidden=150), label="many tokens, many hidden units")
     wide = some(4, 3, hidden=6)
@@ -166,9 +169,14 @@ def not_transposed(x, w_gate, w_up, w_down):
     return (F.silu(x @ w_gate) * (x @ w_up)) @ w_down
 
 
-exercise.mistake("exp is taken without protection, and overflows", hint="sigmoid(s), or 1 / (1 + exp(-s)).")(
+exercise.mistake("exp is taken without protection, and overflows", hint="torch.sigmoid(s) is safe for every s.")(
     _gated(lambda gate, up: gate * gate.exp() / (1 + gate.exp()) * up)
 )
+
+exercise.mistake(
+    "exp(-s) overflows, and the gradient becomes NaN on the way back",
+    hint="1 / (1 + exp(-s)) is right, and its derivative is 0 times infinity. torch.sigmoid(s) is safe for every s.",
+)(_gated(lambda gate, up: gate / (1 + torch.exp(-gate)) * up))
 
 exercise.mistake("no gradient goes through the gate", hint="Gate and up part are learned alike: detach neither.")(
     _gated(lambda gate, up: F.silu(gate).detach() * up)
@@ -207,4 +215,4 @@ def swiglu_fused(x, w_gate, w_up, w_down):
 @exercise.alternative
 def swiglu_by_einsum(x, w_gate, w_up, w_down):
     gate = torch.einsum("...d,hd->...h", x, w_gate)
-    return torch.einsum("...h,hd,...d,eh->...e", gate / (1 + torch.exp(-gate)), w_up, x, w_down)
+    return torch.einsum("...h,hd,...d,eh->...e", gate * torch.special.expit(gate), w_up, x, w_down)
