@@ -159,9 +159,9 @@ if wire:
 # with $n$, all of it over one link.
 #
 # The right panel is the other lesson: the sum over all ranks. Adding up on $n$ ranks and telling all
-# of them takes $2(n-1)$ tensors either way; the ring only spreads them evenly. On this computer all bytes go through
-# the same two cores, so the sum counts and the ring gains nothing. On a cluster every machine has a link of its own, so
-# the busiest one counts.
+# of them takes $2(n-1)$ tensors either way; the ring only spreads them evenly. Here all bytes go through one computer,
+# so the sum counts and the ring gains nothing. On a cluster every machine has a link of its own, so the busiest one
+# counts.
 #
 # ## 1. Two neighbors
 #
