@@ -49,5 +49,6 @@ def conclude(found):
         "controls": {"shows": twice.above(0), "shows_not": not same.above(0)},
         "numbers": {change.replace(" ", "_"): points(each) for change, each in gained.items()}
         | {"twice": points(twice), "unchanged": points(same)}
-        | {"worth_of_200": f"{worth(found, 'moved by a pixel', 200):.0f}"},
+        | {"worth_of_200": f"{worth(found, 'moved by a pixel', 200):.0f}"}
+        | {"worth_of_200_range": found.factor(lambda seed: worth(seed, "moved by a pixel", 200)).text(".0f")},
     }

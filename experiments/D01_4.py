@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import nn
 
 from experiments.preferring import (
+    CENTERS,
     POOL,
+    RATES,
     SIZES,
     UNLABELED,
     asked,
@@ -28,6 +31,7 @@ from labkit.experiment import Experiment
 FEW = 200  # labels: up to here they count as few
 SURE = 0.95  # what a pseudo-label has to reach
 ALONE, ITSELF, CLUSTERS = "labels alone", "pseudo-labels", "clusters of unlabeled pictures"
+OWN = "clusters of the labeled pictures"  # the same model, and no picture without a label
 PEOPLE, CHANCE = "the same pairs, labeled by people", "pseudo-labels, drawn"
 CLOSEST = "active: the closest pairs"
 
@@ -37,7 +41,8 @@ experiment = Experiment(
     arms={
         ALONE: {},
         ITSELF: {"by": "itself"},
-        CLUSTERS: {"clusters": True},
+        CLUSTERS: {"clusters": "of all"},
+        OWN: {"clusters": "of the labeled"},
         PEOPLE: {"by": "people", "rounds": 1},
         CHANCE: {"by": "chance", "rounds": 1},
         CLOSEST: {"active": True},
@@ -52,7 +57,7 @@ experiment = Experiment(
 
 
 @experiment.measure
-def measure(seed, by=None, rounds=2, clusters=False, active=False, sizes=SIZES[:-1]):
+def measure(seed, by=None, rounds=2, clusters=None, active=False, sizes=SIZES[:-1]):
     """Held-out pairs in the right order, by the number of labels; of pseudo-labels the share used, and that hold."""
     dice, couples, answers = pool(seed)
     if active:
@@ -62,7 +67,8 @@ def measure(seed, by=None, rounds=2, clusters=False, active=False, sizes=SIZES[:
     found = {"right": [], "used": [], "hold": []}
     for size in sizes:
         known, said = images(couples[:size]), answers[:size]
-        net = fitted(seed, known, said, on_clusters if clusters else on_pixels)
+        make = {None: on_pixels, "of all": on_clusters, "of the labeled": _on_clusters_of(couples[:size])}[clusters]
+        net = fitted(seed, known, said, make)
         for _ in range(rounds if by else 0):
             with torch.no_grad():
                 chance = margins(net, images(spare)).sigmoid()
@@ -75,6 +81,33 @@ def measure(seed, by=None, rounds=2, clusters=False, active=False, sizes=SIZES[:
             found["hold"].append(hold.float().sum().item() / max(1, len(hold)))
         found["right"].append(right(net, "test"))
     return {name: values for name, values in found.items() if values}
+
+
+class _Near(nn.Module):
+    """How near a picture is to each of these centers, as shares of 1."""
+
+    def __init__(self, centers):
+        super().__init__()
+        self.centers = centers
+
+    def forward(self, x):
+        return (-2 * torch.cdist(x, self.centers) ** 2).softmax(-1)
+
+
+def _on_clusters_of(couples):
+    """What makes a model as `on_clusters` does, of these pairs' pictures: as many clusters as those, if fewer."""
+
+    def make():
+        from sklearn.cluster import KMeans
+
+        seen = pictures()[0][couples.unique()].flatten(1).numpy()
+        found = KMeans(min(CENTERS, len(seen)), n_init=4, random_state=0).fit(seen).cluster_centers_
+        head = nn.Linear(len(found), 1)
+        nn.init.zeros_(head.weight)
+        return nn.Sequential(nn.Flatten(-2), _Near(torch.tensor(found)), head, nn.Flatten(-2))
+
+    RATES[make] = RATES[on_clusters]
+    return make
 
 
 def _bought(seed, dice, couples, answers, sizes):
@@ -93,9 +126,12 @@ def _bought(seed, dice, couples, answers, sizes):
 
 @experiment.conclude
 def conclude(found):
-    """Correct if one of the ways gains with few labels, wrong if all lose, for whole intervals; imprecise otherwise."""
+    """Correct if one of the ways gains with few labels, wrong if all lose, for whole intervals; imprecise otherwise.
+
+    Clusters are held against the same model on the labeled pictures' own: labels alone go through another model.
+    """
     gained = {arm: gain(found, arm, ALONE, FEW) for arm in found.arms if arm not in (ALONE, "cut short")}
-    ways = [gained[arm] for arm in (ITSELF, CLUSTERS)]
+    ways = [gained[ITSELF], gain(found, CLUSTERS, OWN, FEW)]
     lost = all(way.below(0) for way in ways)
     sure = {name: np.mean(found.each(ITSELF, name), axis=0)[SIZES.index(FEW)] for name in ("used", "hold")}
     return {
@@ -103,11 +139,15 @@ def conclude(found):
         "controls": {"shows": gained[PEOPLE].above(0), "shows_not": not gained[CHANCE].above(0)},
         "numbers": {
             "pseudo": points(gained[ITSELF]),
-            "clusters": points(gained[CLUSTERS]),
+            "clusters": points(ways[1]),
+            "clusters_over_alone": points(gained[CLUSTERS]),
+            "own_over_alone": points(gained[OWN]),
             "people": points(gained[PEOPLE]),
             "closest": points(gain(found, CLOSEST, ALONE, SIZES[-2])),
-            "clusters_of_200": f"{worth(found, CLUSTERS, FEW):.0f}",
             "closest_of_200": f"{worth(found, CLOSEST, FEW):.0f}",
+            "closest_of_200_range": found.factor(lambda seed: worth(seed, CLOSEST, FEW)).text(".0f"),
+            "pseudo_of_200": f"{worth(found, ITSELF, FEW):.0f}",
+            "pseudo_of_200_range": found.factor(lambda seed: worth(seed, ITSELF, FEW)).text(".0f"),
             "used": f"{sure['used']:.0%}".replace("%", " %"),
             "hold": f"{sure['hold']:.0%}".replace("%", " %"),
         },

@@ -130,6 +130,7 @@ def conclude(found):
         "controls": {"shows": right.above(0.5), "shows_not": not other.above(0.5)},
         "numbers": {
             "likelier": percent(likelier(found, "likelihood")),
+            "short": percent(likelier(found, "likelihood", list(WORDINGS).index(SHORT))),  # worded as in the control
             "another": percent(likelier(found, "likelihood after another question")),
             "first": f"{100 * named.mean():.0f} %",
             "steady": f"{np.sum((right_first > 0) != (wrong_first > 0))}",

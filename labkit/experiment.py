@@ -166,6 +166,14 @@ class Evidence:
             values = [mine - other for mine, other in zip(values, self.each(minus, number), strict=True)]
         return interval(values)
 
+    def factor(self, number: Callable[[Evidence], float]) -> Interval:
+        """Of a positive number that follows from the runs of a seed: its geometric mean over the seeds, and 95 %."""
+        content = {"claim": self.claim, "made": self.made}
+        seeds = sorted({run["seed"] for run in self.runs})
+        alone = (Evidence(content | {"runs": [run for run in self.runs if run["seed"] == seed]}) for seed in seeds)
+        found = interval([math.log(number(each)) for each in alone])
+        return Interval(math.exp(found.mean), math.exp(found.low), math.exp(found.high), found.n)
+
     def again(self) -> str:
         """Run the experiment's live slice here and now, and say in a sentence whether it agrees with what is kept."""
         from labkit.memory import give_back

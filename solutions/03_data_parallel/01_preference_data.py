@@ -12,7 +12,7 @@
 #
 # A chat model is tuned on **preferences**: two answers to one question, and which of them somebody liked better. People
 # are slow, dear, and disagree with one another. So what replaces them? The usual list says: open data, augmentation,
-# synthesis, semi-supervised learning, rules. It was written before a model could judge a model.
+# synthesis, semi-supervised learning, rules. That a model may judge a model isn't on it.
 #
 # This chapter puts the list to the test, in one currency: **how many labels is it worth?** You turn votes into
 # strengths, measure a judge, combine rules, let a model label its own data, and at the end train on preferences with
@@ -176,7 +176,7 @@ print("The interval holds the true difference in " + ", ".join(
 
 # %% [markdown]
 # The width goes with one over the root of the votes. To halve an interval you pay four times, and that is why
-# preference data is dear even before anybody is wrong.
+# preference data is dear.
 #
 # Mind what the formula can't say: a circle (rock, paper, scissors) has no strengths, and all answers to one question
 # are reduced to one number. If labelers want different things, the fit is the taste of nobody in particular.
@@ -249,9 +249,11 @@ check(judge_agreement)
 # the ways finds the right answer more often than a coin, for the whole 95 % interval over five groups of questions.
 # If neither interval reaches above the coin, the list is *correct* as far as this model goes; between the two the claim
 # is *unverifiable* here. Control: the likelihood of "It's Paris." after *another* question should be no better than the
-# coin.
+# coin. (The long wording holds its question, so it would be none; beside the control stands the short one after its
+# own.)
 
 # %% claim="D01.6"
+from experiments.asking import WORDINGS
 from experiments.D01_6 import likelier, places
 
 found = evidence("D01.6")
@@ -262,6 +264,7 @@ steady = (right_first > 0) != (wrong_first > 0)
 arms = ("likelihood", "likelihood after another question")
 gaps = np.concatenate([np.subtract(*nats[0]) for nats in found.each(arms[0], "nats")])
 likely, other = (interval(likelier(found, arm)) for arm in arms)
+short = interval(likelier(found, arms[0], list(WORDINGS).index("shortened")))
 told = [right_first > 0, wrong_first < 0]  # the letter names the right answer
 letter = interval(np.mean(told, axis=0).reshape(len(likelier(found, arms[0])), -1).mean(1).tolist())
 
@@ -288,8 +291,9 @@ verdict(
     "imprecise" if likely.above(0.5) or letter.above(0.5) else "correct"
     if max(likely.high, letter.high) <= 0.5 else "unverifiable",
     f"The model's likelihood finds the right answer in {100 * likely.mean:.0f} % ({100 * likely.low:.0f} to "
-    f"{min(100, 100 * likely.high):.0f}); after another question in {100 * other.mean:.0f} % ({100 * other.low:.0f} to "
-    f"{min(100, 100 * other.high):.0f}). Asked for a letter, it is right in {100 * letter.mean:.0f} % of both orders, "
+    f"{min(100, 100 * likely.high):.0f}), worded as short as the control in {100 * short.mean:.0f} %; that one, after "
+    f"another question, in {100 * other.mean:.0f} % ({100 * other.low:.0f} to {min(100, 100 * other.high):.0f}). Asked "
+    f"for a letter, it is right in {100 * letter.mean:.0f} % of both orders, "
     f"and {steady.sum()} of {len(steady)} verdicts survive a swap.",
 )
 
@@ -300,7 +304,8 @@ verdict(
 # ### Your report on it
 #
 # Questions are numbered so that the right answer is in turn answer 0 and answer 1: a judge must not earn points by a
-# habit. The likelihood has no places; its report shows what agreement looks like.
+# habit. For what people prefer we take the right answer. The likelihood has no places; its report shows what agreement
+# looks like.
 
 # %% tags=["payoff"]
 people = torch.arange(len(right_first)) % 2
@@ -323,10 +328,10 @@ for name, report in {
 # %% [markdown]
 # ## Synthesis gives candidates
 #
-# "GANs and VAEs make images, GPT and T5 make text." That the first two are no longer how pictures are made (diffusion
-# is), and that T5 isn't who writes, is a matter of dates that no run decides. A run can say whether samples of a
-# language model are *preference data*. We draw six answers to each of twenty of the questions and let a verifier (does
-# the text name the right answer?) look at them.
+# "GANs and VAEs make images, GPT and T5 make text." That pictures come from diffusion and autoregressive models by now
+# (a VAE is often a part of them), and that T5 isn't who writes, is a matter of dates that no run decides. A run can say
+# whether samples of a language model are *preference data*. We draw six answers to each of twenty of the questions and
+# let a verifier (does the text name the right answer?) look at them.
 #
 # **Before the run:** the claim is *outdated* if samples are useful candidates: in more than a fifth of the questions
 # some are right and some wrong, for the whole interval over the five groups. If the whole interval is below a fifth,
@@ -337,7 +342,7 @@ from experiments.D01_6 import mixed, ordered
 
 rights = [sum(row) for rows in found.each("its own samples", "holds") for row in rows]
 tries = len(found.each("its own samples", "holds")[0][0])
-useful = interval(mixed(found))
+useful, order = interval(mixed(found)), interval(ordered(found))
 fig, ax = figure(width=8, height=3.4)
 colors = [COLORS[4], *[COLORS[0]] * (tries - 1), COLORS[4]]
 ax.bar(range(tries + 1), np.bincount(rights, minlength=tries + 1), color=colors)
@@ -353,7 +358,8 @@ verdict(
     "outdated" if useful.above(0.2) else "wrong" if useful.below(0.2) else "unverifiable",
     f"{100 * useful.mean:.0f} % of the questions have right and wrong samples ({100 * useful.low:.0f} to "
     f"{min(100, 100 * useful.high):.0f}). Which is which a sample doesn't say: that takes a judge. The model's own "
-    f"likelihood puts {100 * np.mean(ordered(found)):.0f} % of such pairs in order.",
+    f"likelihood puts {100 * order.mean:.0f} % of such pairs in order ({100 * order.low:.0f} to "
+    f"{min(100, 100 * order.high):.0f}; a coin: 50).",
 )
 
 # %% [markdown]
@@ -366,8 +372,13 @@ verdict(
 #
 # Rotate, crop, mirror; synonyms, other grammar, abbreviations. Augmentation makes more *inputs* and keeps the label.
 # Does it stand in for labels that nobody bought? In the digit world a reward model is trained on $n$ labeled pairs, or
-# on these and changed copies of them with the same label. (Rates and stopping are chosen on pairs of other pictures,
-# for each arm alike; the test is on yet others.)
+# on these and changed copies of them with the same label. (The better of two rates, and when to stop, are chosen by
+# 2,000 pairs of other pictures and their true order, for each arm alike; the test is on yet others. With so few labels
+# nobody has that many for choosing: what counts here are differences between the arms.) How many labels an arm is
+# *worth* is read off the curve of labels alone, with an interval over the seeds' logarithms.
+#
+# Beside it the chat model again: how many of its preferences turn over if one answer is worded otherwise? If half of
+# them do, the wording alone decides.
 #
 # **Before the run:** the claim is *correct* if every change (moving, turning by little or by a half, cropping,
 # mirroring) gains, for the whole interval over eight seeds, on the mean of all numbers of labels; *wrong* if none does;
@@ -375,15 +386,15 @@ verdict(
 # Controls: as many *real* labels again must gain; unchanged copies must not.
 
 # %% claim="D01.2"
-from experiments.asking import WORDINGS
 from experiments.D01_2 import ALONE, SAME, TWICE
 from experiments.D01_6 import flips
-from experiments.preferring import CHANGES, SIZES, gain, points, worth
+from experiments.preferring import CHANGES, SIZES, gain, points
 
 augmented = evidence("D01.2")
 print(augmented.again())
 gained = {arm: gain(augmented, arm, ALONE, SIZES[-2]) for arm in (*CHANGES, SAME, TWICE)}
 turn = {name: 100 * np.array(flips(found, name)) for name in WORDINGS}
+sure, most = sum(gained[change].above(0) for change in CHANGES), max((gained[c] for c in CHANGES), key=lambda g: g.mean)
 
 fig, (left, right) = figure(1, 2, width=10.5, height=4.2)
 for row, (arm, each) in enumerate(gained.items()):
@@ -407,17 +418,17 @@ show(
     + ". Right, the share of preferences by likelihood that turn over if one answer is worded otherwise: "
     + "; ".join(f"{name} {each.mean():.0f} %" for name, each in turn.items())
     + ". Small marks are groups of questions.",
-    title=f"Copies gain {min(gained[c].mean for c in CHANGES):+.1f} to {max(gained[c].mean for c in CHANGES):+.1f} "
-    f"points, real labels {gained[TWICE].mean:+.1f}; other words turn over up to "
-    f"{max(each.mean() for each in turn.values()):.0f} %".replace("-", "−"),
+    title=f"{sure} of {len(CHANGES)} kinds of copies gain surely, at most {points(most)} points; real labels "
+    f"{points(gained[TWICE])}; other words turn over up to {max(each.mean() for each in turn.values()):.0f} %",
 )
-all_gain, some_gain = (test(gained[change].above(0) for change in CHANGES) for test in (all, any))
+all_gain, some_gain = sure == len(CHANGES), sure > 0
 verdict(
     "D01.2",
     "correct" if all_gain else "imprecise" if some_gain else "wrong",
     "Points gained, by change: " + ", ".join(f"{arm} {points(gained[arm])}" for arm in CHANGES)
     + f"; as many real labels again {points(gained[TWICE])}. 200 pairs moved by a pixel are worth "
-    f"{worth(augmented, 'moved by a pixel', 200):.0f}. One answer worded otherwise turns over "
+    f"{augmented.numbers['worth_of_200']} ({augmented.numbers['worth_of_200_range']}). One answer worded otherwise "
+    "turns over "
     + ", ".join(f"{each.mean():.0f} % ({name})" for name, each in turn.items() if name != "the same again")
     + " of the model's preferences.",
 )
@@ -521,7 +532,7 @@ from experiments import D01_5
 ruled = evidence("D01.5")
 print(ruled.again())
 weak = {arm: gain(ruled, arm, D01_5.ALONE, D01_5.FEW) for arm in (D01_5.MAJORITY, D01_5.WEIGHTED)}
-late = gain(ruled, D01_5.WEIGHTED, D01_5.ALONE, SIZES[-1], above=D01_5.FEW)
+late, told = gain(ruled, D01_5.WEIGHTED, D01_5.ALONE, SIZES[-1], above=D01_5.FEW), ruled.numbers
 fig, ax = figure(width=8.6, height=4)
 shown = (D01_5.TRUTH, D01_5.WEIGHTED, D01_5.MAJORITY, D01_5.ALONE, D01_5.CHANCE)
 for arm, color, mark in zip(shown, (COLORS[4], COLORS[0], COLORS[5], COLORS[6], COLORS[3]), "^os.v", strict=True):
@@ -537,8 +548,8 @@ show(
     alt="Held-out pairs in order against the number of labels, with rules and without. Up to 200 labels rules gain "
     + ", ".join(f"{arm}: {points(each)}" for arm, each in weak.items())
     + f" points, beyond {points(late)}. Bands are the seeds' range.",
-    title=f"{SIZES[0]} labels and six rules are worth {worth(ruled, D01_5.WEIGHTED, SIZES[0]):.0f} labels; "
-    f"beyond {D01_5.FEW} the rules gain {points(late)} points",
+    title=f"With six rules {SIZES[0]} labels are worth {told['majority_of_25']} ({told['majority_of_25_range']}) at "
+    f"one vote each, weighted {told['weighted_of_25']} ({told['weighted_of_25_range']})",
 )
 verdict(
     "D01.5",
@@ -549,9 +560,10 @@ verdict(
 )
 
 # %% [markdown]
-# Rules are a head start. Their errors don't go away, since they are the same on the next two thousand pairs; a model
-# that has learned them has to be taught otherwise. Where a rule is exact (a unit test, a proof checker, a calculator),
-# there is no such ceiling: that is why verified rewards matter so much for code and mathematics.
+# Do rules help where labels are few, and what is left of them on the right? No number of pairs cures a rule's errors:
+# they are the same on the next two thousand, and a model that has learned them has to be taught otherwise. Where a rule
+# is exact (a proof checker, a calculator, unit tests if they are good), there is no such ceiling: that is why verified
+# rewards matter so much for code and mathematics.
 #
 # ## Let the model label
 #
@@ -631,25 +643,29 @@ show(
 # Back to preferences. Three ways to get more out of few labels, against plain labels:
 #
 # * **pseudo-labels** of which the reward model is at least 95 % sure, two rounds;
-# * **clusters**: first look at the pictures without any label ($k$-means, 60 clusters), then learn a reward a cluster;
+# * **clusters**: first look at the pictures without any label ($k$-means, 60 clusters), then learn a reward a cluster.
+#   That is another model, too. So it is held against the same one on clusters of the labeled pictures alone;
 # * **active learning**: spend the labels on the pairs whose order is least clear to the model (*uncertainty sampling*).
 #   The control is what everybody should compare with: random pairs, "labels alone".
 #
 # **Before the run** (the claim is about unlabeled data, the first two): *correct* if one of them gains, up to 200
 # labels, for the whole interval over three seeds; *wrong* if both lose; else *imprecise*. Controls: people's labels
-# on the pairs that the pseudo-labels chose must gain, drawn labels must not.
+# on the pairs that the pseudo-labels chose must gain, drawn labels must not. (The labeled pictures' clusters came after
+# a first look, in which clusters were held against the other model.)
 
 # %% claim="D01.4"
 from experiments import D01_4
 
 few = evidence("D01.4")
 print(few.again())
-ways = {arm: gain(few, arm, D01_4.ALONE, D01_4.FEW) for arm in (D01_4.ITSELF, D01_4.CLUSTERS)}
+over = {D01_4.ITSELF: D01_4.ALONE, D01_4.CLUSTERS: D01_4.OWN}  # the same model without unlabeled pictures
+ways = {arm: gain(few, arm, minus, D01_4.FEW) for arm, minus in over.items()}
+model = gain(few, D01_4.OWN, D01_4.ALONE, D01_4.FEW)
 active = gain(few, D01_4.CLOSEST, D01_4.ALONE, SIZES[-2])
-clustered = round(worth(few, D01_4.CLUSTERS, D01_4.FEW))  # at most the largest number of labels bought
+told = few.numbers
 fig, ax = figure(width=8.6, height=4.2)
-shown = (D01_4.CLUSTERS, D01_4.CLOSEST, D01_4.ITSELF, D01_4.ALONE)
-for arm, color, mark in zip(shown, (COLORS[2], COLORS[0], COLORS[1], COLORS[6]), "^os.", strict=True):
+shown = (D01_4.CLUSTERS, D01_4.OWN, D01_4.CLOSEST, D01_4.ITSELF, D01_4.ALONE)
+for arm, color, mark in zip(shown, (COLORS[2], COLORS[3], COLORS[0], COLORS[1], COLORS[6]), "^vos.", strict=True):
     values = 100 * np.array(few.each(arm, "right"))
     ax.plot(SIZES[: values.shape[1]], values.mean(0), color=color, marker=mark, label=arm)
     ax.fill_between(SIZES[: values.shape[1]], values.min(0), values.max(0), color=color, alpha=0.12, linewidth=0)
@@ -660,29 +676,31 @@ ax.legend(loc="lower right")
 show(
     fig,
     alt="Held-out pairs in order against the number of labels. Up to 200 labels the gain in points is "
-    + ", ".join(f"{arm}: {points(each)}" for arm, each in ways.items())
-    + f"; active learning, over all sizes: {points(active)}. Bands are the seeds' range.",
-    title=f"{D01_4.FEW} labels are worth {'at least ' * (clustered == SIZES[-2])}{clustered:.0f} on clusters, "
-    f"{worth(few, D01_4.CLOSEST, D01_4.FEW):.0f} if chosen, {worth(few, D01_4.ITSELF, D01_4.FEW):.0f} with "
-    "pseudo-labels",
+    + ", ".join(f"{arm} over {over[arm]}: {points(each)}" for arm, each in ways.items())
+    + f"; {D01_4.OWN} over labels alone: {points(model)}; active learning, over all sizes: {points(active)}. Bands are "
+    "the seeds' range.",
+    title=f"Up to {D01_4.FEW} labels unlabeled pictures gain {points(ways[D01_4.ITSELF])} points as pseudo-labels, "
+    f"{points(ways[D01_4.CLUSTERS])} as clusters",
 )
 verdict(
     "D01.4",
     "correct" if any(each.above(0) for each in ways.values()) else "wrong"
     if all(each.below(0) for each in ways.values()) else "imprecise",
-    f"Up to {D01_4.FEW} labels: pseudo-labels {points(ways[D01_4.ITSELF])} points, clusters of unlabeled pictures "
-    f"{points(ways[D01_4.CLUSTERS])}. Pairs chosen for closeness, over all sizes: {points(active)}.",
+    f"Up to {D01_4.FEW} labels: pseudo-labels {points(ways[D01_4.ITSELF])} points; clusters of unlabeled pictures "
+    f"{points(ways[D01_4.CLUSTERS])} over clusters of the labeled ones, and these {points(model)} over labels alone. "
+    f"Pairs chosen for closeness, over all sizes: {points(active)}; {D01_4.FEW} of them are worth "
+    f"{told['closest_of_200']} ({told['closest_of_200_range']}).",
 )
 
 # %% [markdown]
-# *Which* way matters. A pseudo-label tells a model what it already believes, so what it is sure of teaches it little,
-# and what it is wrongly sure of it learns for good. The structure of the unlabeled data is news. In a language model
-# that is what **pretraining** is: a reward model that starts from a pretrained network *is* semi-supervised learning,
-# on the largest scale there is.
+# So which part of the clusters' lead is the unlabeled pictures', and which is the model's? Without the second arm
+# nobody could have said. A pseudo-label tells a model what it already believes, also where that is wrong. (With the
+# digits themselves self-training had its own result.) What this toy can't show is **pretraining**: a reward model that
+# starts from a pretrained network *is* semi-supervised learning, too.
 #
-# Choosing what to label is free once a model is there. It also has a known failure: pairs near the border are those on
-# which people themselves disagree, so it buys the noisiest labels. Always keep random pairs as a control, and for the
-# test.
+# Choosing what to label costs no label, once a model is there. It has a known failure: pairs near the border are those
+# on which people themselves disagree, so it buys the noisiest labels. Always keep random pairs as a control, and for
+# the test.
 #
 # ## From preferences to a policy: DPO
 #
@@ -799,9 +817,9 @@ show(
 )
 
 # %% [markdown]
-# With many votes DPO is what the algebra says. With few it can't be: trained to the end, an answer that has never won
-# loses everything, at any $\beta$. And where all answers have won and lost, an error in the reward is divided by
-# $\beta$, so that a small $\beta$ needs more votes.
+# By the algebra DPO gets there as votes and steps grow. With few votes it can't: trained to the end, an answer that has
+# never won loses everything, at any $\beta$. And where all answers have won and lost, an error in the reward is divided
+# by $\beta$, so that a small $\beta$ needs more votes.
 #
 # ### Where it fails: length
 #
@@ -861,8 +879,8 @@ show(
 # %% [markdown]
 # Only $c/\beta$ counts. At $\beta = 0.1$, a usual value, a tenth of that taste does the same: 51 votes of 100 for an
 # answer that is ten tokens longer. Nobody would see it in the votes, and the luck of a thousand votes is of that size.
-# Remedies divide by the length (SimPO, Meng et al. 2024) or subtract a penalty for it (R-DPO, Park et al. 2024); the
-# best one is to balance lengths in the data.
+# Remedies divide by the length (SimPO, Meng et al. 2024) or subtract a penalty for it (R-DPO, Park et al. 2024);
+# or lengths are balanced in the data.
 #
 # ### Where it can fail: the chosen answer gets less likely, too
 #
@@ -872,7 +890,7 @@ show(
 #
 # First a toy: three words with fixed output vectors, those of "No" and "Never" similar, and a state in two dimensions
 # that learns. Then the real model: eight questions whose true answer is "No". The rejected answer is once "Never", once
-# "Yes". Only the last layer learns. Does the chosen word get likelier?
+# "Yes". Only the last layer learns, for eight steps at one rate. Does the chosen word get likelier?
 
 # %% tags=["payoff"]
 model, tokenizer = smollm()
@@ -906,7 +924,7 @@ def next_word():
 
 
 def displaced(rejected, steps=8, rate=3e-5):
-    """Mean log-probability of each of the three words, after each step of DPO."""
+    """Log-probability of each of the three words after each question, by the steps of DPO."""
     learns.load_state_dict(before)
     both, curve = torch.tensor([word["No"], word[rejected]]), []
     model.requires_grad_(False)
@@ -915,7 +933,7 @@ def displaced(rejected, steps=8, rate=3e-5):
     reference = None
     for step in range(steps + 1):
         odds = next_word()
-        curve.append({w: float(odds[:, i].detach().mean()) for w, i in word.items()})
+        curve.append({w: odds[:, i].tolist() for w, i in word.items()})
         if step < steps:
             policy = odds[:, both].T[..., None]
             reference = policy.detach() if reference is None else reference
@@ -935,7 +953,7 @@ def displaced_in_a_toy(steps=8):
     optimizer, curve, reference = torch.optim.Adam([state], 0.3), [], None
     for _ in range(steps + 1):
         odds = (vectors @ state).log_softmax(-1)
-        curve.append(dict(zip(word, odds.tolist(), strict=True)))
+        curve.append({w: [each] for w, each in zip(word, odds.tolist(), strict=True)})
         policy = odds[:2, None, None]
         reference = policy.detach() if reference is None else reference
         loss, _ = dpo_loss(policy, reference, torch.ones_like(policy, dtype=torch.bool), 0.1)
@@ -950,24 +968,24 @@ curves |= {f"No preferred to {rejected}": displaced(rejected) for rejected in ("
 fig, axes = figure(1, 3, width=10.5, height=3.8)
 for ax, (name, curve) in zip(axes, curves.items(), strict=True):
     for (w, color), mark in zip({"No": COLORS[0], "Never": COLORS[1], "Yes": COLORS[2]}.items(), "os^", strict=True):
-        ax.plot([each[w] for each in curve], color=color, marker=mark, label="No (chosen)" if w == "No" else w)
+        ax.plot([np.mean(each[w]) for each in curve], color=color, marker=mark, label="No (chosen)" if w == "No" else w)
     ax.set(xlabel="step of DPO", title=name)
 axes[0].set(ylabel="log-probability")
 axes[1].legend()
-moved = {name: curve[-1]["No"] - curve[0]["No"] for name, curve in curves.items()}
+moved = {name: interval(np.subtract(curve[-1]["No"], curve[0]["No"])) for name, curve in curves.items()}
 in_toy, never, yes = moved.values()
 show(
     fig,
     alt="Log-probability of the words No, Never and Yes over the steps of DPO, in a toy and (mean of eight questions) "
     "in the real model. No, the chosen word, changes by "
-    + "; ".join(f"{change:+.2f} nats ({name})" for name, change in moved.items()),
-    title=f"The chosen word changes by {in_toy:+.1f} nats in the toy; in the real model by {never:+.1f} against Never, "
-    f"{yes:+.1f} against Yes".replace("-", "−"),
+    + "; ".join(f"{change.mean:+.2f} nats ({name})" for name, change in moved.items()),
+    title=f"The chosen word changes by {in_toy.mean:+.1f} nats in the toy; in the real model by {never.text('+.1f')} "
+    f"against Never, {yes.text('+.1f')} against Yes (95 %, eight questions)",
 )
 
 # %% [markdown]
-# The loss asks for the gap between the chosen and the rejected word. Look at the blue line alone: whether the chosen
-# answer rises depends on the model and the pair, not on the loss. So log both log-probabilities in training, never the
+# The loss asks for the gap between the chosen and the rejected word. Look at the blue line alone: the loss doesn't say
+# where it goes, so that is up to the model and the pair. So log both log-probabilities in training, never the
 # margin alone; a margin that grows says nothing about what the model will say. Cures: add the chosen answer's own
 # likelihood to the loss (as in supervised fine-tuning, SFT), drop pairs whose two answers are nearly the same, or
 # collect new answers from the current policy (on-policy), so that what is pushed down is what it says.
@@ -977,8 +995,8 @@ show(
 # * Strengths come with a covariance. Half the interval costs four times the votes.
 # * Before you believe a judge: swap, kappa, lengths. And try another way to ask it.
 # * Samples are candidates. The preference is made by whoever judges: verifier, reward model, judge, people.
-# * Augmentation stretches labels, rules give a head start, unlabeled data helps by its structure, choosing what to
-#   label is free. Each of them is worth a number of labels, and that number can be measured.
+# * Augmentation stretches labels, rules give a head start, unlabeled data has structure, choosing what to label
+#   costs no label. Each of them is worth a number of labels, and that number can be measured.
 # * DPO is a reward model in disguise, with its biases multiplied by $1/\beta$, and it wants margins, not likely
 #   answers.
 #

@@ -14,15 +14,15 @@
 # of all sixty-four. Who adds them up?
 #
 # The first idea is a boss (a *parameter server*): all send to one machine, it adds, it sends the sum back. That machine
-# then moves 63 × 2 GB in and 63 × 2 GB out, while the others wait. The idea that training really runs on has no boss.
-# The GPUs (*ranks*, in the jargon) sit in a **ring**, cut the gradient into pieces, and pass pieces on to their right
-# neighbors. No rank ever sends more than twice its own gradient, however many there are.
+# then moves 63 × 2 GB in and 63 × 2 GB out, while the others wait. The second idea has no boss. The GPUs (*ranks*, in
+# the jargon) sit in a **ring**, cut the gradient into pieces, and pass pieces on to their right neighbors. No rank ever
+# sends more than twice its own gradient, however many there are.
 #
 # In this chapter you build that ring from nothing but `send` and `recv`, then a **tree** for small messages, then the
 # two-parameter model that says which of them is faster. At the end your ring averages the gradients of a real training,
 # and torch's own data parallelism (DDP) stands beside it.
 #
-# The ranks are processes on your CPU that talk through `gloo`. They share two cores and one memory, so **no speed-up
+# The ranks are processes on your CPU that talk through `gloo`. They share its cores and its memory, so **no speed-up
 # can be seen here**, and a ring can't beat a boss in seconds. What can be seen exactly is what was sent, by whom, to
 # whom, and how much. That decides the time on real links, and it is what the checks look at.
 
@@ -73,16 +73,17 @@ show(fig, "Two tables of four ranks by twelve elements, before and after. "
 # ## What does it cost?
 #
 # Question banks say that communication "can be large". Large compared with what, and does it grow with the number of
-# devices? We count bytes **on the wire**. Linux tells every process how many bytes it has written, those that go
-# into network connections included. So we can look over the shoulder of torch's own `all_reduce`, whose inside is
+# devices? We count bytes **on the wire**. Linux tells every process how many bytes it has written, and `gloo` writes
+# into its connections as into files. So we can look over the shoulder of torch's own `all_reduce`, whose inside is
 # compiled C++, and of a boss that we write ourselves.
 #
 # **Before the run:** *correct* if on any number of ranks the busiest one sends over nine tenths of the gradient's size
-# in every step, else *wrong*.
+# in every step, else *wrong*. (For *wrong* torch would have to compress: section 4 has a lower bound. Open is how the
+# bytes grow.)
 
 # %% claim="D02.11"
 def written():
-    """Bytes that this process has written so far, to files, pipes and connections. Linux only."""
+    """Bytes that this process has written so far, to files, pipes and, as gloo does, to connections. Linux only."""
     with open("/proc/self/io") as lines:
         return next(int(line.split()[1]) for line in lines if line.startswith("wchar"))
 
@@ -158,9 +159,9 @@ if wire:
 # with $n$, all of it over one link.
 #
 # The right panel is the other lesson: the sum over all ranks. Adding up on $n$ ranks and telling all
-# of them takes $2(n-1)$ tensors either way; the ring only spreads them evenly. On this computer all bytes go through
-# the same two cores, so the sum counts and the ring gains nothing. On a cluster every machine has a link of its own, so
-# the busiest one counts.
+# of them takes $2(n-1)$ tensors either way; the ring only spreads them evenly. Here all bytes go through one computer,
+# so the sum counts and the ring gains nothing. On a cluster every machine has a link of its own, so the busiest one
+# counts.
 #
 # ## 1. Two neighbors
 #
@@ -404,8 +405,9 @@ check(ring_all_gather)
 # 2\,\frac{n-1}{n}\,m \quad\text{bytes for a tensor of } m \text{ bytes, in } 2(n-1) \text{ messages.}
 # $$
 #
-# As long as ranks send to ranks, no algorithm can do with less: every rank's numbers have to leave it, and every sum
-# has to come in (Patarasuk and Yuan 2009). In bandwidth the ring is optimal, then. In *latency* it is not: it needs
+# As long as ranks send to ranks, the busiest of them can't do with less: each number takes $n-1$ trips to be added up
+# and $n-1$ to be told to all, and the ring shares these evenly (Patarasuk and Yuan 2009). In bandwidth it is optimal,
+# then. In *latency* it is not: it needs
 # $2(n-1)$ steps one after the other. That bill comes in section 5.
 #
 # ### Exercise: all-reduce
@@ -496,8 +498,8 @@ show(fig, f"A timeline of four ranks on the same axis: the ring is over after {e
 # Nobody sends parameters during training. They stay equal only if every rank takes *exactly* the same step, for ever.
 # And floating-point addition depends on the order: $(a+b)+c \ne a+(b+c)$.
 #
-# So we test two ways to average. One is torch's `all_reduce`, a ring: every chunk is added up in *one* place, and
-# copied. In the other each rank collects all gradients and adds them up itself, each in an order of its own: the same
+# So we test two ways to average. One is torch's `all_reduce`. (In a ring every chunk is added up in *one* place, and
+# copied.) In the other each rank collects all gradients and adds them up itself, each in an order of its own: the same
 # sum on paper. Four ranks train a small network for 160 steps, in float32 and in bfloat16, and we compare their
 # parameters.
 #
@@ -558,9 +560,9 @@ verdict("D02.1", word if worst[True] else "unverifiable", "With torch's all_redu
         "bfloat16.")
 
 # %% [markdown]
-# What keeps parameters in sync is **the same bits** for all. (MPI recommends them, and demands them of nobody.) That
-# every rank gets "the sum" doesn't promise them. And do the lines of the other way ever come back to zero? Nothing in
-# an averaged gradient pulls replicas together again.
+# What keeps parameters in sync is **the same bits** for all. (MPI's standard demands that an all-reduce give identical
+# results on all ranks.) That every rank gets "the sum" doesn't promise them. And do the lines of the other way ever
+# come back to zero? Nothing in an averaged gradient pulls replicas together again; weight decay would, slowly.
 #
 # That is why the check of your ring compares bits, and why ranks that collect everything and add it up themselves have
 # to do so in one order, the same on all.
@@ -761,8 +763,9 @@ STYLES = {"server": ("-", "#f0b98d", 6, "boss"), "tree": ("--", COLORS[2], 2, "t
           "ring": ("-", COLORS[0], 2, "ring")}
 messages = [2**k for k in range(2, 32)]
 worlds = [2**k for k in range(1, 11)]
-ring_wins = (all_reduce_cost("ring", 64, m, **NETWORK) < all_reduce_cost("tree", 64, m, **NETWORK) for m in messages)
-crossing = next((m for m, wins in zip(messages, ring_wins, strict=True) if wins), None)
+sizes = (4 * 1.001**k for k in range(20_000))  # close enough to say where they cross
+ahead = (m for m in sizes if all_reduce_cost("ring", 64, m, **NETWORK) < all_reduce_cost("tree", 64, m, **NETWORK))
+crossing = next(ahead, None)
 
 fig, (left, middle, right) = figure(1, 3, width=10.5, height=3.9)
 for algorithm, (style, color, width, name) in STYLES.items():
@@ -787,12 +790,12 @@ show(fig, "Three panels of modeled time: against size on 64 ranks, and against r
 # So "which is fastest?" has no answer without a size.
 #
 # * **Large tensors, the gradients:** the ring. Its curve in the right panel rises little up to some hundred ranks,
-#   where the latency of so many steps begins to show. That is why data parallelism scales at all.
+#   where the latency of so many steps begins to show.
 # * **Small tensors:** the tree. In a ring latency and bytes cost the same when a *chunk* has $\alpha\beta$ bytes, a
 #   tensor of $n\alpha\beta$: here 64 × 10 µs × 25 GB/s = 16 MB. That is one reason why DDP doesn't send gradients one
 #   by one, but packs them into buckets of 25 MiB.
-# * **A boss:** never. With two ranks it ties with the tree, and the ring sends half. Real *parameter servers* are many,
-#   each with a part of the parameters, and then they send as evenly as a ring.
+# * **A boss:** never. With two or three ranks it ties with the tree, and the ring sends less in as many steps. Real
+#   *parameter servers* are many, each with a part of the parameters, and then they send as evenly as a ring.
 #
 # Libraries choose by size and topology. NCCL has rings and *double binary trees*: two trees that use all links
 # (Sanders, Speck and Träff 2009, Parallel Computing 35(12)), and are pipelined, so that they beat a ring up to far
@@ -867,8 +870,8 @@ show(fig, f"Left: the losses under DDP and under your ring, at most {apart:.0e} 
      title=f"A GPT on your ring: its first gradient differs from DDP's by {off:.0e} of the largest entry")
 
 # %% [markdown]
-# Do the losses agree as far as float32 can? (DDP adds the same numbers, in another order.) And are the bytes those of
-# the formula, on every rank?
+# Do the losses agree as far as float32 can? (DDP adds the same numbers, perhaps in another order.) And are the bytes
+# those of the formula, on every rank?
 #
 # What DDP has beyond your ring is *when* it sends: in buckets, while the backward pass still runs. That is the next
 # chapter.

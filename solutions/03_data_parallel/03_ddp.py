@@ -20,9 +20,9 @@
 # GPT on four processes, beside a single process that reads the same rows, and you compare the losses step for step.
 #
 # The processes (**ranks**) run on your CPU and talk through `gloo`; on GPUs torch's own DDP is called in the same way,
-# and talks over NCCL. Two cores shared by four ranks can't get faster, so **no speed-up is to be seen here**. What can
-# be seen, and is checked in every exercise, is what counts: the numbers, and every message that was sent. For time we
-# use a model, and say so.
+# and talks over NCCL. Ranks that share one computer's cores can't get faster, so **no speed-up is to be seen here**.
+# What can be seen, and is checked in every exercise, is what counts: the numbers, and every message that was sent. For
+# time we use a model, and say so.
 
 # %% tags=["setup"]
 import contextlib
@@ -124,7 +124,7 @@ for rank, (gradient, messages) in enumerate(launch(one_step, ranks=4)):
 #
 # * $n$ may not divide evenly. Then the order is **padded** with its own beginning, so that all shards are equally
 #   long (or, with `drop_last`, cut). A rank with one batch less would stop early, and the others would wait for it in
-#   their next all-reduce for ever.
+#   their next all-reduce.
 # * The shuffle is seeded with `seed + epoch`. Forget to tell the sampler the epoch (`set_epoch`), and every epoch has
 #   the same order: a common bug, and nothing crashes.
 
@@ -209,7 +209,8 @@ check(shard_indices)
 # `DistributedSampler`, and count what arrives.
 #
 # **Before the run:** *correct* if 16 written for each of four ranks gives every rank 16 rows and the step 64, else
-# *wrong*.
+# *wrong*. (Of a global batch of 64 that is arithmetic, and fails only where torch does. Open is what a 64 in the
+# loader means.)
 
 # %% claim="D02.3"
 from torch.utils.data import DataLoader
@@ -238,7 +239,8 @@ verdict("D02.3", "correct" if of_64 else "wrong", f"A global batch of 64 gives t
 #
 # The next claim makes three promises in one sentence. We put each to torch's own DDP. Each rank starts with *other*
 # weights, hands *64 rows* to the wrapped model, and runs a backward pass. How many rows does the model see? Which
-# weights does it start from? Are the gradients equal afterwards? Have the weights moved?
+# weights does it start from? Is every rank's gradient the mean of what each finds on its own rows? Have the weights
+# moved?
 #
 # **Before the run:** *correct* if all three promises are kept, else *wrong*.
 
@@ -258,9 +260,11 @@ def what_ddp_does():
     spy = Spy(3, 1)
     own = spy.weight.detach().clone()
     ddp = DistributedDataParallel(spy)
-    start = spy.weight.detach().clone()
-    ddp(torch.randn(64, 3)).square().mean().backward()
-    return {"rows": rows[0], "own": own, "start": start, "gradient": spy.weight.grad, "after": spy.weight.detach()}
+    start, x = spy.weight.detach().clone(), torch.randn(64, 3)
+    ddp(x).square().mean().backward()
+    (local,) = torch.autograd.grad(spy(x).square().mean(), spy.weight)  # past the wrapper: nothing is sent
+    told = {"rows": rows[0], "own": own, "start": start, "local": local}
+    return told | {"gradient": spy.weight.grad, "after": spy.weight.detach()}
 
 
 def same(key):
@@ -268,14 +272,16 @@ def same(key):
 
 
 ranks = launch(what_ddp_does, ranks=4)
+mean = torch.stack([r["local"] for r in ranks]).mean(0)
+averaged = all(torch.allclose(r["gradient"], mean) for r in ranks) and not same("local")
 yes = {True: "yes", False: "no"}
 print("splits the 64 rows among the ranks:      ", yes[sum(r["rows"] for r in ranks) == 64],
       f" (the ranks saw {[r['rows'] for r in ranks]})")
 print("makes all ranks start from equal weights:", yes[same("start")], f" (equal before wrapping: {yes[same('own')]})")
-print("averages the gradients:                  ", yes[same("gradient")])
+print("averages the gradients:                  ", yes[averaged], f" (equal before: {yes[same('local')]})")
 moved = any(not torch.equal(r["start"], r["after"]) for r in ranks)
 print("updates the parameters:                  ", yes[moved])
-kept = [sum(r["rows"] for r in ranks) == 64, same("gradient"), moved]
+kept = [sum(r["rows"] for r in ranks) == 64, averaged, moved]
 verdict("D02.6", "correct" if all(kept) else "wrong",
         f"Of the three promises (split the data, average the gradients, update the parameters) DDP keeps {sum(kept)}: "
         f"{', '.join(yes[each] for each in kept)}.")
@@ -312,7 +318,7 @@ except RankError as error:
 # On a cluster this is the famous hang: no error, 0 % progress, all GPUs "busy", and a timeout in the end: after 10
 # minutes with NCCL, after 30 with gloo, if you set none. `launch` saw that nobody can go on, and says who waits where.
 #
-# If the skipped tensor has the same size as the next one it is worse: nothing hangs there, and gradients of *different*
+# If the skipped tensor has the same size as the next one it is worse: the calls pair up, and gradients of *different*
 # parameters are added up. So the rule is: **every rank sends every trainable parameter, in the same order, zeros if it
 # has nothing.**
 #
@@ -400,7 +406,7 @@ check(average_gradients)
 # rank has the result. Nothing is sent afterwards.
 #
 # **Before the run:** a way is *exact* if no entry of its first gradient is over 1e-4 off the whole batch's. *Correct*
-# if all four are exact, *imprecise* if some, *wrong* if none.
+# if all four are exact, *imprecise* if some, *wrong* if none. (Algebra can tell you which. Try before you look.)
 
 # %% claim="D02.5"
 g = torch.Generator().manual_seed(0)
@@ -611,9 +617,9 @@ for cap in (2**20, 25 * 2**20, 2**30):
 # ## 4. The wrapper
 #
 # How can code run *during* the backward pass? Autograd offers a hook: `p.register_post_accumulate_grad_hook(fn)`
-# calls `fn(p)` at the moment when `p.grad` is complete. DDP puts one on every parameter. The hook counts down; when
-# a bucket has everything, it starts `dist.all_reduce(flat, async_op=True)`, which returns at once with a `work` to
-# wait for later. The backward pass goes on computing, and the bytes travel meanwhile.
+# calls `fn(p)` at the moment when `p.grad` is complete. (torch's DDP hangs on the same place, in C++.) A hook on every
+# parameter counts down; when a bucket has everything, it starts `dist.all_reduce(flat, async_op=True)`, which returns
+# at once with a `work` to wait for later. The backward pass goes on computing, and the bytes travel meanwhile.
 #
 # Watch torch's own DDP do it. We listen to a real backward pass on two ranks: a hook of our own notes when each
 # layer's gradient is there, and a dispatch mode of ten lines notes every all-reduce.
@@ -687,8 +693,8 @@ draw_trace(launch(traced_backward, torch_ddp, ranks=2)[0], "torch's DDP")
 # we only listen.
 
 # %% tags=["demo"]
-def sent_in_each_step(options, norm=False):
-    """MiB of each all-reduce and bytes of each broadcast of the first three steps, on one of two ranks."""
+def sent_in_each_step(options, norm=False, micro=1):
+    """Bytes of each all-reduce and broadcast of the first three steps, on one of two ranks."""
     from torch.nn.parallel import DistributedDataParallel
 
     parts = [nn.Linear(512, 512, bias=False) for _ in range(8)]
@@ -696,7 +702,9 @@ def sent_in_each_step(options, norm=False):
     steps = []
     for _ in range(3):
         with record_traffic() as messages:
-            ddp(torch.randn(4, 512)).square().mean().backward()
+            for k in range(micro):
+                with contextlib.nullcontext() if k == micro - 1 else ddp.no_sync():  # section 5
+                    ddp(torch.randn(4, 512)).square().mean().backward()
         steps.append({op: [m.bytes for m in messages if m.op == op] for op in ("all_reduce", "broadcast")})
     return steps
 
@@ -715,6 +723,7 @@ WAYS = {
     "find_unused_parameters": ({"find_unused_parameters": True},),
     "static_graph": ({"static_graph": True},),
     "with a BatchNorm": ({}, True),
+    "… and 4 micro-batches": ({}, True, 4),
 }
 sent = launch(sent_by_torch, WAYS, ranks=2)[0]
 print(f"{'MiB of each all-reduce':24}", *(f"{f'step {i}':>19}" for i in (1, 2, 3)), f"{'broadcasts in step 3':>23}")
@@ -729,11 +738,12 @@ for name, steps in sent.items():
 # * The first step is **one message for all**: nothing overlaps. In it DDP learns in which order gradients arrive, and
 #   then builds its buckets anew.
 # * The first of these holds **1 MiB** (`dist._DEFAULT_FIRST_BUCKET_BYTES`), so that something leaves early, the others
-#   25. Who gives `bucket_cap_mb` has one cap for all.
+#   25. Who gives `bucket_cap_mb` has one cap for all (`bucket_cap_mb_list`: one a bucket).
 # * With `find_unused_parameters` nothing is built anew, the small bucket is the *last*, and a few bytes more say who
 #   used what. With `static_graph` the new buckets come a step later.
-# * A model with **buffers** (BatchNorm's running statistics) gets rank 0's before *every* forward pass, unless you say
-#   `broadcast_buffers=False`.
+# * A model with **buffers** (BatchNorm's running statistics) gets rank 0's before a forward pass, unless you say
+#   `broadcast_buffers=False`: before every one in plain training, not before one that follows a pass under `no_sync()`
+#   (section 5; the last line of the table) or `no_grad()`.
 # * With `gradient_as_bucket_view=True` every `.grad` *is* a piece of a bucket, which saves one copy of all gradients.
 # * Ranks with fewer batches than others go into the `Join` context, and `torch.compile` cuts its graph where buckets
 #   end, so that messages still leave early (`torch._dynamo.config.optimize_ddp`).
@@ -754,7 +764,7 @@ class DDP(nn.Module):
 
     DDP(module, bucket_bytes=25 * 2**20), on every rank, with torch.distributed initialized:
       * overwrites all parameters and buffers of `module` with rank 0's (broadcast), here and
-        never again (torch's DDP sends buffers before every forward pass, too);
+        never again (torch's DDP sends buffers before forward passes, too);
       * takes the trainable parameters in reverse order of module.parameters() and groups them
         with assign_buckets, a parameter's size being numel() * element_size() and the cap
         `bucket_bytes`. All have the same dtype. The module's mode (train or eval) stays.
@@ -853,19 +863,17 @@ draw_trace(launch(traced_backward, my_ddp, ranks=2)[0], "Your DDP")
 # `.grad`, one optimizer step at the end. Does DDP know that you are accumulating? It has a context manager to be
 # told: `no_sync()` turns its hooks off, for all micro-batches but the last.
 #
-# In torch's DDP it is the **forward** pass that looks whether `no_sync()` is on. A forward outside and a backward
-# inside still sends.
-#
 # ### Does accumulation save messages?
 #
-# torch's DDP, four micro-batches, one optimizer step. We count what is sent.
+# torch's DDP, four micro-batches, one optimizer step. We count what is sent. And because its documentation wants the
+# **forward** pass inside as well, we also leave that one outside.
 #
 # **Before the run:** *correct* if fewer than four messages leave without further ado, *imprecise* if only under
 # `no_sync()`, *wrong* if not even then.
 
 # %% claim="D02.13"
-def messages_in_a_step(quiet):
-    """All-reduces and their bytes in the third step of four micro-batches. `quiet`: use no_sync()."""
+def messages_in_a_step(inside):
+    """All-reduces and their bytes in the third step of four micro-batches. `inside`: which passes no_sync() holds."""
     from torch.nn.parallel import DistributedDataParallel
 
     torch.manual_seed(0)
@@ -874,25 +882,29 @@ def messages_in_a_step(quiet):
         ddp.zero_grad()
         with record_traffic() as messages:
             for micro in range(4):
-                with ddp.no_sync() if quiet and micro < 3 else contextlib.nullcontext():
-                    (ddp(torch.ones(5, 32) * micro).square().mean() / 4).backward()
+                held = dict.fromkeys(inside, ddp.no_sync if micro < 3 else contextlib.nullcontext)
+                with held.get("forward", contextlib.nullcontext)():
+                    out = ddp(torch.ones(5, 32) * micro)
+                with held.get("backward", contextlib.nullcontext)():
+                    (out.square().mean() / 4).backward()
     reduced = [m.bytes for m in messages if m.op == "all_reduce"]
     gradient = torch.cat([p.grad.flatten() for p in ddp.parameters()])
     return len(reduced), sum(reduced), gradient
 
 
-found = {quiet: launch(messages_in_a_step, quiet, ranks=2)[0] for quiet in (False, True)}
-for quiet, name in [(False, "accumulating, nothing else:  "), (True, "accumulating under no_sync():")]:
-    print(name, f"{found[quiet][0]} all-reduces, {found[quiet][1]:,} bytes a step")
-equal = float((found[True][2] - found[False][2]).abs().max())
-fewer = {quiet: found[quiet][0] < 4 for quiet in found}
-verdict("D02.13", "correct" if fewer[False] else "imprecise" if fewer[True] else "wrong",
-        f"Four micro-batches: {found[False][0]} all-reduces, under no_sync() {found[True][0]}; the gradients differ by "
-        f"{equal:.0e} at most.")
+INSIDE = {"nothing": (), "forward and backward": ("forward", "backward"), "backward alone": ("backward",)}
+found = {name: launch(messages_in_a_step, inside, ranks=2)[0] for name, inside in INSIDE.items()}
+for name, (count, size, _) in found.items():
+    print(f"inside no_sync() {name + ':':21} {count} all-reduces, {size:,} bytes a step")
+(plain, _, loud), (under, _, quiet), (half, *_) = found.values()
+equal = float((loud - quiet).abs().max())
+verdict("D02.13", "correct" if plain < 4 else "imprecise" if under < 4 else "wrong",
+        f"Four micro-batches: {plain} all-reduces, under no_sync() {under}; the gradients differ by {equal:.0e} at "
+        f"most. With the forward passes outside no_sync(): {half}.")
 
 # %% [markdown]
-# What accumulation does by itself is save memory. Where it saves no messages, ask for `no_sync()` (or take a library
-# that calls it for you).
+# What accumulation is for is memory: only one micro-batch's activations are there at a time. Where it saves no
+# messages, ask for `no_sync()`, around both passes (or take a library that calls it for you).
 #
 # ### Exercise: accumulate
 #
@@ -907,7 +919,8 @@ def accumulate(ddp, loss_fn, batches):
              in .grad is averaged over the ranks in each backward pass whose forward pass ran
              outside no_sync()
     loss_fn: loss_fn(output, y) is the mean loss over the rows of a micro-batch, a scalar tensor
-    batches: list of (x, y), at least one; their numbers of rows len(x) may differ
+    batches: list of (x, y), at least one; their numbers of rows len(x) may differ, but add up
+             to the same on all ranks (else the ranks' means would have to be weighted, too)
     Each micro-batch has a forward and a backward pass of its own. All but the last run, forward
     and backward, inside ddp.no_sync(); the last runs outside, and it is then that ddp averages:
     you call nothing of torch.distributed. Gradients are not cleared but added to, and finish()
@@ -992,7 +1005,7 @@ verdict("D02.12", ("wrong", "imprecise", "correct")[len(named)] if KINDS[-1] in 
 # ### And the memory?
 #
 # Communication we have just seen. Memory has two parts: the tensors that the forward pass keeps for the backward
-# pass, and the model's own states. We weigh both.
+# pass (activations, and under autocast the weights' 16-bit copies), and the model's own states. We weigh both.
 #
 # **Before the run:** three things may shrink under autocast by over a tenth: what is kept for the backward pass, the
 # model's states, the messages. *Correct* if all do, *imprecise* if some, *wrong* if none.
@@ -1002,11 +1015,13 @@ def memory(autocast):
     """Bytes kept for the backward pass, and bytes of parameters + gradients + Adam's two moments."""
     torch.manual_seed(0)
     net = CharGPT(vocab=64, context=64)
-    optimizer, kept, own = torch.optim.AdamW(net.parameters()), {}, {p.data_ptr() for p in net.parameters()}
+    optimizer, kept = torch.optim.AdamW(net.parameters()), {}
+    own = {p.untyped_storage().data_ptr() for p in net.parameters()}
 
     def keep(t):
-        if t.data_ptr() not in own:
-            kept[t.data_ptr(), t.dtype] = t.untyped_storage().nbytes()
+        memory = t.untyped_storage()  # views of one tensor share it, and weigh once
+        if memory.data_ptr() not in own:
+            kept[memory.data_ptr()] = memory.nbytes()
         return t
 
     half = torch.autocast("cpu", torch.bfloat16, enabled=autocast)
@@ -1024,8 +1039,8 @@ print(f"kept for the backward pass:     {full / 1e6:5.1f} MB, under autocast {ha
 print(f"parameters, gradients, moments: {states:5.1f} bytes a parameter, under autocast {half_states:5.1f}")
 saves = half < 0.9 * full, half_states < 0.9 * states, sent["bfloat16 autocast"] < 0.9 * sent["plain float32"]
 verdict("D02.16", "correct" if all(saves) else "imprecise" if any(saves) else "wrong",
-        f"Under autocast activations take {half / full:.0%}, parameters with gradients and moments "
-        f"{half_states / states:.0%}, messages {sent['bfloat16 autocast'] / sent['plain float32']:.0%}.")
+        f"Under autocast what is kept for the backward pass takes {half / full:.0%}, parameters with gradients and "
+        f"moments {half_states / states:.0%}, messages {sent['bfloat16 autocast'] / sent['plain float32']:.0%}.")
 
 # %% [markdown]
 # Autocast lowers matrix products. The residual stream, what the norms read, and the loss stay in float32 (on GPUs the
@@ -1180,7 +1195,7 @@ if not torch.cuda.is_available():
 #
 # * Data parallelism is one identity: the mean of the shards' gradients is the batch's gradient, *if the shards are
 #   equal or weighted*.
-# * DDP broadcasts parameters once and buffers before every forward pass, averages in buckets (the first of 1 MiB, the
+# * DDP broadcasts parameters once and buffers before forward passes, averages in buckets (the first of 1 MiB, the
 #   others of 25), and sends them while the backward pass runs. It doesn't split data and doesn't step the optimizer.
 # * Collectives are matched by order. Different orders hang, or worse, mix.
-# * `no_sync()` cuts messages, 16-bit gradients cut bytes, clipping cuts neither.
+# * `no_sync()` is for fewer messages, gradients of 16 bits for fewer bytes; clipping comes after both.

@@ -11,7 +11,7 @@ import pytest
 import experiments
 from experiments.__main__ import main, problems, run
 from labkit import experiment as framework
-from labkit.experiment import Interval, NoEvidence, evidence, interval
+from labkit.experiment import Evidence, Interval, NoEvidence, evidence, interval
 
 SOURCE = '''"""A toy."""
 import torch
@@ -189,3 +189,11 @@ def test_one_value_decides_nothing():
     assert not one.above(0) and not one.below(10) and not one.within(0, 10) and isinstance(one, Interval)
     with pytest.raises(NoEvidence):
         interval([])
+
+
+def test_a_factor_is_a_geometric_mean_over_the_seeds():
+    runs = [{"arm": "a", "seed": seed, "found": {"x": 10.0**seed}} for seed in (2, 0, 1)]
+    found = Evidence({"claim": "T99.1", "runs": runs}).factor(lambda each: 3 * each.each("a", "x")[0])
+    assert (found.mean, found.n) == (pytest.approx(30), 3)
+    assert found.high / found.mean == pytest.approx(found.mean / found.low)
+    assert math.log(found.high / found.mean) == pytest.approx(4.302653 * math.log(10) / math.sqrt(3), rel=1e-5)
