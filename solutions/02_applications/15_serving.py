@@ -1216,7 +1216,8 @@ def speedup(alpha, share, gamma, costs_more):
 whole = law_of()
 overlaps = {cut: float(torch.minimum(whole, law_of(cut)).sum(-1).mean()) for cut in CUTS}
 whole = None  # memory for what follows
-one_layer = sum(w.numel() for w in LAYER_LIST[0].parameters())  # multiplications a token; the head's come on top
+# Multiplications a token: what draft and model do alike is the head.
+one_layer = sum(w.numel() for w in model.model.layers[0].parameters())
 PART = one_layer / (LAYERS * one_layer + model.lm_head.weight.numel())
 drafts = [(f"without {b - a} of {LAYERS} layers", overlaps[a, b], 1 - (b - a) * PART) for a, b in CUTS]
 drafts.append(("a free guess, half right", 0.5, 0.0))
