@@ -470,10 +470,9 @@ verdict("A05.16", word, f"The student has {size['student']:.0f} thousand weights
         f"{decode['another']:.1f}). For the same text the teacher saves it {gain.text()} nats a letter.")
 
 # %% [markdown]
-# Look at *one letter*: is the gain nearer to that of the weights, or to three layers against two? Where matrices are
-# tiny, starting each operation may cost more than multiplying; in a large model it is reading the weights that costs.
-# Speed has to be measured at the size, the batch and the machine at which you will serve; no ratio of parameters gives
-# it away.
+# Look at *one letter*: is the gain nearer to that of the weights, or to three layers against two? In so small a model
+# the starting of each operation takes its time, in a large one the reading of the weights. Speed has to be measured at
+# the size, the batch and the machine at which you will serve; no ratio of parameters gives it away.
 #
 # ## Against the same student alone
 #
@@ -665,7 +664,7 @@ check(feature_loss)
 
 # %% [markdown]
 # DistilBERT's student *begins* as every second layer of its teacher. Why should that be a good beginning? Your loss,
-# between the layers of the real model, on 48 tokens of Shakespeare:
+# between the layers of the real model, on 48 tokens of Shakespeare; and, as a control, with the token before:
 
 # %% tags=["payoff"]
 shown = list(range(1, len(hidden) - 1))  # the last one has passed the final norm
@@ -682,8 +681,7 @@ of_another = float(torch.stack(strangers).mean())
 show(fig, f"A heat map of 1 minus cosine between the states behind each pair of layers; two layers apart "
           f"{two_on:.2f} in the mean, at most {apart.max():.2f}. Two layers on and of the token before: "
           f"{of_another:.2f}.",
-     title=f"Two layers on, a state has turned by {two_on:.2f} (that of the token before: {of_another:.2f}); at most "
-           f"{apart.max():.2f}")
+     title=f"Two layers on: {two_on:.2f}, of the token before {of_another:.2f}; at most {apart.max():.2f}")
 
 # %% [markdown]
 # ## DistilBERT by its own tables
