@@ -184,7 +184,7 @@ def conclude(found) -> dict:
     for arm in found.arms:
         name = arm.replace(" ", "_").replace(".", "_").lower()
         for what in ("decode", "prefill"):
-            numbers[f"{name}_{what}"] = f"{interval(found.each(arm, what)).mean:.1f}"
+            numbers[f"{name}_{what}"] = interval(found.each(arm, what)).text(".1f")
         numbers[f"{name}_start"] = f"{interval(found.each(arm, 'start')).mean:.0f}"
         numbers[f"{name}_apart"] = f"{max(found.each(arm, 'apart')):.0e}"
     half, same = found.interval(experiment.shows, "prefill"), found.interval(experiment.shows_not, "prefill")

@@ -71,7 +71,7 @@ def _best_rate(part, by, steps, rates):
 @experiment.conclude
 def conclude(found):
     """Correct if a long run surely comes within LEFT of the teacher; imprecise if it only comes nearer; else wrong."""
-    first, last = (interval(_left(found, arm)) for arm in _RUNS)
+    first, last, by_itself = (interval(_left(found, arm)) for arm in (*_RUNS, "alone, same compute"))
 
     def saved(start, *opponents):
         """Seed by seed, against the best of some opponents: who has compute need not use it all."""
@@ -104,6 +104,7 @@ def conclude(found):
             "with_teacher_long": f"{found.interval(_RUNS[1], 'loss').mean:.2f}",
             "left_short": f"{100 * first.low:.0f} to {100 * first.high:.0f} %",
             "left_long": f"{100 * last.low:.0f} to {100 * last.high:.0f} %",
+            "left_alone": f"{100 * by_itself.low:.0f} to {100 * by_itself.high:.0f} %",
             "compute": f"{LONG:.1f}",
         },
     }

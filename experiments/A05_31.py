@@ -86,7 +86,8 @@ def free(found, how):
 def conclude(found):
     most = max(free(found, "by size"), free(found, "by Wanda"))
     told = {"wanda_30": "by Wanda, 30 %", "wanda_50": "by Wanda, 50 %", "size_30": "by size, 30 %"}
-    told |= {"size_50": "by size, 50 %", "random_5": "at random, 5 %", "wanda_24": "by Wanda, 2:4"}
+    told |= {"size_50": "by size, 50 %", "rows_50": "by size, row by row, 50 %"}
+    told |= {"random_5": "at random, 5 %", "wanda_24": "by Wanda, 2:4"}
     return {
         "verdict": "correct" if most >= 50 else "imprecise" if most else "wrong",
         "controls": {

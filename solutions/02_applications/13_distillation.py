@@ -60,13 +60,13 @@ for ax, logits, label, (text, _) in zip(axes, teachers, labels, TEXTS, strict=Tr
 chances = [float(logits.softmax(-1)[label]) for logits, label in zip(teachers, labels, strict=True)]
 show(fig, "Bars of the eight likeliest next tokens of three sentences. The word of the text (orange) has "
           + ", ".join(f"{p:.0%}" for p in chances) + ".",
-     title=f"The text says one word; its teacher gives it {min(chances):.0%} to {max(chances):.0%} and "
-           "knows what else would do")
+     title=f"The word of the text gets {min(chances):.0%} to {max(chances):.0%} from the teacher; others share "
+           "the rest")
 
 # %% [markdown]
-# Chickens, sheep, goats: the ranks and ratios of the *other* answers say which things are alike. Hinton, Vinyals and
-# Dean (2015, [arXiv:1503.02531](https://arxiv.org/abs/1503.02531)) made that the lesson. To make the small
-# probabilities heard, they divide the logits $z_i$ by a **temperature** $T > 1$, and call the result **soft targets**:
+# The ranks and ratios of the *other* answers tell which things are alike: that is the lesson of Hinton, Vinyals and
+# Dean (2015, [arXiv:1503.02531](https://arxiv.org/abs/1503.02531)). To make the small probabilities heard, they divide
+# the logits $z_i$ by a **temperature** $T > 1$, and call the result **soft targets**:
 #
 # $$p_i = \frac{\exp(z_i / T)}{\sum_j \exp(z_j / T)}$$
 #
@@ -144,6 +144,7 @@ knobs(softened, sentence=[text for text, _ in TEXTS], T=(0.5, 5.0, 0.25), k=(1, 
 # $$\mathrm{KL}(p \,\|\, q) = \sum_i p_i \log \frac{p_i}{q_i} .$$
 #
 # Let a second student say [0.6, 0.1, 0.3]: it has B and C the wrong way round. Can the two losses tell them apart?
+# (This is arithmetic: both say 0.6 for A.)
 #
 # Fixed before the run: the sentence is *correct* if the hard loss is the same for both students while KL ranks the
 # first one nearer to its teacher; else *wrong*.
@@ -182,7 +183,8 @@ verdict("A05.19", word, f"Hard loss {hard[0]:.4f} for both students. KL {soft[0]
 # ## Hard and soft together
 #
 # The notes add both losses, and stop there. But a temperature also changes how *strongly* a loss pulls. The gradient
-# for the student's logit $s_i$, with teacher's logits $t$, is (Hinton's equations 2 to 4, for $N$ classes)
+# for the student's logit $s_i$, with teacher's logits $t$, is (Hinton's equations 2 to 4, for $N$ classes and logits
+# whose mean is 0)
 #
 # $$\frac{\partial\,\mathrm{KL}}{\partial s_i} = \frac{1}{T}\Big(\mathrm{softmax}(s/T)_i -
 # \mathrm{softmax}(t/T)_i\Big) \;\approx\; \frac{s_i - t_i}{N\,T^2} \quad \text{for large } T .$$
@@ -192,7 +194,8 @@ verdict("A05.19", word, f"Hard loss {hard[0]:.4f} for both students. KL {soft[0]
 # its "student" we take the same model when it stops after 24 of its 30 layers.
 #
 # Fixed before the run: "two losses" is *imprecise* if in both, from T = 1 to T = 8, the soft gradient falls to less
-# than a quarter without $T^2$; else *correct*.
+# than an eighth without $T^2$; else *correct*. (The $1/T$ in front makes an eighth by itself. The bar was a quarter at
+# first, which asks less.)
 
 # %% claim="A05.18"
 passage = tokenizer(shakespeare()[4_000_000:4_000_400], return_tensors="pt").input_ids[:, :48]
@@ -222,7 +225,7 @@ def pulls(s, t, labels):
 few, many = pulls(pupil, ten, truth), pulls(early, wise, passage[0, 1:])
 out = wise = None
 give_back()  # memory for what follows
-word = "imprecise" if max(few[8] / few[1], many[8] / many[1]) < 1 / 4 else "correct"
+word = "imprecise" if max(few[8] / few[1], many[8] / many[1]) < 1 / 8 else "correct"
 fig, axes = figure(1, 2, width=10.5, height=3.4, sharey=True)
 for ax, found, name in ((axes[0], few, "10 classes"), (axes[1], many, f"{early.shape[-1]:,} tokens")):
     ax.plot(TEMPERATURES, list(found.values()), color=COLORS[1], marker="s", label="KL as it is")
@@ -248,8 +251,8 @@ verdict("A05.18", word, f"Without T² the soft loss pulls {few[1]:.2f} times as 
 # ### Which temperature?
 #
 # Hinton's approximation is for a temperature that is high *compared with the logits*, where the factor leaves
-# $(s_i - t_i)/N$: with tens of thousands of classes next to nothing, and all of it in the tail of the vocabulary, where
-# even a good teacher knows little. So image classifiers are distilled at 2 to 20, and language models near 1.
+# $(s_i - t_i)/N$: with tens of thousands of classes next to nothing, and nearly all of it in the tail of the
+# vocabulary. Hinton distilled readers of digits at up to 20; language models are mostly distilled near 1.
 #
 # ### The whole loss
 #
@@ -298,8 +301,8 @@ check(distillation_loss)
 # ## A teacher of our own
 #
 # To see a student grow up we need a teacher that fits into seconds: a LLaMA that reads Shakespeare letter by letter,
-# and a student with a fraction of its weights. The teacher reads four and a half million letters. The student owns a
-# booklet: the first 20,000.
+# and a student with a fraction of its weights. The teacher's pieces are drawn from four and a half million letters. The
+# student owns a booklet: the first 20,000.
 
 # %% tags=["demo"]
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
@@ -367,8 +370,7 @@ print(f"{time.process_time() - began:.0f} s of the processor")
 give_back()
 
 # %% [markdown]
-# Now with your loss. The text stays the booklet; the teacher only says what it thinks of it. $T = 1$, since for the
-# next letter its opinion is soft enough.
+# Now with your loss. The text stays the booklet; the teacher only says what it thinks of it, at $T = 1$.
 
 # %% tags=["payoff"]
 def taught(alpha):
@@ -395,7 +397,7 @@ show(fig, "Test loss against the step for three students: " + ", ".join(f"{n} en
            "teacher")
 
 # %% [markdown]
-# One run, one seed, one text: an anecdote. The question of the notebook needs more.
+# One run, one seed, one rate, one text: an anecdote. The question of the notebook needs more.
 #
 # ## What is the teacher worth?
 #
@@ -404,19 +406,21 @@ show(fig, "Test loss against the step for three students: " + ", ".join(f"{n} en
 # "faster, smaller, as good as possible". Size and *speed* are measured here: 48 letters at once (**prefill**), and one
 # letter at a time with a cache (**decoding**), a single text each.
 #
-# Fixed before the run: the promise is *correct* if the student is faster in both, and with its teacher surely better
-# than the same student that saw the same text alone; *imprecise* if only one of the two holds; else *wrong*.
+# Fixed before the run: the promise is *correct* if the student needs less than four fifths of the time in both, and is
+# with its teacher surely better than the same student that saw the same text alone; *imprecise* if only one of the two
+# holds; else *wrong*. A second network of the teacher's shape is timed in turn: if it is as fast, too, *unverifiable*.
+# (That control, and the four fifths, were added later.)
 
 # %% claim="A05.16"
 found = evidence("A05.20")
-nets = {"teacher": llama(96, 3), "student": llama(32, 2)}
+nets = {"teacher": llama(96, 3), "student": llama(32, 2), "another": llama(96, 3, seed=1)}
 
 
 @torch.no_grad()
-def milliseconds(net, one_at_a_time, repeats=12):
-    """The best of several runs, in milliseconds of the processor: what else the machine does is not counted."""
-    times = []
-    for _ in range(repeats):
+def milliseconds(one_at_a_time, repeats=12):
+    """Each network's best of several runs, in turn, in milliseconds of the processor: nothing else is counted."""
+    times = {name: [] for name in nets}
+    for name, net in [*nets.items()] * repeats:
         cache = DynamicCache()
         net(TEST[0][:1, :24], past_key_values=cache, use_cache=True)
         began = time.process_time()
@@ -424,19 +428,21 @@ def milliseconds(net, one_at_a_time, repeats=12):
             net(TEST[0][:1, 24:25], past_key_values=cache, use_cache=True)
         else:
             net(TEST[0][:1], use_cache=False)
-        times.append(time.process_time() - began)
-    return 1000 * min(times)
+        times[name].append(time.process_time() - began)
+    return {name: 1000 * min(each) for name, each in times.items()}
 
 
 size = {name: sum(w.numel() for w in net.parameters()) / 1000 for name, net in nets.items()}
-prefill = {name: milliseconds(net, False) for name, net in nets.items()}
-decode = {name: milliseconds(net, True) for name, net in nets.items()}
+prefill, decode = milliseconds(False), milliseconds(True)
 gain = found.interval("alone", "loss", minus="with teacher")
-faster = all(of["student"] < of["teacher"] for of in (prefill, decode))
+faster = all(of["student"] < 0.8 * of["teacher"] for of in (prefill, decode))
+fooled = any(of["another"] < 0.8 * of["teacher"] for of in (prefill, decode))
 word = "correct" if faster and gain.above(0) else "imprecise" if faster or gain.above(0) else "wrong"
+word = "unverifiable" if fooled else word
 
 fig, axes = figure(1, 4, width=10.5, height=2.9)
 columns = {"weights, thousands": size, "48 letters at once, ms": prefill, "one letter, ms": decode}
+columns = {name: {net: of[net] for net in ("teacher", "student")} for name, of in columns.items()}
 for ax, (name, of) in zip(axes, columns.items(), strict=False):
     ax.bar_label(ax.barh(list(of), list(of.values()), color=[COLORS[3], COLORS[0]]), fmt="%.3g", padding=3)
     ax.set(xlabel=name, xlim=(0, 1.3 * max(of.values())))
@@ -460,30 +466,40 @@ show(fig, "Bars of size and speed, teacher against student, dots of quality. Wei
            f"fast at 48 letters at once, {times['one letter, ms']:.1f} times at one letter")
 verdict("A05.16", word, f"The student has {size['student']:.0f} thousand weights, the teacher {size['teacher']:.0f}; "
         f"prefill {prefill['student']:.1f} ms against {prefill['teacher']:.1f}, a letter {decode['student']:.1f} ms "
-        f"against {decode['teacher']:.1f}. For the same text the teacher saves it {gain.text()} nats a letter.")
+        f"against {decode['teacher']:.1f} (a second network of the teacher's shape: {prefill['another']:.1f} and "
+        f"{decode['another']:.1f}). For the same text the teacher saves it {gain.text()} nats a letter.")
 
 # %% [markdown]
-# Look at *one letter*. In so small a model the time goes into starting kernels, layer by layer, not into multiplying.
-# In a large one it goes into reading the weights. Speed has to be measured at the size, the batch and the machine at
-# which you will serve; no ratio of parameters gives it away.
+# Look at *one letter*: is the gain nearer to that of the weights, or to three layers against two? In so small a model
+# the starting of each operation takes its time, in a large one the reading of the weights. Speed has to be measured at
+# the size, the batch and the machine at which you will serve; no ratio of parameters gives it away.
 #
 # ## Against the same student alone
 #
 # "Most of the performance is kept, quality doesn't fall significantly." Would it have been kept without a teacher?
 # A step with a teacher costs more: the student needs 6 operations a weight and token (forward and backward), the
 # teacher 2 more for each of *its* weights. So there are two fair opponents: the same student on the **same text**, and
-# the same student for the **same compute**, which sees several times as much. And two situations: text without end, or
-# a booklet of 20,000 letters.
+# the same student for the **same compute**, which sees several times as much. (Nobody has to use it all: the better of
+# the two runs counts. What it cost to train the teacher is not in the bill.) And two situations: text without end, or a
+# booklet of 20,000 letters.
 #
 # Fixed before the run, for the student with a teacher and endless text: it keeps *most* if it surely has over half of
 # what the teacher learned beyond the frequencies of letters; it *doesn't fall* if it is surely less than 0.05 nats
-# worse. Both: *correct*. One: *imprecise*. None: *wrong*.
+# worse. Both: *correct*. One: *imprecise*. None: *wrong*. The control stands beside it: how much of that has the same
+# student alone?
 
 # %% claim="A05.21"
 often, unseen_often = (torch.bincount(part, minlength=len(alphabet)) + 1.0 for part in (whole, unseen))
 guess = float(F.cross_entropy(often.log(), unseen_often / unseen_often.sum()))
-pairs = list(zip(found.each("with teacher", "loss"), found.each("teacher", "loss"), strict=True))
-kept = interval([(guess - student) / (guess - wise_one) for student, wise_one in pairs])
+
+
+def share_of(arm):
+    """Of what the teacher learned beyond frequencies, seed by seed."""
+    pairs = zip(found.each(arm, "loss"), found.each("teacher", "loss"), strict=True)
+    return interval([(guess - student) / (guess - wise_one) for student, wise_one in pairs])
+
+
+kept, kept_alone = share_of("with teacher"), share_of("alone")
 behind = found.interval("with teacher", "loss", minus="teacher")
 holds = [kept.above(0.5), behind.below(0.05)]
 word = {2: "correct", 1: "imprecise", 0: "wrong"}[sum(holds)]
@@ -521,10 +537,19 @@ show(fig, "Dots of three seeds for three students, in two panels. With a teacher
     f"{name} {each.mean:+.2f} nats" for name, each in worth.items()) + ".",
      title=f"Nats that a teacher saves: same text {told(worth['same'])}, same compute {told(worth['compute'])}; "
            f"with a booklet {told(worth['little'])} and {told(worth['little compute'])}")
-edge = [arm for arm in found.arms if arm not in ("teacher", "cut short") and 0.04 in found.each(arm, "rate")]
-print(f"The largest of the three learning rates, 0.04, was the best for: {', '.join(edge) or 'none'}.")
+
+
+def at_the_ends(of, arms, least, most):
+    """Which arms were best at an end of the learning rates that were tried."""
+    best_at = {rate: ", ".join(arm for arm in arms if rate in of.each(arm, "rate")) for rate in (least, most)}
+    return (f"Of three learning rates the smallest, {least:g}, was the best for {best_at[least] or 'none'}; the "
+            f"largest, {most:g}, for {best_at[most] or 'none'}.")
+
+
+print(at_the_ends(found, [arm for arm in found.arms if arm not in ("teacher", "cut short")], 0.01, 0.04))
 verdict("A05.21", word, f"With a teacher the student has {kept.text('.0%')} of what the teacher knows beyond the "
-        f"frequencies of letters, and is {behind.text()} nats a letter behind it. Against itself alone: same text "
+        f"frequencies of letters (alone, on the same text, {kept_alone.text('.0%')}), and is {behind.text()} nats a "
+        "letter behind it. Against itself alone: same text "
         f"{worth['same'].text('+.2f')} nats, same compute {worth['compute'].text('+.2f')}; with little text "
         f"{worth['little'].text('+.2f')} and {worth['little compute'].text('+.2f')} (plus: the teacher helps).")
 
@@ -543,8 +568,8 @@ verdict("A05.21", word, f"With a teacher the student has {kept.text('.0%')} of w
 #
 # "Through repeated iteration the student gradually approaches the teacher." Several times as many steps, then. Fixed
 # before the run: *correct* if the longer run surely leaves less than a tenth of the distance that the student alone had
-# to its teacher; *imprecise* if it surely comes nearer and surely leaves more; *wrong* if it doesn't even come nearer;
-# else *unverifiable*.
+# to its teacher; *imprecise* if it surely comes nearer and surely leaves more; *wrong* if it surely leaves more without
+# surely coming nearer; else *unverifiable*. Dashed beside it: as many steps without a teacher.
 
 # %% claim="A05.20"
 RUNS = ["with teacher", "with teacher, as many steps"]
@@ -556,7 +581,7 @@ def left_over(arm):
     return interval([(student - wise_one) / (single - wise_one) for student, single, wise_one in three])
 
 
-first, last = (left_over(arm) for arm in RUNS)
+first, last, by_itself = (left_over(arm) for arm in (*RUNS, "alone, same compute"))
 nearer = found.interval(RUNS[0], "loss", minus=RUNS[1])
 if last.below(0.1):
     word = "correct"
@@ -582,15 +607,16 @@ long = {arm: found.interval(arm, "loss").mean for arm in (RUNS[1], "alone, same 
 show(fig, f"Test loss against steps. With a teacher it ends at {long[RUNS[1]]:.2f}, alone at "
           f"{long['alone, same compute']:.2f}; the teacher has {better['teacher']:.2f}.",
      title=f"{int(found.each(RUNS[1], 'steps')[0]):,} steps leave {last.mean:.0%} of the distance to the teacher "
-           f"({int(found.each(RUNS[0], 'steps')[0])} steps: {first.mean:.0%})")
+           f"({int(found.each(RUNS[0], 'steps')[0])} steps: {first.mean:.0%}), without a teacher {by_itself.mean:.0%}")
 print(found.again())
 verdict("A05.20", word, f"Left of the distance to the teacher: {first.text('.0%')} after "
         f"{int(found.each(RUNS[0], 'steps')[0])} steps, {last.text('.0%')} after "
-        f"{int(found.each(RUNS[1], 'steps')[0]):,} (95 % intervals).")
+        f"{int(found.each(RUNS[1], 'steps')[0]):,}; after as many without a teacher {by_itself.text('.0%')} (95 % "
+        "intervals).")
 
 # %% [markdown]
-# What is left then may be a matter of **capacity**: a model that can't hold the teacher's function won't, however often
-# it is told.
+# What is left then may be a matter of steps (is the curve level yet?) or of **capacity**: a model that can't hold the
+# teacher's function won't, however often it is told.
 #
 # ### A teacher too far ahead
 #
@@ -638,7 +664,7 @@ check(feature_loss)
 
 # %% [markdown]
 # DistilBERT's student *begins* as every second layer of its teacher. Why should that be a good beginning? Your loss,
-# between the layers of the real model, on 48 tokens of Shakespeare:
+# between the layers of the real model, on 48 tokens of Shakespeare; and, as a control, with the token before:
 
 # %% tags=["payoff"]
 shown = list(range(1, len(hidden) - 1))  # the last one has passed the final norm
@@ -650,9 +676,12 @@ drawn = ax.imshow(apart, cmap=SEQUENTIAL, origin="lower", extent=(0.5, len(shown
 ax.set(xlabel="behind layer", ylabel="behind layer")
 fig.colorbar(drawn, ax=ax, label="1 − cosine, mean of 48 tokens")
 two_on = float(apart.diagonal(2).mean())
+strangers = [feature_loss(hidden[None, a, 1:], hidden[None, a + 2, :-1], everywhere[:, 1:]) for a in shown[:-2]]
+of_another = float(torch.stack(strangers).mean())
 show(fig, f"A heat map of 1 minus cosine between the states behind each pair of layers; two layers apart "
-          f"{two_on:.2f} in the mean, at most {apart.max():.2f}.",
-     title=f"Two layers on, a state has turned by {two_on:.2f}; at most {apart.max():.2f}")
+          f"{two_on:.2f} in the mean, at most {apart.max():.2f}. Two layers on and of the token before: "
+          f"{of_another:.2f}.",
+     title=f"Two layers on: {two_on:.2f}, of the token before {of_another:.2f}; at most {apart.max():.2f}")
 
 # %% [markdown]
 # ## DistilBERT by its own tables
@@ -708,13 +737,13 @@ verdict("A05.22", word, f"Parameters {million[1]:.1f} M of {million[0]:.1f} M: {
 #
 # ## When there are no logits: the teacher's own texts
 #
-# An API gives text, no logits. Then the student learns from what the teacher *wrote*: **sequence-level distillation**
-# (Kim and Rush 2016, [arXiv:1606.07947](https://arxiv.org/abs/1606.07947)), which the notes describe as collecting
-# questions and answers. DeepSeek-R1's distilled models are of this kind: plain fine-tuning on about 800,000 of its
-# samples (2025, [arXiv:2501.12948](https://arxiv.org/abs/2501.12948)).
+# Many an API gives text and no logits. Then the student learns from what the teacher *wrote*: **sequence-level
+# distillation** (Kim and Rush 2016, [arXiv:1606.07947](https://arxiv.org/abs/1606.07947)), which the notes describe as
+# collecting questions and answers. DeepSeek-R1's distilled models are of this kind: plain fine-tuning on about 800,000
+# curated samples, three quarters of them reasoning (2025, [arXiv:2501.12948](https://arxiv.org/abs/2501.12948)).
 #
 # It is a job of many small rules, and errors in them are silent. Here a real teacher answers three questions, three
-# times each, in at most 20 tokens. Some answers will be cut off.
+# times each, in at most 20 tokens. Some may be cut off.
 
 # %% tags=["demo"]
 QUESTIONS = ["What is the capital of Italy?", "What is the opposite of hot?", "What do bees make?"]
@@ -933,11 +962,12 @@ show(fig, f"Left: seven bells over the two humps. Right: the width against beta,
 # student never sees what its *own* slips lead to; when it writes, one slip follows another. **On-policy** distillation
 # lets the student write and asks the teacher what it thinks of each token of that.
 #
-# Now all of them beside each other: the same beginner, then as many tokens of each kind, three seeds. Who writes well,
-# and who still has something to say? *Well*: the teacher itself reads 256 texts of the student (nats a letter; less is
-# better). *Variety*: the student's own entropy a letter. On the right the loss on people's texts, and the key to the
-# colors; the stars are the teacher itself. The open squares are a control: the student of the text alone, which only
-# writes at temperature 0.8. Whoever wants less variety can have it without any teacher; what does a teacher add?
+# Now all of them beside each other: the same beginner, then as many tokens of each kind, each at the best of three
+# rates, three seeds. Who writes well, and who still has something to say? *Well*: the teacher itself reads 256 texts of
+# the student (nats a letter; less is better). *Variety*: the student's own entropy a letter. On the right the loss on
+# people's texts, and the key to the colors; the stars are the teacher itself. The open squares are a control: the
+# student of the text alone, which only writes at temperature 0.8. Whoever wants less variety can have it without any
+# teacher; what does a teacher add?
 #
 # The sentence to test: "distillation is done on the data side, by the output of the strongest model". Fixed before the
 # run: *imprecise* if a student that reads the same letters as before, with the teacher's logits in place of the labels,
@@ -982,8 +1012,7 @@ show(fig, "Left: dislike against entropy, three dots a kind. Right: loss on peop
     f"{mean_of['loss'][arm]:.2f}" for arm in ARMS) + ".",
      title=f"{'The less varied, the better liked' if alike > 0.8 else 'Variety and liking go their own ways'} "
            f"(rank correlation {alike:.2f}): from “{least}” to “{most}”")
-edge = [arm for arm in ARMS if 0.06 in kinds.each(arm, "rate")]
-print(f"The largest of the three learning rates, 0.06, was the best for: {', '.join(edge) or 'none'}.")
+print(at_the_ends(kinds, ARMS, 0.01, 0.06))
 print(kinds.again())
 verdict("A05.3", word, f"Same letters, logits for labels: {logits_help.text('+.2f')} nats a letter better on "
         f"people's texts. The teacher's texts: its dislike falls by {texts_help.text('+.2f')} nats. Liked best: "
@@ -1001,15 +1030,16 @@ verdict("A05.3", word, f"Same letters, logits for labels: {logits_help.text('+.2
 #
 # ## One token is enough
 #
-# Reverse KL on own texts needs the teacher's whole distribution at every token. In 2026 the common form asks for one
+# Reverse KL on own texts needs the teacher's whole distribution at every token. In 2026 a common form asks for one
 # number instead: how likely would *you* have found the token that I said? With $x$ drawn from the student $q_\theta$,
 #
 # $$\nabla_\theta\, \mathrm{KL}(q_\theta \,\|\, p) = -\,\mathbb{E}_{x \sim q_\theta}\Big[\underbrace{\big(\log p(x) -
 # \log q_\theta(x)\big)}_{\text{advantage, a constant}} \nabla_\theta \log q_\theta(x)\Big].$$
 #
 # That is a policy gradient with a reward at every token, and any trainer for reinforcement learning can do it (Thinking
-# Machines Lab 2025, [On-Policy Distillation](https://thinkingmachines.ai/blog/on-policy-distillation/)). In code it is
-# a "loss" whose value says little; its *gradient* is what counts.
+# Machines Lab 2025, [On-Policy Distillation](https://thinkingmachines.ai/blog/on-policy-distillation/)). Each token
+# answers for itself alone: what it does to the later ones, a part of the whole text's divergence, is left out. In code
+# it is a "loss" whose value says little; its *gradient* is what counts.
 #
 # ### Exercise 6: the on-policy loss
 
@@ -1090,8 +1120,8 @@ show(fig, f"Error of the estimated gradient against the number of tokens: {at[10
 #
 # ## What to remember
 #
-# * Soft targets carry what a label can't: how alike the wrong answers are. $T$ softens, $T^2$ makes up for its
-#   gradient.
+# * Soft targets carry what a label can't: how alike the wrong answers are. $T$ softens, and $T^2$ is to make up for its
+#   gradient: look at both panels.
 # * `F.kl_div`: log-probabilities of the student, then the teacher; `batchmean` over rows that are tokens; teacher
 #   detached; padding in neither part.
 # * Three places to learn from: people's texts with logits, the teacher's texts, the student's own texts.

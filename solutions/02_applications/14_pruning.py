@@ -34,7 +34,7 @@ from labkit import COLORS, evidence, figure, interval, show, smollm, verdict
 #
 # A trained weight matrix has a few large numbers and a crowd of small ones around zero. What would be missing without
 # the crowd? We take one matrix of a real chat model of 135 million parameters, sort its weights by size, and ask how
-# much of the sum of squares the smaller half holds.
+# much of the sum of squares the smaller half holds; and, as a control, the smaller half of as many random numbers.
 
 # %% tags=["demo"]
 model, tokenizer = smollm()
@@ -43,6 +43,8 @@ weight = model.model.layers[LAYER].mlp.down_proj.weight.detach()  # [576 outputs
 sizes = weight.abs().flatten().sort().values
 half = sizes[len(sizes) // 2]
 held = sizes.square().cumsum(0) / sizes.square().sum()
+random = torch.randn(len(sizes), generator=torch.Generator().manual_seed(0)).square().sort().values
+held_by_chance = random[: len(sizes) // 2].sum() / random.sum()
 
 fig, (left, right) = figure(1, 2, width=10, height=3.4)
 left.hist(weight.flatten(), bins=120, range=(-0.5, 0.5), color=COLORS[0])
@@ -56,7 +58,8 @@ show(
     fig,
     alt=f"Left: a histogram of {len(sizes):,} weights around zero; half are within {half:.3f}. Right: their share of "
     f"the sum of squares, {held[len(sizes) // 2]:.1%} at half.",
-    title=f"The smaller half of {len(sizes):,} weights holds {held[len(sizes) // 2]:.0%} of their squares",
+    title=f"The smaller half of {len(sizes):,} weights holds {held[len(sizes) // 2]:.0%} of their squares; of normal "
+    f"random numbers {held_by_chance:.0%}",
 )
 
 # %% [markdown]
@@ -201,17 +204,19 @@ check(wanda_scores)
 
 # %% [markdown]
 # Does it help? For the layer whose inputs you have seen: the relative error of its output, once with the smallest
-# weights gone, once with the smallest *scores*. Wanda compares within a row: each output keeps its share of inputs.
+# weights gone, once with the smallest *scores*. Wanda compares within a row: each output keeps its share of inputs. Two
+# of the passages make the scores, on the two others the error is measured.
 
 # %% tags=["payoff"]
 amounts = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
 full = reads.weight.detach()
-scores = wanda_scores(full, inputs)
+scored, judged = inputs.chunk(2)
+scores = wanda_scores(full, scored)
 
 
 def error(kept):
     """How far the layer's output is off with these weights: a share of the output's own size."""
-    return float((inputs @ (full - kept).T).norm() / (inputs @ full.T).norm())
+    return float((judged @ (full - kept).T).norm() / (judged @ full.T).norm())
 
 
 ways = {
@@ -236,8 +241,9 @@ show(fig, alt=f"Error of one layer's output against the share of zeros, three wa
 # go before perplexity rises by ten percent? The unit of spread is a passage: 20 passages of plays from which nothing
 # was calibrated, each compared with itself in the whole model. A **band** is the 95 % interval of their mean.
 #
-# Three ways: at random; by size, in each matrix; by Wanda, in each row. The two lone marks are a special pattern of
-# half zeros, of which more below. (Random cuts were tried up to a smaller share only.)
+# Three ways: at random; by size, in each matrix; by Wanda, in each row. (The last two differ in two things. So at half
+# there is also size, in each row.) The two lone marks are a special pattern of half zeros, of which more below. Random
+# cuts were tried up to a smaller share only.
 #
 # **Before the run:** the sentence is *correct* if by the better of size and Wanda half of the weights can go for
 # surely less than ten percent of perplexity. It is *imprecise* if only a smaller share that we try can. It is *wrong*
@@ -281,18 +287,19 @@ verdict(
     + ", ".join(f"{share} % of the weights {how}" for how, share in most.items())
     + ". With half of them gone perplexity is "
     + ", ".join(f"× {told} {how}" for how, told in halved.items())
-    + ", with 2:4 "
+    + f" (by size in each row × {factor(shares_found, 'by size, row by row, 50 %')}), with 2:4 "
     + ", ".join(f"× {factor(shares_found, f'{how}, 2:4')} {how}" for how in most)
     + " (95 % intervals over passages).",
 )
 
 # %% [markdown]
-# Unimportant is not a property of a weight alone. It depends on the input, and on what else has gone already.
+# Wanda asks for a weight's input, size does not; and neither asks what else has gone already.
 #
-# ## A zero is a number
+# ## Where the zeros stand
 #
-# So far nothing has become smaller. A zero takes four bytes, and is multiplied like any number. What can be *skipped*
-# depends on where the zeros stand. Three matrices, each with half of its weights gone:
+# So far nothing has become smaller: a zero takes four bytes, like any number. Whether a **kernel**, the program that
+# does the arithmetic on the processor, can *skip* it depends on where the zeros stand. Three matrices, each with half
+# of its weights gone:
 
 # %% tags=["demo"]
 dice = torch.Generator().manual_seed(0)
@@ -303,7 +310,7 @@ patterns = {
     "2 of 4": torch.zeros_like(groups).scatter(-1, groups.topk(2).indices, 1).reshape(12, 16) > 0,
     "whole rows": (example.norm(dim=1) > example.norm(dim=1).median())[:, None].expand(12, 16),
 }
-skips = ["dense kernels multiply them", "some GPUs skip them", "what is left is a smaller matrix"]
+skips = ["no pattern to skip by", "some GPUs skip them", "what is left is a smaller matrix"]
 fig, axes = figure(1, 3, width=10.5, height=2.9)
 for ax, (name, mask), who in zip(axes, patterns.items(), skips, strict=True):
     ax.imshow(mask, cmap="Blues", vmin=0, vmax=1.4, aspect="auto")
@@ -411,18 +418,25 @@ check(structured_prune)
 
 # %% [markdown]
 # In the real model a hidden unit of the feed-forward part has *two* rows: one in the gate, one in the up-projection.
-# Side by side they are one row, and your function fits.
+# Side by side they are one row, and your function fits. The control: as many units, drawn at random.
 
 # %% tags=["payoff"]
 mlp = model.model.layers[LAYER].mlp
 rows = torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight], 1).detach()
 smaller, _, down = structured_prune(rows, None, mlp.down_proj.weight.detach(), n=len(rows) // 2)
-gate, up = smaller.chunk(2, 1)
-with torch.inference_mode():
-    whole_out, small_out = mlp(inputs), (F.silu(inputs @ gate.T) * (inputs @ up.T)) @ down.T
+drawn = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[: len(smaller)]
+
+
+@torch.inference_mode()
+def off(rows, down):
+    """How far the output is off with these units alone: a share of its size."""
+    (gate, up), whole = rows.chunk(2, 1), mlp(inputs)
+    return float(((F.silu(inputs @ gate.T) * (inputs @ up.T)) @ down.T - whole).norm() / whole.norm())
+
+
 parameters = sum(part.weight.numel() for part in (mlp.gate_proj, mlp.up_proj, mlp.down_proj))
-print(f"{parameters:,} → {gate.numel() + up.numel() + down.numel():,} parameters; output off by "
-      f"{(whole_out - small_out).norm() / whole_out.norm():.0%} of its size")
+print(f"{parameters:,} → {smaller.numel() + down.numel():,} parameters; output off by {off(smaller, down):.0%} of its "
+      f"size, with units drawn at random by {off(rows[drawn], mlp.down_proj.weight[:, drawn]):.0%}")
 
 # %% [markdown]
 # A whole unit goes with all of its weights, the large ones among them.
@@ -438,7 +452,8 @@ print(f"{parameters:,} → {gate.numel() + up.numel() + down.numel():,} paramete
 # one must show in the time, and the same layers once more must not.
 #
 # **Before the run:** on the prompt a ratio surely under 0.9 is a saving. The sentence is *correct* if zeros alone save
-# time. It is *imprecise* if they surely don't, and units or layers that are really gone do. Else it is *wrong*.
+# time. It is *imprecise* if they surely don't, and units or layers that are really gone do. Else it is *wrong*. (Size
+# needs no stopwatch: the bytes stand beside it.)
 
 # %% claim="A05.5"
 from experiments.A05_5 import HALF, HEADS, NEURONS, SAME, SAVES, SPARSE, ZEROS, percent
@@ -465,13 +480,15 @@ show(fig, alt=f"Left: ratios of time for {len(kinds)} kinds of pruning, a prompt
      f"A prompt takes: {', '.join(f'{kind} {each.mean:.2f}' for kind, each in took.items())}.",
      title=f"Half of the weights zero: time × {took[ZEROS].mean:.2f}, as CSR × {took[SPARSE].mean:.2f}. Half of the "
            f"neurons gone: × {took[NEURONS].mean:.2f}")
+bytes_left = ", ".join(f"{100 * weights[kinds.index(kind)]:.0f} %" for kind in (ZEROS, SPARSE, NEURONS, HEADS, HALF))
 otherwise = took[ZEROS].above(SAVES) and (took[NEURONS].below(SAVES) or took[HALF].below(SAVES))
 verdict(
     "A05.5",
     "correct" if took[ZEROS].below(SAVES) else "imprecise" if otherwise else "wrong",
     f"A prompt takes, of the whole model's time: {percent(took[ZEROS])} with half the weights zero, "
     f"{percent(took[SPARSE])} with them as CSR, {percent(took[NEURONS])} with half the neurons gone, "
-    f"{percent(took[HEADS])} with a third of the heads gone, {percent(took[HALF])} with half the layers gone.",
+    f"{percent(took[HEADS])} with a third of the heads gone, {percent(took[HALF])} with half the layers gone. Of its "
+    f"bytes, in the same order: {bytes_left}.",
 )
 
 # %% [markdown]
@@ -526,16 +543,15 @@ show(
 #
 # Six of thirty layers go, those of least influence. That costs. Then what today's recipes do: **prune, then distil**.
 # The cut model learns from the whole one, on plays that no test passage comes from, to predict each next token as the
-# whole model does, by their KL divergence; only layers behind the first cut are trained. Eight steps of four passages,
-# half a minute on one core.
+# whole model does, by their KL divergence; only layers behind the first cut are trained. Eight steps of four passages.
 #
 # The rate is chosen on validation passages, the result is of test passages. Three seeds: other texts to learn from,
 # and other texts to be tested on. For comparison the same, where the layers behind the first cut start from
-# new random weights, with the same texts and steps (and a larger rate).
+# new random weights, with the same texts and steps, at the larger of the two rates.
 #
-# **Before the run:** the sentence is *wrong* if the cut alone surely costs less than ten percent of perplexity. It is
-# *correct* if it costs more, and training surely gives back less than half of what the cut took. It is *outdated* if
-# training surely gives back more than half: then it was true of cutting alone. Else *imprecise*.
+# **Before the run:** the sentence is *wrong* if the cut alone surely costs less than ten percent of perplexity. If not,
+# it is *correct* if training surely gives back less than half of what the cut took. It is *outdated* if the cut surely
+# costs more and training surely gives back more than half: then it was true of cutting alone. Else *imprecise*.
 
 # %% claim="A05.4"
 from experiments.A05_4 import COSTS, CUT, FRESH, HEALED, best, regained
@@ -575,13 +591,14 @@ verdict(
     word,
     f"The cut costs × {math.exp(over[CUT].low):.2f} to {math.exp(over[CUT].high):.2f} of perplexity; training gives "
     f"back {100 * gained.low:.0f} to {100 * gained.high:.0f} % of the nats (95 % intervals over {gained.n} seeds; of "
-    f"two rates {healing.numbers['rate']} was the better one).",
+    f"two rates the {'larger' if best(healing) == HEALED[max(HEALED)] else 'smaller'}, {healing.numbers['rate']}, was "
+    "the better one).",
 )
 
 # %% [markdown]
 # And "rarely used"? That isn't measured but looked up. Zeros without a structure are rare in what people download, and
 # vLLM, a large inference engine, has taken out its kernels for two zeros of four. Structures that are cut out, and a
-# rest that is distilled, are not rare: that is how a family of models gets its small members.
+# rest that is distilled, are not rare: that is how some families of models get their small members.
 #
 # ## Tickets
 #
@@ -713,16 +730,17 @@ print(f"Rewound against the same mask with new weights: {by.mean:+.0f} points, 9
 # * **2:4**: twice the peak rate of the matrix unit on paper. vLLM has removed its kernels, and says why: the models
 #   were "not widely used". (A model half of whose weights are gone competes with one whose weights have four bits.)
 # * **Prune, then distil**: Minitron made 8 B and 4 B models from one of 15 B, with up to 40 times fewer training tokens
-#   than from scratch; Llama-3.1-Minitron 4B came from an 8 B model, and Sheared LLaMA from LLaMA 2 before it.
+#   than from scratch; Llama-3.1-Minitron 4B came from an 8 B model. (Sheared LLaMA, before them, was cut out of LLaMA 2
+#   and simply trained on.)
 # * **Experts**: in a mixture of experts the unit to remove is an expert, and a model without some of them is smaller
 #   for good.
 #
 # ## What you have now
 #
 # * Magnitude, Wanda, 2:4, units, layers, tickets: six things to cut, and for each a count that must be exact.
-# * A zero is a number. Time and memory fall where tensors become smaller, or where hardware knows the pattern.
+# * A zero takes as many bytes as any number. Of each pattern ask: who can skip it, and was that measured?
 # * Ask what is compared with what: pruned against whole, healed against cut, a small start against an old one.
-# * "It works poorly" is a sentence about cutting alone. What ships is cut *and trained*, far longer than here.
+# * Of "it works poorly" ask: cut alone, or trained after it? What ships is cut *and trained*, far longer than here.
 #
 # **Sources.** Han et al. 2015, [arXiv:1506.02626](https://arxiv.org/abs/1506.02626) (magnitude); Frankle and Carbin
 # 2019, [arXiv:1803.03635](https://arxiv.org/abs/1803.03635), and Frankle et al. 2020,

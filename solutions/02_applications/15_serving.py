@@ -20,7 +20,7 @@
 # speculation.
 #
 # Everything here runs on a CPU. What needs a GPU stands there as complete code behind a check of the device, and the
-# chapter says that it has not been run.
+# chapter says whether it has been run.
 
 # %% tags=["setup"]
 import contextlib
@@ -192,12 +192,13 @@ print("\n".join(lines))
 # ## What compression saves
 #
 # "Quantization, distillation and pruning reduce the size of the model **and the computation**", say the notes. An MLP,
-# changed in three ways: 8-bit weights; half of its weights set to zero; half of its neurons taken out, as in a
-# distilled or structurally pruned model. Guess first: which of the three computes less?
+# changed in three ways: 8-bit weights (inputs are rounded to 8 bits on the way, and products taken in integers); half
+# of its weights set to zero; half of its neurons taken out, as in a distilled or structurally pruned model. Guess
+# first: which of the three computes less?
 #
 # Fixed before the run: *correct* if in all three both the bytes and the multiply-adds fall, *wrong* if neither falls
-# in any, else *imprecise*. The controls: without half of the neurons it must be faster, measured against itself it
-# must not.
+# in any, else *imprecise*. Both are counted by the shapes, and so the verdict is arithmetic; only the seconds could
+# surprise. Their controls: without half of the neurons it must be faster, measured against itself it must not.
 
 # %% claim="A02.1"
 lighter = evidence("A02.1")
@@ -290,8 +291,8 @@ show(fig, "Bars: " + "; ".join(f"{name} {full[name] / 2**30:.1f} GiB, of which {
 # ## The graph
 #
 # A framework runs a model line by line. An engine first looks at the whole **graph** and rewrites it: it computes what
-# is constant beforehand, drops what nobody needs, and fuses neighbors into one kernel. The classic is BatchNorm. In
-# inference it multiplies and adds fixed numbers,
+# is constant beforehand, drops what nobody needs, and fuses neighbors into one **kernel**, one program on the
+# processor. The classic is BatchNorm. In inference it multiplies and adds fixed numbers,
 #
 # $$\frac{(Wx + b) - \mu}{\sqrt{\sigma^2 + \varepsilon}} \cdot g + h,$$
 #
@@ -566,8 +567,8 @@ verdict("T07.18", word, f"One file, two engines on one CPU: their logits differ 
 # graph that it really runs. What does it make of yours, as the exporter first wrote it down?
 #
 # Fixed before the run: *wrong* if on one device, with nothing split, the optimized graph has at least a tenth fewer
-# nodes and the same results to 1e-3, while splitting the batch in two (data parallelism) leaves each half's graph as
-# it is. *Correct* if nothing changes without a split; else *imprecise*.
+# nodes and the same results to 1e-3, as have the two halves of the batch (data parallelism), run through that very
+# graph. *Correct* if the number of nodes stays as it was; else *imprecise*.
 
 # %% claim="A02.2"
 before, optimized = session_of(raw_file, optimize=False), session_of(raw_file)
@@ -651,10 +652,10 @@ small = files = engine = None
 give_back()  # memory for what follows
 
 # %% [markdown]
-# The products between activations, $QK^\top$ and the sum over values, have no weights: they stay. And so does one with
-# a weight. The embedding is **tied**: one matrix is read by rows at the input (`Gather`) and multiplied at the output.
-# The tool stores it once, as bytes for `Gather`, and gives it back as floats for the product. A copy of the matrix for
-# the head, made before the export, would be quantized.
+# The products between activations, $QK^\top$ and the sum over values, have no weights: they stay. If one with a weight
+# stayed, too, it is the head's. The embedding is **tied**: one matrix is read by rows at the input (`Gather`) and
+# multiplied at the output. The tool stores it once, as bytes for `Gather`, and gives it back as floats for the product.
+# A copy of the matrix for the head, made before the export, would be quantized. (A script for it is in `findings/`.)
 #
 # ## Does an engine pay?
 #
@@ -664,8 +665,8 @@ give_back()  # memory for what follows
 # export and the session, or the first call of each compiled shape.
 #
 # Fixed before the run: *imprecise* if ONNX Runtime is surely faster than plain torch in one of the two, for then the
-# gain isn't one of GPUs; else *unverifiable*, since no GPU is here. Control: a model of half the layers must be faster,
-# the same model must not.
+# gain isn't one of GPUs alone; else *unverifiable*, since no GPU is here. Control: a model of half the layers must be
+# faster, the same model must not.
 
 # %% claim="A02.3"
 engines = evidence("A02.3")
@@ -805,7 +806,7 @@ show(fig, "Left: a row for each step, a square for each block, colored by the te
 # **every step**: who is done leaves, who waits comes in. This is **continuous batching**.
 #
 # A step's time is the roofline once more: the weights are read once, in `read` seconds; each token of the step adds
-# `compute` seconds of arithmetic. The slower decides.
+# `compute` seconds of arithmetic. The slower decides. (What reading the caches takes is left out.)
 #
 # ### Exercise 5: the scheduler
 
@@ -989,7 +990,7 @@ check(cached_prefix)
 
 # %% [markdown]
 # Four questions behind one long instruction, on the real model. The cache of the tokens that your function names is cut
-# out of the first request's cache; the rest is computed. Do the logits stay the same?
+# out of the cache of the request before; the rest is computed. Do the logits stay the same?
 
 # %% tags=["payoff"]
 rules = " ".join(f"Rule {i}: answer in one short sentence, and name the source of point {i}." for i in range(1, 11))
@@ -1215,7 +1216,10 @@ def speedup(alpha, share, gamma, costs_more):
 whole = law_of()
 overlaps = {cut: float(torch.minimum(whole, law_of(cut)).sum(-1).mean()) for cut in CUTS}
 whole = None  # memory for what follows
-drafts = [(f"without {b - a} of {LAYERS} layers", overlaps[a, b], (LAYERS - (b - a)) / LAYERS) for a, b in CUTS]
+# Multiplications a token: what draft and model do alike is the head.
+one_layer = sum(w.numel() for w in model.model.layers[0].parameters())
+PART = one_layer / (LAYERS * one_layer + model.lm_head.weight.numel())
+drafts = [(f"without {b - a} of {LAYERS} layers", overlaps[a, b], 1 - (b - a) * PART) for a, b in CUTS]
 drafts.append(("a free guess, half right", 0.5, 0.0))
 GAMMAS = [1, 2, 3, 5, 7]
 fig, axes = figure(1, 2, width=10.5, height=3.6, sharey=True)
@@ -1232,13 +1236,15 @@ cuts_pay = max(speedup(alpha, share, gamma, True) for _, alpha, share in drafts[
 free_pays = max(speedup(0.5, 0.0, gamma, True) for gamma in GAMMAS)
 show(fig, "Expected speed-up against the number of drafted tokens, with equal costs and with the costs measured here. "
           + "; ".join(f"{name}: overlap {alpha:.2f}" for name, alpha, _ in drafts) + ".",
-     title=f"On this CPU the best cut reaches {cuts_pay:.2f} × plain decoding, a free guess that is half right "
-           f"{free_pays:.2f} ×")
+     title=f"By the formula, on this CPU: the best cut {cuts_pay:.2f} × plain decoding, a free guess that is half "
+           f"right {free_pays:.2f} ×. A layer is 1/{1 / PART:.0f} of the work")
 
 # %% [markdown]
-# A draft has to be *much* cheaper than the model and still agree with it. A layer left out saves a thirtieth and costs
-# agreement; that is why real drafts are small models of their own, or heads trained on the model's states (Medusa,
-# EAGLE, multi-token prediction). And it needs spare arithmetic: on a GPU with a full batch there is none, either.
+# A draft has to be *much* cheaper than the model and still agree with it. A layer left out saves little, since the head
+# stays, and costs agreement. Chosen well it may pay: Zhang et al. (2023) search for the layers to skip and report up to
+# 1.99 times the speed with LLaMA-2. Most real drafts are small models of their own, or heads trained on the model's
+# states (Medusa, EAGLE, multi-token prediction). And speculation needs spare arithmetic: on a GPU with a full batch
+# there is none, either.
 #
 # A draft can also cost nothing. **Prompt lookup** proposes what followed the last time that the same two tokens stood
 # in the text: good wherever an answer quotes its prompt. Greedy decoding, with your function deciding (a greedy law
@@ -1355,21 +1361,22 @@ else:
 # %% [markdown]
 # ## In 2026
 #
-# * **Engines.** For LLMs: vLLM, SGLang, TensorRT-LLM, llama.cpp. All page the cache, batch continuously and share
-#   prefixes by default. ONNX Runtime serves encoders, vision, speech and small language models, also on phones and
-#   NPUs.
-# * **Smaller caches.** GQA, MLA (one low-rank vector a token), sliding windows in most layers, linear-attention
-#   layers in between: the model is designed for decoding. FP8 caches are common.
+# * **Engines.** For LLMs: vLLM, SGLang, TensorRT-LLM, llama.cpp. All batch continuously and reuse prefixes by default;
+#   the first three page the cache as well. ONNX Runtime serves encoders, vision, speech and small language models, also
+#   on phones and NPUs.
+# * **Smaller caches.** GQA, MLA (a low-rank vector and a rotated key a token), sliding windows in most layers,
+#   linear-attention layers in between: the model is designed for decoding. FP8 caches are common.
 # * **Two phases, two pools.** Prefill and decode on separate machines, the cache sent between them; the targets are
 #   stated for time to first token and time per output token.
-# * **Speculation** by the model's own multi-token heads (DeepSeek-V3's MTP, EAGLE-3); its gain falls with the batch.
+# * **Speculation** by heads on the model's own states, trained with it (DeepSeek-V3's MTP) or for it afterwards
+#   (EAGLE-3); its gain falls with the batch.
 # * **8 and 4 bits.** FP8 weights and activations on Hopper and Ada; MXFP8 and NVFP4 with block scales on Blackwell.
 #
 # ## What to remember
 #
 # * Decode reads every weight for one token a user: memory-bound. Prefill uses each weight for many: compute-bound.
 #   Ask of each technique which of the two it relieves.
-# * Bytes, multiply-adds and seconds are three measures; quantization changes the first.
+# * Bytes, multiply-adds and seconds are three measures; quantization leaves the second as it is.
 # * Graph optimization rewrites the graph of one device: constant folding, fusion. Splitting work over devices is
 #   another matter.
 # * A cache in blocks, a scheduler at each step, prefixes named by everything before them: that is an engine.
