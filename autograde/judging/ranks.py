@@ -86,7 +86,7 @@ def _together(results: Sequence[tuple[Outcome, list]], printed: str) -> Outcome:
         return Outcome(failure=failed, printed=printed)
     value = PerRank([result.value for result, _ in results], [traffic for _, traffic in results])
     changed, shared = (
-        tuple(sorted({name for result, _ in results for name in getattr(result, what)})) for what in ("changed", "shared")
+        tuple(sorted({name for result, _ in results for name in getattr(result, of)})) for of in ("changed", "shared")
     )
     said = "".join(f"[rank {r}] {result.printed}" for r, (result, _) in enumerate(results) if result.printed)
     return Outcome(value, None, changed, said or printed, shared)

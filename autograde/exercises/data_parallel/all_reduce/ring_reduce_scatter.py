@@ -124,7 +124,7 @@ def scatter_next_chunk(x):
 
 @exercise.mistake(
     "a rank's chunk comes back before anything was added to it",
-    hint="Chunk r must arrive at rank r in the last of n - 1 steps. So rank r starts with chunk r - 1, not with its own.",
+    hint="Chunk r must arrive at rank r in the last of n - 1 steps: rank r starts with chunk r - 1, not with its own.",
 )
 def scatter_own_chunk_too_early(x):
     return scatter_chunks(x, late=0)
