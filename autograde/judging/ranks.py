@@ -85,9 +85,11 @@ def _together(results: Sequence[tuple[Outcome, list]], printed: str) -> Outcome:
     if failed := next((result.failure for result, _ in results if result.failure), None):
         return Outcome(failure=failed, printed=printed)
     value = PerRank([result.value for result, _ in results], [traffic for _, traffic in results])
-    changed = tuple(sorted({name for result, _ in results for name in result.changed}))
+    changed, shared = (
+        tuple(sorted({name for result, _ in results for name in getattr(result, of)})) for of in ("changed", "shared")
+    )
     said = "".join(f"[rank {r}] {result.printed}" for r, (result, _) in enumerate(results) if result.printed)
-    return Outcome(value, None, changed, said or printed)
+    return Outcome(value, None, changed, said or printed, shared)
 
 
 def _on_rank(implementations: list[Callable], exercise: Exercise, cases: list[Case]) -> list[tuple[Outcome, list]]:

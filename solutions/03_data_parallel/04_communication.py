@@ -101,7 +101,7 @@ def topk_average(gradient, residual, k):
     their values are added up.
 
     Traffic: a rank sends its k values, in gradient's dtype, and their k indices as int32, by
-    all_gather (or all_gather_into_tensor), at most k * (bytes of a value + 4) bytes in all;
+    all_gather (or all_gather_into_tensor), k * (bytes of a value + 4) bytes in all;
     nothing else is called, no barrier either.
     Returns (mean, residual): tensors of gradient's shape and dtype. mean is the same on all
     ranks. residual is gradient + residual with 0 where this rank has sent. Neither argument is
@@ -397,7 +397,8 @@ def diloco_step(params, start, velocity, lr=0.7, momentum=0.9):
     Returns (params, velocity): two lists (or tuples) of new tensors, the same on all ranks. No
     argument is changed.
 
-    Douillard et al. 2023, arXiv:2311.08105; the step of torch.optim.SGD with nesterov=True.
+    Douillard et al. 2023, arXiv:2311.08105; the step of torch.optim.SGD with nesterov=True,
+    which you don't call here.
     """
     ### BEGIN SOLUTION
     new_params, new_velocity = [], []

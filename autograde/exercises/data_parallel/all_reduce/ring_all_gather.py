@@ -183,8 +183,9 @@ def gather_deadlock(chunk, sizes):
 
 
 @exercise.mistake(
-    "a message is longer than the buffer that it lands in, as if all chunks were as long as this rank's own",
-    hint="Make room for sizes[c] numbers when chunk c is about to arrive.",
+    "a message is longer than the buffer that it lands in",
+    hint="When chunk c is about to arrive from the left, make room for sizes[c] numbers of the chunk's dtype. Messages "
+    "carry bytes, not types.",
     hangs=True,
 )
 def gather_sizes_like_own(chunk, sizes):

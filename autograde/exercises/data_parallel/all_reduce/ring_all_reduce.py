@@ -31,6 +31,7 @@ exercise = Draft(
     ranks=True,
     limit=4.0,
     dtypes=[torch.float64],
+    fresh=True,
     hints=[
         "You have both halves already. What do they need as input, and what is missing at the end?",
         "Flatten x. ring_reduce_scatter gives this rank's chunk of the sum, ring_all_gather wants to know how long the "
@@ -152,11 +153,27 @@ def reduce_drops_the_rest(x, mean=False):
 
 
 @exercise.mistake(
-    "the result is written into x",
-    hint="dist.all_reduce does that; here a new tensor is asked for, and x stays as it was.",
+    "something is written into x on the way",
+    hint="dist.all_reduce does that; here a new tensor is asked for, and x stays as it was: work on a copy.",
 )
 def reduce_in_place(x, mean=False):
     return x.copy_(reduce_in_two_rounds(x, mean))
+
+
+@exercise.mistake(
+    "everything is added up in float32, whatever the dtype of x",
+    hint="x.float() and a cast back give the right dtype with a third of float64's digits. Stay in x.dtype.",
+)
+def reduce_through_float32(x, mean=False):
+    return reduce_in_two_rounds(x.float(), mean).to(x.dtype)
+
+
+@exercise.mistake(
+    "one rank alone gets x itself instead of a new tensor",
+    hint="Whoever writes into the result would change x: x.clone() where there is nothing to add.",
+)
+def reduce_alone_is_x(x, mean=False):
+    return x if dist.get_world_size() == 1 else reduce_in_two_rounds(x, mean)
 
 
 @exercise.mistake(

@@ -123,8 +123,8 @@ def scatter_next_chunk(x):
 
 
 @exercise.mistake(
-    "every rank sends its own chunk first, and then returns a sum that isn't finished",
-    hint="Chunk r must arrive at rank r in the last step. So rank r starts with chunk r - 1.",
+    "a rank's chunk comes back before anything was added to it",
+    hint="Chunk r must arrive at rank r in the last of n - 1 steps: rank r starts with chunk r - 1, not with its own.",
 )
 def scatter_own_chunk_too_early(x):
     return scatter_chunks(x, late=0)
@@ -176,6 +176,19 @@ def scatter_mean(x):
 
 
 @exercise.mistake(
+    "what arrives takes the place of this rank's own numbers instead of being added to them",
+    hint="chunks[into] += came. With = the sum is only what one rank came with.",
+)
+def scatter_replaces(x):
+    return scatter_chunks(x, own=0)
+
+
+@exercise.mistake("what arrives is added twice", hint="Once is enough: chunks[into] += came.")
+def scatter_adds_twice(x):
+    return scatter_chunks(x, came=2)
+
+
+@exercise.mistake(
     "the sums are written into x itself",
     hint="tensor_split gives views: += on one of them changes x. Clone the chunks first.",
 )
@@ -193,7 +206,7 @@ def scatter_drops_the_rest(x):
 
 
 @exercise.mistake(
-    "x is cut with torch.chunk, whose last chunks are shorter or missing",
+    "x is cut into chunks of ceil(length / n) numbers, as torch.chunk does, so that the last are shorter or missing",
     hint="torch.chunk(9 numbers, 4) gives 3, 3, 3 and no fourth. x.tensor_split(4) gives 3, 2, 2, 2.",
 )
 def scatter_with_chunk(x):
@@ -268,8 +281,9 @@ def swap_as_float32(out, size):
 
 
 @exercise.mistake(
-    "a message is longer than the buffer that it lands in, for instance a float32 one for float64 numbers",
-    hint="Messages carry bytes, not types: the buffer needs the length of the chunk that comes, and dtype=x.dtype.",
+    "a message is longer than the buffer that it lands in",
+    hint="Messages carry bytes, not types: the buffer needs the length of the chunk that comes from the left in this "
+    "step, and dtype=x.dtype.",
     hangs=True,
 )
 def scatter_as_float32(x):

@@ -36,9 +36,10 @@ def broadcast_cases(g):
     k = pick(g, 2, 4)
     yield some(3, (2, k), "three ranks")
     yield some(3, (), "a single number, from the last rank", root=2)
-    transposed = 1e4 * torch.randn(4, k, 3, generator=g).transpose(1, 2)
-    yield case(transposed, ranks=4, root=1, label="a transposed matrix, large numbers")
+    transposed = 1e4 * torch.randn(4, k, 3, generator=g, dtype=torch.float64).transpose(1, 2)
+    yield case(transposed, ranks=4, root=1, label="a transposed float64 matrix, large numbers")
     yield case(torch.randint(-99, 100, (4, k), generator=g), 3, ranks=4, label="whole numbers (int64), root by place")
+    yield some(7, (2,), "seven ranks", root=3)
     yield some(1, (k,), "one rank alone")
 
 
@@ -99,7 +100,7 @@ def _broadcast(x, root, parent, children):
 
 
 @exercise.mistake(
-    "the root sends to everybody by itself, one after the other",
+    "the root sends to everybody by itself",
     hint="n - 1 rounds, and the others only wait. Whoever has it can help: twice as many have it after each round.",
 )
 def broadcast_flat(x, root=0):
@@ -112,6 +113,25 @@ def broadcast_flat(x, root=0):
 )
 def broadcast_chain(x, root=0):
     return _broadcast(x, root, lambda me, n: me - 1, lambda me, n: [me + 1] if me + 1 < n else [])
+
+
+@exercise.mistake(
+    "each rank has two children, as in a binary tree",
+    hint="Who has it goes on sending in every round, not to two ranks only: in round k rank me tells me + 2**k.",
+)
+def broadcast_binary(x, root=0):
+    """The children of me are 2 me + 1 and 2 me + 2, as in a heap: one round too many from seven ranks on."""
+    return _broadcast(
+        x, root, lambda me, n: (me - 1) // 2, lambda me, n: [c for c in (2 * me + 1, 2 * me + 2) if c < n]
+    )
+
+
+@exercise.mistake(
+    "it travels in float32, whatever the dtype of x",
+    hint="x.float() loses digits of a float64 that no cast brings back. Send x as it is.",
+)
+def broadcast_through_float32(x, root=0):
+    return tree_by_doubling(x.float(), root).to(x.dtype)
 
 
 @exercise.mistake(

@@ -16,6 +16,7 @@ exercise = Draft(
     ranks=True,
     limit=4.0,
     dtypes=[torch.float64],
+    fresh=True,
     forbid=["torch.optim"],
     hints=[
         "How far has each replica come, from the start that all had in common? The mean of that is one large gradient.",
@@ -29,7 +30,7 @@ exercise = Draft(
 @exercise.cases
 def outer_cases(g):
     def some(world, label, still=False, **options):
-        shapes = [(pick(g, 2, 4), 3), (pick(g, 4, 6),)]
+        shapes = [(pick(g, 2, 4), 3), (pick(g, 4, 6),), ()]
         start = [randn(g, *shape) for shape in shapes]
         params = [s + 0.3 * randn(g, world, *s.shape) - 0.2 for s in start]
         velocity = [torch.zeros_like(s) if still else 0.3 * randn(g, *s.shape) for s in start]
@@ -166,7 +167,17 @@ def diloco_from_mean(params, start, velocity, lr=0.7, momentum=0.9):
     )
 
 
-@exercise.mistake("the replicas are summed, not averaged", hint="Divide by the number of ranks.")
+@exercise.mistake(
+    "the replicas' parameters are summed, not averaged",
+    hint="all_reduce adds: divide by the number of ranks before you subtract.",
+)
+def diloco_sums_parameters(params, start, velocity, lr=0.7, momentum=0.9):
+    return _outer(
+        params, start, velocity, lr, momentum, mean=lambda p: mean_over_ranks(p) * dist.get_world_size()
+    )
+
+
+@exercise.mistake("the replicas' differences are summed, not averaged", hint="Divide by the number of ranks.")
 def diloco_sums(params, start, velocity, lr=0.7, momentum=0.9):
     def differences(p, s):
         return mean_over_ranks(s - p) * dist.get_world_size()
@@ -222,7 +233,7 @@ def diloco_rate_in_velocity(params, start, velocity, lr=0.7, momentum=0.9):
 
 
 @exercise.mistake(
-    "more than the parameters is averaged, such as the velocity or the start, which is as many bytes again",
+    "as many bytes again are averaged, such as the velocity or the start",
     hint="Velocity and start are the same on all ranks already: they have all seen the same means.",
 )
 def diloco_averages_velocity(params, start, velocity, lr=0.7, momentum=0.9):
@@ -238,8 +249,8 @@ def diloco_gathers(params, start, velocity, lr=0.7, momentum=0.9):
 
 
 @exercise.mistake(
-    "this rank's parameters are overwritten by the all-reduce",
-    hint="all_reduce writes into what it gets: a copy.",
+    "this rank's parameters are overwritten",
+    hint="New tensors come back. Mind that all_reduce writes into what it gets: give it a copy.",
 )
 def diloco_in_place(params, start, velocity, lr=0.7, momentum=0.9):
     return _outer(params, start, velocity, lr, momentum, mean=lambda p: p.copy_(mean_over_ranks(p)))

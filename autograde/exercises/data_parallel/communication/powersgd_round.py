@@ -304,6 +304,40 @@ def powersgd_straight_q(matrix, q, residual):
 
 
 @exercise.mistake(
+    "q is made orthonormal before it is multiplied with p",
+    hint="Only p loses its length: q = mean(M.T @ p) holds the sizes, and p @ q.T needs them.",
+)
+def powersgd_straight_both(matrix, q, residual):
+    return _round(matrix + residual, q, q_mean=lambda q: _orthonormal(mean_over_ranks(q)))
+
+
+@exercise.mistake(
+    "the residual that came in comes back", hint="The new residual is M minus the approximation, M = matrix + residual."
+)
+def powersgd_keeps_residual(matrix, q, residual):
+    found, after, _ = _round(matrix + residual, q)
+    return found, after, residual.clone()
+
+
+def _projects_too_much(p):
+    columns = []
+    for c in p.unbind(1):
+        for done in columns:
+            c = c - (done @ c) * done
+        columns.append(c)
+    straight = torch.stack(columns, 1)
+    return straight / straight.norm(dim=0).clamp(min=1e-30)
+
+
+@exercise.mistake(
+    "columns are projected on others that don't have length 1 yet, so that they end up at no right angle",
+    hint="c - (b @ c) * b takes away what c has of b only if b has length 1: divide each column by its norm first.",
+)
+def powersgd_projects_too_much(matrix, q, residual):
+    return _round(matrix + residual, q, straight=_projects_too_much)
+
+
+@exercise.mistake(
     "the old q is multiplied with p, not the new one", hint="approximation = p @ (new q).T; q was only a start."
 )
 def powersgd_old_q(matrix, q, residual):

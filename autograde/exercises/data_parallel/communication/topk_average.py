@@ -81,7 +81,7 @@ def _few_bytes(out, one, call):
     most = k * (gradient.element_size() + 4)
     for r, messages in enumerate(out.traffic):
         sent = sum(m.bytes for m in messages)
-        if not 0 < sent <= most:
+        if sent != most:
             kinds = " and ".join(f"{math.prod(m.shape)} {m.dtype}" for m in messages) or "nothing"
             return f"{one.label}: rank {r} sends {kinds}, {sent} bytes; with k = {k} it is {most}"
     return True
@@ -298,6 +298,17 @@ def topk_of_the_mean(gradient, residual, k):
     return mean_over_ranks(flat - left).view_as(gradient), left.view_as(gradient)
 
 
+@exercise.mistake(
+    "the values travel as float32, whatever the gradient's dtype",
+    hint="Values are sent in the gradient's own dtype; only the indices have one of their own.",
+)
+def topk_sends_float32(gradient, residual, k):
+    flat = (gradient + residual).flatten()
+    places = _largest(flat, k)
+    mean = _spread([v.to(flat.dtype) for v in gathered(flat[places].float())], gathered(places.int()), flat)
+    return mean.view_as(gradient), flat.index_fill(0, places, 0).view_as(gradient)
+
+
 @exercise.mistake("the results stay flat vectors", hint="Give them the gradient's shape again: .view(gradient.shape).")
 def topk_flat(gradient, residual, k):
     mean, left = _round(gradient, gradient + residual, k)
@@ -314,7 +325,7 @@ def topk_in_float32(gradient, residual, k):
 
 
 @exercise.mistake(
-    "the residual of this step is written into the one that was given",
+    "the residual that was given is written into",
     hint="gradient and residual are not to be changed: .clone() before you write.",
 )
 def topk_in_place(gradient, residual, k):

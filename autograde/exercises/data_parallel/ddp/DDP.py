@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from autograde.exercise import Draft, case
+from autograde.exercise import Draft, case, same
 from autograde.exercises.data_parallel.ddp.shared import buckets_in_a_loop, grad_or_zeros, trainable
 from autograde.exercises.data_parallel.shared import agree_by_entry, bytes_of
 from autograde.exercises.shared import pick, randn
@@ -123,10 +123,12 @@ def train_on_rank(wrapper, layers, starts, x, y, bucket_bytes, frozen=(), tied=(
                 x = self[i](x)
             return x
 
-    log = []  # "gradient", "wait", and a number of bytes for each all-reduce, in the order of time
+    log = []  # "gradient", "wait", "broadcast", and a number of bytes for each all-reduce, in the order of time
 
     class Listening(Listener):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if func.namespace == "c10d" and "broadcast" in func._schema.name:
+                log.append("broadcast")
             if "allreduce" in func._schema.name.replace("_", ""):
                 tensors = [t for t in tree_leaves(args[:1]) if isinstance(t, torch.Tensor)]
                 log.append(sum(t.numel() * t.element_size() for t in tensors))
@@ -159,14 +161,18 @@ def train_on_rank(wrapper, layers, starts, x, y, bucket_bytes, frozen=(), tied=(
     tensors = params + [b for b in net.buffers() if b.is_floating_point()]
     for t, values in zip(tensors, starts[rank].split([t.numel() for t in tensors]), strict=True):
         t.data.copy_(values.view_as(t))
+    if normed := [module for module in net if isinstance(module, nn.BatchNorm1d)]:  # buffers of whole numbers, too
+        normed[0].num_batches_tracked.fill_(3 + rank)
+        net.register_buffer("unsaved", torch.tensor([5 + rank]), persistent=False)
+    counts = [b for b in net.buffers() if not b.is_floating_point()]
     for p in params:
         if p.requires_grad:
             p.register_post_accumulate_grad_hook(lambda p: log.append("gradient"))
     path, options = [] if paths is None else [paths[rank]], {} if gain is None else {"gain": gain}
-    result = {"sent": [], "early": [], "waited": [], "inside no_sync": 0}
+    result = {"sent": [], "early": [], "waited": [], "inside no_sync": 0, "sent again": False, "waits": []}
     with listening():
         ddp = wrapper(net, bucket_bytes=bucket_bytes)
-        result["start"] = flat(tensors)
+        result |= {"start": flat(tensors), "counts": [int(b) for b in counts]}
         for step in range(steps):
             for p in params:
                 p.grad = None
@@ -182,8 +188,12 @@ def train_on_rank(wrapper, layers, starts, x, y, bucket_bytes, frozen=(), tied=(
             gradients = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in params]
             final = len(backward) - backward[::-1].index("gradient") if "gradient" in backward else 0
             result["early"].append(sum(isinstance(e, int) for e in backward[:final]))
-            result["waited"].append("wait" in backward)
-            result["sent"].append([e for e in backward + taken() if isinstance(e, int)])
+            first = backward.index("gradient") if "gradient" in backward else 0
+            result["waited"].append("wait" in backward[first:])
+            events = backward + taken()
+            result["sent"].append([e for e in events if isinstance(e, int)])
+            result["sent again"] |= "broadcast" in events
+            result["waits"].append("wait" in events)
             with torch.no_grad():
                 for p, g in zip(params, gradients, strict=True):
                     p -= 0.1 * g
@@ -196,7 +206,7 @@ exercise.agrees(agree_by_entry(["start", "gradient", "end"], whole_batch))
 
 @exercise.law("Every rank starts from rank 0's parameters and buffers")
 def _starts_from_rank_0(out, one, call):
-    return all(torch.equal(r["start"], one.args[1][0]) for r in out)
+    return all(torch.equal(r["start"], one.args[1][0]) and r["counts"] == [5, 3][: len(r["counts"])] for r in out)
 
 
 def _buckets(one):
@@ -220,7 +230,9 @@ def _one_message_a_bucket(out, one, call):
 @exercise.law("Nothing is called but broadcast at the start and all_reduce")
 def _nothing_else(out, one, call):
     other = {m.op for messages in out.traffic for m in messages} - {"broadcast", "all_reduce"}
-    return not other or f"calls {', '.join(sorted(other))} as well"
+    if other:
+        return f"calls {', '.join(sorted(other))} as well"
+    return not any(r["sent again"] for r in out) or "broadcasts in a step, where everybody has the same already"
 
 
 @exercise.law("The first all-reduce starts while the backward pass still runs")
@@ -233,6 +245,17 @@ def _overlaps(out, one, call):
 @exercise.law("The backward pass never waits for an all-reduce")
 def _never_waits(out, one, call):
     return not any(any(r["waited"]) for r in out) and all(any(r["sent"]) for r in out)
+
+
+@exercise.law("finish() waits for the all-reduces")
+def _waits_in_the_end(out, one, call):
+    """Who waits in a way that isn't seen has the right gradients."""
+    if all(all(r["waits"]) for r in out):
+        return True
+    right = whole_batch(*one.args, **one.kwargs)[0]["gradient"]
+    if all(same(right, r["gradient"]) is True for r in out):
+        return True
+    return f"{one.label}: no work is waited for, so that the buckets are read before the sums are there"
 
 
 @exercise.law("Nothing is sent inside no_sync()")
@@ -358,6 +381,35 @@ class ForgetsBuffers(Bucketed):
 
 
 @exercise.mistake(
+    "buffers of whole numbers, such as BatchNorm's counter, are not broadcast",
+    hint="All of module.buffers(), whatever their dtype.",
+)
+class ForgetsCounters(Bucketed):
+    def _to_broadcast(self):
+        return [t for t in super()._to_broadcast() if t.is_floating_point()]
+
+
+@exercise.mistake(
+    "what state_dict() lists is broadcast, in which buffers that aren't saved are missing",
+    hint="module.buffers() has all of them, those with persistent=False as well.",
+)
+class BroadcastsWhatIsSaved(Bucketed):
+    def _to_broadcast(self):
+        return list(self.module.state_dict().values())
+
+
+@exercise.mistake(
+    "buffers are broadcast again before a forward pass, as torch's DDP does",
+    hint="Once, in __init__. This DDP leaves them to each rank afterwards.",
+)
+class BroadcastsBuffersAgain(Bucketed):
+    def forward(self, *args, **kwargs):
+        for buffer in self.module.buffers():
+            dist.broadcast(buffer, src=0)
+        return super().forward(*args, **kwargs)
+
+
+@exercise.mistake(
     "each rank sends its buckets in the order in which they fill up there, and different buckets get added",
     hint="Collectives are matched by order alone. Start bucket i only after bucket i - 1, on every rank.",
 )
@@ -458,6 +510,66 @@ class ForgetsToReset(Bucketed):
     def _reset(self):
         if not hasattr(self, "missing"):
             super()._reset()
+
+
+@exercise.mistake(
+    "the counters of the first step are not set back, so that buckets leave before their gradients are there",
+    hint="At the end of finish() every bucket has all its gradients missing again.",
+)
+class KeepsCounters(Bucketed):
+    def _reset(self):
+        if not hasattr(self, "missing"):
+            super()._reset()
+        self.flying = {}
+
+
+@exercise.mistake(
+    "no_sync() changes nothing: the first micro-batch's gradients leave, and those of later ones stay behind",
+    hint="The hook has to know that it is inside no_sync(): set a flag there, and put it back afterwards.",
+)
+class SendsFirstMicroBatch(Bucketed):
+    @contextlib.contextmanager
+    def no_sync(self):
+        yield
+
+
+@exercise.mistake(
+    "finish() doesn't wait for the all-reduces",
+    hint="With async_op=True the sum is there only after work.wait(). Wait for each work before you read its bucket.",
+)
+class NeverWaits(Bucketed):
+    def finish(self):
+        self.kept = self.flying  # else a work that goes out of scope would wait
+        for b in range(len(self.buckets)):
+            if b not in self.flying:
+                self._launch(b)
+        for b, (flat, _) in self.flying.items():
+            self._store(self.buckets[b], flat)
+        self._reset()
+
+
+@exercise.mistake(
+    "the mean is added to this rank's own gradient instead of taking its place",
+    hint="p.grad = mean: what this rank had is part of the mean already.",
+)
+class AddsToOwn(Bucketed):
+    def _store(self, bucket, flat):
+        before = [grad_or_zeros(p) for p in bucket]
+        super()._store(bucket, flat)
+        for p, own in zip(bucket, before, strict=True):
+            p.grad += own
+
+
+@exercise.mistake(
+    "where this rank has no gradient, the others' mean is left out",
+    hint="A missing gradient counts as zeros, and after finish() every trainable parameter has the mean.",
+)
+class LeavesNone(Bucketed):
+    def _store(self, bucket, flat):
+        missing = [p for p in bucket if p.grad is None]
+        super()._store(bucket, flat)
+        for p in missing:
+            p.grad = None
 
 
 @exercise.mistake(

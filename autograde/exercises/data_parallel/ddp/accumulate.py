@@ -52,7 +52,7 @@ def one_big_batch(weight, x, y, rows, old=0.0, training=True):
     losses = [nn.functional.mse_loss(x[r] @ weight.T, y[r]) for r in range(len(x))]
     torch.stack(losses).mean().backward()
     passes = ["local"] * (len(rows) - 1) + ["averaged"]
-    told = {"gradient": weight.grad + old, "passes": passes}
+    told = {"gradient": weight.grad + old, "passes": passes, "rows of each forward pass": list(rows)}
     told |= {"weights and mode left alone": True, "loss without a graph": True}
     return [{"loss": loss.item(), **told} for loss in losses]
 
@@ -66,7 +66,7 @@ def accumulate_on_rank(accumulate, weight, x, y, rows, old=0.0, training=True):
     import torch.distributed as dist
     from torch import nn
 
-    passes = []
+    passes, seen = [], []
 
     class Averaging(nn.Module):
         def __init__(self, module):
@@ -75,6 +75,7 @@ def accumulate_on_rank(accumulate, weight, x, y, rows, old=0.0, training=True):
             module.weight.register_post_accumulate_grad_hook(self.ready)
 
         def forward(self, x):
+            seen.append(len(x))
             self.armed = not self.quiet  # as in torch, the forward pass decides
             return self.module(x)
 
@@ -85,6 +86,9 @@ def accumulate_on_rank(accumulate, weight, x, y, rows, old=0.0, training=True):
             kind = "averaged" if self.armed else "local"
             usual = self.armed != self.quiet
             passes.append(kind if usual else f"{kind} {'inside' if self.quiet else 'outside'} no_sync")
+
+        def finish(self):
+            passes.append("finish()")
 
         @contextlib.contextmanager
         def no_sync(self):
@@ -102,7 +106,8 @@ def accumulate_on_rank(accumulate, weight, x, y, rows, old=0.0, training=True):
     ddp = Averaging(module).train(training)
     loss = accumulate(ddp, nn.functional.mse_loss, batches)
     left = torch.equal(module.weight, weight) and module.training is ddp.training is training
-    told = {"loss": loss, "gradient": module.weight.grad, "passes": passes, "weights and mode left alone": left}
+    told = {"loss": loss, "gradient": module.weight.grad, "passes": passes, "rows of each forward pass": seen}
+    told |= {"weights and mode left alone": left}
     return told | {"loss without a graph": not getattr(loss, "requires_grad", False)}
 
 
@@ -125,18 +130,31 @@ def _ranks_agree(out, one, call):
 
 
 def _accumulate(
-    ddp, loss_fn, batches, weight=None, quiet=None, forward_inside=True, only_last=False, told=torch.Tensor.item
+    ddp,
+    loss_fn,
+    batches,
+    weight=None,
+    quiet=None,
+    forward_inside=True,
+    only_last=False,
+    told=torch.Tensor.item,
+    model=None,
+    counted=None,
 ):
-    """One loop for the mistakes: `weight(i)` of a micro-batch's loss, `quiet(i)`: whether it runs under no_sync."""
+    """One loop for the mistakes: `weight(i)` of a micro-batch's loss, `quiet(i)`: whether it runs under no_sync.
+
+    `counted(i)`: its weight in what is returned; `model`: what is called instead of ddp.
+    """
+    model = model or ddp
     rows, total = sum(len(x) for x, _ in batches), 0.0
     for i, (x, y) in enumerate(batches):
         share = weight(i) if weight else len(x) / rows
         silent = quiet(i) if quiet else i < len(batches) - 1
-        early = None if forward_inside else ddp(x)
+        early = None if forward_inside else model(x)
         with ddp.no_sync() if silent else contextlib.nullcontext():
-            loss = loss_fn(ddp(x) if forward_inside else early, y)
+            loss = loss_fn(model(x) if forward_inside else early, y)
             (loss * share).backward()
-        total += told(loss) * share
+        total += told(loss) * (counted(i) if counted else share)
     return loss.item() if only_last else total
 
 
@@ -166,7 +184,7 @@ def accumulate_divides_twice(ddp, loss_fn, batches):
 
 
 @exercise.mistake(
-    "every backward pass averages over the ranks, because no_sync() is never entered",
+    "every backward pass averages over the ranks, as without no_sync()",
     hint="Right numbers, too many messages: run all but the last micro-batch inside ddp.no_sync().",
 )
 def accumulate_syncs_always(ddp, loss_fn, batches):
@@ -235,6 +253,47 @@ def accumulate_keeps_the_graph(ddp, loss_fn, batches):
 def accumulate_with_a_barrier(ddp, loss_fn, batches):
     dist.barrier()
     return _accumulate(ddp, loss_fn, batches)
+
+
+@exercise.mistake(
+    "the loss that is returned is a mean of means, whatever the numbers of rows",
+    hint="The gradients are weighted by rows; the loss has to be, too.",
+)
+def accumulate_returns_mean_of_means(ddp, loss_fn, batches):
+    return _accumulate(ddp, loss_fn, batches, counted=lambda i: 1 / len(batches))
+
+
+@exercise.mistake(
+    "the losses are returned as a sum", hint="The mean over all rows: each loss times its share of the rows."
+)
+def accumulate_returns_sum(ddp, loss_fn, batches):
+    return _accumulate(ddp, loss_fn, batches, counted=lambda i: 1.0)
+
+
+@exercise.mistake(
+    "the module inside ddp is called, past ddp's own forward()",
+    hint="ddp(x), not ddp.module(x): torch's DDP decides in its forward() what the backward pass will do.",
+)
+def accumulate_calls_the_module(ddp, loss_fn, batches):
+    return _accumulate(ddp, loss_fn, batches, model=ddp.module)
+
+
+@exercise.mistake("finish() is called as well", hint="The caller does that, before the optimizer's step.")
+def accumulate_finishes(ddp, loss_fn, batches):
+    total = _accumulate(ddp, loss_fn, batches)
+    ddp.finish()
+    return total
+
+
+@exercise.mistake(
+    "the model runs once more for each loss that is added up",
+    hint="The loss of the pass that goes back is the one to return: loss.item() or loss.detach().",
+)
+def accumulate_runs_twice(ddp, loss_fn, batches):
+    _accumulate(ddp, loss_fn, batches)
+    rows = sum(len(x) for x, _ in batches)
+    with torch.no_grad():
+        return sum(loss_fn(ddp(x), y).item() * len(x) / rows for x, y in batches)
 
 
 @exercise.mistake("the module is put into evaluation mode", hint="The caller has chosen the mode: leave it.")

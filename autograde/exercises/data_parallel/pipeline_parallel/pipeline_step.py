@@ -62,6 +62,7 @@ def step_cases(g):
     yield some(3, [n] * 5, "three ranks, 1F1B, five micro-batches")
     yield some(3, [2, 3, 1, 4], "three ranks, GPipe, different sizes", make=gpipe_by_kind)
     yield some(4, [n] * 6, "four ranks, 1F1B")
+    yield some(1, [n, n + 1], "one rank alone")
 
 
 def _parameters(weights, widths):
@@ -91,7 +92,12 @@ def unsplit(schedule, weights, widths, x, y, rows, old=0.0, training=True):
 
 @exercise.probe
 def step_on_rank(pipeline_step, schedule, weights, widths, x, y, rows, old=0.0, training=True):
-    """Let every rank run its actions on one layer and a tanh; note what runs when, and what is held for later."""
+    """Let every rank run its actions on one layer and a tanh; note what runs when, and what is held for later.
+
+    What waits for a send while actions are still to come is noted, too.
+    """
+    import contextlib
+
     import torch
     import torch.distributed as dist
     from torch import nn
@@ -134,6 +140,35 @@ def step_on_rank(pipeline_step, schedule, weights, widths, x, y, rows, old=0.0, 
             most[0] = max(most[0], len(held))
             return out
 
+    sendings, waits = [], [0]
+
+    @contextlib.contextmanager
+    def watched():
+        """Counts the sends that are waited for before the last action. torch's own module must know the new isend."""
+        inside, send, isend, wait = dist.distributed_c10d, dist.send, dist.isend, dist.Work.wait
+
+        def early():
+            waits[0] += len(events) < len(actions)
+
+        def send_and_wait(*args, **kwargs):
+            early()
+            return send(*args, **kwargs)
+
+        def send_later(*args, **kwargs):
+            sendings.append(isend(*args, **kwargs))
+            return sendings[-1]
+
+        def wait_for(work, *args, **kwargs):
+            if any(work is sending for sending in sendings):
+                early()
+            return wait(work, *args, **kwargs)
+
+        dist.send, dist.isend, inside.isend, dist.Work.wait = send_and_wait, send_later, send_later, wait_for
+        try:
+            yield
+        finally:
+            dist.send, dist.isend, inside.isend, dist.Work.wait = send, isend, isend, wait
+
     into, out = widths[rank], widths[rank + 1]
     before = sum((n + 1) * m for n, m in zip(widths[:rank], widths[1:], strict=False))
     w = weights[before : before + into * out].view(out, into)
@@ -146,12 +181,13 @@ def step_on_rank(pipeline_step, schedule, weights, widths, x, y, rows, old=0.0, 
     shapes = [(n, widths[rank]) for n in rows]
     inputs = list(x.split(rows)) if rank == 0 else None
     targets = list(y.split(rows)) if rank == world - 1 else None
-    loss = pipeline_step(stage, list(actions), shapes, inputs, targets, nn.functional.mse_loss)
+    with watched():
+        loss = pipeline_step(stage, list(actions), shapes, inputs, targets, nn.functional.mse_loss)
     left = torch.equal(stage.linear.weight, w) and torch.equal(stage.linear.bias, b) and stage.training is training
     told = {"weights and mode left alone": left, "loss without a graph": not getattr(loss, "requires_grad", False)}
     gradient = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in params])
     told |= {"loss": None if loss is None else float(loss), "gradient": gradient}
-    return told | {"events": events, "held": most[0]}
+    return told | {"events": events, "held": most[0], "waits": waits[0]}
 
 
 exercise.agrees(agree_by_entry(["loss", "gradient"], unsplit))
@@ -174,6 +210,15 @@ def _held(out, one, call):
     most = [result["held"] for result in out]
     need = [most_held(one.args[0][rank]) for rank in range(len(out))]
     return most == need or f"{one.label}: the ranks hold up to {most} micro-batches, and {need} is what is needed"
+
+
+@exercise.law("No send is waited for before the next action")
+def _sends_go_on(out, one, call):
+    """A rank that waits idles until its neighbor has come so far; in the worst case both wait for ever."""
+    if not any(result["events"] for result in out):
+        return "nothing runs"
+    waiting = [rank for rank, result in enumerate(out) if result["waits"]]
+    return not waiting or f"{one.label}: rank {waiting[0]} waits for {out[waiting[0]]['waits']} of its sends at once"
 
 
 @exercise.law("One activation down and one gradient up for each micro-batch, and nothing else", essential=True)
@@ -204,7 +249,7 @@ def _step(
     loss_fn,
     share=None,
     before=None,
-    blocking=False,
+    blocking=(),
     take=None,
     retain=False,
     returned=None,
@@ -220,7 +265,7 @@ def _step(
 
     def send(tensor, to):
         tensor = tensor.contiguous()
-        if blocking:
+        if to - rank in blocking:
             dist.send(tensor, to)
         else:
             works.append((dist.isend(tensor, to), tensor))
@@ -444,6 +489,14 @@ def step_returns_last(*args):
 
 
 @exercise.mistake(
+    "the loss that is returned is a mean of means, whatever the numbers of rows",
+    hint="The gradients are weighted by rows; the loss has to be, too.",
+)
+def step_returns_mean_of_means(*args):
+    return _step(*args, returned=lambda losses, rows: sum(losses.values()).item() / len(losses))
+
+
+@exercise.mistake(
     "the losses of the micro-batches are returned as a sum", hint="Return the mean over all rows of the batch."
 )
 def step_returns_sum(*args):
@@ -461,7 +514,7 @@ def step_broadcasts_the_loss(*args):
     return loss
 
 
-@exercise.mistake("the ranks meet at a barrier after every step", hint="recv waits by itself for what it needs.")
+@exercise.mistake("the ranks meet at a barrier as well", hint="recv waits by itself for what it needs.")
 def step_with_a_barrier(*args):
     loss = _step(*args)
     dist.barrier()
@@ -528,7 +581,15 @@ def step_keeps_the_graph(stage, actions, shapes, inputs, targets, loss_fn):
     hangs=True,
 )
 def step_blocking(*args):
-    return _step(*args, blocking=True)
+    return _step(*args, blocking=(1, -1))
+
+
+@exercise.mistake(
+    "the sends of one direction wait until they are received",
+    hint="Right numbers, and a rank idles until its neighbor receives. Use isend both down and up, wait at the end.",
+)
+def step_blocks_down(*args):
+    return _step(*args, blocking=(1,))
 
 
 @exercise.mistake(

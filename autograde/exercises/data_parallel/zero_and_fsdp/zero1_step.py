@@ -65,6 +65,10 @@ def step_cases(g):
     half = some(2, odd, "bfloat16 parameters, a float32 part", steps=3, dtype=torch.bfloat16)
     grads = [[[x.float().mul(2).round().to(x.dtype) for x in of_rank] for of_rank in step] for step in half.args[1]]
     yield case(half.args[0], grads, ranks=2, label=half.label, adamw=True)
+    clipped = [[[10 * x for x in of_rank] for of_rank in step] for step in grads[:2]]
+    yield case(half.args[0], clipped, ranks=2, label="bfloat16 parameters, clipped", max_norm=pick(g, 30, 40) / 1.0)
+    yield some(2, odd, "max_norm = 0: the weights only decay", steps=1, max_norm=0.0)
+    yield some(2, odd, "gradients of zeros, and max_norm is given", steps=1, scale=0.0, max_norm=1.0)
     yield some(3, [(), (3, h), (d, 2), (1 + (3 * h + 2 * d) % 2,)], "three ranks, a scalar", max_norm=pick(g, 2, 4) / 2)
     yield some(4, [(2,), (3,)], "four ranks, five numbers: the last part is all padding", max_norm=0.5)
 
@@ -367,6 +371,24 @@ _mistake(
     factor=lambda self, norm, max_norm: max_norm / (norm + 1e-6),
 )
 _mistake("max_norm is ignored", "Clip before the step.", factor=lambda self, norm, max_norm: 1.0)
+_mistake(
+    "the norm is taken in the parameters' own type, which for bfloat16 has two or three digits",
+    "Turn the mean gradient into float32 first, then square and add up.",
+    norm=lambda self, grad: _norm_of_all(grad).to(self.kind).float(),
+    before=lambda self, params, part: setattr(self, "kind", params[0].dtype),
+)
+
+
+class _Falsy(_Step):
+    """Asks `if max_norm`, which is false for 0."""
+
+    def __call__(self, params, part, optimizer, max_norm=None):
+        super().__call__(params, part, optimizer, max_norm or None)
+
+
+exercise.mistake(
+    "a max_norm of 0 is taken for none", hint="`if max_norm` is false for 0, too: ask `max_norm is not None`."
+)(_as_function(_Falsy))
 
 
 class _LocalClip(_Step):

@@ -307,7 +307,7 @@ class _CopySent(_Hooks):
 
 
 exercise.mistake(
-    "a divided copy is sent, and the gradient itself stays in .grad, where the next pass adds to it",
+    "a copy is sent, and the gradient itself stays in .grad, where the next pass adds to it",
     hint="p.grad = None frees it, and the next pass starts from nothing.",
 )(_as_function(_CopySent))
 _mistake(
