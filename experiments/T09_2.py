@@ -15,16 +15,16 @@ from labkit.experiment import Evidence, Experiment, Interval, interval
 
 COUNTS = 0.05  # nats a letter: what a difference has to be to count. Stated in the chapter before the run.
 LEVEL = 1.8  # nats a letter on the known pages: where arms are compared at an equal training loss
-RATES = (5e-4, 1.4e-3, RATE)
+RATES = (2.5e-4, 5e-4, 1e-3, 2e-3, RATE)
 PLAIN, ORDER, MORE = "nothing", "nothing, other batches", "four times the text"
-DROPOUT, DECAY, LETTERS = "dropout 0.2", "weight decay 1.0", "5 % wrong letters"
+DROPOUT, DECAY, WRONG = "dropout 0.2", "weight decay 1.0", "5 % wrong letters"
 ARMS = {
     PLAIN: {},
     DROPOUT: {"p": 0.2},
     "label smoothing 0.1": {"smoothing": 0.1},
     DECAY: {"decay": 1.0},
     "synonyms": {"augment": "synonyms"},
-    LETTERS: {"augment": "letters"},
+    WRONG: {"augment": "letters"},
     MORE: {"text": "more"},
     ORDER: {"order": 2},
     "no norm": {"norm": "none"},
@@ -103,7 +103,7 @@ def gain(found: Evidence, *how, **where) -> Interval:
     return interval(lower(found, *how, **where))
 
 
-NAMED = {"dropout": DROPOUT, "decay": DECAY, "synonyms": "synonyms", "letters": LETTERS, "more": MORE}
+NAMED = {"dropout": DROPOUT, "decay": DECAY, "synonyms": "synonyms", "letters": WRONG, "more": MORE}
 
 
 @experiment.conclude
