@@ -134,6 +134,7 @@ def conclude(found: Evidence) -> dict:
         "verdict": word,
         "controls": {"shows": gain(found, MORE).above(COUNTS), "shows_not": not gain(found, ORDER).above(COUNTS)},
         "numbers": {"steps": f"{STEPS}", "rate": f"{RATE:g}", "rates": f"{len(RATES)}", "lowest": f"{RATES[0]:g}"}
+        | {"plain_rate": f"{best_rate(found, PLAIN):g}"}
         | {name: minus(f"{one.mean:+.2f}") for name, one in gains.items()}
         | {f"{name}_range": minus(one.text("+.2f")) for name, one in gains.items()},
     }
