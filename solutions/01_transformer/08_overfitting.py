@@ -355,8 +355,8 @@ verdict(
 # et al. 2025, arXiv:2509.14786; on what repeating costs, Muennighoff et al. 2023, arXiv:2305.16264).
 #
 # "Regularization and dropout *prevent* overfitting." Prevented would mean that the test loss stays where it was at the
-# step that validation chooses in the same run. The same runs tell, at the rate of the first figure, at which there is
-# something to prevent, and at each other one beside it.
+# step that validation chooses in the same run. The same runs tell: the verdict is that at the rate of the first figure,
+# and beside it stands what it would be at each other one.
 #
 # **Before the run:** *correct* if with dropout and with weight decay it ends less than 0.05 nats above that for sure,
 # and is surely not 0.05 worse than without at the chosen steps (a model that learns nothing doesn't rise, either);
@@ -392,7 +392,7 @@ verdict(
 # The list also names normalization. Dropout adds noise, weight decay a pull to zero; LayerNorm computes the same in
 # training and evaluation. But a device of optimization may still lead to *other* weights. So compare like with like:
 # with LayerNorm, without any norm, and with BatchNorm, at the moment when the loss on the known pages is the same.
-# Each at its own best rate, of those at which all its runs get there.
+# Each has its own best rate again; for that moment it is one at which all five runs get there.
 #
 # **Before the run:** LayerNorm is a cure (*correct*) if it ends surely lower on test text than no norm *and* is surely
 # lower at an equal training loss of 1.8 nats; *wrong* if neither; *imprecise* if one of the two. *Unverifiable* if
