@@ -18,13 +18,13 @@ from labkit.experiment import Evidence, Experiment, Interval
 STEPS, ROWS, EVERY, WIDTH = 200, 12, 20, 64
 WARMUP, LIMIT = 20, 1.0
 COUNTS = 0.01  # nats a letter: a smaller gain doesn't count. Stated before the run.
-RATES = (2.5e-3, 5e-3, 1e-2, 2e-2, 4e-2, 8e-2)
+RATES = (1.25e-3, 2.5e-3, 5e-3, 1e-2, 2e-2, 4e-2, 8e-2)
 PLANS = ("constant", "decay", "warm-up", "warm-up, decay", "warm-up, decay, clipping", "plateau")
-AROUND = RATES[1:4]  # of what behaves as Adam does
+AROUND = RATES[2:5]  # of what behaves as Adam does
 PARTS = {
     "SGD with momentum": {"optimizer": "SGD", "rates": (0.1, 0.3, 1.0)},
     "AdamW, decay 0.1": {"optimizer": "AdamW", "rates": AROUND},
-    "Muon and AdamW": {"optimizer": "Muon", "rates": RATES[3:]},
+    "Muon and AdamW": {"optimizer": "Muon", "rates": RATES[4:]},
     "GELU": {"mlp": "GELU", "rates": AROUND},
     "SiLU": {"mlp": "SiLU", "rates": AROUND},
     "SwiGLU": {"mlp": "SwiGLU", "rates": AROUND},
@@ -183,6 +183,8 @@ def conclude(found: Evidence) -> dict:
             **{name: f"{one.mean:+.3f}".replace("-", "−") for name, one in gains.items()},
             **{f"{name}_range": one.text("+.3f").replace("-", "−") for name, one in gains.items()},
             **{f"rate_{name}": f"{best_rate(found, part):g}" for name, part in NAMED.items()},
+            "rates": f"{len(RATES)}",
+            "lowest": f"{RATES[0]:g}",
         },
     }
 

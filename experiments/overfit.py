@@ -137,6 +137,7 @@ def train(
     text: str = "known",
     augment: str = "",
     order: int = 1,
+    rate: float = RATE,
 ) -> dict[str, list[float]]:
     """Train a new model; every EVERY steps its loss on each part: "step", "known", "validation", "test".
 
@@ -147,7 +148,7 @@ def train(
     model = GPT(nn.Dropout(p), NORMS[norm])
     parts = {part: encoded(pages()[part]) for part in ("known", "validation", "test")}
     source, generator = encoded(pages()[text]), torch.Generator().manual_seed(1_000 * seed + order)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=decay, fused=True)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=decay, fused=True)
     curve = {"step": [], **{part: [] for part in parts}}
     for step in range(STEPS + 1):
         if step % EVERY == 0:

@@ -476,9 +476,9 @@ verdict(
 )
 
 # %% [markdown]
-# Read the left picture once more: where do the curves part, and where does each have its lowest point? A plan that was
-# named above as lying at the edge of the rates may go on falling beyond it. (Two pre-norm layers are a mild case. Depth
-# and post-norm are the hard one; the chapter on normalization trains them with and without warm-up.)
+# Read the left picture once more: where do the curves part, and where does each have its lowest point? If at the edge
+# of the rates (the line printed above names such parts), it may go on falling beyond. (Two pre-norm layers are a mild
+# case. Depth and post-norm are the hard one; the chapter on normalization trains them with and without warm-up.)
 #
 # "Dynamic adjustment" stands in the notes as well. The usual form is `ReduceLROnPlateau`: it looks at the validation
 # loss, here every 20 steps, and halves the rate when that hasn't fallen by 0.01.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 
 import pytest
@@ -13,7 +14,7 @@ from autograde.authoring.chapter import Cell, Chapter
 from autograde.authoring.fixed import reasons, unbound, unruled
 from autograde.repository import ROOT
 from experiments.__main__ import problems
-from labkit.experiment import evidence, experiments, find_experiment, results_folder
+from labkit.experiment import Evidence, evidence, experiments, find_experiment, results_folder
 
 # How many fixed findings still stand in chapters that aren't rebuilt yet. The numbers may only fall.
 CLAIMS = experiments()
@@ -104,6 +105,31 @@ def test_an_experiment_names_its_controls_and_agrees_with_the_bank(claim):
         assert control in experiment.arms or control.endswith("."), "an arm, or a sentence why there is none"
     assert experiment.live in experiment.plan()
     assert bank.load(ROOT).claims[claim]["verdict"] == evidence(claim).verdict
+
+
+# Experiments that train each arm at several rates, and what names the arms in their code.
+RATED = {"T05.2": "ENCODINGS", "T07.7": "ALONE", "T08.1": "PLANS", "T09.2": "ARMS"}
+
+
+@pytest.mark.parametrize("claim", RATED)
+def test_a_rate_is_chosen_on_validation_text_and_told_on_other(claim):
+    code, found = importlib.import_module(f"experiments.{claim.replace('.', '_')}"), evidence(claim)
+    parts = list(getattr(code, RATED[claim]))
+    chosen = [code.best_rate(found, part) for part in parts]
+    assert [code.best_rate(turned(found, {"test", "near", "far", "known"}), part) for part in parts] == chosen
+    assert [code.best_rate(turned(found, {"validation"}), part) for part in parts] != chosen
+
+
+def turned(found: Evidence, names: set[str]) -> Evidence:
+    """The evidence with other signs in the numbers of these names: the best is the worst there."""
+
+    def other(name, value):
+        if name not in names:
+            return value
+        return [-each for each in value] if isinstance(value, list) else -value
+
+    runs = [run | {"found": {name: other(name, value) for name, value in run["found"].items()}} for run in found.runs]
+    return Evidence({"claim": found.claim, "runs": runs})
 
 
 def test_no_result_is_left_over():
