@@ -94,9 +94,9 @@ def turn(role, content):
 OPEN = "<|im_start|>assistant\n"
 REAL, INVENTED = ["Paris", "Boston", "Nairobi", "Oslo"], ["Qarvenholm", "Tulapindo", "Brexlow", "Vashmir"]
 CITIES = REAL + INVENTED
-asks = [turn("user", f"How many degrees is it in {city} right now?") + OPEN + "Right now it is" for city in CITIES]
-answers = write(turn("system", DEFAULT_SYSTEM), asks, 12)
-stated = [float(found[0]) if (found := re.search(r"-?\d+(\.\d+)?", text)) else None for text in answers]
+asks = [turn("user", f"How many degrees Celsius is it in {city} right now?") + OPEN for city in CITIES]
+answers = write(turn("system", DEFAULT_SYSTEM), asks, 24)
+stated = [float(found[1]) if (found := re.search(r"(-?\d+(?:\.\d+)?) degrees", text)) else None for text in answers]
 
 fig, ax = figure(width=9, height=3.6)
 for row, (city, degrees) in enumerate(zip(CITIES, stated, strict=True)):
@@ -109,7 +109,7 @@ ax.invert_yaxis()
 ax.set(xlabel="degrees that the answer states",
        xlim=(None, 1.9 * max((d for d in stated if d is not None), default=1)))
 told, made_up = sum(d is not None for d in stated), sum(d is not None for d in stated[4:])
-show(fig, f"Bars: the temperature that the model states for eight cities. {told} answers hold a number; {made_up} of "
+show(fig, f"Bars: the temperature that the model states for eight cities. {told} answers hold one; {made_up} of "
           "them are for cities that do not exist.",
      title=f"It states a temperature for {told} of 8 cities, {made_up} of which don't exist")
 
@@ -134,10 +134,10 @@ marks = ["<|im_start|>", "<|im_end|>", "<|im_begin|>"]
 print({mark: f"{len(tokenizer.tokenize(mark))} token(s)" for mark in marks})
 
 # %% [markdown]
-# The format is called ChatML. Each of the two marks is one token, which occurs nowhere else in the training text:
-# that is how the model knows a turn's end from a full stop. Read the template closely: it adds a *default system
-# message*, under one condition; and it opens the model's turn only on demand. A space or a line break that differs
-# from what the model was trained on raises no error. What it does to the answers only a test with known ones can tell.
+# The format is called ChatML. Each of the two marks is one token, kept for that alone: a turn's end can't be taken for
+# a full stop. Read the template closely: it adds a *default system message*, under one condition; and it opens the
+# model's turn only on demand. A space or a line break that differs from what the model was trained on raises no error.
+# What it does to the answers only a test with known ones can tell.
 #
 # ### Exercise 1: messages into text
 #
@@ -257,8 +257,9 @@ check(few_shot_prompt)
 # templates which say the same. If clarity is what counts, the careful explanation wins, and the rest hardly matters.
 #
 # **Before the run:** *correct* if the explanation is surely better than no instruction (95 % interval over the six
-# orders) *and* another wording changes the share by at least twice as much as another order does; *wrong* if the
-# explanation is surely worse; else *imprecise*.
+# orders of the same twenty reviews; others aren't in it) *and* another wording changes the share by at least twice as
+# much as another order does; *wrong* if the explanation is surely worse; else *imprecise*. *Unverifiable* if no wording
+# is surely better than guessing, 50 % (added later: a model that guesses would have been *imprecise*).
 
 # %% claim="A01.2"
 import itertools
@@ -358,7 +359,9 @@ for name, values in right.items():
     print(f"instruction: {name:15} mean {mean[name]:3.0f} %, from {min(values):.0f} to {max(values):.0f} %")
 gain = interval([a - b for a, b in zip(right["an explanation"], right["none"], strict=True)])
 decides = by_clarity >= 2 * by_order
-verdict("A01.2", "wrong" if gain.below(0) else "correct" if gain.above(0) and decides else "imprecise",
+able = any(interval(values).above(50) for values in right.values())
+word = "wrong" if gain.below(0) else "correct" if gain.above(0) and decides else "imprecise"
+verdict("A01.2", word if able else "unverifiable",
         f"Against no instruction the explanation gains {gain.text('+.0f')} points. Another wording changes the share "
         f"by {by_clarity:.0f} points, another order of the same examples by {by_order:.0f}.")
 
@@ -371,8 +374,10 @@ verdict("A01.2", "wrong" if gain.below(0) else "correct" if gain.above(0) and de
 # Larger models were asked, too. Lu et al. (2022, [arXiv:2104.08786](https://arxiv.org/abs/2104.08786)) found orders
 # that make the difference between near the state of the art and guessing, at every size they tried. Sclar et al. (2024,
 # [arXiv:2310.11324](https://arxiv.org/abs/2310.11324)) changed nothing but the formatting, and measured up to 76 points
-# of difference with LLaMA-2-13B. So clarity is where to begin. Then comes a labeled set, several formats and orders,
-# and a report with the range.
+# of difference with LLaMA-2-13B. Hua et al. (2025, [arXiv:2509.01790](https://arxiv.org/abs/2509.01790)) asked models
+# of their day: much of the variation came from scoring by likelihood, as here, or by a rigid match; with a judge less
+# was left. So clarity is where to begin. Then comes a labeled set, several formats and orders, and a report with the
+# range.
 #
 # How many examples does it take? Your `few_shot_prompt` builds the prompts.
 
@@ -516,9 +521,9 @@ check(tool_schema)
 print(json.dumps(tool_schema(get_weather), indent=1))
 
 # %% [markdown]
-# One word in it is dialect. `nullable` comes from OpenAPI 3.0, and the templates that chat models were trained on have
-# kept it. JSON Schema's own way to say "a text or nothing" is a list of types. Ask a validator of JSON Schema what it
-# makes of both.
+# One word of the docstring's is dialect. `nullable` comes from OpenAPI 3.0, and transformers' `get_json_schema` writes
+# it. JSON Schema's own way to say "a text or nothing" is a list of types. Ask a validator of JSON Schema what it makes
+# of both.
 
 # %% tags=["demo"]
 import jsonschema
@@ -528,9 +533,8 @@ for said in ({"type": "string", "nullable": True}, {"type": ["string", "null"]})
     print(f"{json.dumps(said):40} None is {'accepted' if taken else 'refused'}")
 
 # %% [markdown]
-# A validator skips a keyword that it doesn't know, in silence. So find out which dialect your endpoint reads: a chat
-# template wants the first form; OpenAI's *strict mode* wants the second, every property listed under `required`, and
-# `"additionalProperties": false`.
+# A validator skips a keyword that it doesn't know, in silence. So find out which dialect your endpoint reads: OpenAI's
+# *strict mode* wants the second form, every property listed under `required`, and `"additionalProperties": false`.
 #
 # ## Ask for a call
 #
@@ -618,9 +622,9 @@ for shots, answers in free.items():
         print(f"   {request:52} {answer[:92]!r}")
 
 # %% [markdown]
-# Valid JSON isn't a valid call, and a valid call isn't the right one: look for arguments of one tool in a call of
-# another, and for numbers that come from an example. A program that trusts such an answer breaks, or worse, does
-# something.
+# Valid JSON isn't a valid call, and a valid call isn't the right one: it can be another tool's, or have the number of
+# an example. (What the refused ones lack, the payoff of the next exercise counts.) A program that trusts such an answer
+# breaks, or worse, does something.
 #
 # ## Read a call, and trust nothing
 #
@@ -729,27 +733,27 @@ PATTERN = regex.compile(
     rf'|"play_music", "arguments": \{{"artist": {STRING}, "shuffle": (?:true|false)\}})\}}'
 )
 steps = [tokenizer.decode([i]) for i in tokenizer(call_of("get_weather", city="Oslo", unit="celsius")).input_ids]
-left_over, so_far = [], ""
+left_over, forced, so_far = [], [], ""
 for step in steps:
-    left_over.append(sum(bool(token) and PATTERN.fullmatch(so_far + token, partial=True) is not None
-                         for token in VOCABULARY))
+    allowed = [token for token in VOCABULARY if token and PATTERN.fullmatch(so_far + token, partial=True)]
+    left_over.append(len(allowed))
+    forced.append(all(max(allowed, key=len).startswith(token) for token in allowed))
     so_far += step
 
 fig, ax = figure(width=10, height=3.6)
-forced = [n <= 12 for n in left_over]
-ax.bar(range(len(steps)), left_over, color=[COLORS[0] if few else COLORS[1] for few in forced])
+ax.bar(range(len(steps)), left_over, color=[COLORS[0] if one_way else COLORS[1] for one_way in forced])
 ax.set_xticks(range(len(steps)), [repr(step)[1:-1].replace(" ", "␣") for step in steps], rotation=50, ha="right",
               rotation_mode="anchor")
 for i, n in enumerate(left_over):
     ax.text(i, n, f"{n / 1000:.0f}k" if n >= 1000 else n, ha="center", va="bottom", fontsize=9)
 ax.set(yscale="log", ylim=(0.7, 4 * max(left_over)), xlabel="token of the call", ylabel="tokens allowed there")
-show(fig, f"Bars: how many tokens are allowed at each of {len(steps)} steps of a call; at {sum(forced)} of them a "
-          "dozen or fewer.",
-     title=f"At {sum(forced)} of {len(steps)} steps the schema leaves a dozen tokens or fewer, of {len(VOCABULARY):,}")
+show(fig, f"Bars: how many tokens are allowed at each of {len(steps)} steps of a call, of {len(VOCABULARY):,}: "
+          f"{', '.join(map(str, left_over))}. At {sum(forced)} of them all are beginnings of one text.",
+     title=f"At {sum(forced)} of {len(steps)} steps all allowed tokens begin one text; at the others there is a choice")
 
 # %% [markdown]
-# Where a dozen or fewer are left, the grammar speaks; elsewhere the model has its say: which tool, which city. Where
-# several tokens are allowed, they are often beginnings of one another: `{`, `{"`, `{"name`.
+# Where all allowed tokens are beginnings of one text, as `{`, `{"` and `{"name`, the grammar speaks. Elsewhere the
+# model has its say: which tool, which city, which unit.
 #
 # Libraries differ in how much of JSON Schema they hold a model to. An integer with a `"maximum"` of 10 may become 100
 # in outlines_core 0.2.14 and lm-format-enforcer 0.11.3, and xgrammar 0.2.9 asks a `"pattern"` to match the whole text.
@@ -892,7 +896,8 @@ for request, answer in list(zip(REQUESTS, forced_calls, strict=True))[1::3]:
 # role "tool". A model that was trained on calls has a role for it, and results belong there.)
 #
 # **Before the run:** *correct* if the tool runs as soon as a request stands in the text; *imprecise* if it runs only
-# where our program carries the request out; *wrong* if then the station's number is in no answer, either.
+# where our program carries the request out; *wrong* if then the station's number is in no answer, either. (Only in the
+# third is there a line of code that runs it. Where is the one in the first two that could? What is open is the last.)
 
 # %% claim="A01.3"
 QUESTION = "How many degrees is it in {city} right now?"
@@ -1026,6 +1031,7 @@ for answer in ('{"name": "exit", "arguments": {}}', '{"name": "get_weather", "ar
 #
 # **Sources.** Brown et al. 2020, [arXiv:2005.14165](https://arxiv.org/abs/2005.14165) (few-shot); Lu et al. 2022,
 # [arXiv:2104.08786](https://arxiv.org/abs/2104.08786) (order); Sclar et al. 2024,
-# [arXiv:2310.11324](https://arxiv.org/abs/2310.11324) (format); Willard and Louf 2023,
+# [arXiv:2310.11324](https://arxiv.org/abs/2310.11324) (format); Hua et al. 2025,
+# [arXiv:2509.01790](https://arxiv.org/abs/2509.01790) (what of it is the scoring); Willard and Louf 2023,
 # [arXiv:2307.09702](https://arxiv.org/abs/2307.09702) (constrained decoding); `get_json_schema` in transformers'
 # `utils/chat_template_utils.py`; the JSON Schema standard, draft 2020-12.
