@@ -292,7 +292,7 @@ check(mixture_of_experts)
 # loss.
 
 # %% tags=["payoff"]
-from torch.utils.flop_counter import FlopCounterMode
+from labkit.flops import Flops
 
 EXPERTS, HALF = 8, 4 * D // 3
 
@@ -338,7 +338,7 @@ KINDS = {"dense": (Gated, 0.0), "experts": (Experts, 0.0), "experts, balanced": 
 tried = {kind: learned(*how) for kind, how in KINDS.items()}
 sizes, work = {}, {}
 for kind, (model, _, _) in tried.items():
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    with Flops() as counter, torch.no_grad():
         model.layers[0].mlp(torch.randn(4, N, D))
     sizes[kind] = sum(p.numel() for p in model.layers[0].mlp.parameters())
     work[kind] = counter.get_total_flops() / (4 * N)
@@ -647,7 +647,8 @@ verdict(
 
 # %% claim="T07.13"
 from torch.utils.checkpoint import checkpoint
-from torch.utils.flop_counter import FlopCounterMode
+
+from labkit.flops import Flops
 
 
 def cost(parts=1, half=False, recompute=False):
@@ -657,9 +658,12 @@ def cost(parts=1, half=False, recompute=False):
     if recompute:
         for layer in model.layers:
             layer.forward = functools.partial(checkpoint, layer.forward, use_reentrant=False)
-    most, ids_targets = 0, pieces(training, 32, torch.Generator().manual_seed(0))
+    ids_targets = pieces(training, 32, torch.Generator().manual_seed(0))
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
-    with FlopCounterMode(display=False) as counter:
+
+    def step():
+        model.zero_grad()
+        most = 0
         for ids, targets in zip(*(part.chunk(parts) for part in ids_targets), strict=True):
             seen = {}
 
@@ -674,7 +678,11 @@ def cost(parts=1, half=False, recompute=False):
                 loss = loss_of(model, ids, targets) / parts
             most = max(most, sum(seen.values()))
             loss.backward()
-    return counter.get_total_flops(), most, [p.grad for p in model.parameters()]
+        return most
+
+    with Flops() as counter:
+        step()
+    return counter.get_total_flops(), step(), [p.grad for p in model.parameters()]  # counting saves other bytes
 
 
 WAYS = {"one batch of 32": {}, "4 micro-batches": {"parts": 4}, "recomputing": {"recompute": True},
@@ -1079,10 +1087,12 @@ def offloaded(steps=20):
     weights = list(model.parameters())  # on the device
     masters = [weight.detach().float() for weight in weights]  # on the host
     optimizer = torch.optim.AdamW(masters, 4e-3, foreach=False)
+    with Flops() as device:
+        loss_of(model, *pieces(training, ROWS, torch.Generator().manual_seed(1))).backward()
+    model.zero_grad()
     for _ in range(steps):
-        with FlopCounterMode(display=False) as device:
-            loss = loss_of(model, *pieces(training, ROWS, g))
-            loss.backward()
+        loss = loss_of(model, *pieces(training, ROWS, g))
+        loss.backward()
         down = sum(weight.grad.nbytes for weight in weights)
         for master, weight in zip(masters, weights, strict=True):
             master.grad = weight.grad.float()

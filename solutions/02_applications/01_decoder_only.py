@@ -758,11 +758,11 @@ show(fig, "Stacked bars of parameters by part, in all: "
 # known before. We ask real models, cross-attention and all.)
 
 # %% claim="A11.7"
-from torch.utils.flop_counter import FlopCounterMode
+from labkit.flops import Flops  # torch's own counter gives attention 0 on a CPU
 
 
 def operations(run):
-    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+    with Flops() as counter, torch.inference_mode():
         run()
     return counter.get_total_flops()
 
