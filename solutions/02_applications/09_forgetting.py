@@ -364,8 +364,9 @@ def fisher_diagonal(model, x):
     the square of the gradient of log p(c), where p = softmax(logits) of that example alone.
 
     Returns a dict from the names of model.named_parameters() to new tensors of the parameter's
-    shape and dtype, cut off from the graph; only parameters with requires_grad are in it. The
-    model stays as it is: its flags, its mode, and the .grad of its parameters.
+    shape and dtype, cut off from the graph; all parameters with requires_grad are in it (one that
+    no logit depends on with zeros), and no other. The model stays as it is: its flags, its mode,
+    and the .grad of its parameters.
 
     Kirkpatrick et al. 2017, arXiv:1612.00796.
     """
@@ -375,7 +376,9 @@ def fisher_diagonal(model, x):
     for row in x:
         log_p = model(row[None]).log_softmax(-1)[0]
         for value in log_p:
-            found = torch.autograd.grad(value, list(params.values()), retain_graph=True)
+            found = torch.autograd.grad(
+                value, list(params.values()), retain_graph=True, materialize_grads=True
+            )
             for name, gradient in zip(params, found, strict=True):
                 total[name] += value.detach().exp() * gradient.square() / len(x)
     return total
