@@ -199,6 +199,7 @@ class _Rules:
         self.harmless_codes: dict[CodeType, dict] = {}  # and the globals with which they are
         self.harmless_compiled: set[tuple[type, str]] = set()
         self.harmless_functions: set[str] = set()
+        self.harmless_operators_of: set[Callable] = set()  # functions over harmless operators alone
         self.harmless_operators: set[str] = set()
 
     def function(self, name: str) -> str | None:
@@ -250,18 +251,68 @@ def is_ready_made(implementation: Callable) -> bool:
     return f"{getattr(implementation, '__module__', '')}.".startswith(f"{EXERCISES}.")
 
 
+# Under these functions of torch's there are only copies, views and products.
+_OVER_HARMLESS = frozenset(
+    ["__getitem__", "chunk", "contiguous", "flatten", "linear", "matmul", "max", "min", "outer", "repeat_interleave"]
+    + ["reshape", "split", "std", "to", "type_as", "var", "where"]
+)
+# A tensor that runs Python code of its own under torch's operators is none of these: it needs what a guard takes away.
+_PLAIN = frozenset([torch.Tensor, torch.nn.Parameter, torch.Size, torch.dtype]) | frozenset(
+    [int, float, bool, str, tuple, slice, type(None), type(...)]
+)
+
+
+@functools.lru_cache(maxsize=4096)
+def is_one_operator(function: Callable) -> bool:
+    """Whether a function of torch's is compiled, and the only operator under it is that of its own name.
+
+    Then whoever has seen the function has nothing to look for among the operators. Those that are made of others
+    (torch calls them CompositeImplicit) aren't, but for a few that are made of what nobody forbids.
+    """
+    if not inspect.isbuiltin(function) and not inspect.ismethoddescriptor(function):
+        return False
+    if function.__name__ in _OVER_HARMLESS:
+        return True
+    made = [_is_made_of_others(f"{schema.name}.{schema.overload_name}".rstrip(".")) for schema in _schemas(function)]
+    return bool(made) and not any(made)
+
+
+def _schemas(function: Callable) -> list:
+    return torch._C._jit_get_schemas_for_operator(f"aten::{function.__name__}")
+
+
+def _is_made_of_others(operator: str) -> bool:
+    try:
+        return torch._C._dispatch_has_kernel_for_dispatch_key(operator, "CompositeImplicitAutograd")
+    except RuntimeError:  # of compiled programs alone, on their own numbers and lists
+        return False
+
+
+_NoOperators = torch._C._DisableTorchDispatch
+
+
 class _Functions(TorchFunctionMode):
     def __init__(self, note: Callable, rules: _Rules):
         super().__init__()
-        self._note, self._rules, self._harmless = note, rules, rules.harmless_functions
+        self._note, self._rules = note, rules
+        self._harmless, self._done = rules.harmless_functions, rules.harmless_operators_of
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func in self._done and not types and {*map(type, args)} <= _PLAIN:
+            if not kwargs:
+                no_operators = _NoOperators()  # noqa: F841 - until this returns: watching them takes longer than they
+                return func(*args)
+            if {*map(type, kwargs.values())} <= _PLAIN:
+                no_operators = _NoOperators()  # noqa: F841
+                return func(*args, **kwargs)
         try:
             name = func.__name__
         except AttributeError:  # getattr with a default would be one more call for the hook to look at
             name = ""
         if name not in self._harmless:
             self._note(self._rules.function(name))
+        elif is_one_operator(func):
+            self._done.add(func)
         return func(*args, **(kwargs or {}))
 
 

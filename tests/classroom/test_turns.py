@@ -169,6 +169,28 @@ def test_a_student_finds_nothing_of_another_and_has_no_rights(session):
     assert found["rights"] == [0] * 5 and found["filter"] == [1, 2]
 
 
+STUBS = {
+    "as released": ('"""What is asked for."""', True),
+    "half written": ("n = q.shape[-1]", False),
+    "another error of that name": ("global NotImplementedError; NotImplementedError = KeyError", False),
+}
+
+
+@pytest.mark.parametrize("way", STUBS)
+def test_what_is_as_released_is_known_without_a_call(session, way):
+    attention = find("scaled_dot_product_attention")
+    body, known = STUBS[way]
+    source = f"def {attention.name}(q, k, v, mask=None):\n    {body}\n    raise NotImplementedError"
+    cells = [Step("setup", "setup", "import torch"), Step("exercise", attention.name, source)]
+    assert session.begin([*cells, Step("check", attention.name, "")], {attention.name: attention}) == []
+    assert bool(session.failed) is known
+    space: dict = {}
+    exec(source, space)
+    here, there = grade(attention, space[attention.name], 1), grade(attention, print, 1, runner=session.runner)
+    assert (there.status, there.earned) == (here.status, here.earned)
+    assert (there.status == "not implemented") is (way != "another error of that name")
+
+
 def test_one_that_starts_alone_has_no_rights_either(session, monkeypatch):
     monkeypatch.setattr(starting, "_refused", True)
     found = eval(run(session, LOOKS).rpartition("ValueError: ")[2])

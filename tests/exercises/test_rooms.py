@@ -76,6 +76,16 @@ def test_no_probe_imports_what_solutions_may_not(name):
     assert not [one for one in used if f"{one}.".startswith("autograde.")]
 
 
+@pytest.mark.parametrize("module", [name for name in MODULES if name.startswith("autograde.exercises.")])
+def test_a_law_on_inputs_of_its_own_is_not_asked_of_every_case(module):
+    """It would learn nothing new: `only` says on which."""
+    for law in ast.parse(MODULES[module].read_text(encoding="utf-8")).body:
+        if isinstance(law, ast.FunctionDef) and any(".law(" in ast.unparse(each) for each in law.decorator_list):
+            given = {argument.arg for argument in law.args.args} - {"call"}
+            looked_at = {node.id for node in ast.walk(law) if isinstance(node, ast.Name)} & given
+            assert looked_at or any(ast.unparse(each).startswith("only(") for each in law.decorator_list), law.name
+
+
 def test_no_import_runs_in_a_circle():
     graphlib.TopologicalSorter({module: imports_of(module) for module in MODULES}).prepare()
 

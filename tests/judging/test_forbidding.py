@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -12,9 +13,19 @@ import torch.nn.functional as F
 
 from autograde import check
 from autograde.exercises import find, names
-from autograde.judging.forbidding import EXERCISES, FAMILIES, HARMLESS, Watch, bare, computes, is_ready_made
+from autograde.judging.forbidding import (
+    EXERCISES,
+    FAMILIES,
+    HARMLESS,
+    Watch,
+    bare,
+    computes,
+    is_one_operator,
+    is_ready_made,
+)
 from autograde.judging.grading import grade
 from autograde.judging.suspecting import remarks, suspicions
+from labkit.modes import Listener
 
 # What a name says of an operator or function of torch that computes something of a family.
 STEMS = re.compile(
@@ -84,6 +95,65 @@ def test_what_computes_a_softmax_is_forbidden_with_it(way):
     with Watch(["torch.nn.functional.softmax"]) as watch:
         AS_SOFTMAX[way]()
     assert watch.used == "torch.nn.functional.softmax"
+
+
+ARGUMENTS = [(X,), (X, X), (X, -1), (X, 1.5), (X, 0, 1), (EYE, EYE), (X, EYE), (X, X > 0, 0.0), ([X, X],)]
+
+
+class Under(Listener):
+    """The operators that run."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.add(bare(func.__name__))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_under_functions_whose_operators_nobody_looks_at_nothing_is_forbidden():
+    ran, listed = set(), frozenset().union(*FAMILIES.values())
+    for space in (torch, torch.Tensor, torch.special, torch.linalg, torch._C._nn):
+        for name in dir(space):
+            if not callable(function := getattr(space, name)) or not is_one_operator(function):
+                continue
+            for given in ARGUMENTS:
+                copies = [x.clone() if isinstance(x, torch.Tensor) else x for x in given]
+                with contextlib.suppress(Exception), Under() as under:
+                    function(*copies)
+                    ran.add(name)
+                assert not under.names & listed - {bare(name)}, (name, under.names)
+    assert len(ran) > 300 and {"add", "exp", "sum", "matmul", "__getitem__"} <= ran
+    assert not {"softmax", "layer_norm", "cross_entropy_loss", "scaled_dot_product_attention"} & ran
+
+
+class Own(torch.Tensor):
+    """A tensor that runs Python of its own under each operator, and shows nothing of it to torch's functions."""
+
+    @staticmethod
+    def __new__(cls, held):
+        return torch.Tensor._make_wrapper_subclass(cls, held.shape)
+
+    def __init__(self, held):
+        self.held = held
+
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        return func(*(getattr(x, "held", x) for x in args), **(kwargs or {}))
+
+
+def test_a_watch_changes_nothing_for_tensors_of_ones_own():
+    for _ in range(3):  # by then the functions are known
+        with Watch(["torch.softmax"]) as watch:
+            assert torch.equal(X + 1, Own(X) + 1) and torch.equal(X.sum(-1), Own(X).sum(-1))
+        assert watch.used is None
+        with Watch(["torch.softmax"]) as watch:
+            Own(X).softmax(-1)
+        assert watch.used == "torch.softmax"
 
 
 def test_what_is_not_forbidden_is_not_seen():

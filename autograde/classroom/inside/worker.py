@@ -145,13 +145,14 @@ class _Notebook:
         self.channel, self.order = channel, order
         self.space = types.ModuleType("__main__")
         self.waiting: dict[int, tuple[int, int]] = {}
+        self.unsolved: list[int] = []
 
     def run(self) -> None:
         os.setsid()
         sys.modules["__main__"] = self.space
         builtins.display, builtins.get_ipython = (lambda *a, **k: None), (lambda: None)
         told = [self._cell(index, cell) for index, cell in enumerate(self.order["cells"])]
-        self.channel.send({"loaded": told})
+        self.channel.send({"loaded": told, "unsolved": self.unsolved})
         while True:
             order = self.channel.receive()
             if order["do"] == "end":
@@ -169,7 +170,10 @@ class _Notebook:
             happened = self._executed(cell)
         for number, check in enumerate(self.order["checks"]):
             if check["after"] == index:
-                self._keep(number, check)
+                if not check["probe"] and not check["ranks"] and is_stub(getattr(self.space, check["name"], None)):
+                    self.unsolved.append(number)  # a copy of the process could say no more
+                else:
+                    self._keep(number, check)
         return [cell["label"], happened[:_MOST_TOLD]]
 
     def _executed(self, cell: dict) -> str:
@@ -201,6 +205,18 @@ class _Notebook:
                 _Check(self.channel, self.space, check).answer()
         finally:
             os._exit(70)
+
+
+def is_stub(function) -> bool:
+    """Whether a function does nothing but `raise NotImplementedError`, as it was released."""
+    if type(function) is not types.FunctionType or "NotImplementedError" in function.__globals__:
+        return False
+    code = function.__code__
+    return (code.co_code, code.co_names) == (_stub.__code__.co_code, ("NotImplementedError",))
+
+
+def _stub():
+    raise NotImplementedError
 
 
 def _compiled(source: str, name: str):

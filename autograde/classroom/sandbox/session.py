@@ -28,6 +28,7 @@ _EXERCISE = 60.0  # seconds for all calls of one exercise, laws included
 _RETRIES = 3
 _KINDS = frozenset({"not implemented", "needs", "raised", "too slow", "forbidden", "too large", "ranks"})
 _MOST_TEXT = 2_000
+_UNSOLVED = Failure("not implemented", "Not implemented yet.", "NotImplementedError")
 
 
 class Session:
@@ -112,6 +113,8 @@ class Session:
                 wait = min(self.limits.cell + self.limits.grace, end - clock())
                 said = self.sandbox.channel.receive(wait, clock)
                 if "loaded" in said:
+                    unsolved = _numbers(said.get("unsolved"), len(self.checks))
+                    self.failed = dict.fromkeys(unsolved, _UNSOLVED) | self.failed
                     return at, _told(said["loaded"], self.cells)
                 if "ended" in said:
                     return at, _text(said["ended"])
@@ -254,6 +257,11 @@ def _told(said: Any, cells: Sequence[Step]) -> list[tuple[str, str]]:
         raise BadFrame("something that is no message")
     texts = [_text(each[1] if isinstance(each, list) and len(each) == 2 else "") for each in said]
     return [(cell.label, text) for cell, text in zip(cells, texts, strict=True)]
+
+
+def _numbers(said: Any, most: int) -> set[int]:
+    known = said if isinstance(said, list) and len(said) <= most else []
+    return {n for n in known if type(n) is int and 0 <= n < most}
 
 
 def _text(said: Any) -> str:

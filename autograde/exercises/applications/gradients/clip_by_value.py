@@ -11,8 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from autograde.exercise import Draft, case, same
-from autograde.exercises.applications.gradients.shared import only
-from autograde.exercises.shared import randn, value_keeps_dtypes
+from autograde.exercises.shared import only, randn, value_keeps_dtypes
 
 exercise = Draft(
     "clip_by_value",

@@ -7,7 +7,7 @@ import math
 import torch
 
 from autograde.exercise import Draft, case, same
-from autograde.exercises.applications.gradients.shared import only
+from autograde.exercises.shared import only
 
 exercise = Draft(
     "gradient_norms_by_layer",

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from autograde.exercise import Draft, case, same
-from autograde.exercises.applications.gradients.shared import only, right_std
-from autograde.exercises.shared import integer
+from autograde.exercises.applications.gradients.shared import right_std
+from autograde.exercises.shared import integer, only
 
 exercise = Draft(
     "init_network",

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from autograde.exercise import Draft, case, same
-from autograde.exercises.applications.gradients.shared import fans, only, right_std, std
-from autograde.exercises.shared import integer
+from autograde.exercises.applications.gradients.shared import fans, right_std, std
+from autograde.exercises.shared import integer, only
 
 exercise = Draft(
     "init_std",

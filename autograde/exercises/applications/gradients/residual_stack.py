@@ -11,8 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from autograde.exercise import Draft, case, same
-from autograde.exercises.applications.gradients.shared import only
-from autograde.exercises.shared import randn
+from autograde.exercises.shared import only, randn
 
 exercise = Draft(
     "residual_stack",

@@ -5,18 +5,6 @@ from __future__ import annotations
 import math
 
 
-def only(*labels):
-    """A law on inputs of its own is asked on the cases of these labels: on more of them it would learn nothing new."""
-
-    def of(law):
-        def holds(out, one, call):
-            return law(out, one, call) if one.label in labels else None
-
-        return holds
-
-    return of
-
-
 def fans(shape):
     field = math.prod(shape[2:])
     return shape[1] * field, shape[0] * field

@@ -12,7 +12,7 @@ from autograde.exercises.data_parallel.pipeline_parallel.gpipe_schedule import g
 from autograde.exercises.data_parallel.pipeline_parallel.interleaved_schedule import interleaved_by_rounds
 from autograde.exercises.data_parallel.pipeline_parallel.one_f_one_b_schedule import one_f_one_b_by_limit
 from autograde.exercises.data_parallel.pipeline_parallel.shared import as_actions, ends
-from autograde.exercises.shared import pick
+from autograde.exercises.shared import only, pick
 
 exercise = Draft(
     "bubble_fraction",
@@ -163,6 +163,7 @@ def _unit_free(out, one, call):
 
 
 @exercise.law("GPipe's is (p - 1) / (m + p - 1)")
+@only("GPipe, two stages, two micro-batches")
 def _formula(out, one, call):
     found = call(gpipe_by_kind(4, 6), {"F": 1.0, "B": 2.0})
     return abs(found - 3 / 9) < 1e-9 or f"p = 4, m = 6: {found:.4f} instead of 3 / 9"

@@ -10,7 +10,7 @@ import math
 import torch
 
 from autograde.exercise import Draft, case, keeps_dtype, same
-from autograde.exercises.shared import randn
+from autograde.exercises.shared import only, randn
 
 exercise = Draft(
     "adam_with_decay",
@@ -78,6 +78,7 @@ def size_of_gradients(out, one, call):
 
 
 @exercise.law("Large gradients protect a weight from L2, and not from decoupled decay")
+@only("decoupled decay")
 def l2_is_adapted(out, one, call):
     """With L2 in the loss a weight shrinks less where its gradients are large; with decoupled decay it does not."""
     weight, gradients = torch.ones(2), torch.tensor([[1.0, 100.0], [-1.0, -100.0]] * 3)

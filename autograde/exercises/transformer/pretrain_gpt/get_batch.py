@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 
 from autograde.exercise import Draft, case
-from autograde.exercises.shared import integer
+from autograde.exercises.shared import integer, only
 
 exercise = Draft(
     "get_batch",
@@ -93,6 +93,7 @@ def starts_everywhere(out, one, call):
 
 
 @exercise.law("The given generator decides, and moves on")
+@only("a text of 1,000 tokens", "one row")
 def follows_the_generator(out, one, call):
     """One seed, the same batches; and the second batch is another one."""
     data, seed = torch.arange(1_000), one.args[3]

@@ -10,7 +10,7 @@ import math
 import torch
 
 from autograde.exercise import Draft, case, same
-from autograde.exercises.shared import randn
+from autograde.exercises.shared import only, randn
 from autograde.exercises.transformer.shared import Still
 
 exercise = Draft(
@@ -107,6 +107,7 @@ def an_overflow_is_skipped(out, one, call):
 
 
 @exercise.law("After each interval of clean steps the scale grows once")
+@only("a clean step")
 def grows_after_the_interval(out, one, call):
     """Ten clean steps in a row with an interval of 4: the scale grows twice."""
     scale, count = 16.0, 0

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from autograde.borrowed import borrowed
 from autograde.exercise import Draft, case, same
-from autograde.exercises.shared import randn
+from autograde.exercises.shared import only, randn
 
 MIXTRAL = "transformers.models.mixtral.modeling_mixtral"
 OPEN = 0.02  # how far the k-th score lies above the next, so that rounding can't choose another expert
@@ -106,10 +106,9 @@ def layered(implementation, x, router, w_gate, w_up, w_down, k, ask=None):
 
 
 @exercise.law("Each token is computed by its k experts alone", essential=True)
+@only("seven tokens, two of five experts")
 def no_idle_work(out, one, call):
     """Operations for 32 tokens, two of eight experts each."""
-    if one.args[0].dim() > 2 or one.args[0].dtype != torch.float32:
-        return None
     g = torch.Generator().manual_seed(0)
     given = _layer(g, (32,), 8, 16, 8, 2)
     needed = 2 * 32 * 8 * (8 + 3 * 2 * 16)
