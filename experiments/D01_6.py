@@ -119,25 +119,36 @@ def conclude(found):
 
     Correct if neither way surely does better, unverifiable between the two. Intervals are over the groups of questions.
     """
+    from labkit.experiment import wilson
+
     right, other = (interval(likelier(found, arm)) for arm in ("likelihood", "likelihood after another question"))
     asked = (found.each("asked for a letter", name) for name in ("right_first", "wrong_first"))
     letter = interval([np.mean([*(np.array(a) > 0), *(np.array(b) < 0)]) for a, b in zip(*asked, strict=True)])
     right_first, wrong_first = places(found)
     named = np.concatenate([right_first, wrong_first]) > 0
     source, none = right.above(0.5) or letter.above(0.5), max(right.high, letter.high) <= 0.5
+    steady = int(np.sum((right_first > 0) != (wrong_first > 0)))
+    shares = {
+        "likelier": likelier(found, "likelihood"),
+        "short": likelier(found, "likelihood", list(WORDINGS).index(SHORT)),  # worded as in the control
+        "another": likelier(found, "likelihood after another question"),
+        "mixed": mixed(found),
+        "ordered": ordered(found),
+    }
+    spans = {name: interval(each) for name, each in shares.items()} | {"steady": wilson(steady, len(right_first))}
     return {
         "verdict": "imprecise" if source else "correct" if none else "unverifiable",
         "controls": {"shows": right.above(0.5), "shows_not": not other.above(0.5)},
         "numbers": {
-            "likelier": percent(likelier(found, "likelihood")),
-            "short": percent(likelier(found, "likelihood", list(WORDINGS).index(SHORT))),  # worded as in the control
-            "another": percent(likelier(found, "likelihood after another question")),
+            **{name: percent(each) for name, each in shares.items()},
+            **{
+                f"{name}_range": f"{max(0, 100 * span.low):.0f}–{min(100, 100 * span.high):.0f} %"
+                for name, span in spans.items()
+            },
             "first": f"{100 * named.mean():.0f} %",
-            "steady": f"{np.sum((right_first > 0) != (wrong_first > 0))}",
+            "steady": f"{steady}",
             "averaged": f"{100 * np.mean(right_first > wrong_first):.0f} %",
             "questions": f"{len(right_first)}",
             **{f"flips_{name.replace(' ', '_')}": percent(flips(found, name)) for name in WORDINGS},
-            "mixed": percent(mixed(found)),
-            "ordered": percent(ordered(found)),
         },
     }

@@ -243,7 +243,11 @@ def conclude(found) -> dict:
         words = "".join(c if c.isalnum() else " " for c in f"{way} {by}").split()
         return "_".join(words)
 
+    def rounded(value):
+        return f"{round(value, 2) + 0.0:.2f}".replace("-", "−")
+
     arms = [(way, by) for by, ways in (("SGD", WAYS), ("Adam", ADAM_TOO)) for way in ways[1:]]
+    cost = {name(way, by): lost(found, way, by) for way, by in arms}
     return {
         "verdict": ("wrong", "imprecise", "correct")[sum(map(bool, kinds))],
         "controls": {
@@ -251,7 +255,8 @@ def conclude(found) -> dict:
             "shows_not": lost(found, "top 100 %", "SGD").within(-COUNTS, COUNTS),
         },
         "numbers": {
-            **{name(way, by): f"{round(lost(found, way, by).mean, 2) + 0.0:.2f}" for way, by in arms},
+            **{key: rounded(each.mean) for key, each in cost.items()},
+            **{f"{key}_range": f"{rounded(each.low)}–{rounded(each.high)}" for key, each in cost.items()},
             **{f"fewer_{name(way, '')}": f"{fewer(found, way):.0f}" for way in WAYS[1:]},
         },
     }

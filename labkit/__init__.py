@@ -37,6 +37,7 @@ _HOME = {
     "RankError": "failure",
     "evidence": "experiment",
     "interval": "experiment",
+    "wilson": "experiment",
     "NoEvidence": "experiment",
     "verdict": "verdict",
     "show_map": "course_map",

@@ -23,7 +23,17 @@ from typing import Any
 
 from labkit.errors import PlainError
 
-__all__ = ["Evidence", "Experiment", "Interval", "NoEvidence", "evidence", "experiments", "find_experiment", "interval"]
+__all__ = [
+    "Evidence",
+    "Experiment",
+    "Interval",
+    "NoEvidence",
+    "evidence",
+    "experiments",
+    "find_experiment",
+    "interval",
+    "wilson",
+]
 
 
 class NoEvidence(PlainError):
@@ -32,7 +42,10 @@ class NoEvidence(PlainError):
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean and its 95 % confidence interval, by Student's t over the seeds. One value has no interval: it is NaN."""
+    """A mean and its 95 % interval: `interval`'s, by Student's t over seeds, or a share's, `wilson`'s.
+
+    One value has no interval: it is NaN.
+    """
 
     mean: float
     low: float
@@ -68,6 +81,17 @@ def interval(values: Sequence[float]) -> Interval:
 
     half = float(t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
     return Interval(mean, mean - half, mean + half, len(values))
+
+
+def wilson(hits: float, n: int) -> Interval:
+    """The share of `hits` among `n` independent cases and Wilson's 95 % interval, which never leaves 0 to 1."""
+    if n < 1 or not 0 <= hits <= n:
+        raise NoEvidence("A share needs at least one case, and no more hits than cases.")
+    share, z = hits / n, statistics.NormalDist().inv_cdf(0.975)
+    middle, scale = share + z * z / (2 * n), 1 + z * z / n
+    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    low, high = (middle - half) / scale, (middle + half) / scale
+    return Interval(share, low if hits else 0.0, high if hits < n else 1.0, n)  # else rounding puts it past the share
 
 
 @dataclass

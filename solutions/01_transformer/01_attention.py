@@ -232,6 +232,11 @@ def scaled_dot_product_attention(q, k, v, mask=None):
 check(scaled_dot_product_attention)
 
 # %% [markdown]
+# Zeros are for a query that may read nothing. One that holds a NaN should give NaN, as the formula does, so that what
+# is broken stays visible. On a CPU torch 2.13.0's own function gives zeros there, too, if there are few keys (five;
+# with 64 it is NaN), and NaN as gradients: a test on a short text passes, and the training doesn't.
+# `findings/torch_attention_turns_nan_into_zeros.sh` runs it.
+#
 # ## Your attention inside the real model
 #
 # The transformers library lets you register an attention function of your own. Here is yours, in all 30 layers. The

@@ -210,6 +210,10 @@ def apply_rope(x, positions, base=10_000.0):
 check(apply_rope)
 
 # %% [markdown]
+# That the angles are computed in float32 is no small print. The package rotary-embedding-torch 0.9.1 counts places in
+# the type of the queries, and bfloat16 holds each integer only up to 256: with queries in bfloat16 the tokens 256 and
+# 257 stand at the same place. `findings/rotary_embedding_torch_rounds_the_positions.sh` runs it.
+#
 # ## What the wrong pairing does to a real model
 #
 # `smollm()` is a chat model with LLaMA's architecture, trained with pairs of halves. We feed it the other layout. No

@@ -290,6 +290,10 @@ check(mixture_of_experts)
 # costs about as much work. Three models learn the same letters: dense, and experts without and with the balance loss
 # (times 0.02). One seed and one rate, so look at what is counted and at the load rather than at the last digit of a
 # loss.
+#
+# If you count operations yourself: on a CPU torch 2.13.0's `FlopCounterMode` gives attention 0, which `labkit.flops`
+# mends (`findings/torch_flop_counter_sees_no_attention.sh` runs it). The mult-adds under a summary of torchinfo 1.8.0
+# count each weight once a text, however many tokens it has (`findings/torchinfo_counts_one_token.sh` runs it).
 
 # %% tags=["payoff"]
 from labkit.flops import Flops

@@ -228,6 +228,12 @@ print(f"{ROUNDS} merges of a megabyte: counted anew {took[by_recounting]:.2f} s,
       f"({took[by_recounting] / took[train_bpe]:.1f} times as fast), tokenizers {took[by_library]:.2f} s")
 print("the same merges as by counting anew:", [tuple(pair) for pair in found[train_bpe]] == found[by_recounting])
 
+# %% [markdown]
+# Your rule for ties makes training repeatable: the same text, the same ids. The library's BPE is repeatable, too, its
+# WordPiece isn't. tokenizers 0.23.3 trains another vocabulary each time, of the same size, so that a tokenizer trained
+# anew doesn't fit a saved model. Save it with the model. `findings/tokenizers_trains_another_wordpiece_each_time.sh`
+# runs it.
+
 # %% tags=["demo"]
 def spelled(merges):
     """The bytes of every token, by id."""

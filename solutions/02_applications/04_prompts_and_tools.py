@@ -535,6 +535,8 @@ for said in ({"type": "string", "nullable": True}, {"type": ["string", "null"]})
 # %% [markdown]
 # A validator skips a keyword that it doesn't know, in silence. So find out which dialect your endpoint reads: OpenAI's
 # *strict mode* wants the second form, every property listed under `required`, and `"additionalProperties": false`.
+# (transformers 5.23.0 writes the first, pydantic the second: `findings/transformers_tool_schema_refuses_none.sh` runs
+# both on one function.)
 #
 # ## Ask for a call
 #
@@ -706,6 +708,14 @@ for reason, times in reasons.most_common():
     print(f"{times:3} of {sum(reasons.values())} answers: {reason}")
 
 # %% [markdown]
+# Your reader refuses what it can't read. Libraries guess instead, and say nothing:
+#
+# * **langchain-core 1.8.3**: `JsonOutputParser` closes what is open at the end, so an answer that `max_tokens` cut off
+#   is read as a whole one, and 125 may become 12. Look at `finish_reason` first.
+#   `findings/langchain_takes_half_a_json_for_a_whole.sh` runs it.
+# * **json-repair 0.64.6**: an object with the keys of the one before takes its place, so of three rows in JSON lines
+#   the last is left. Split the lines yourself. `findings/json_repair_keeps_the_last_line_only.sh` runs it.
+#
 # ## Make bad form impossible
 #
 # Refusing is one way. The other is not to let the model write a wrong call in the first place. It gives a score to

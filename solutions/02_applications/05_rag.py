@@ -225,6 +225,10 @@ for i in (0, first_right):
         print(f"   {score:5.1f}  {'*' if at in relevant[i] else ' '} {names[at]}")
 
 # %% [markdown]
+# The 1 in your logarithm keeps every weight above 0. rank-bm25 0.2.2's `BM25Okapi` has none: a word that half of the
+# documents hold weighs 0, and in a handful of similar texts the one *without* the word may come first (its `BM25Plus`
+# gets that right). `findings/rank_bm25_ranks_the_document_without_the_word_first.sh` runs it.
+#
 # ## Words in Chinese
 #
 # BM25 compares *words*, and Chinese writes no spaces between them. What becomes of 16 short passages and 16 questions
@@ -1212,6 +1216,21 @@ verdict(
 # Is a sentence in the prompt a lock? The second pair of bars says. A filter belongs *into* the search: if it comes
 # after, the places that forbidden passages took stay empty. And with a hosted model every passage found leaves the
 # house, whoever asked; then "secret" means a model of your own.
+#
+# ## What libraries do that you would not guess
+#
+# Each of these goes on without an error.
+#
+# * **langchain-text-splitters 1.1.3**: `MarkdownHeaderTextSplitter` strips every line, in a block of code as well, and
+#   Python without its indentation goes into the prompt. `findings/langchain_header_splitter_flattens_code.sh` runs it.
+# * **langchain-text-splitters** again: `add_start_index` with a length in tokens and an overlap gives −1 for many
+#   pieces, or a wrong place, and you wanted to cite by it. `findings/langchain_start_index_is_minus_one.sh` runs it.
+# * **chromadb 1.5.9**: `get(ids=…)` answers in the order in which records were added, not in yours: pair texts with the
+#   ids of the *answer*. `findings/chromadb_gives_another_order_than_asked.sh` runs it.
+# * **chromadb** again: `upsert` keeps the old text and the old keys of the metadata where the new record has none.
+#   Delete, then add. `findings/chromadb_upsert_keeps_what_was_there.sh` runs it.
+# * **datasketch 2.0.0**, for near duplicates: the list that `MinHashLSHForest.query` gives isn't nearest first. Sort it
+#   by `jaccard()`. `findings/datasketch_forest_puts_the_nearest_anywhere.sh` runs it.
 #
 # ## What to remember
 #

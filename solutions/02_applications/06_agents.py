@@ -960,6 +960,10 @@ for (name, arguments), result in zip(calls, results, strict=True):
 # item, so an empty list is *no block* (what a program should read is `structured_content`, where it stands whole); and
 # a tool that doesn't exist gives a result, where the specification has a protocol error.
 #
+# And one that these calls don't show. Where a parameter is `text: str | None`, mcp 2.3.0's server reads the text as
+# JSON first: "null" arrives as None, and "[1, 2]" is refused as no text. With `text: str = ""` it comes as it was sent.
+# `findings/mcp_reads_a_text_as_json.sh` runs it.
+#
 # ### Exercise 7: a server by hand
 #
 # Underneath there is one function from a line to a line. Write it.
@@ -1104,6 +1108,19 @@ for message in run["messages"][len(EXAMPLES) + 1 :]:
 # %% [markdown]
 # MCP says *how* to talk to tools, not *whom to trust*. A server's descriptions go into your model's prompt, and its
 # results are foreign text: all that was said of injected orders holds.
+#
+# ## When the action is code
+#
+# Some agents write Python instead of a call, and it is run by an interpreter of the library's own, so that it can't
+# reach your files. Then ask what that interpreter makes of Python. smolagents 1.26.0's refuses some of what it can't
+# do, and does these in another way without a word:
+#
+# * `return`, `break` or `continue` inside `try … except Exception` ends in the `except` branch: code that tries to read
+#   a page and returns it says that it failed. `findings/smolagents_catches_its_own_return.sh` runs it.
+# * In `def f(first, *rest)` all arguments are in `rest`, the first one, too, and sums count it twice.
+#   `findings/smolagents_hands_arguments_over_twice.sh` runs it.
+# * The `else` of a loop is never run, and decorators do nothing.
+#   `findings/smolagents_leaves_out_else_and_decorators.sh` runs it.
 #
 # ## What to remember
 #

@@ -1005,6 +1005,22 @@ print(f"The update is multiplied by alpha / r = {recipe['lora_alpha'] / recipe['
 # **Context got cheap.** Prefix caching makes a long, fixed prompt nearly free from the second request on, which moved
 # the border towards prompting.
 #
+# ## What libraries do that you would not guess
+#
+# None of these is an error when it happens.
+#
+# * **loralib 0.1.2**: `eval()` adds the update to the weight, so a `state_dict()` taken then holds the sum and the
+#   update beside it, and a new model has the update twice. Save in training mode, or its `lora_state_dict()`.
+#   `findings/loralib_adds_the_update_twice.sh` runs it.
+# * **peft 0.21.2**: a fresh DoRA adapter on a matrix with a row of zeros (pruned, or added to the vocabulary) gives
+#   NaN, since it divides by the row's norm. Plain LoRA doesn't. `findings/peft_dora_of_a_row_of_zeros_is_nan.sh` runs
+#   it.
+# * **transformers 5.23.0**: `HfArgumentParser` reads `lr: 1e-4` from a YAML file as a *text*. Write 1.0e-4.
+#   `findings/transformers_reads_a_rate_from_yaml_as_text.sh` runs it.
+# * **math-verify 0.9.0**, a verifier for rewards: without dollar signs it takes the first number that it can read for
+#   the answer, so that 12:30 equals 12:45, and 1e3 isn't 1000. Print what it reads in your gold answers.
+#   `findings/math_verify_reads_a_time_as_its_hour.sh` runs it.
+#
 # ## What to remember
 #
 # * Labels: the assistant's tokens and the end mark, nothing shifted. Decode them once.

@@ -1388,6 +1388,16 @@ print(f"Averaged over both orders it leans to the right answer {(knows > 0).sum(
 # | chrF of "yes", which equals its reference | 0.5: orders too long for the text count 0 | sacrebleu: 100 of 100 |
 # | Matthews' correlation of a model that always says yes; of 1,000 cases 999 are | 0.998 | scikit-learn 1.9.1: 0 |
 #
+# And three that go wrong without a word:
+#
+# * **torchmetrics 1.9.0**: to its MRR, MAP, precision and recall of a ranking a document whose score isn't above 0
+#   isn't found. A perfect ranking by negative logits gets 0, and an nDCG of 1. Give it probabilities, or ranks.
+#   `findings/torchmetrics_finds_nothing_below_zero.sh` runs it.
+# * **torcheval 0.0.7**: in a tie each is first, so a model that gives all of 100 candidates one score has a hit rate
+#   and a reciprocal rank of 1. `findings/torcheval_calls_a_constant_score_perfect.sh` runs it.
+# * **jiwer 4.0.0**: two words with a single line break between them are one word to its word error rate. Mend that by
+#   `" ".join(text.split())`. `findings/jiwer_joins_words_at_a_line_break.sh` runs it.
+#
 # Before you trust a number, ask its function for one that you know: two equal texts, a constant answer, an empty one.
 #
 # ## What to remember

@@ -1363,7 +1363,9 @@ else:
 #
 # * **Engines.** For LLMs: vLLM, SGLang, TensorRT-LLM, llama.cpp. All batch continuously and reuse prefixes by default;
 #   the first three page the cache as well. ONNX Runtime serves encoders, vision, speech and small language models, also
-#   on phones and NPUs.
+#   on phones and NPUs. (Some of these want an older opset. From 13 down to 11 onnx 1.23.2's `convert_version` makes a
+#   softmax over an inner dimension one over several, without a word: run both files on one input.
+#   `findings/onnx_version_converter_changes_the_softmax.sh` runs it.)
 # * **Smaller caches.** GQA, MLA (a low-rank vector and a rotated key a token), sliding windows in most layers,
 #   linear-attention layers in between: the model is designed for decoding. FP8 caches are common.
 # * **Two phases, two pools.** Prefill and decode on separate machines, the cache sent between them; the targets are

@@ -32,7 +32,7 @@ import torch
 import torch.nn.functional as F
 
 from autograde import check
-from labkit import COLORS, evidence, figure, interval, show, smollm, verdict
+from labkit import COLORS, evidence, figure, interval, show, smollm, verdict, wilson
 
 # %% [markdown]
 # ## From votes to strengths
@@ -268,33 +268,38 @@ short = interval(likelier(found, arms[0], list(WORDINGS).index("shortened")))
 told = [right_first > 0, wrong_first < 0]  # the letter names the right answer
 letter = interval(np.mean(told, axis=0).reshape(len(likelier(found, arms[0])), -1).mean(1).tolist())
 
+
+def percent(each):
+    """A share with its 95 % interval, which can't go beyond 0 and 100."""
+    return f"{100 * each.mean:.0f} % ({max(0, 100 * each.low):.0f} to {min(100, 100 * each.high):.0f})"
+
+
+survive = f"{percent(wilson(int(steady.sum()), len(steady)))} of the verdicts survive a swap"
 fig, (left, right) = figure(1, 2, width=10, height=4)
 left.scatter(right_first, wrong_first, color=COLORS[1], s=28)
 left.axhline(0, color="black", linewidth=1)
 left.axvline(0, color="black", linewidth=1)
 left.set(xlabel="log-odds of A, right answer is A", ylabel="log-odds of A, wrong answer is A",
-         title=f"a letter: {steady.sum()} of {len(steady)} verdicts survive a swap")
+         title=f"a letter: {survive}")
 right.hist(gaps, bins=20, color=COLORS[0])
 right.axvline(0, color="black", linewidth=1)
 right.set(xlabel="right answer's nats a token minus the wrong one's", ylabel="questions",
-          title=f"likelihood: right in {(gaps > 0).sum()} of {len(gaps)}")
+          title=f"likelihood: right in {percent(likely)}")
 show(
     fig,
     alt=f"Left: for {len(steady)} questions the judge's log-odds of place A when the right answer stands there and "
     f"when the wrong one does; it names A in {named.mean():.0%} of its verdicts. Right: the log-likelihood's gap "
     f"between the right and the wrong answer, above zero in {(gaps > 0).sum()} of {len(gaps)}.",
-    title=f"Asked for a letter it says A in {named.mean():.0%} of its verdicts; its likelihood is right in "
-    f"{likely.mean:.0%}",
+    title=f"Asked for a letter it says A in {100 * named.mean():.0f} % of its verdicts; its likelihood is right in "
+    f"{percent(likely)}",
 )
 verdict(
     "D01.6",
     "imprecise" if likely.above(0.5) or letter.above(0.5) else "correct"
     if max(likely.high, letter.high) <= 0.5 else "unverifiable",
-    f"The model's likelihood finds the right answer in {100 * likely.mean:.0f} % ({100 * likely.low:.0f} to "
-    f"{min(100, 100 * likely.high):.0f}), worded as short as the control in {100 * short.mean:.0f} %; that one, after "
-    f"another question, in {100 * other.mean:.0f} % ({100 * other.low:.0f} to {min(100, 100 * other.high):.0f}). Asked "
-    f"for a letter, it is right in {100 * letter.mean:.0f} % of both orders, "
-    f"and {steady.sum()} of {len(steady)} verdicts survive a swap.",
+    f"The model's likelihood finds the right answer in {percent(likely)}, worded as short as the control in "
+    f"{percent(short)}; that one, after another question, in {percent(other)}. Asked for a letter, it names A in "
+    f"{100 * named.mean():.0f} % of its verdicts and is right in {percent(letter)} of both orders; {survive}.",
 )
 
 # %% [markdown]
@@ -324,6 +329,9 @@ for name, report in {
     "likelihood": judge_agreement(by_likelihood, 1 - by_likelihood, people, sizes),
 }.items():
     print(f"{name:11}", ", ".join(f"{key} {float(value):.2f}" for key, value in report.items()))
+half, all_of_them = (wilson(share * len(people), len(people)) for share in (0.5, 1))
+print(f"(95 %: of {len(people)} questions 0.50 says no more than {half.text()}, and 1.00 no more than "
+      f"{all_of_them.text()}.)")
 
 # %% [markdown]
 # ## Synthesis gives candidates
@@ -351,15 +359,13 @@ show(
     fig,
     alt=f"How many of {tries} sampled answers to a question are right, as a histogram over {len(rights)} questions. Of "
     f"them {sum(0 < r < tries for r in rights)} have both right and wrong samples.",
-    title=f"{sum(0 < r < tries for r in rights)} of {len(rights)} questions give a pair of a right and a wrong sample",
+    title=f"{percent(useful)} of {len(rights)} questions give a pair of a right and a wrong sample",
 )
 verdict(
     "D01.3",
     "outdated" if useful.above(0.2) else "wrong" if useful.below(0.2) else "unverifiable",
-    f"{100 * useful.mean:.0f} % of the questions have right and wrong samples ({100 * useful.low:.0f} to "
-    f"{min(100, 100 * useful.high):.0f}). Which is which a sample doesn't say: that takes a judge. The model's own "
-    f"likelihood puts {100 * order.mean:.0f} % of such pairs in order ({100 * order.low:.0f} to "
-    f"{min(100, 100 * order.high):.0f}; a coin: 50).",
+    f"{percent(useful)} of the questions have right and wrong samples. Which is which a sample doesn't say: that takes "
+    f"a judge. The model's own likelihood puts {percent(order)} of such pairs in order; a coin: 50 %.",
 )
 
 # %% [markdown]

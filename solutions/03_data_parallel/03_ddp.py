@@ -318,9 +318,22 @@ except RankError as error:
 # On a cluster this is the famous hang: no error, 0 % progress, all GPUs "busy", and a timeout in the end: after 10
 # minutes with NCCL, after 30 with gloo, if you set none. `launch` saw that nobody can go on, and says who waits where.
 #
-# If the skipped tensor has the same size as the next one it is worse: the calls pair up, and gradients of *different*
-# parameters are added up. So the rule is: **every rank sends every trainable parameter, in the same order, zeros if it
-# has nothing.**
+# And where all ranks send equally many tensors, of the same sizes? Rank 0 has used only the first of two experts, rank
+# 1 only the second, and each sends the one gradient that it has.
+
+# %% tags=["demo"]
+def each_sends_what_it_has():
+    own = dist.get_rank()  # the number of the expert that this rank has used
+    gradient = torch.full((3,), [1.0, 10.0][own])
+    dist.all_reduce(gradient)
+    return f"rank {own}: the gradient of expert {own} is now {gradient.tolist()}"
+
+
+print(*launch(each_sends_what_it_has, ranks=2), sep="\n")
+
+# %% [markdown]
+# The calls pair up, nobody waits, and nothing is said: ones and tens are gradients of *different* experts. So the rule
+# is: **every rank sends every trainable parameter, in the same order, zeros if it has nothing.**
 #
 # And torch's own DDP? Three layers; rank 0 uses the first, rank 1 the second, nobody the third.
 
@@ -945,6 +958,10 @@ def accumulate(ddp, loss_fn, batches):
 check(accumulate)
 
 # %% [markdown]
+# Libraries have their traps, too. In accelerate 1.15.0 every loss is divided by the micro-batches of a *whole* window,
+# also in the last window of an epoch, which may be shorter: of six batches with windows of four the second step has
+# half the gradient. `findings/accelerate_halves_the_last_window.sh` runs it.
+#
 # ### What makes the messages smaller?
 #
 # What do gradient clipping and mixed precision do to the bytes? torch's DDP again, one step each: plain; with

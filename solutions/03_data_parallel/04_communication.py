@@ -18,8 +18,9 @@
 # often** (each replica walks alone for a while), or make sure that **nobody waits** for a message, or for a slow rank.
 # You will build each of them, and put a price on it: loss against bytes sent.
 #
-# The ranks are processes on your CPU. Two cores show no speed-up, so bytes are counted, losses measured, and seconds
-# come from a model. One exception: a rank that *sleeps* needs no core, and how long the others wait for it is real.
+# The ranks are processes on your CPU. They share its cores and show no speed-up, so bytes are counted, losses measured,
+# and seconds come from a model. One exception: a rank that *sleeps* needs no core, and how long the others wait for it
+# is real.
 
 # %% tags=["setup"]
 import time

@@ -104,7 +104,7 @@ show(fig, "Bars: " + ", ".join(f"{k} {b / 1e6:.2f} MB" for k, b in zip([*KINDS, 
 # **correct** if all of them hold, **wrong** if none does, **imprecise** in between: are the parameters equal bit by
 # bit after three steps; does the gradient that a rank hands in for the average equal that of its own rows alone; do the
 # ranks' gradients differ? The control: three steps without DDP, from equal starts, must leave the copies apart, else
-# the claim is **unverifiable** here.
+# the claim is **unverifiable** here (added when the result was known).
 
 # %% claim="D02.4"
 def ddp_rank(steps=3):
@@ -731,7 +731,7 @@ check(FSDP)
 # The claim is **correct** if DDP holds all of the models, **imprecise** if some of them while `fully_shard` trains as
 # one process does (losses within 0.001), **wrong** if none, else **unverifiable**. (Our models go from small to large,
 # so that some fit and some don't is arithmetic. What can fail is `fully_shard`; a model that is never stepped has to,
-# else nothing is shown.)
+# else nothing is shown. That control was added when the result was known.)
 
 # %% claim="D02.7"
 def torchs_fsdp():
@@ -880,6 +880,10 @@ for what, came in here.items():
 # %% [markdown]
 # Read the first two lines again. The optimizer that was made too early holds parameters that are gone, and nothing is
 # raised when it steps them. **Shard first, then make the optimizer.**
+#
+# And read the line of `clip_grad_norm_`. The norm is a DTensor that isn't added up over the ranks yet, and `item()` of
+# such a one is a rank's own share (torch 2.13.0). Log `full_tensor().item()`.
+# `findings/torch_dtensor_item_is_a_rank_s_own_share.sh` runs it.
 #
 # ## 7. DeepSpeed
 #

@@ -23,8 +23,9 @@
 # heads, a loss that never sees all logits, and sequence parallelism. On the way a layer of a real chat model runs on
 # your code, on two ranks and on three, and we look whether it gives the logits that it gives on one.
 #
-# The ranks are processes that share two cores, so **no speed-up can be seen here**. Values, gradients, what each rank
-# holds and every message can, and that is what the checks look at. Where time matters we use a model, and say so.
+# The ranks are processes that share one computer's cores, so **no speed-up can be seen here**. Values, gradients, what
+# each rank holds and every message can, and that is what the checks look at. Where time matters we use a model, and say
+# so.
 
 # %% tags=["setup"]
 import torch
@@ -1134,7 +1135,7 @@ def surprises():
     import warnings
 
     from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.tensor import Replicate, Shard
+    from torch.distributed.tensor import Replicate, Shard, distribute_tensor
     from torch.distributed.tensor.parallel import (
         ColwiseParallel,
         RowwiseParallel,
@@ -1189,6 +1190,20 @@ def surprises():
     loss = loss.full_tensor() if hasattr(loss, "full_tensor") else loss
     told = f"{told}; inside loss_parallel() it gives {float(loss):.3f}"
     found["cross_entropy takes a logits DTensor and labels"] = told
+
+    row = distribute_tensor(torch.arange(1.0, 7.0)[None], mesh, [Shard(1)])  # 1 to 6, cut in the middle
+    total = row.sum()
+    found["item() of a sum is the sum"] = f"{total.item():g} on this rank, full_tensor() {total.full_tensor().item():g}"
+    sums = {d: [int(x) for x in row.cumsum(d).full_tensor()[0]] for d in (1, -1)}
+    found["cumsum(-1) of a row is cumsum(1)"] = f"{sums[-1]}, not {sums[1]}" if sums[-1] != sums[1] else "it is"
+
+    def slopes(loss):
+        guess = row.detach().requires_grad_()
+        loss(guess, torch.zeros_like(row)).backward()
+        return guess.grad.full_tensor()
+
+    ratio = slopes(F.mse_loss) / slopes(lambda a, b: (a - b).square().mean())
+    found["mse_loss has the gradient of the mean of squares"] = f"{ratio.min():.2f} to {ratio.max():.2f} times it"
     return found
 
 
@@ -1199,7 +1214,10 @@ for guess, told in launch(surprises, ranks=2)[0].items():
 # * **Tied weights** are the expensive one. After the plan there are two matrices, each with its own part of the
 #   gradient. Tie them again: `model.head.weight = model.embedding.weight`.
 # * A gradient that is `Partial` is this rank's share. Whoever reads `.to_local()`, for clipping or a log, reads a wrong
-#   one.
+#   one. So does `item()` of any sum, mean or norm that isn't added up yet: `full_tensor()` first.
+# * The last three lines stand alone, with more cases, in `findings/torch_dtensor_item_is_a_rank_s_own_share.sh`,
+#   `findings/torch_dtensor_cumsum_begins_anew.sh` and `findings/torch_dtensor_mse_loss_has_twice_the_gradient.sh`, for
+#   torch 2.13.0. Give dimensions as positive numbers, and write a mean of squares by hand.
 #
 # ## Together with data parallelism
 #

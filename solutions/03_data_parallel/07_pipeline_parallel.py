@@ -170,9 +170,10 @@ verdict("D03.4", "wrong" if not any(named) else "correct" if all(named) and not 
 # With stages on four ranks, run the batch through: rank 0 forward, rank 1, 2, 3, then all back. At any time one rank
 # works. If you cut the batch into **micro-batches**, rank 0 can start the second one while rank 1 has the first.
 #
-# Let's watch it. torch's own `torch.distributed.pipelining` runs on four processes. Two cores can't show four devices
-# at work, so each stage *sleeps* for as long as a device would compute: 10 ms a row forward, 20 ms a row back. Sleeping
-# takes no core. Everything else is real: messages, order, waiting, and the clock (a busy machine wakes sleepers late).
+# Let's watch it. torch's own `torch.distributed.pipelining` runs on four processes. They share one computer's cores,
+# and few cores can't show four devices at work, so each stage *sleeps* for as long as a device would compute: 10 ms a
+# row forward, 20 ms a row back. Sleeping takes no core. Everything else is real: messages, order, waiting, and the
+# clock (a busy machine wakes sleepers late).
 
 # %% tags=["demo"]
 from matplotlib.patches import Patch
@@ -281,7 +282,8 @@ timelines(heads, f"The same {ROWS} rows. {'; '.join(heads)}.")
 #
 # **Before the run:** *correct* if in the recorded run every rank starts forward only after the rank before it has
 # ended, and goes back in the opposite order, while the run with four micro-batches breaks this rule; else *wrong*.
-# (With a single one nothing else is possible, since a rank waits for its input.)
+# (With a single one nothing else is possible, since a rank waits for its input. That the other run must break it was
+# added when the result was known.)
 
 # %% claim="D03.3"
 naive = RUNS["GPipe", 1]

@@ -695,7 +695,8 @@ for name, row in found.items():
 #
 # **Before the run:** *wrong* if none uses tensor or pipeline parallelism at all; *correct* if some do and no run
 # combines them or uses one that isn't on the list (context, expert); else *imprecise*. (One such run is enough, and
-# papers on how to combine are in our table; so what the run says is which, and how many.)
+# papers on how to combine are in our table; so what the run says is which, and how many. At first the rule also asked
+# whether combining gains 10 % in a plan; that part went, and the others were worded anew, when results were known.)
 #
 # And does combining pay? That the planner has to say (the one behind the exercises, so that this runs also where yours
 # isn't written yet): the fastest layout of a 175-billion-parameter model for 1,536 sequences a step, on as many A100s

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 
 import pytest
 import yaml
@@ -91,6 +92,43 @@ def test_numbers_of_a_source_and_quoted_words_are_no_findings():
     assert [line.split(": ", 1)[1] for line in unbound(chapter_of(("claim", "x = 1"), ("markdown", text)), {})] == [
         "It grows."
     ]
+
+
+def untold(place: str, text: str) -> list[str]:
+    """Which scripts of findings/ a text names wrongly: there is none, or it has another version of the library."""
+    wrong = []
+    for name in re.findall(r"findings/(\w+\.sh)", text):
+        script = ROOT / "findings" / name
+        if not script.is_file():
+            wrong.append(f"{place}: there is no findings/{name}")
+            continue
+        versions = re.findall(r"[\w.-]+ \d[\w.]*(?=[:,])", script.read_text(encoding="utf-8").splitlines()[1])
+        if not any(re.search(rf"{re.escape(version)}(?![\w.]*\d)", text) for version in versions):
+            wrong.append(f"{place}: findings/{name} is about {' and '.join(versions)}")
+    return wrong
+
+
+def test_scripts_of_findings_that_are_named_are_there_with_their_version():
+    told = {chapter.path: " ".join(cell.source for cell in chapter.cells) for chapter in chapters()}
+    told |= {path: (ROOT / path).read_text(encoding="utf-8") for path in ("CONTRIBUTING.md", "docs/teaching.md")}
+    named = [name for text in told.values() for name in re.findall(r"findings/\w+\.sh", text)]
+    assert len(named) > 25
+    assert [line for place, text in told.items() for line in untold(place, text)] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("jiwer 4.0.0 joins: `findings/jiwer_joins_words_at_a_line_break.sh`.", 0),
+        ("**jiwer 4.0.0**: `findings/jiwer_joins_words_at_a_line_break.sh`.", 0),
+        ("jiwer 4.0.1 joins: `findings/jiwer_joins_words_at_a_line_break.sh`.", 1),
+        ("jiwer 4.0.0.1 joins: `findings/jiwer_joins_words_at_a_line_break.sh`.", 1),
+        ("jiwer joins: `findings/jiwer_joins_words_at_a_line_break.sh`.", 1),
+        ("jiwer 4.0.0 joins: `findings/jiwer_joins_words.sh`.", 1),
+    ],
+)
+def test_a_script_that_is_not_there_or_of_another_version_is_seen(text, count):
+    assert len(untold("x", text)) == count
 
 
 @pytest.mark.parametrize("claim", CLAIMS)

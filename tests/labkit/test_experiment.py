@@ -11,7 +11,7 @@ import pytest
 import experiments
 from experiments.__main__ import main, problems, run
 from labkit import experiment as framework
-from labkit.experiment import Evidence, Interval, NoEvidence, evidence, interval
+from labkit.experiment import Evidence, Interval, NoEvidence, evidence, interval, wilson
 
 SOURCE = '''"""A toy."""
 import torch
@@ -189,6 +189,22 @@ def test_one_value_decides_nothing():
     assert not one.above(0) and not one.below(10) and not one.within(0, 10) and isinstance(one, Interval)
     with pytest.raises(NoEvidence):
         interval([])
+
+
+@pytest.mark.parametrize(("hits", "n"), [(0, 40), (38, 40), (40, 40), (20, 40), (1, 1), (3, 7)])
+def test_a_share_has_wilsons_interval(hits, n):
+    from scipy.stats import binomtest
+
+    found, theirs = wilson(hits, n), binomtest(hits, n).proportion_ci(method="wilson")
+    assert (found.mean, found.n) == (hits / n, n)
+    assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high), abs=1e-9)
+    assert 0 <= found.low <= found.mean <= found.high <= 1
+
+
+@pytest.mark.parametrize(("hits", "n"), [(0, 0), (3, 2), (-1, 2)])
+def test_no_share_of_nothing_and_none_above_one(hits, n):
+    with pytest.raises(NoEvidence):
+        wilson(hits, n)
 
 
 def test_a_factor_is_a_geometric_mean_over_the_seeds():
