@@ -231,15 +231,19 @@ class Judgment:
         return _lines(self.exercise, self.notes, verdicts, self.nothing is not None)
 
     @cached_property
+    def named(self) -> Diagnosis | None:
+        """The exercise's own misconception that explains what is wrong, if one does."""
+        return match(self.exercise, self.tried, lambda: self._further, self._breaks_alike, self.own_runner)
+
+    @cached_property
     def diagnosis(self) -> Diagnosis:
         """The misconception behind what is wrong, or what else can be said about it."""
         if self.stopped:
             return Diagnosis(self.stopped.secret_diagnosis, shown=self.stopped.diagnosis)
-        exercise, tried = self.exercise, self.tried
-        found = match(exercise, tried, lambda: self._further, self._breaks_alike, self.own_runner) or self.nothing
-        if found or not exercise.oracle:
+        found = self.named or self.nothing
+        if found or not self.exercise.oracle:
             return found or Diagnosis("")
-        if not tried.wrong:
+        if not self.tried.wrong:
             return self._only_laws or Diagnosis("")
         return next(filter(None, self._observations()), Diagnosis(""))
 
