@@ -72,6 +72,10 @@ def test_chinese_text_has_chinese_punctuation(question):
     assert [found for text in texts for found in re.findall(r".{0,8}\d to .{0,8}", text)] == []  # results write so
     loose = [found for text in texts for found in re.findall(r".{0,8}[，。：；？！）] .{0,8}", text)]
     assert [one for one in loose if "|" not in one] == []
+    # Brackets of a source, which stand behind Latin letters or a line's end as well, and quotation marks.
+    assert [found for text in texts for found in re.findall(r"\([^()]*(?:et al\.|arXiv)[^()]*\)", text)] == []
+    ours = [re.sub(r"`[^`]*`", "x", pair["zh"]) for pair in own_pairs(entry)]
+    assert [found for text in ours for found in re.findall(r'"[^"]*[\u4e00-\u9fff][^"]*"', text)] == []
     formulas = [found for text in told for found in re.findall(r"\$[^$]+\$", text.replace("$$", "$"))]
     assert [one for one in formulas if re.search("[，。：；？（）]", one)] == []
 

@@ -219,7 +219,7 @@ def _add_one(counts):
 
 exercise.mistake(
     "one is added to hits and totals",
-    hint="A smoothing for single sentences (Lin and Och 2004). Here nothing is smoothed.",
+    hint="A smoothing for single sentences (Lin and Och 2004, from pairs up). Here nothing is smoothed.",
 )(_bleu(mean=_add_one))
 
 

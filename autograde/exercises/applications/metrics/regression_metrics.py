@@ -166,7 +166,7 @@ exercise.mistake("targets that are nearly alike count as alike", hint="Only wher
 exercise.mistake(
     "R² is the squared correlation",
     hint=(
-        "Equal for a least-squares line on its own data only. Predictions that are all 50 too high correlate perfectly."
+        "Sure to be equal only for a least-squares fit on its own data. Adding 50 to all predictions doesn't change it."
     ),
 )(_of_spread(lambda p, y: _correlation(p, y) ** 2))
 
