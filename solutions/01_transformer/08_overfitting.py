@@ -258,9 +258,9 @@ verdict(
 )
 
 # %% [markdown]
-# "L2 regularization" prevents overfitting, says the list. With SGD the two are one. Under Adam look at the right end of
-# the dashed line: that is what the weights with the largest gradients are spared. If it lies far above the solid one,
-# say *decoupled weight decay* in the interview.
+# "L2 regularization" prevents overfitting, says the list. With plain SGD the two are one. Under Adam look at the right
+# end of the dashed line: that is what the weights with the largest gradients are spared. If it lies far above the solid
+# one, say *decoupled weight decay* in the interview.
 #
 # ## The cures side by side
 #
