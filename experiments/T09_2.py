@@ -1,4 +1,4 @@
-"""T09.2, and T07.12, T09.1, T09.4, T09.5 beside it: what keeps a small GPT from learning its pages by heart.
+"""T09.2, and T07.12, T09.1, T09.4, T09.5, T09.6 beside it: what keeps a small GPT from overfitting its pages.
 
 Every arm is trained at several learning rates. A number is asked for, such as the loss at the end; the rate at which
 it is the lowest on the validation pages is taken, and the same number on the test pages is told.
@@ -39,7 +39,7 @@ def arm(name: str, rate: float) -> str:
 
 experiment = Experiment(
     claim="T09.2",
-    question="What keeps a small GPT from learning its pages by heart, each cure at its own best rate?",
+    question="What keeps a small GPT from overfitting its pages, each cure at its own best rate?",
     arms={arm(name, rate): settings | {"rate": rate} for name, settings in ARMS.items() for rate in RATES},
     seeds=range(5),
     shows=arm(MORE, RATE),
@@ -114,6 +114,8 @@ def conclude(found: Evidence) -> dict:
     else unverifiable.
     """
     own, shared = gain(found, DROPOUT), [gain(found, DROPOUT, rate=rate) for rate in RATES]
+    plain = runs(found, PLAIN, best_rate(found, PLAIN))
+    turn = statistics.fmean(run["step"][run["validation"].index(min(run["validation"]))] for run in plain)
     gains = {
         **{f"{name}_end": gain(found, arm) for name, arm in NAMED.items()},
         **{f"{name}_stopped": gain(found, arm, stopped) for name, arm in NAMED.items()},
@@ -134,7 +136,7 @@ def conclude(found: Evidence) -> dict:
         "verdict": word,
         "controls": {"shows": gain(found, MORE).above(COUNTS), "shows_not": not gain(found, ORDER).above(COUNTS)},
         "numbers": {"steps": f"{STEPS}", "rate": f"{RATE:g}", "rates": f"{len(RATES)}", "lowest": f"{RATES[0]:g}"}
-        | {"plain_rate": f"{best_rate(found, PLAIN):g}"}
+        | {"plain_rate": f"{best_rate(found, PLAIN):g}", "plain_turn": f"{turn:.0f}"}
         | {name: minus(f"{one.mean:+.2f}") for name, one in gains.items()}
         | {f"{name}_range": minus(one.text("+.2f")) for name, one in gains.items()},
     }

@@ -1,4 +1,4 @@
-"""A small GPT that reads two or three pages until it knows them by heart, with one cure at a time."""
+"""A small GPT that reads two or three pages again and again, with one cure at a time."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from torch import nn
 from autograde import check
 
 # %% [markdown]
-# ## Two pages to learn by heart
+# ## Two pages, again and again
 #
 # Five thousand letters of a play are all that our model may read: two or three pages. Of what follows in the book the
 # next ten thousand letters are the **validation** text: whatever is chosen (when to stop, which setting) is chosen on
@@ -258,24 +258,25 @@ verdict(
 )
 
 # %% [markdown]
-# "L2 regularization" prevents overfitting, says the list. With SGD the two are one. Under Adam look at the right end of
-# the dashed line: that is what the weights with the largest gradients are spared. If it lies far above the solid one,
-# say *decoupled weight decay* in the interview.
+# "L2 regularization" prevents overfitting, says the list. With plain SGD the two are one. Under Adam look at the right
+# end of the dashed line: that is what the weights with the largest gradients are spared. If it lies far above the solid
+# one, say *decoupled weight decay* in the interview.
 #
 # ## The cures side by side
 #
 # The same model, the same pages, the same 480 steps, five seeds: once with each cure, and once with four times as much
 # text, which must help, or the measurement is no good. The other control must *not* help: the same training with other
-# batches. One setting a cure; a weight decay of 1.0 is strong (0.1 is usual). So ask whether a cure works, and don't
-# rank the cures.
+# batches. One setting a cure; a weight decay of 1.0 is strong (0.1 is usual), pulls on norms and biases, too, and by
+# rate times decay: less where the rate is low. So ask whether a cure works, and don't rank the cures.
 #
 # Two questions to each. What does the test text cost at the **end**, when nobody stops? And what at the step that the
 # validation text **chooses**? A cure for those who can't stop isn't yet one for those who can.
 #
-# And at which learning rate? A lower one is a cure of its own: at the end it has simply learned less, as if it had been
+# And at which learning rate? A lower one may be a cure of its own: in as many steps it learns less, as if it had been
 # stopped. So each arm is trained at several rates, and gets the one that answers the question best on the validation
-# text. The last row is the rate *alone*: no cure at its best rate against no cure at the rate of the first figure. Gray
-# diamonds, light to dark: cure and no cure at one and the same rate, from the lowest to the highest.
+# text. The last row is the rate *alone*: no cure at its best rate against no cure at the rate of the first figure. (Did
+# it only stop, the right panel would show nothing in this row.) Gray diamonds, light to dark: cure and no cure at one
+# and the same rate, from the lowest to the highest.
 #
 # **Before the run:** dropout is a cure (*correct*) if at the end it is surely lower than without by 0.05 nats a letter,
 # 95 % interval over the seeds, each at its own best rate; *imprecise* if only where both share some rate; *wrong* if
@@ -283,6 +284,8 @@ verdict(
 # rule replaced one for that rate alone.)
 
 # %% claim="T09.2"
+from statistics import fmean
+
 from experiments import T09_2 as cures
 from experiments.T09_2 import COUNTS, PLAIN, RATES, at_end, at_known, best_rate, gain, lower, runs, stopped
 
@@ -296,14 +299,22 @@ HOW = {arm: {"name": arm} for arm in LIST} | {ALONE: {"name": PLAIN, "over_rate"
 GRAYS = [f"{0.8 * (1 - i / (len(RATES) - 1)):.2f}" for i in range(len(RATES))]
 
 
+def turns(arm, rate):
+    """The step at which the validation text is lowest, the mean over the seeds."""
+    return fmean(run["step"][min(range(len(run["step"])), key=run["validation"].__getitem__)]
+                 for run in runs(found, arm, rate))
+
+
 def tell_rates(kind, of, arms):
-    """Print the best rate of each arm, and whose best is the lowest or the highest of those that have an answer."""
-    best, edge = {arm: best_rate(found, arm, of) for arm in arms}, []
-    for arm in arms:
+    """Print the best rate of each arm, whose is the lowest or the highest that has an answer, and where it turns."""
+    best, edge = {name: best_rate(found, arm, of) for name, arm in arms.items()}, []
+    for name, arm in arms.items():
         answer = [rate for rate in RATES if max(of(run) for run in runs(found, arm, rate)) < math.inf]
-        edge += [arm] if best[arm] in (answer[0], answer[-1]) else []
-    print(f"Best rates {kind}: {', '.join(f'{arm} {rate:g}' for arm, rate in best.items())}.")
-    print(f"  It is the lowest or the highest that can be judged for: {', '.join(edge) or 'none'}.")
+        edge += [name] if best[name] in (answer[0], answer[-1]) else []
+    print(f"Best rates {kind}: {'; '.join(f'{name} {rate:g}' for name, rate in best.items())}.")
+    print(f"  It is the lowest or the highest that can be judged for: {'; '.join(edge) or 'none'}.")
+    told = "; ".join(f"{name} {turns(arms[name], rate):.0f}" for name, rate in best.items())
+    print(f"  There the validation text is lowest at step, in the mean, of {STEPS}: {told}.")
 
 
 fig, axes = figure(1, 2, width=10.5, height=4.6, sharey=True)
@@ -333,7 +344,7 @@ show(
     f"({', '.join(helped['at the chosen step']) or 'none'})",
 )
 for kind, of in KINDS.items():
-    tell_rates(kind, of, (PLAIN, *LIST))
+    tell_rates(kind, of, {arm: arm for arm in (PLAIN, *LIST)})
 own, shared = gains[DROPOUT, "at the end"], {rate: gain(found, DROPOUT, rate=rate) for rate in RATES}
 count = [f"{rate:g}" for rate, each in shared.items() if each.above(COUNTS)]
 verdict(
@@ -343,16 +354,19 @@ verdict(
     f"Dropout at 0.2 ends {own.text('+.2f')} nats lower, each at its own best rate; more than {COUNTS} for sure where "
     f"both have a rate of {' or '.join(count) or 'none that was tried'} (at {RATE:g} {shared[RATE].text('+.2f')}). At "
     f"the step that validation chooses: {gains[DROPOUT, 'at the chosen step'].text('+.2f')}. The best rate alone, over "
-    f"{RATE:g}: {gains[ALONE, 'at the end'].text('+.2f')} at the end. Four times the text: "
+    f"{RATE:g}: {gains[ALONE, 'at the end'].text('+.2f')} at the end; there validation text is lowest at step "
+    f"{turns(PLAIN, best_rate(found, PLAIN)):.0f} of {STEPS}. Four times the text: "
     f"{gains[MORE, 'at the end'].text('+.2f')} and {gains[MORE, 'at the chosen step'].text('+.2f')}.",
 )
 
 # %% [markdown]
 # Compare the two panels. What shrinks from the left one to the right is what early stopping would have given for free.
 # What shrinks from the darkest diamonds to the dots is what a lower rate would have given for free. What stays in the
-# right one makes a *better* model. Where does "four times the text" lie beside the others? With data that is read again
-# and again, as when a language model has used up its corpus, strong weight decay is what recent work reaches for (Kim
-# et al. 2025, arXiv:2509.14786; on what repeating costs, Muennighoff et al. 2023, arXiv:2305.16264).
+# right one makes a *better* model. And look at the printed steps: a training whose validation text is lowest at its
+# last step hasn't overfitted yet, and has nothing to cure. Where does "four times the text" lie beside the others? With
+# data that is read again and again, as when a language model has used up its corpus, strong weight decay is what recent
+# work reaches for (Kim et al. 2025, arXiv:2509.14786; on what repeating costs, Muennighoff et al. 2023,
+# arXiv:2305.16264).
 #
 # "Regularization and dropout *prevent* overfitting." Prevented would mean that the test loss stays where it was at the
 # step that validation chooses in the same run. The same runs tell: the verdict is that at the rate of the first figure,
@@ -432,7 +446,7 @@ show(
     title="Nats gained against no norm (95 %):\n" + told.replace("; ", ";\n"),
 )
 for kind, of in (("at the end", at_end), ("at equal training loss", at_known)):
-    tell_rates(kind, of, NORMED.values())
+    tell_rates(kind, of, NORMED)
 end, at = better["LayerNorm"]
 chance = gain(found, cures.ORDER, at_known)
 verdict(
@@ -539,7 +553,8 @@ check(EarlyStopping)
 
 # %% [markdown]
 # Which loss should it watch? The same rule (patience 3: three measurements, 120 steps), on the training loss and on the
-# validation loss. The figure shows the run at the top; the verdict counts all five at its rate.
+# validation loss. The figure shows the run at the top; the verdict counts all five at its rate, and beside it stands
+# what it would be at each other one. (Where a training hasn't overfitted yet, going on is right.)
 #
 # **Before the run:** *wrong* if the rule on the validation loss fails to stop one of the five runs. *Imprecise* if it
 # stops all of them, but none of them on the training loss: then the sentence has to say which loss. *Correct* if it
@@ -556,11 +571,10 @@ def stops_at(losses, patience=3):
 
 
 fig, ax = figure(width=8.5, height=4)
-told, ended = [], {}
+told = []
 for part, name, color, mark in (("known", "training", COLORS[0], "o"), ("validation", "validation", COLORS[1], "s")):
     losses, steps = torch.tensor(plain[part]), plain["step"]
     stop = stops_at(losses)
-    ended[name] = stop
     ax.plot(steps, losses, color=color, marker=mark, label=f"{name} loss")
     told.append(f"on {name} loss it " + ("doesn't stop" if stop is None else f"stops at step {steps[stop]}"))
     if stop is not None:
@@ -573,14 +587,25 @@ show(
     alt=f"Training and validation loss with the points at which early stopping would stop: {'; '.join(told)}.",
     title=f"Patience 3: {told[0]}; {told[1]}",
 )
-early = [stops_at(torch.tensor(run["validation"])) for run in runs(found, PLAIN)]
-late = [stops_at(torch.tensor(run["known"])) for run in runs(found, PLAIN)]
+
+
+def stopped_by(part, rate=RATE):
+    """How many of the five runs at a rate the rule stops on the loss of a part."""
+    return sum(stops_at(torch.tensor(run[part])) is not None for run in runs(found, PLAIN, rate))
+
+
+def word_at(rate=RATE):
+    if stopped_by("validation", rate) < len(runs(found, PLAIN, rate)):
+        return "wrong"
+    return "correct" if stopped_by("known", rate) else "imprecise"
+
+
 verdict(
     "T09.6",
-    "wrong" if None in early else "imprecise" if all(stop is None for stop in late) else "correct",
-    f"With a patience of 3 the rule stops {sum(stop is not None for stop in early)} of {len(early)} runs on their "
-    "validation "
-    f"loss, and {sum(stop is not None for stop in late)} on their training loss. The claim doesn't say which.",
+    word_at(),
+    f"With a patience of 3 the rule stops {stopped_by('validation')} of {len(runs(found, PLAIN))} runs on their "
+    f"validation loss, and {stopped_by('known')} on their training loss. The claim doesn't say which. The verdict at "
+    f"each rate: {', '.join(f'{rate:g} {word_at(rate)}' for rate in RATES)}.",
 )
 
 # %% [markdown]
@@ -591,14 +616,16 @@ verdict(
 # to itself when two words are replaced by synonyms, and when they are replaced by random words?
 #
 # And does it *help*? Above, the arm "synonyms" read the pages reworded anew every 40 steps, with about half of the
-# words replaced of which a list of sixty knew a synonym. Beside it the arm whose letters are spoilt at random: if that
-# gains as much, it isn't the meaning that counts.
+# words replaced of which a list of sixty knew a synonym; the verdict says what share of all words that is. Beside it
+# the arm whose letters are spoilt at random: if that gains as much, it isn't the meaning that counts.
 #
 # **Before the run:** *correct* if synonyms stay surely nearer than random words *and* the arm is surely lower at the
 # end, each at its own best rate; *wrong* if neither; else *imprecise*. (What it gives at the highest rate was known
 # when the others were added.)
 
 # %% claim="T09.1"
+from experiments.overfit import reworded
+
 sentences = {
     "The quick meal was really good": ("quick", "fast", "good", "tasty"),
     "I bought a new car yesterday": ("bought", "purchased", "car", "automobile"),
@@ -643,11 +670,13 @@ show(
 )
 nearer = interval((likeness["synonyms"] - likeness["random words"]).tolist())
 trained = gain(found, "synonyms")
+old, new = pages()["known"].split(), reworded(pages()["known"], torch.Generator().manual_seed(0)).split()
+changed = fmean(one != other for one, other in zip(old, new, strict=True))
 verdict(
     "T09.1",
     ("wrong", "imprecise", "correct")[nearer.above(0) + trained.above(0)],
-    f"Synonyms stay nearer than random words by {nearer.text('.2f')}. Trained on reworded pages the model ends "
-    f"{trained.text('+.2f')} nats lower on test text (where both have a rate of {RATE:g} "
+    f"Synonyms stay nearer than random words by {nearer.text('.2f')}. Trained on reworded pages ({changed:.0%} of the "
+    f"words) the model ends {trained.text('+.2f')} nats lower on test text (where both have a rate of {RATE:g} "
     f"{gain(found, 'synonyms', rate=RATE).text('+.2f')}), at the chosen step "
     f"{gains['synonyms', 'at the chosen step'].text('+.2f')}; with 5 % wrong letters it ends "
     f"{gains[cures.WRONG, 'at the end'].text('+.2f')} lower.",

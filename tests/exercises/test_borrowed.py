@@ -213,3 +213,14 @@ def test_what_has_been_imported_is_used(library):
     import json.decoder
 
     assert borrowed("json.decoder", "JSONDecoder") is json.decoder.JSONDecoder
+
+
+def test_transformers_counts_its_two_windows_differently():
+    """01_transformer/06_efficient_attention says so: looking both ways `sliding_window` reaches one key further."""
+    back, both = (
+        borrowed("transformers.masking_utils", f"sliding_window_{kind}_mask_function")(2)
+        for kind in ("causal", "bidirectional")
+    )
+    query, keys = torch.tensor(4), torch.arange(9)
+    assert back(0, 0, query, keys).nonzero().flatten().tolist() == [3, 4]
+    assert both(0, 0, query, keys).nonzero().flatten().tolist() == [2, 3, 4, 5, 6]
