@@ -157,6 +157,14 @@ def drop_nan_at_one(x, p, noise, training=True):
 
 
 @exercise.mistake(
+    "with p = 1 the result is right, but its gradient is 0 / 0",
+    hint="torch.where computes x / (1 - p) all the same, and its gradient becomes NaN. Return zeros first.",
+)
+def drop_nan_gradient(x, p, noise, training=True):
+    return torch.where(noise < p, torch.zeros_like(x), x / (1 - p)) if training else x
+
+
+@exercise.mistake(
     "dropped numbers become -inf", hint="-inf is for masking scores before a softmax. Dropout sets activations to 0."
 )
 def drop_to_minus_infinity(x, p, noise, training=True):
