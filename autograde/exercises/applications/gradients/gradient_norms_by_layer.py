@@ -119,6 +119,7 @@ def measured(norms_by_layer, layers, path, outside=()):
     known = {}
     for i, layer in enumerate(layers):
         module = nn.Module()
+        module.register_buffer("seen", torch.full((2,), 7.0))  # as BatchNorm's: no parameter, and without a gradient
         for name, gradient in layer.items():
             other = gradient if "/" in str(gradient) else f"{i}/{gradient}"
             known[f"{i}/{name}"] = known[other] if isinstance(gradient, str) else with_gradient(gradient)

@@ -69,7 +69,7 @@ def latent_cases(g):
     yield case(*_some(g, (2,), 2, 3, 5, 4, 3, 5, wide=7), label="a batch, wider values")
     yield case(*_some(g, (2,), 4, 3, 6, 5, 2, 3, wide=2), _mask(g, 3, 6), label="a mask, narrower values")
     yield case(*_some(g, (2, 3), 2, 2, 4, 3, 4, 2), label="two batch dimensions, a wide rotated part")
-    yield case(*_some(g, (2,), 1, 3, 4, 4, 2, 2), label="one head")
+    yield case(*_some(g, (2,), 1, 3, 4, 4, 2, 4), label="one head, a latent as wide as it")
     yield case(*_some(g, (3,), 5, 1, 7, 6, 2, 4), label="one new token, seven in the cache")
     yield case(*_some(g, (), 2, 2, 1, 3, 1, 1), label="one token in the cache, a latent of one number")
     yield case(*_some(g, (2,), 2, 3, 4, 1, 1, 6), label="width one, a latent wider than all keys")
