@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -47,6 +48,7 @@ UNFINISHED = "Not implemented yet: it comes to `raise NotImplementedError`, whic
 NEEDS = "It calls another function, which isn't implemented yet: solve that first."
 OVER = "Stopped, since the check's time was over."
 OBSERVED = "How your results differ from the right ones `check` says in your notebook, where the inputs are shown."
+_OFF = re.compile(r"^the gradient of .* is off by up to (\S+)$")
 _ALWAYS, _SMALLEST = "Wherever your result is wrong", "On the smallest case that fails"
 _MORE = 2.0  # seconds for a diagnosis once the check's time is over
 
@@ -311,7 +313,7 @@ class Judgment:
         if [(_dtypes(o), _moved(o)) for o in outcomes] != [(_dtypes(o), _moved(o)) for o in self.got]:
             return False
         verdicts = ((self.broken(law), self._ask(law, self.cases, outcomes, running)) for law in self.exercise.laws)
-        return all(_gist(mine) == _gist(other) for mine, other in verdicts)
+        return all(_gist(mine) == _gist(other) and _near(mine, other) for mine, other in verdicts)
 
     @cached_property
     def pointed(self) -> Pointed | None:
@@ -479,6 +481,12 @@ def _moved(outcome: Outcome) -> list[dict[str, int]]:
 def _gist(verdict: str) -> str:
     """A law's words without the numbers in them: those of a dtype are part of a word."""
     return re.sub(r"(?<![a-z])\d[\d.,]*(e-?\d+)?", "", verdict)
+
+
+def _near(verdict: str, other: str) -> bool:
+    """Whether two verdicts on gradients tell of the same size: another gradient is another mistake."""
+    sizes = [found and float(found[1]) for found in (_OFF.search(verdict), _OFF.search(other))]
+    return None in sizes or math.isclose(*sizes, rel_tol=0.02)
 
 
 def _disagreement(exercise: Exercise, one: Case, outcome: Outcome, expected, answer: Callable) -> Mismatch | None:

@@ -47,9 +47,13 @@ def _wildest(cases: Sequence, floating: Sequence[int]) -> set[int]:
 
 
 def _turned_on(one) -> set[tuple]:
-    """Which arguments a case passes, those that are no numbers with their values."""
+    """Which arguments a case passes: numbers without their values, but for 0 and 1, where a formula may divide by 0."""
     given = [*enumerate(one.args), *one.kwargs.items()]
-    return {(name, value if value is None or isinstance(value, bool | str) else "") for name, value in given}
+    return {(name, value if _is_told(value) else "") for name, value in given}
+
+
+def _is_told(value) -> bool:
+    return value is None or isinstance(value, bool | str) or (isinstance(value, int | float) and value in (0, 1))
 
 
 def _largest(x: torch.Tensor) -> float:

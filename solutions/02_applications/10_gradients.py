@@ -592,10 +592,10 @@ def gradient_norms_by_layer(model, path):
     path:  the dotted name of an nn.ModuleList or nn.Sequential inside it, such as
            "model.layers"; its children, in their order, are the layers
     The norm of a layer is the root of the sum of the squares of all gradients of all parameters
-    anywhere inside it. A parameter with two names in one layer counts once, a gradient of None
-    adds nothing, and a layer without any gradient has norm 0. What stands elsewhere in the
-    model doesn't count. Entries may be as large as 1e25 or as small as 1e-28: form the squares
-    in float64.
+    anywhere inside it. A parameter with two names in one layer counts once, one that stands in
+    two layers counts in both. A gradient of None adds nothing, and a layer without any gradient
+    has norm 0. What stands elsewhere in the model doesn't count. Entries may be as large as
+    1e25 or as small as 1e-28: form the squares in float64.
     Returns a float32 tensor [layers]. The gradients stay as they are.
 
     Pascanu et al. 2013, arXiv:1211.5063, section 2. Not with torch.nn.utils.

@@ -196,6 +196,42 @@ def test_every_default_is_left_to_the_function_in_some_case(exercise):
             assert left, f"every case passes {parameter.name}"
 
 
+def _otherwise(right: Callable) -> list:
+    """The function with each of its defaults replaced by quite another one, and what was replaced."""
+    signature, made = inspect.signature(right), []
+
+    def replaced(name: str, value: object) -> Callable:
+        @functools.wraps(right)
+        def function(*args, **kwargs):
+            given = signature.bind_partial(*args, **kwargs).arguments
+            return right(*args, **({name: value} if name not in given else {}), **kwargs)
+
+        return function
+
+    for name, parameter in signature.parameters.items():
+        default = parameter.default
+        if isinstance(default, bool):
+            made.append((f"{name}={not default}", replaced(name, not default)))
+        elif isinstance(default, int | float):
+            other = (default / 10 or 0.1) if isinstance(default, float) else (2 * default or 1)
+            made.append((f"{name}={other}", replaced(name, other)))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("exercise", "told", "function"),
+    [
+        pytest.param(e, told, function, id=f"{n}-{told}")
+        for n, e in EXERCISES.items()
+        if e.oracle and not e.ranks
+        for told, function in _otherwise(e.alternatives[0])
+    ],
+)
+def test_another_default_is_rejected(exercise, told, function):
+    """A probe passed every argument by itself, and rates were too small to be seen: wrong defaults had full marks."""
+    assert replays_of(exercise.name).all.judge(function, SEEDS[0]).rejected, told
+
+
 @pytest.mark.parametrize("exercise", EXERCISES.values(), ids=list(EXERCISES))
 def test_exercise_is_complete(exercise):
     assert len(exercise.misconceptions) >= 4

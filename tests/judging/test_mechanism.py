@@ -113,6 +113,34 @@ def test_gradients_are_compared_in_each_branch_and_finite_where_numbers_are_larg
     assert "with large numbers the gradient of `x` isn't finite" in line(overflows, FLOWS).note
 
 
+def test_gradients_are_compared_where_a_number_is_0_or_1():
+    def some(g):
+        for share in (0.5, 0.3, 0.7, 0.2, 1.0, 0):
+            yield case(torch.randn(4, generator=g), share)
+
+    def kept(x, share):
+        return x / (1 - share) * (torch.arange(4) / 4 >= share) if share < 1 else 0 * x
+
+    one = exercise(kept, some, dtypes=(), strides=False)
+    assert [c.trained for c in one.draw(0)] == [True] * 3 + [False, True, True]
+    divides = grade(one, lambda x, share: torch.where(torch.arange(4) / 4 < share, torch.zeros(4), x / (1 - share)))
+    assert "some gradients are NaN or infinite" in divides.diagnosis
+
+
+def test_a_name_for_a_gradient_fits_its_size():
+    def cut(x, by):
+        return (x - x.detach().mean(-1, keepdim=True)) * by
+
+    def half(x, by):
+        mean = x.mean(-1, keepdim=True)
+        return (x - (mean + mean.detach()) / 2) * by
+
+    asked = exercise(lambda x, by: (x - x.mean(-1, keepdim=True)) * by, mistakes=[("the mean is cut off", cut)])
+    assert grade(asked, cut).misconception == "the mean is cut off"
+    other = grade(asked, half)
+    assert not other.misconception and "gradients differ" in other.diagnosis
+
+
 def test_gradients_at_a_kink_are_not_compared():
     kinked = exercise(lambda x, by: x.relu() * by, lambda g: [case(torch.zeros(2, 2), 1.0), case(torch.ones(2), 2.0)])
     assert grade(kinked, lambda x, by: x.clamp(min=0) * by).solved

@@ -47,6 +47,7 @@ def searches(g):
     yield case([[["torch.wide", f"{words(g, 3, 4)} \n\n  {words(g, 2, 4)}" + "  x" * 9], c]], limit=30,
                label="white space goes before the text is cut")  # fmt: skip
     yield case([[[pick(g, ["torch.gap", "torch.hole"]), "  ab cd efgh  "], a]], limit=6, label="a cut behind a space")
+    yield case([[["torch.long", "ab " * 100 + "c"], ["torch.wide", "d" * 300]]], label="300 letters, and one more")
     yield case([[["torch.empty", " \n "], a]], label="an empty passage")
     yield case([[a, [a[0], b[1]], c]], label="one name twice in a search, with other texts")
     yield case([[a, [b[0], a[1]], c]], label="two names with the same text")

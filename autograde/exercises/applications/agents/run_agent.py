@@ -81,6 +81,9 @@ def runs(g):
     yield one([add, shout, halve, final], "no step left", max_steps=3)
     yield one([add, shout, final], "the answer in the last step", max_steps=3)
     yield one([final], "no step at all", max_steps=0)
+    yield one([*(f"{more} {i}." for i in range(6)), final], "six steps, and none is left")
+    yield one([add, shout, final], "4,000 tokens are spent", sizes=[[1990, 10], [1900, 100], [5, 5]])
+    yield one([add, shout, final], "3,999 tokens are spent", sizes=[[1990, 10], [1900, 99], [5, 5]])
     sizes = [[100, 10], [200, 20], [300, 30]]
     yield one([add, shout, final], "the tokens are spent", sizes=sizes, max_tokens=330)
     yield one([add, shout, final], "a token is left", sizes=sizes, max_tokens=331)

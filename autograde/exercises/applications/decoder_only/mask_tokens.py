@@ -55,7 +55,9 @@ def masking_cases(g):
     pick[:2, ::3], act[2:, ::2] = 0.5, 0.8
     pick[2:, ::4] /= 2
     yield at_edges
-    yield one(4, 6, label="nothing picked", share=0.0)
+    none = one(4, 6, label="nothing picked", share=0.0)
+    none.args[2][:, 2:4] = torch.tensor([0.0, 0.05])
+    yield none
     yield one(2, 5, ends=5, label="only special tokens", share=0.9)
     yield one(1, 1, ends=0, label="one token", share=1.0)
 

@@ -44,7 +44,7 @@ def shift_cases(g):
         yield one(kind, [1, 1], 1, f"{kind}, one token")
         yield one(kind, [1, 5], 5, f"{kind}, a row of one token")
         yield one(kind, [150, 170, 130], 170, f"{kind}, more than a hundred tokens")
-    for kind in ("encoder", "Decoder", ""):
+    for kind in ("encoder", "Decoder", "", "decoder-only", "dec"):
         yield one(kind, [4, 3], 4, f"an unknown kind, {kind!r}")
 
 

@@ -100,6 +100,8 @@ def written(g):
     )
     yield case([[6, EOS, 5], [EOS, 4]], [[answer(2)], [answer(4)]], EOS, 0, 15, label="eos in the prompts")
     yield case([words(3)], [[answer(2)]], EOS, 0, 50, label="one example alone")
+    late = [*answer(3), *words(2), 0, 0]  # with what stands behind its end it would be too long
+    yield case([words(2), words(3)], [[late, answer(2)], [answer(1)]], EOS, 0, 7, label="too long behind the end alone")
     yield case(
         [words(pick(g, 1, 6)) for _ in range(40)],
         [[answer(pick(g, 1, 8)) if i % 3 else words(4) for i in range(4)] for _ in range(40)],
@@ -269,6 +271,15 @@ def answer_alone(prompts, answers, eos, pad, max_length):
 
 exercise.mistake("examples that are there already are kept again", hint="Keep the first of each.")(
     _data(known=lambda pair, pairs: False)
+)
+exercise.mistake("max_length counts what stands behind the end, too", hint="Cut at the first eos, then measure.")(
+    lambda prompts, answers, eos, pad, max_length: right(
+        prompts,
+        [[a for a in some if len(p) + len(a) <= max_length] for p, some in zip(prompts, answers, strict=True)],
+        eos,
+        pad,
+        max_length,
+    )
 )
 exercise.mistake(
     "an answer is left out because another prompt has it, too",

@@ -40,6 +40,8 @@ def teachers(g):
     yield case(apart(g, 2, 6), 4.0, 1, label="the likeliest alone")
     yield case(apart(g, 2, 3, 6, scale=300.0) + 500, 8.0, label="huge logits")
     yield case(apart(g, 2, 2, 3, 5) - 40, 1.5, 3, label="logits far below zero, three dimensions before the classes")
+    yield case(apart(g, 2, 5, scale=100.0) + 500, 90.0, label="hundreds apart, and as hot")
+    yield case(apart(g, 3, 5) + torch.tensor([[400.0], [0.0], [-400.0]]), 1.5, 4, label="rows far from each other")
     yield case(apart(g, 1), 2.0, 1, label="a single class")
     yield case(apart(g, 6), 1.5, 2, label="one token, two of six")
     yield case(apart(g, 300, 40), 5.0, 20, label="300 tokens, 20 of 40 classes")
@@ -158,6 +160,19 @@ exercise.mistake("the whole tensor shares one softmax", hint="Every token has it
 exercise.mistake(
     "exp is taken of the logits as they are", hint="exp(90) is infinite in float32; softmax subtracts the largest."
 )(_soft(end=lambda z: z.exp() / z.exp().sum(-1, keepdim=True)))
+exercise.mistake(
+    "the probabilities are taken to the power 1 / T", hint="What has become 0 in a softmax stays 0: divide the logits."
+)(
+    _soft(
+        warm=lambda z, t: z.softmax(-1).pow(1 / t),
+        cut=lambda p, k: p if k is None else _cut(p, k).clamp(min=0),
+        end=lambda p: p / p.sum(-1, keepdim=True),
+    )
+)
+exercise.mistake(
+    "the largest logit of all rows is subtracted, not that of each row",
+    hint="A row far below the others then becomes 0 / 0: amax(-1, keepdim=True).",
+)(_soft(end=lambda z: (z - z.max()).exp() / (z - z.max()).exp().sum(-1, keepdim=True)))
 exercise.mistake("the targets hang on the teacher's graph", hint=DETACH)(_soft(still=False))
 exercise.mistake("the result is always float32", hint="The dtype of the logits.")(
     lambda logits, temperature=1.0, k=None: right(logits.float(), temperature, k)

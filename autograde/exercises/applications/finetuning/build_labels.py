@@ -73,6 +73,7 @@ def chats(g):
     yield batch([[asked, said], [(USER, 3), (ASSISTANT, 7)]], "a header of four ids", long=True)
     yield batch([[asked, (LIKE, 4), said, (LIKE, 3)]], "a header that differs in its last id")
     yield batch([[asked, said, (USER, 8), said]], "another mark for what is ignored", ignore_index=-1)
+    yield batch([[asked, said]], "0 marks what is ignored", ignore_index=0)
     yield batch([[asked, said] * 12, [(USER, 150), (ASSISTANT, 40)]], "long rows")
 
 

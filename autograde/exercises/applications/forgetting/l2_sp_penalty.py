@@ -50,6 +50,7 @@ def networks(g):
     square = tensors_of(g, a=(3, 3), b=(3, 3), c=(3, 3))
     yield case(near(g, square), square, 1.0, 0.4, label="parameters of the same shape, in another order")
     yield case({name: x.clone() for name, x in start.items()}, start, label="exactly at the start")
+    yield case(near(g, start) | {"new.bias": randn(g, 3)}, start, label="a new bias, and the usual strengths")
     yield case(near(g, start) | {"new.bias": randn(g, 3)}, start, 0.0, 0.6, label="strength 0")
     yield case(near(g, start) | {"new.bias": randn(g, 3)}, start, 0.6, 0, label="new_strength 0")
     far = {"w": 1000 + randn(g, 40, 5), "scale": 1000 + randn(g)}

@@ -66,14 +66,23 @@ def norm_cases(g):
     yield case(
         [{"a": some(3, 2), "b": "a"}, {"a": some(3, 2), "b": some(3, 2)}], "layers", label="two names for one parameter"
     )
-    yield case([{"weight": some(3, 4, dtype=torch.bfloat16), "bias": some(3)}], "stack", label="mixed dtypes")
+    shared = some(3, 2)
+    yield case(
+        [{"a": shared, "b": some(3)}, {"a": "0/a", "b": some(3)}, {"b": "0/a"}],
+        "layers",
+        label="one parameter in three layers",
+    )
+    mixed = {"weight": some(3, 4, dtype=torch.bfloat16), "bias": some(3), "scale": some(2, dtype=torch.float64)}
+    yield case([mixed], "stack", label="mixed dtypes")
 
 
 @exercise.oracle
 def torch_norms(layers, path, outside=()):
     found = []
     for layer in layers:
-        gradients = [g.double() for g in layer.values() if isinstance(g, torch.Tensor)]
+        elsewhere = [g.split("/") for g in layer.values() if isinstance(g, str) and "/" in g]
+        held = [*layer.values(), *(layers[int(i)][name] for i, name in elsewhere)]
+        gradients = [g.double() for g in held if isinstance(g, torch.Tensor)]
         found.append(torch.nn.utils.get_total_norm(gradients) if gradients else torch.tensor(0.0))
     return {"norms": torch.stack([norm.double() for norm in found]).float(), "gradients left alone": True}
 
@@ -83,7 +92,8 @@ def measured(norms_by_layer, layers, path, outside=()):
     """The norms of a model whose layers hold the given gradients, and whether the gradients are still there.
 
     layers: a dict from a parameter's dotted name to its gradient (or None, or the name of a parameter that it is tied
-    to) for each. outside: pairs of a dotted path and a gradient, for parameters that stand elsewhere in the model.
+    to, "0/name" of one in layer 0) for each. outside: pairs of a dotted path and a gradient, for parameters that stand
+    elsewhere in the model.
     """
     import torch
     from torch import nn
@@ -106,11 +116,14 @@ def measured(norms_by_layer, layers, path, outside=()):
     model, stack = nn.Module(), nn.ModuleList()
     for name, gradient in outside:
         place(model, name, with_gradient(gradient))
-    for layer in layers:
-        module, known = nn.Module(), {}
+    known = {}
+    for i, layer in enumerate(layers):
+        module = nn.Module()
+        module.register_buffer("seen", torch.full((2,), 7.0))  # as BatchNorm's: no parameter, and without a gradient
         for name, gradient in layer.items():
-            known[name] = known[gradient] if isinstance(gradient, str) else with_gradient(gradient)
-            place(module, name, known[name])
+            other = gradient if "/" in str(gradient) else f"{i}/{gradient}"
+            known[f"{i}/{name}"] = known[other] if isinstance(gradient, str) else with_gradient(gradient)
+            place(module, name, known[f"{i}/{name}"])
         stack.append(module)
     *folders, last = path.split(".")
     home = model
@@ -297,6 +310,19 @@ def norms_by_substring(model, path):
     return torch.stack([_length([g.double() for g in part]).float() if part else _ZERO for part in parts])
 
 
+@exercise.mistake(
+    "a parameter that stands in several layers counts in the first one alone",
+    hint="model.named_parameters() tells a shared one once. Ask each layer for its own: layer.parameters().",
+)
+def norms_by_first_name(model, path):
+    norms = [0.0] * len(model.get_submodule(path))
+    for name, parameter in model.named_parameters():
+        if name.startswith(path + ".") and parameter.grad is not None:
+            index = int(name[len(path) + 1 :].partition(".")[0])
+            norms[index] = math.hypot(norms[index], *parameter.grad.flatten().tolist())
+    return torch.tensor(norms)
+
+
 @exercise.mistake("the whole model's norm is given for every layer", hint="Only the parameters of the layer itself.")
 def norms_with_all(model, path):
     """Everything in the model, in every layer's place."""
@@ -316,7 +342,7 @@ def norms_as_shares(model, path):
     return norms / norms.norm()
 
 
-@exercise.mistake("the gradients are cleared afterwards", hint="The optimizer still needs them. Only read.")
+@exercise.mistake("the gradients don't stay as they are", hint="The optimizer still needs them. Only read.")
 def norms_and_clear(model, path):
     norms = right_norms(model, path)
     model.zero_grad()
@@ -329,11 +355,13 @@ exercise.alternative(right_norms)
 @exercise.alternative
 def norms_by_names(model, path):
     """One pass over all names, with a full prefix; `hypot` never forms a square that overflows."""
-    norms = [0.0] * len(model.get_submodule(path))
-    for name, parameter in model.named_parameters():
+    norms, seen = [0.0] * len(model.get_submodule(path)), set()
+    for name, parameter in model.named_parameters(remove_duplicate=False):
         if name.startswith(path + ".") and parameter.grad is not None:
             index = int(name[len(path) + 1 :].partition(".")[0])
-            norms[index] = math.hypot(norms[index], *parameter.grad.flatten().tolist())
+            if (index, parameter) not in seen:
+                norms[index] = math.hypot(norms[index], *parameter.grad.flatten().tolist())
+            seen.add((index, parameter))
     return torch.tensor(norms)
 
 

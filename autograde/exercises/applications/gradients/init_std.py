@@ -16,6 +16,7 @@ exercise = Draft(
     points=3,
     forbid=["torch.nn.init"],
     no_gradient="a number that follows from a shape",
+    rtol=1e-5,  # a slope of 0.01 is seen
     atol=1e-6,
     hints=[
         "How many numbers are added up to make one output? That many variances add up. And how many outputs does one "
@@ -45,7 +46,11 @@ def std_cases(g):
     yield case((integer(g, 3, 20),), "he", label="a bias")
     yield case((9, 2), "normal", label="a scheme that there isn't")
     yield case((9, 2), "He", label="a scheme that is spelt otherwise")
+    yield case((9, 2), "kaiming", label="he's first name")
+    yield case((9, 2), "he_normal", label="a scheme with one in it")
+    yield case((9, 2), "xavier_normal", label="a scheme that begins like one")
     yield case((), "he", label="a single number's shape")
+    yield case((8, 6), "he", -0.7, label="he, a slope below 0")
     yield case((5, 4, 2, 3, 2), "he", 0.3, label="he, three dimensions of kernel, a slope of 0.3")
     yield case((300, 700), "xavier", label="xavier, a large matrix")
 
@@ -220,6 +225,17 @@ exercise.mistake(
 @exercise.mistake("schemes that are spelt otherwise are taken as well", hint="'He' is unknown: compare the whole text.")
 def std_of_any_spelling(shape, scheme, slope=0.0):
     return right_std(shape, scheme.lower(), slope)
+
+
+@exercise.mistake("the schemes' other names are taken as well", hint="'kaiming' is unknown here: ValueError.")
+def std_of_other_names(shape, scheme, slope=0.0):
+    known = {"kaiming": "he", "glorot": "xavier"}
+    return right_std(shape, known.get(scheme, scheme), slope)
+
+
+@exercise.mistake("the slope is 0.01 if nobody says otherwise", hint="The default is 0: the ordinary ReLU.")
+def std_of_leaky(shape, scheme, slope=0.01):
+    return right_std(shape, scheme, slope)
 
 
 @exercise.mistake("an unknown scheme is a KeyError", hint="Ask first whether the scheme is one of the two: ValueError.")

@@ -105,6 +105,12 @@ def _ece(edge="below", weigh=True, gap=torch.abs, sure=None, mass=True, swap=Fal
 exercise.mistake(
     "an answer on an edge belongs to the bin above", hint="Bins are ]a, b]: what is on an edge goes below."
 )(_ece(edge="above"))
+exercise.mistake("there is one bin too few: linspace(0, 1, bins)", hint="bins bins have bins + 1 edges.")(
+    lambda confidence, correct, bins=10, equal_mass=False: _ece()(confidence, correct, max(bins - 1, 1), equal_mass)
+)
+exercise.mistake("equal width and equal mass are exchanged", hint="equal_mass=True: edges at quantiles.")(
+    lambda confidence, correct, bins=10, equal_mass=False: _ece()(confidence, correct, bins, not equal_mass)
+)
 exercise.mistake("all bins weigh the same", hint="A bin weighs as much as its share of the answers.")(
     _ece(weigh=False, total=lambda parts: parts[parts != 0].mean() if bool((parts != 0).any()) else parts.sum())
 )

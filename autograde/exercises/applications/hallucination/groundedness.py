@@ -12,6 +12,8 @@ exercise = Draft(
     "groundedness",
     points=3,
     no_gradient="words are compared: nothing is trained through it",
+    rtol=1e-5,  # 0.3333 is not a third
+    atol=1e-6,
     forbid=["sklearn"],
     hints=[
         "An answer is a list of sentences, and each is checked alone. With what does one sentence of it compare?",

@@ -14,6 +14,8 @@ exercise = Draft(
     points=4,
     forbid=["sacrebleu"],
     no_gradient="a metric: nothing is trained through it",
+    rtol=1e-5,  # rounded to four decimals it is another number
+    atol=1e-6,
     hints=[
         "Three steps: clipped hits and totals of each order, added up over all texts; their geometric mean; the "
         "penalty.",

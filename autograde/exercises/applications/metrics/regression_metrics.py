@@ -40,8 +40,11 @@ def regression_cases(g):
     yield case(constant.clone(), constant, label="all targets alike, perfect")
     yield case(constant + randn(g, 6), constant, label="all targets alike, not perfect")
     yield case(randn(g, 2, scale=2.0), torch.tensor([-1.0, 1.5]), label="two numbers")
-    near = torch.randn(8, generator=g) / 1000
-    yield case(near + torch.randn(8, generator=g) / 2000, near, label="targets that are nearly alike")
+    near = torch.randn(8, generator=g) / 100_000
+    yield case(near + torch.randn(8, generator=g) / 200_000, near, label="targets that are nearly alike")
+    yield case(constant + 1e-4 * torch.eye(6)[3], constant, label="all targets alike, nearly perfect")
+    begins = torch.cat([torch.full((3,), 1.5), randn(g, 4)])
+    yield case(begins + randn(g, 7), begins, label="only the first targets are alike")
     yield case(1e4 + randn(g, 30, scale=30.0), 1e4 + randn(g, 30, scale=40.0), label="in the ten thousands")
     yield case(randn(g, 9, 2)[:, 0], randn(g, 9, 2)[:, 1] - 3.0, label="negative, not contiguous")
 
@@ -217,6 +220,10 @@ exercise.mistake(
 exercise.mistake(
     "targets that are all alike give an R² of 1, perfect or not", hint="1 for perfect predictions, 0 for all others."
 )(_with(r2=lambda p, y: _r2(p, y) if (y != y[0]).any() else 1.0))
+
+exercise.mistake(
+    "predictions that are nearly perfect count as perfect where all targets are alike", hint="Only where SS_res is 0."
+)(_with(r2=lambda p, y: _r2(p, y) if (y != y[0]).any() else float(_residual(p, y) < 1e-6)))
 
 exercise.mistake("SS_tot is measured from the mean of the predictions", hint="From the mean of the targets.")(
     _of_spread(lambda p, y: 1 - _residual(p, y) / ((y - p.mean()) ** 2).sum())

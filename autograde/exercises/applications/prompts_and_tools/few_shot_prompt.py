@@ -38,11 +38,19 @@ def few_shot_cases(g):
     yield case(words(g), [*twice, *_examples(g, 1)], words(g), label="an example that stands there twice")
     braces = [(f"{{output}} {words(g)}", "{input}"), ("{}", "{0}")]
     yield case(words(g), braces, f"{{x}} {words(g)} {{output}}", label="braces in the texts")
+    held = f"{words(g)} {{input}} {{output}}"
+    yield case(held, _examples(g, 2), words(g), label="braces in the instruction")
+    odd = "C:\\new \\1 \\g<0> 5 % $$ ${x} %s\r\ne\u0301"
+    yield case(odd, [(odd, odd)], odd, "{input}: 100 %\n{output}", label="backslashes and other signs")
+    shots = [*_examples(g, 2), (words(g), "")]
+    yield case(words(g), shots, shots[1][0], label="an example of the query itself, and one with an empty output")
+    yield case(words(g), _examples(g, 1), "", label="an empty query")
+    yield case(words(g), _examples(g, 2), "", "{input}\n{output}", label="nothing behind the last separator")
     yield case(" ", _examples(g, 1), words(g), label="an instruction that is a space")
     yield case(words(g), _examples(g, 2), f"{words(g)}  ", "{input}{output}", label="nothing before the answer")
     yield case(words(g), _examples(g, 12), words(g), "{input}\t{output}", "", label="twelve examples, no separator")
     spaced = [(f" {words(g)} ", f"{words(g)}\n")]
-    yield case(f"{words(g)}\n", spaced, f" {words(g)} ", label="white space around the texts")
+    yield case(f" {words(g)}\n", spaced, f" {words(g)} ", label="white space around the texts")
     yield case(words(g), _examples(g, 1), f"{words(g)} \n", "{input}\n{output}", label="white space before the answer")
     yield case(
         words(g),
@@ -95,7 +103,8 @@ def examples_go_before_the_query(out, one, call):
     instruction, examples, query, *rest = one.args
     other = call(instruction, examples, "x", *rest, **one.kwargs)
     head = _template(one).split("{input}")[0]
-    return out.startswith(other[: other.rindex(head + "x")]) and f"{head}{query}".rstrip() in out
+    before = other[: other.rindex(head + "x")]
+    return out.startswith(before if query.strip() else before.rstrip()) and f"{head}{query}".rstrip() in out
 
 
 def _filled(template, given, wanted):
@@ -136,6 +145,16 @@ exercise.mistake("the texts are stripped", hint="Only the end of the whole promp
 exercise.mistake("the examples come in reverse order", hint="Order matters to the model, so the caller decides.")(
     _few_shot(shots=lambda examples: examples[::-1])
 )
+
+@exercise.mistake("an example of the query itself is left out", hint="Each example: the caller has chosen them.")
+def few_shot_others(instruction, examples, query, template=PLAIN, separator="\n\n"):
+    return few_shot(instruction, [shot for shot in examples if shot[0] != query], query, template, separator)
+
+
+@exercise.mistake("the instruction is formatted like a template", hint="Its braces are its own: format the template.")
+def few_shot_formats_instruction(instruction, examples, query, template=PLAIN, separator="\n\n"):
+    return few_shot(instruction.format(input=query, output=""), examples, query, template, separator)
+
 
 exercise.mistake("the examples are sorted", hint="Order matters, so the caller decides.")(
     _few_shot(shots=lambda examples: sorted(examples))

@@ -37,6 +37,7 @@ def matrices(g):
     equal = torch.tensor([[1.0, -1.0, 1.0, 1.0], [3.0, 2.0, -2.0, 2.0], [0.0, 0.0, 0.0, 0.0], [0.0, 0.0, -5.0, 0.0]])
     yield case(equal[torch.randperm(4, generator=g)].reshape(2, 8), label="equal weights and zeros")
     yield case(torch.full((3, 4), 0.25), label="all weights the same")
+    yield case(distinct(g, 4, 8, scale=1e-9), label="weights near zero")
     yield case(50 + randn(g, 3, 8) / 10, label="weights around 50")
     yield case(distinct(g, 300, 40, scale=1e-6), label="300 rows of 40")
 

@@ -55,10 +55,10 @@ def chunk_cases(g):
 
 
 @exercise.probe
-def pieces(chunk_text, text, size, overlap=0):
+def pieces(chunk_text, text, size, *overlap, **named):
     """The pieces, or the word that a ValueError was raised."""
     try:
-        return chunk_text(text, size, overlap=overlap)
+        return chunk_text(text, size, *overlap, **named)
     except ValueError:
         return "ValueError"
 

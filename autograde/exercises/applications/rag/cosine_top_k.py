@@ -43,8 +43,8 @@ def top_k_cases(g):
     yield case(*_apart(g, 2, 5, 7), 9, label="k is larger than the number of vectors")
     yield case(*_apart(g, 1, 1, 6), 3, label="one vector")
     queries, vectors = _apart(g, 2, 6, 4)
-    vectors[1], vectors[4] = 0.0, -queries[0]
-    yield case(queries, vectors, 6, label="a vector of zeros, and an opposite one")
+    vectors[1], vectors[4], vectors[2] = 0.0, -queries[0], queries[1]
+    yield case(queries, vectors, 6, label="a vector of zeros, an opposite one, and a query itself")
     yield case(
         -torch.ones(1, 3),
         torch.tensor([[1.0, 1.0, 2.0], [0.0, 0.0, 0.0], [1.0, 0.0, 0.0]]),
@@ -148,6 +148,10 @@ exercise.mistake("only the vectors are scaled to length 1", hint="The places are
 
 exercise.mistake("a row of zeros gives NaN", hint="Its cosine is 0 here: keep the division clear of 0.")(
     _made(lambda a, b: a / a.norm(dim=-1, keepdim=True) @ (b / b.norm(dim=-1, keepdim=True)).T)
+)
+
+exercise.mistake("a vector that equals the query is left out", hint="All vectors take part: its cosine is 1.")(
+    _made(lambda a, b: unit(a) @ unit(b).T - 3.0 * (unit(a) @ unit(b).T > 1 - 1e-6))
 )
 
 exercise.mistake("the k farthest are given", hint="The largest cosines come first.")(_made(largest=False))

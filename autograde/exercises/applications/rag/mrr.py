@@ -13,6 +13,8 @@ exercise = Draft(
     "mrr",
     points=2,
     no_gradient="a metric: nothing is trained through it",
+    rtol=1e-5,  # 0.5833 is not 7 / 12
+    atol=1e-6,
     hints=[
         "For one question only one place matters. Which?",
         "1 / place of the first relevant passage, with places from 1; 0 if none comes within the first k.",
@@ -208,6 +210,10 @@ exercise.mistake("it is discounted by a logarithm", hint="That is how DCG counts
             math.log(2) / math.log(1 + _place(ranking, wanted)) if _gain(ranking, wanted, k) else 0.0
         )
     )
+)
+
+exercise.mistake("the mean is rounded to four decimals", hint="The number as it is: whoever prints it may round.")(
+    _made(finish=lambda gains: round(sum(gains) / max(len(gains), 1), 4))
 )
 
 exercise.mistake("the best question counts for all", hint="The mean over the questions.")(

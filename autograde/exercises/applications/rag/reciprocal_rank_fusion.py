@@ -42,6 +42,8 @@ def fusion_cases(g):
     yield case(*few, label="rankings of different lengths")
     yield case(*_clear(g, lambda: ([ranking(g, NAMES, 7) for _ in range(3)], integer(g, 1, 6))), label="a small k")
     yield case([["a", "b", "c"], ["c", "b", "a"], ["b", "a"]], k=0, label="k = 0")
+    yield case(*_clear(g, lambda: ([ranking(g, NAMES, 6) for _ in range(2)], 0.5)), label="k = 0.5")
+    yield case([["x", "b"], ["x", "b"], ["a"]], k=0, label="equal scores: a better place further down")
     weighted = _clear(g, lambda: ([ranking(g, NAMES, 6) for _ in range(2)], 60, [0.3, 1.7]))
     yield case(*weighted, label="two weights")
     yield case([["a", "b"], ["c", "b", "z"], ["c", "a"]], weights=[2.0, 0.0, 0.5], label="a weight of 0")

@@ -55,6 +55,7 @@ def temperature_cases(g):
     yield case(masked, 0.0, label="temperature 0 and -inf among the logits")
     yield case(randn(g, 3, 4), 3, label="a whole number")
     yield case(randn(g, 5), 0.002, label="nearly cold")
+    yield case(randn(g, 2, 5), 1e-7, label="as good as cold")
     yield case(randn(g, 1100, 3), 0.0, label="1,100 rows, temperature 0")
 
 
@@ -177,6 +178,10 @@ exercise.mistake(
 exercise.mistake(
     "a small temperature is taken for 0", hint="Only 0 itself is greedy: 0.002 is a number one can divide by."
 )(lambda logits, temperature: right_greedy(logits) if temperature < 0.01 else logits / temperature)
+
+exercise.mistake("a temperature below 0.00001 is taken for 0", hint="Only 0 itself is greedy: ask for == 0.")(
+    lambda logits, temperature: right_greedy(logits) if temperature < 1e-5 else logits / temperature
+)
 
 exercise.mistake(
     "at temperature 1 the logits themselves are handed back", hint="A new tensor, always: logits.clone()."

@@ -41,7 +41,8 @@ def layer_cases(g):
     yield some(4096, "a long prompt: it waits for the arithmetic", flops=pick(g, 50, 90) * 1e11)
     yield some(pick(g, 3, 9), "float32", number_bytes=4)
     yield some(pick(g, 3, 9), "8-bit weights", weight_bytes=1)
-    yield some(pick(g, 30, 90), "4-bit weights, float32 beside them", number_bytes=4, weight_bytes=0.5)
+    odd = 2 * pick(g, 80, 200) + 1
+    yield some(pick(g, 30, 90), "4-bit weights, float32 beside them", d_in=odd, number_bytes=4, weight_bytes=0.5)
     yield some(4096, "8-bit weights, a long prompt", flops=pick(g, 50, 90) * 1e11, weight_bytes=1)
     yield some(pick(g, 100, 900), "a small layer: x and y outweigh it", d_in=3, d_out=5)
     yield some(1, "one number", d_in=1, d_out=1)

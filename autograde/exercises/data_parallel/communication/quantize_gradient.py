@@ -56,6 +56,12 @@ def gradient_cases(g):
     yield some(pick(g, 9, 11), "numbers near 1e-20", block=4, scale=1e-20)
     x = _beyond(127) * 2.0 ** torch.tensor([pick(g, -3, 3), -math.inf, -math.inf, -9, -math.inf, pick(g, -3, 3)])
     yield case(x, torch.zeros(6), label="lots of 0", block=4)
+    yield case(-x, torch.full((6,), 1 - 2.0**-24), label="lots of nearly 1", block=4)
+    x = (randn(g, 60) * torch.rand(60, generator=g)).bfloat16()
+    steps = _steps(x.double(), 8, 64)[0]
+    side = torch.randint(2, (60,), generator=g) * 2e-3 - 1e-3
+    lots = (steps - steps.floor() + side).clamp(2e-3, 0.99)  # so near to the fraction that bfloat16 loses the side
+    yield case(x, _clear(x, lots.float(), margin=5e-4), label="lots near the fractions, x in bfloat16")
 
 
 def _beyond(levels):
@@ -64,10 +70,10 @@ def _beyond(levels):
     return float(tried[tried / (tried / levels) > levels][0])
 
 
-def _clear(x, noise, bits=8, block=64):
+def _clear(x, noise, bits=8, block=64, margin=2e-3):
     """The noise, moved where it is so near to a fraction that a rounding decides."""
     steps, _ = _steps(x.double(), bits, block)
-    near = ((noise - (steps - steps.floor())).abs() < 2e-3) | (noise < 2e-3) | (noise > 1 - 2e-3)
+    near = ((noise - (steps - steps.floor())).abs() < margin) | (noise < margin) | (noise > 1 - margin)
     return torch.where(near, torch.where(noise > 0.5, noise - 0.4, noise + 0.4), noise).float()
 
 
@@ -216,6 +222,13 @@ def quantize_sizes(x, noise, bits=8, block=64):
 )
 def quantize_up_if_equal(x, noise, bits=8, block=64):
     return _quantize(x, noise, bits, block, choose=lambda y, u: y.floor() + (u <= y - y.floor()))
+
+
+@exercise.mistake(
+    "the lots are rounded to the dtype of x", hint="noise is float32 and stays so, also where x is bfloat16."
+)
+def quantize_rounds_noise(x, noise, bits=8, block=64):
+    return _quantize(x, noise.to(x.dtype).float(), bits, block)
 
 
 @exercise.mistake(

@@ -67,7 +67,7 @@ def on_rank(ring_attention, q, k, v, lengths, causal=False):
     start = sum(lengths[:rank])
     own = [t[:, start : start + lengths[rank]].clone().requires_grad_() for t in (q, k, v)]
     with Watch():
-        out = ring_attention(*own, list(lengths), shift, causal=causal)
+        out = ring_attention(*own, list(lengths), shift, **({"causal": True} if causal else {}))
     told = {"output": out.detach(), "largest": largest[0]}
     pull = torch.linspace(-1.0, 2.0, own[0].numel(), dtype=q.dtype).reshape(own[0].shape)
     if out.requires_grad:

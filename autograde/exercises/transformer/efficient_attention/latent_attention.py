@@ -69,11 +69,12 @@ def latent_cases(g):
     yield case(*_some(g, (2,), 2, 3, 5, 4, 3, 5, wide=7), label="a batch, wider values")
     yield case(*_some(g, (2,), 4, 3, 6, 5, 2, 3, wide=2), _mask(g, 3, 6), label="a mask, narrower values")
     yield case(*_some(g, (2, 3), 2, 2, 4, 3, 4, 2), label="two batch dimensions, a wide rotated part")
-    yield case(*_some(g, (2,), 1, 3, 4, 4, 2, 2), label="one head")
+    yield case(*_some(g, (2,), 1, 3, 4, 4, 2, 4), label="one head, a latent as wide as it")
     yield case(*_some(g, (3,), 5, 1, 7, 6, 2, 4), label="one new token, seven in the cache")
     yield case(*_some(g, (), 2, 2, 1, 3, 1, 1), label="one token in the cache, a latent of one number")
     yield case(*_some(g, (2,), 2, 3, 4, 1, 1, 6), label="width one, a latent wider than all keys")
     yield case(*_some(g, (2,), 3, 4, 4, 4, 2, 3), torch.ones(4, 4).tril().bool(), label="a causal mask")
+    yield case(*_some(g, (2,), 3, 4, 4, 4, 2, 3), label="as many queries as tokens, and no mask")
     yield case(*_some(g, (2,), 3, 3, 5, 4, 2, 3), mask=_mask(g, 2, 1, 3, 5), label="a mask a sequence")
     yield case(*_some(g, (2,), 3, 3, 5, 4, 2, 3), mask=_mask(g, 2, 3, 3, 5), label="a mask a head")
     yield case(*_loud(g), mask=_mask(g, 4, 6), label="scores of thousands")
@@ -268,6 +269,12 @@ def still_latent(q, q_rope, latent, k_rope, w_k, w_v, mask=None):
     return _softmax(scores / (q.shape[-1] + q_rope.shape[-1]) ** 0.5, mask) @ keys
 
 
+def _square(scores):
+    """The causal mask of as many queries as tokens, else none."""
+    n, m = scores.shape[-2:]
+    return torch.ones(n, m, dtype=torch.bool).tril() if n == m else None
+
+
 exercise.mistake("the softmax runs over the queries", hint="Over the tokens in the cache: dim=-1.")(
     _latent(weigh=lambda s, m: _hidden(s, m).softmax(-2))
 )
@@ -278,6 +285,10 @@ exercise.mistake("the mask is ignored", hint="Where the mask is False, a score i
 
 exercise.mistake("the mask is added to the scores as 0 and 1", hint="Where the mask is False, a score is -inf.")(
     _latent(weigh=lambda s, m: (s if m is None else s + m).softmax(-1))
+)
+
+exercise.mistake("without a mask the future is hidden", hint="No mask: every query attends to every token.")(
+    _latent(weigh=lambda s, m: _hidden(s, _square(s) if m is None else m).softmax(-1))
 )
 
 exercise.mistake("the mask is inverted", hint="True means: may attend.")(

@@ -48,6 +48,8 @@ def batch_cases(g):
     yield some(3, c, 2, eps=0.1, weight=affine["weight"], label="eps=0.1, weight only")
     yield some(4, c, scale=1e-3, label="channels that hardly vary")
     yield some(3, c, eps=0.2, training=False, label="evaluation, eps=0.2")
+    var = (torch.rand(c, generator=g) + 0.5) * 1e-5
+    yield case(randn(g, 4, c) / 100, randn(g, c) / 100, var, training=False, label="evaluation, tiny variances")
     wide = some(4, 5, c)
     x = wide.args[0].transpose(1, 2)
     yield case(x, randn(g, c), torch.rand(c, generator=g) + 0.5, label="training, a transposed view")

@@ -156,6 +156,15 @@ def block_first_residual_from_norm(x, norm1, attention, norm2, feed_forward):
     return h + feed_forward(norm2(h))
 
 
+@exercise.mistake(
+    "the residuals start from the normalized tokens, and each norm is called twice",
+    hint="Add to x and to h themselves. The norm is for the branch alone.",
+)
+def block_residual_from_norms(x, norm1, attention, norm2, feed_forward):
+    h = norm1(x) + attention(norm1(x))
+    return norm2(h) + feed_forward(norm2(h))
+
+
 @exercise.mistake("there is no residual at all", hint="What a part returns is added to what went into its norm.")
 def block_without_residuals(x, norm1, attention, norm2, feed_forward):
     return feed_forward(norm2(attention(norm1(x))))
@@ -266,6 +275,11 @@ def block_feed_forward_first(x, norm1, attention, norm2, feed_forward):
 def block_norm_at_the_end(x, norm1, attention, norm2, feed_forward):
     h = x + attention(norm1(x))
     return norm2(h + feed_forward(h))
+
+
+@exercise.mistake("norm2 stands at the end of the block as well", hint="After the last sum there is nothing more.")
+def block_norm_at_the_end_as_well(x, norm1, attention, norm2, feed_forward):
+    return norm2(block_by_loop(x, norm1, attention, norm2, feed_forward))
 
 
 @exercise.alternative

@@ -37,6 +37,9 @@ def stopper_cases(g):
     yield case([math.nan, math.nan, 2.0, 1.0, math.nan], 2, label="NaN comes first")
     yield case([math.nan] * 3, 3, label="nothing but NaN")
     yield case([2.0, math.inf, 1.0, math.inf, math.inf], 2, label="infinity is no improvement")
+    yield case([math.inf, math.inf, math.inf, 3.0, 2.0], 2, label="infinity comes first")
+    tiny = [3e-9, 2.5e-9, 2.6e-9, 2.4e-9, 2.3e-9, 2.35e-9, 2.45e-9, 2.2e-9]
+    yield case(tiny, 2, label="losses near zero")
     yield case([50.0, 49.25, 49.5, 48.6, 48.8, 48.4, 47.5], 2, min_delta=0.5, label="large losses, min_delta=0.5")
     yield case(
         [-10.0, -10.5, -10.4, -10.7, -11.5, -11.3, -11.6, -11.7],
@@ -183,6 +186,12 @@ class StopsWithoutDelta(Stopper):
         return loss < self.best
 
 
+@exercise.mistake("min_delta is 0.0001 if nobody says otherwise", hint="The default is 0.0: any gain counts.")
+class StopsWithSomeDelta(Stopper):
+    def __init__(self, patience, min_delta=1e-4):
+        super().__init__(patience, min_delta)
+
+
 @exercise.mistake("any change by more than min_delta counts", hint="Only a loss that is lower is an improvement.")
 class StopsOnChange(Stopper):
     def better(self, loss):
@@ -313,6 +322,6 @@ class StopsByHistory:
 
     def step(self, loss):
         self.losses.append(float(loss))
-        if self.losses[-1] + self.min_delta < self.best or (self.best == math.inf and not math.isnan(loss)):
+        if self.losses[-1] + self.min_delta < self.best:
             self.best, self.best_step = self.losses[-1], len(self.losses) - 1
         return len(self.losses) - 1 - self.best_step >= self.patience

@@ -36,6 +36,7 @@ def adam_cases(g):
     yield some(5, 4, 3, lr=0.1, weight_decay=0.2, decoupled=False, label="L2 in the loss")
     yield some(1, 6, lr=0.05, weight_decay=0.5, label="one step")
     yield some(3, 5, label="the defaults, without decay")
+    yield some(4, 5, scale=1e-7, lr=0.5, label="tiny gradients, a large rate, the defaults for all else")
     yield some(4, 1, lr=0.2, weight_decay=0.3, decoupled=False, label="a single weight, L2")
     yield some(6, 2, 3, lr=0.1, weight_decay=0.1, betas=(0.5, 0.9), label="betas=(0.5, 0.9)")
     yield some(4, 3, scale=1e-4, lr=0.1, weight_decay=0.1, eps=1e-3, label="tiny gradients, eps=1e-3")
@@ -215,6 +216,11 @@ exercise.mistake("eps isn't used", hint="Where a gradient has always been 0, 0 /
 @exercise.mistake("the result is float32, whatever the weight is", hint="The moments have the weight's dtype.")
 def adam_in_float32(weight, gradients, lr=1e-3, weight_decay=0.0, decoupled=True, betas=(0.9, 0.999), eps=1e-8):
     return adam()(weight.float(), gradients.float(), lr, weight_decay, decoupled, betas, eps)
+
+
+@exercise.mistake("weight_decay is 0.01 if nobody says otherwise", hint="That is torch's AdamW's. Here it is 0.")
+def adam_decays(weight, gradients, lr=1e-3, weight_decay=0.01, decoupled=True, betas=(0.9, 0.999), eps=1e-8):
+    return adam()(weight, gradients, lr, weight_decay, decoupled, betas, eps)
 
 
 exercise.mistake("eps is added inside the root", hint="sqrt(v) + eps: outside, in Adam.")(

@@ -36,6 +36,7 @@ def dropout_cases(g):
     yield case(randn(g, 5), 1.0, _rand(g, 5), training=False, label="p = 1 in evaluation")
     yield case(100 + 0.01 * randn(g, 130, 7), 0.1, _rand(g, 130, 7), label="many numbers, far from zero")
     yield case(randn(g, 1), 0.6, _rand(g, 1), label="a single number")
+    yield case(randn(g, 3), 0.995, torch.tensor([0.997, 0.99, 0.2]), label="p near 1")
     noise = torch.tensor([[0.0, 0.25, 0.5, 0.75], [0.5, 0.4999, 0.5001, 0.5]])
     yield case(randn(g, 2, 4), 0.5, noise, label="noise exactly at p")
     yield case(randn(g, 6, 5).T * 1e3, 0.9, _rand(g, 5, 6), label="a transposed view, large numbers")
@@ -154,6 +155,14 @@ exercise.mistake("whole rows are dropped", hint="Every number has its own noise:
 @exercise.mistake("p = 1 divides by zero", hint="0 / 0 is NaN. With p = 1 everything is dropped: zeros.")
 def drop_nan_at_one(x, p, noise, training=True):
     return x * (noise >= p) / torch.tensor(1.0 - p) if training else x
+
+
+@exercise.mistake(
+    "with p = 1 the result is right, but its gradient is 0 / 0",
+    hint="torch.where computes x / (1 - p) all the same, and its gradient becomes NaN. Return zeros first.",
+)
+def drop_nan_gradient(x, p, noise, training=True):
+    return torch.where(noise < p, torch.zeros_like(x), x / (1 - p)) if training else x
 
 
 @exercise.mistake(

@@ -50,6 +50,7 @@ def angle_cases(g):
     yield case(randint(g, 1, 300, 3, 1, 4).mT, 4, label="three dimensions, not contiguous")
     yield case(randn(g, 5) * 20, 12, label="positions between the integers")
     yield case(randint(g, 100_000, 200_000, 3), 8, base=1e6, label="positions beyond 100,000")
+    yield case(randint(g, 1, 30, 4), 8, 2.5, label="a small base, no whole number")
     yield case(distinct(g, 300, 900), 128, base=20, label="300 positions, 64 pairs, a whole number as base")
 
 
@@ -81,6 +82,12 @@ def ladder(out, one, call):
         return None
     speeds = call(torch.ones(1), d, option(one, "base", 2, BASE))[0].double()
     return same(speeds[:-1] / speeds[1:], torch.full((d // 2 - 1,), option(one, "base", 2, BASE) ** (2 / d)).double())
+
+
+@exercise.law("Positions in bfloat16 have the angles of the same positions in float32")
+def few_digits(out, one, call):
+    positions, rest = torch.tensor([203.0, -37.0, 3.5]).bfloat16(), (one.args[1], option(one, "base", 2, BASE))
+    return same(call(positions, *rest).float(), call(positions.float(), *rest).float())
 
 
 def wide(out, one, call):
@@ -160,6 +167,20 @@ def whole_positions(positions, d, base=BASE):
 def angles_in_dtype_of_positions(positions, d, base=BASE):
     found = angles(positions, d, base)
     return found.to(positions.dtype) if positions.is_floating_point() else found
+
+
+@exercise.mistake(
+    "the speeds are rounded to the positions' bfloat16",
+    hint="Far from zero a speed that is 0.2 % off is a whole turn off. Turn positions into float32 first.",
+)
+def speeds_in_dtype_of_positions(positions, d, base=BASE):
+    kind = positions.dtype if positions.is_floating_point() else torch.float32
+    return (positions[..., None] * speeds(d, base).to(kind)).to(torch.promote_types(kind, torch.float32))
+
+
+exercise.mistake("the base is cut to a whole number", hint="The base may be any number above 1: don't cut it.")(
+    angles_with(lambda d, base: speeds(d, max(int(base), 1)))
+)
 
 
 @exercise.mistake("the angles' cosines come back", hint="The angles themselves: cosine and sine come in exercise 2.")

@@ -401,7 +401,7 @@ for says, hint, formula in (
         lambda chosen, p: _balance(chosen[:, :1], p),
     ),
     (
-        "the mean probability is taken over the tokens that chose the expert",
+        "an expert's probability counts only at the tokens that chose it",
         "P_e is a mean over *all* tokens, also those that went elsewhere.",
         lambda chosen, p: _balance(chosen, torch.zeros_like(p).scatter(1, chosen, p.gather(1, chosen))),
     ),
