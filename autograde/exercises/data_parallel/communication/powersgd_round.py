@@ -43,6 +43,7 @@ def matrix_cases(g):
     yield some(2, m, n, 2, "the first step: nothing is left over yet", first=True)
     zeros = torch.zeros(2, n, m)
     yield case(zeros, randn(g, m, 2), zeros, ranks=2, label="a gradient of zeros")
+    yield some(2, 1, m, 1, "a matrix of one row")
 
 
 class _Together:

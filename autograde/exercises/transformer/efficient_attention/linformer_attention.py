@@ -36,7 +36,7 @@ def linformer_cases(g):
     yield case(*_projected(g, (2,), 4, 7, 3, 2, wide=5), label="a batch, wider values")
     yield case(*_projected(g, (2, 3), 6, 6, 4, 2), label="two batch dimensions")
     yield case(*_projected(g, (2,), 1, 5, 4, 2), label="one query")
-    yield case(*_projected(g, (), 3, 4, 1, 2), label="width one")
+    yield case(*_projected(g, (1,), 3, 4, 1, 2), label="a batch of one, width one")
     yield case(*_projected(g, (2,), 5, 8, 4, 1), label="one projected key")
     yield case(*_projected(g, (), 4, 4, 4, 4), label="every size is four")
     yield case(*_projected(g, (2,), 3, 4, 6, 9), label="more projected keys than keys")
