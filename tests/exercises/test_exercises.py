@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -228,6 +229,15 @@ def test_a_right_result_of_another_shape_is_rejected(exercise, what):
         else:
             judgment = Judgment(replay.exercise, changed, running, replay.runner, replay._answer)
             assert judgment.rejected, f"seed {seed}: full marks"
+
+
+OF_ITS_OWN = {"fisher_diagonal": "its inputs are made by the probe, and a gradient never lies in a parameter's memory"}
+
+
+def test_what_a_docstring_calls_new_is_asked_to_be_new():
+    new = re.compile(r"\bnew\s+(\w+\s+)?(tensors?|lists?|dicts?)\b")
+    promised = {name for name in EXERCISES if new.search(stub(name))}
+    assert {name for name in promised if not EXERCISES[name].fresh} == set(OF_ITS_OWN)
 
 
 @pytest.mark.parametrize("exercise", EXERCISES.values(), ids=list(EXERCISES))
