@@ -225,7 +225,7 @@ def test_a_right_result_of_another_shape_is_rejected(exercise, what):
         if exercise.name in never:
             assert not changed, f"seed {seed}: and yet {changed[0].label!r} has it"
         elif not changed:
-            assert running.dimensions(cases) < least, f"seed {seed}: no result has it"
+            assert running.dimensions(cases) < least, f"seed {seed}: no result can lose {what}: add a case"
         else:
             judgment = Judgment(replay.exercise, changed, running, replay.runner, replay._answer)
             assert judgment.rejected, f"seed {seed}: full marks"
