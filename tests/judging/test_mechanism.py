@@ -197,7 +197,7 @@ def test_memory_of_an_input_is_no_new_object():
     assert not grade(replace(asked, fresh=True), lambda x, by: x[:] if by == 1 else x * by).solved
 
 
-@pytest.mark.parametrize("kind", [tuple, lambda kept: kept[0]])
+@pytest.mark.parametrize("kind", [tuple, list, lambda kept: kept[0]])
 def test_a_list_of_the_input_is_no_new_one(kind):
     some = lambda g: [case([integer(g, 0, 9)]), case([1, 2])]  # noqa: E731
     asked = exercise(lambda x: kind(([*x], len(x))), some, dtypes=(), no_gradient="lists", fresh=True)
