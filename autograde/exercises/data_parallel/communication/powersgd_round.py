@@ -118,7 +118,8 @@ def round_on_rank(function, matrix, q, residual):
     return told | {"kept": [tuple(after.shape), [str(x.dtype) for x in (found, after, left)]]}
 
 
-_agree = agree_by_entry(["approximation", "residual", "q qᵀ"], torch_hook)
+# entries of q qᵀ of size 10 cancel to nearly 0, and in float32 a few millionths are left
+_agree = agree_by_entry(["approximation", "residual", "q qᵀ"], torch_hook, atol=2e-5)
 
 
 @exercise.agrees
