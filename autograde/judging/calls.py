@@ -212,10 +212,11 @@ def _named(args, kwargs) -> dict[str, Any]:
 def _shared(value: Any, args, kwargs) -> tuple[str, ...]:
     """The inputs that the value is, or shares memory with."""
     places = {x.untyped_storage().data_ptr() for x in tensors(value) if x.layout is torch.strided and x.numel()}
+    handed = [value, *value] if isinstance(value, (list, tuple)) else [value]
     return tuple(
         name
         for name, given in _named(args, kwargs).items()
-        if (given is value and isinstance(given, (list, dict)))
+        if (isinstance(given, (list, dict)) and any(given is one for one in handed))
         or any(x.untyped_storage().data_ptr() in places for x in tensors(given) if x.layout is torch.strided)
     )
 

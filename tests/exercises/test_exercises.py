@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -14,13 +15,15 @@ from functools import cached_property
 import pytest
 import torch
 
-from autograde.exercise import Case, Exercise, Law
+from autograde.exercise import Case, Exercise, Law, PerRank
 from autograde.exercises import find, names
 from autograde.judging.calls import Outcome
+from autograde.judging.comparing import rebuild, tensors
 from autograde.judging.gradients import FLOWS
 from autograde.judging.grading import FURTHER, Judgment, broken, public_seed, right_answer
 from autograde.judging.patterns import _TRIVIAL
 from autograde.judging.running import Local, run_all
+from autograde.reference import stub
 
 SEEDS = [*range(19), 2**40 + 7]
 CONFIRMED = SEEDS[:2]  # on which a name has to hold on further draws, too: that costs as much as the rest
@@ -98,6 +101,33 @@ class _Replayed(Local):
         return self.replay.outcomes(self, cases)
 
 
+class _Reshaped(_Replayed):
+    """A right solution, all tensors of whose results have been through `change`."""
+
+    def __init__(self, replay: Replay, change: Callable):
+        super().__init__(replay, replay.exercise.alternatives[0], replay.exercise)
+        self.change = change
+
+    def run(self, cases: Sequence[Case]) -> list[Outcome]:
+        return [replace(outcome, value=self._changed(outcome.value)) for outcome in super().run(cases)]
+
+    def _changed(self, value):
+        if isinstance(value, PerRank):
+            return PerRank(rebuild(list(value), self.change), value.traffic)
+        return rebuild(value, self.change)
+
+    def changes(self, one: Case) -> bool:
+        """Whether any shape in the result becomes another one."""
+        return any(self.change(x).shape != x.shape for x in self._tensors(one))
+
+    def dimensions(self, cases: Sequence[Case]) -> int:
+        """The most that a tensor in the results has."""
+        return max((x.dim() for one in cases for x in self._tensors(one)), default=0)
+
+    def _tensors(self, one: Case) -> list[torch.Tensor]:
+        return list(tensors(super().run([one])[0].value))
+
+
 class Replays:
     """Those of one exercise, run with nothing forbidden, as in a diagnosis: watching takes most of the time."""
 
@@ -160,6 +190,54 @@ def test_a_right_result_that_is_cut_off_from_the_graph_is_rejected_as_that(exerc
     for seed in SEEDS:
         judgment = replays_of(exercise.name).all.judge(cut, seed)
         assert "cut off from the graph" in judgment.diagnosis.says, f"seed {seed}:\n{judgment.report().text()}"
+
+
+def _without_the_first(x: torch.Tensor) -> torch.Tensor:
+    return x.squeeze(0) if x.dim() else x
+
+
+_BY_AUTOGRAD = "the result is one number, and gradients have the shapes that autograd gives them"
+_NEVER = {  # why no result can have an axis of size one
+    "scale_rope": "d is at least 4, so there are two speeds or more",
+    "DDP": "forward() hands on what the module says, and gradients are compared in one row",
+    "pipeline_step": _BY_AUTOGRAD,
+    "vocab_parallel_cross_entropy": _BY_AUTOGRAD,
+    "accumulate_gradients": _BY_AUTOGRAD,
+}
+_SEVERAL = {"dpo_loss": "rewards are [2, pairs]", "precision_recall_f1": "precision, recall and F1 come first"}
+RESHAPES = {  # what squeeze(), squeeze(0) and reshape(-1) at the end take away, and where nothing is to be taken
+    "every axis of size one": (torch.squeeze, _NEVER),
+    "a batch of one": (_without_the_first, _NEVER | _SEVERAL),
+    "dimensions": (torch.ravel, {}),
+}
+
+
+@pytest.mark.parametrize("what", RESHAPES)
+@pytest.mark.parametrize("exercise", EXERCISES.values(), ids=list(EXERCISES))
+def test_a_right_result_of_another_shape_is_rejected(exercise, what):
+    """A solution that ended in squeeze() was right wherever no case had one token, one row or a batch of one."""
+    change, never = RESHAPES[what]
+    replay = replays_of(exercise.name).all
+    running = _Reshaped(replay, change)
+    least = 2 if what == "dimensions" and "[..." not in stub(exercise.name) else 1
+    for seed, cases in replay.cases.items():
+        changed = [one for one in cases if running.changes(one)]
+        if exercise.name in never:
+            assert not changed, f"seed {seed}: and yet {changed[0].label!r} has it"
+        elif not changed:
+            assert running.dimensions(cases) < least, f"seed {seed}: no result can lose {what}: add a case"
+        else:
+            judgment = Judgment(replay.exercise, changed, running, replay.runner, replay._answer)
+            assert judgment.rejected, f"seed {seed}: full marks"
+
+
+OF_ITS_OWN = {"fisher_diagonal": "its inputs are made by the probe, and a gradient never lies in a parameter's memory"}
+
+
+def test_what_a_docstring_calls_new_is_asked_to_be_new():
+    new = re.compile(r"\bnew\s+(\w+\s+)?(tensors?|lists?|dicts?)\b")
+    promised = {name for name in EXERCISES if new.search(stub(name))}
+    assert {name for name in promised if not EXERCISES[name].fresh} == set(OF_ITS_OWN)
 
 
 @pytest.mark.parametrize("exercise", EXERCISES.values(), ids=list(EXERCISES))

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from autograde.exercise import Draft, Exercise, Law, Misconception, case, keeps_dtype, same
+from autograde.exercises.shared import integer
 from autograde.judging.gradients import FLOWS
 from autograde.judging.grading import grade
 
@@ -222,6 +223,14 @@ def test_memory_of_an_input_is_no_new_object():
     report = grade(replace(asked, fresh=True), lazy)
     assert not report.solved and "memory of its input (`x`)" in report.text()
     assert not grade(replace(asked, fresh=True), lambda x, by: x[:] if by == 1 else x * by).solved
+
+
+@pytest.mark.parametrize("kind", [tuple, list, lambda kept: kept[0]])
+def test_a_list_of_the_input_is_no_new_one(kind):
+    some = lambda g: [case([integer(g, 0, 9)]), case([1, 2])]  # noqa: E731
+    asked = exercise(lambda x: kind(([*x], len(x))), some, dtypes=(), no_gradient="lists", fresh=True)
+    assert grade(asked, lambda x: kind((list(x), len(x)))).solved
+    assert "memory of its input (`x`)" in grade(asked, lambda x: kind((x, len(x)))).text()
 
 
 def test_view_on_other_strides_is_told():

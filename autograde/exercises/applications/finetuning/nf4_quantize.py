@@ -12,6 +12,7 @@ from autograde.exercises.shared import randn
 exercise = Draft(
     "nf4_quantize",
     points=3,
+    fresh=True,
     atol=1e-9,
     dtypes=(torch.float64,),
     no_gradient="a code has no gradient; QLoRA trains beside it",

@@ -45,6 +45,7 @@ def layers(g):
     yield one(24, 128, 8, 48, 16, 3, label="blocks of 64", size=0.1)
     far = one(4, 6, 2, 4, 4, 3, label="")
     yield case(far.args[0] * 50 + 100, *far.args[1:], label="large inputs, far from zero")
+    yield one(4, 6, 2, 3, 8, 1, label="a batch of one vector")
 
 
 @exercise.oracle

@@ -59,6 +59,7 @@ def models(g):
     yield case(half, label="two hundred models in bfloat16")
     mixed = [state | {"norm": (1 + state["scale"]).to(torch.float16)} for state in some(3)]
     yield case(mixed, [2.0, 1.0, 1.0], label="tensors of different dtypes")
+    yield case([{"w": randn(g, 1, 3), "b": randn(g, 1)} for _ in range(2)], label="a layer with one output")
 
 
 @exercise.oracle

@@ -34,7 +34,7 @@ def classifiers(g):
     yield case(some(4, 3, 6), randn(g, 1, 4), label="one example")
     yield case(some(3, 5, 2, scale=6.0), randn(g, 7, 3), label="a model that is sure of itself")
     yield case(some(2, 3, 4), randn(g, 4, 2), frozen=[0], label="the lower layer is frozen")
-    yield case(some(3, 4, 3), randn(g, 5, 3), train=False, label="in eval mode")
+    yield case(some(3, 1, 3), randn(g, 5, 3), train=False, label="in eval mode, one hidden unit")
     yield case(some(3, 4, 3), randn(g, 5, 3), grads=True, label="there are gradients already")
     yield case(some(2, 3), randn(g, 60, 2), label="sixty examples")
     yield case(some(3, 2, 4), randn(g, 3, 3), spare=True, label="a parameter that isn't used")

@@ -31,7 +31,7 @@ def network_cases(g):
 
     n = integer(g, 6, 12)
     yield case([["linear", 4, 8]], "he", seed(), label="one layer")
-    yield case([["linear", 8, n], ["relu"], ["linear", n, 2]], "xavier", seed(), label="two layers")
+    yield case([["linear", 8, n], ["relu"], ["linear", n, 1]], "xavier", seed(), label="two layers, one output")
     yield case([["linear", 6, 6], ["linear", 6, 6]], "he", seed(), label="two layers of one shape")
     yield case([["unbiased", 5, 9]], "xavier", seed(), label="no bias")
     yield case([["conv2d", 3, 4, 3], ["batchnorm", 4]], "he", seed(), label="a convolution and a BatchNorm")

@@ -46,6 +46,7 @@ def residual_cases(g):
     yield case(randn(g, 2, 8), _branches(g, 12, 8, size=2.0), label="twelve branches")
     yield case(randn(g, 3, 5).double(), [[w.double() for w in b] for b in _branches(g, 2, 5)], label="float64")
     yield case(randn(g, 4, 3).T, _branches(g, 2, 4), label="not contiguous")
+    yield case(randn(g, 1, 6), _branches(g, 2, 6), label="one token")
 
 
 def streams_and_gradient(stack, x, weights, eps=None):

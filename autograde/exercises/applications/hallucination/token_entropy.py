@@ -41,6 +41,7 @@ def distributions(g):
     yield case(-300 + 60 * randn(g, 3, n), label="logits far apart")
     yield case(randn(g, 3, 1), label="a vocabulary of one token")
     yield case(1.5 * randn(g, 2, 5000), label="a vocabulary of 5,000 tokens")
+    yield case(2 * randn(g, 1, n), label="one token")
 
 
 @exercise.oracle

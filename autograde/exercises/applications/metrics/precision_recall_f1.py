@@ -49,6 +49,7 @@ def prf_cases(g):
     yield case(only_wrong, "none", label="nothing is right, none")
     yield case(matrix=_matrix(g, 2), average="none", label="two classes, by keyword")
     yield case(torch.tensor([[7]]), "macro", label="one class, macro")
+    yield case(torch.tensor([[7]]), "none", label="one class, none")
     yield case(_matrix(g, 5, 9) * 100_003, "weighted", label="counts in the hundred thousands, weighted")
     yield case(_matrix(g, 40).T, "macro", label="forty classes, not contiguous, macro")
 

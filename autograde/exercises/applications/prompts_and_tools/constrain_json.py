@@ -142,6 +142,7 @@ def mask_cases(g):
     whole = written(_value(g, city))
     yield case(whole, [*_NOISE, "}}"], city, label="a call that is complete")
     yield case('{"n": 04', _NOISE, _object(n=_WHOLE), label="a text that no value begins with")
+    yield case("t", [pick(g, ["rue", "rues"])], _TRUTH, label="one piece")
 
 
 _STRING = r'"[^"\\\x00-\x1f]*"'

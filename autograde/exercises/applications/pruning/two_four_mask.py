@@ -40,6 +40,7 @@ def matrices(g):
     yield case(distinct(g, 4, 8, scale=1e-9), label="weights near zero")
     yield case(50 + randn(g, 3, 8) / 10, label="weights around 50")
     yield case(distinct(g, 300, 40, scale=1e-6), label="300 rows of 40")
+    yield case(distinct(g, 1, 8), label="a matrix of one row")
 
 
 @exercise.oracle

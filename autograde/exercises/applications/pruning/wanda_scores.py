@@ -49,6 +49,7 @@ def layers(g):
     yield case(randn(g, 2, 3).half(), x.half(), label="float16, one input of 700: its square is beyond float16")
     yield case(randn(g, 2, 3).bfloat16(), randn(g, 3000, 3).bfloat16(), label="bfloat16, 3,000 tokens")
     yield case(randn(g, 20, 30), randn(g, 4, 100, 30), torch.rand(4, 100, generator=g) < 0.6, label="4 texts of 100")
+    yield case(randn(g, 1, 4), randn(g, 3, 4), label="one output")
 
 
 @exercise.oracle

@@ -67,6 +67,7 @@ def ngram_cases(g):
     )
     yield case(randn(g, VOCAB), _spelled(g, "abcdefghixfghjabcdefgh"), 9, label="n = 9")
     yield case(randn(g, VOCAB), _spelled(g, "a"), 1, label="one token, n = 1")
+    yield case(randn(g, 1, VOCAB), _spelled(g, "abcab")[None], 3, label="a batch of one text")
 
 
 @exercise.oracle

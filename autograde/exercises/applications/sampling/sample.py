@@ -61,6 +61,7 @@ def sample_cases(g):
     yield case(rows, 40, seed(), top_p=0.0, label="top_p = 0")
     yield case(rows, 40, seed(), min_p=1.0, label="min_p = 1")
     yield case(logits(*[1.0] * 200), 300, seed(), top_k=120, label="120 of 200 tokens")
+    yield case(rows[:1], 1, seed(), label="one draw from a batch of one row")
 
 
 @exercise.oracle

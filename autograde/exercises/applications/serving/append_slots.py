@@ -13,6 +13,7 @@ from autograde.exercises.shared import pick
 exercise = Draft(
     "append_slots",
     points=3,
+    fresh=True,
     strict=True,
     no_gradient="blocks and slots are whole numbers",
     hints=[

@@ -82,6 +82,8 @@ def drafts(g):
     order = torch.randperm(4, generator=g)
     tokens = order.argsort()[:1].expand(2).clone()
     yield case(target[:, order], draft[:, order], tokens, torch.tensor([0.6, 0.1]), label="the likeliest, and another")
+    sure, tokens = torch.ones(3, 1), torch.zeros(2, dtype=torch.long)
+    yield case(sure, sure[:2].clone(), tokens, torch.rand(2, generator=g), label="a vocabulary of one token")
 
 
 class _Told:

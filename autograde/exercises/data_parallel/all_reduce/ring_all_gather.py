@@ -54,6 +54,7 @@ def gather_cases(g):
     yield some([k, 1, k + 2], "very different sizes", dtype=torch.float64)
     yield some([k, k + 1, 2, k + 3], "four ranks, large numbers", scale=1e4)
     yield some([1, 1, 0, 0], "two empty chunks of whole numbers (int64)", dtype=torch.int64)
+    yield some([0, 1, 0], "one number in all")
     yield some([k], "one rank alone")
 
 

@@ -39,7 +39,7 @@ def broadcast_cases(g):
     transposed = 1e4 * torch.randn(4, k, 3, generator=g, dtype=torch.float64).transpose(1, 2)
     yield case(transposed, ranks=4, root=1, label="a transposed float64 matrix, large numbers")
     yield case(torch.randint(-99, 100, (4, k), generator=g), 3, ranks=4, label="whole numbers (int64), root by place")
-    yield some(7, (2,), "seven ranks", root=3)
+    yield some(7, (1, 2), "seven ranks, one row", root=3)
     yield some(1, (k,), "one rank alone")
 
 

@@ -30,7 +30,7 @@ exercise = Draft(
 @exercise.cases
 def outer_cases(g):
     def some(world, label, still=False, **options):
-        shapes = [(pick(g, 2, 4), 3), (pick(g, 4, 6),), ()]
+        shapes = [(pick(g, 2, 4), 3), (pick(g, 4, 6),), (1, 2), ()]
         start = [randn(g, *shape) for shape in shapes]
         params = [s + 0.3 * randn(g, world, *s.shape) - 0.2 for s in start]
         velocity = [torch.zeros_like(s) if still else 0.3 * randn(g, *s.shape) for s in start]

@@ -43,6 +43,7 @@ def matrix_cases(g):
     yield some(2, m, n, 2, "the first step: nothing is left over yet", first=True)
     zeros = torch.zeros(2, n, m)
     yield case(zeros, randn(g, m, 2), zeros, ranks=2, label="a gradient of zeros")
+    yield some(2, 1, m, 1, "a matrix of one row")
 
 
 class _Together:
@@ -117,7 +118,8 @@ def round_on_rank(function, matrix, q, residual):
     return told | {"kept": [tuple(after.shape), [str(x.dtype) for x in (found, after, left)]]}
 
 
-_agree = agree_by_entry(["approximation", "residual", "q qᵀ"], torch_hook)
+# entries of q qᵀ of size 10 cancel to nearly 0, and in float32 a few millionths are left
+_agree = agree_by_entry(["approximation", "residual", "q qᵀ"], torch_hook, atol=2e-5)
 
 
 @exercise.agrees

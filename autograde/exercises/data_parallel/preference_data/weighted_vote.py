@@ -58,6 +58,7 @@ def opinions(g):
     votes[votes == 2] = 1
     yield case(votes, accuracies, prior, label="a class that nobody names")
     yield case(votes[:0], accuracies, prior, label="no item")
+    yield case(votes[:1], accuracies, prior, label="one item")
 
 
 @exercise.oracle

@@ -57,7 +57,7 @@ def column_cases(g):
     d, h = pick(g, 3, 5), pick(g, 3, 4)
     yield some(2, 2 * h + 1, d, (3,), "an odd number of outputs")
     yield some(2, 2 * h, d + 1, (2, 3), "without a bias", bias=False)
-    yield some(3, 3 * h + 2, d, (2,), "three ranks, an input that isn't trained", trained=False)
+    yield some(3, 3 * h + 2, d, (1,), "three ranks, one row that isn't trained", trained=False)
     yield some(3, 3 * h + 1, d, (), "three ranks, a single vector")
 
 

@@ -58,7 +58,7 @@ def mlp_cases(g):
     yield some(2, 2 * h + 1, d, (2, 3), "an odd number of hidden units")
     yield some(2, 2 * h, d + 1, (3,), "a bias", bias=True)
     yield some(3, 3 * h + 1, d, (2, 2), "three ranks, a bias", bias=True)
-    yield some(3, 3 * h + 2, d, (4,), "three ranks, an input that isn't trained", trained=False)
+    yield some(3, 3 * h + 2, d, (1,), "three ranks, one row that isn't trained", trained=False)
 
 
 @exercise.oracle

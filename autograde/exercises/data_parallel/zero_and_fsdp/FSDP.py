@@ -47,9 +47,9 @@ SMALL = 64  # numbers: activations have fewer, parts and whole units have more
 
 @exercise.cases
 def fsdp_cases(g):
-    def some(world, units, label, steps=2, micro=1, tokens=None, dtype=torch.float32, **options):
+    def some(world, units, label, steps=2, micro=1, rows=2, tokens=None, dtype=torch.float32, **options):
         size = sum(p.numel() for unit in units for p in _unit(unit, torch.float32).parameters())
-        shape = (steps, world, micro, 2)
+        shape = (steps, world, micro, rows)
         x = torch.randint(tokens, shape, generator=g) if tokens else randn(g, *shape, units[0][0][1]).to(dtype)
         return case(units, (randn(g, size) / 4).to(dtype), x, ranks=world, label=label, **options)
 
@@ -60,7 +60,7 @@ def fsdp_cases(g):
     yield some(3, list(others), "an embedding first, units of other sizes, three ranks", tokens=b)
     told = "two micro-batches, whose gradients add up, and a keyword for every unit"
     yield some(2, [mlp, mlp, mlp], told, steps=1, micro=2, dtype=torch.float64, gain=0.5)
-    yield some(4, [mlp, mlp], "two units on four ranks", steps=1)
+    yield some(4, [mlp, mlp], "two units on four ranks, one row", steps=1, rows=1)
 
 
 def _unit(layers, dtype):

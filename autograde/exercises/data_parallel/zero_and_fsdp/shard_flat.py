@@ -39,6 +39,7 @@ def flat_cases(g):
     yield case([randn(g, 2, k, d)], 0, 1, label="one rank, one tensor")
     yield case([randn(g, 2 * k)], 1, 2, label="one vector that divides evenly")
     yield case([randn(g), randn(g, 0, d), randn(g, d, 3)], 0, 2, label="a scalar and an empty tensor")
+    yield case([randn(g, 1, 2)], 1, 2, label="two numbers on two ranks")
     yield case([randn(g, 40, 50), randn(g, pick(g, 11, 17))], pick(g, 1, 6), 8, label="large")
 
 

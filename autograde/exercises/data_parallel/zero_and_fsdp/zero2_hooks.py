@@ -43,7 +43,7 @@ def hook_cases(g):
     yield some(2, [a, c, b, a, b], [0, 0, 0, 1], "two backward passes: micro-batches", passes=2)
     yield some(3, [b, a, c, b], [2, 0, 2], "three ranks, of which one owns nothing")
     yield some(2, [b, b, b], [1, 0], "one weight is used twice", tied=True)
-    yield some(2, [a, c, b, a], [0, 1, 0], "a frozen weight", frozen=[1])
+    yield some(2, [a, c, b, 1], [0, 1, 0], "a frozen weight, and one of one row", frozen=[1])
     yield some(3, [c, a, b], [1, 2], "three ranks, two backward passes", passes=2)
 
 

@@ -73,7 +73,7 @@ def multi_head_cases(g):
         label="two batch dimensions, a mask a sequence",
     )
     yield case(randn(g, 2, 3, 4), *_matrices(g, 4), 1, label="one head")
-    yield case(randn(g, 3, 4), *_matrices(g, 4), 4, label="heads of width one")
+    yield case(randn(g, 1, 3, 4), *_matrices(g, 4), 4, label="a batch of one, heads of width one")
     yield case(randn(g, 2, 1, 6), *_matrices(g, 6), 2, label="one token")
     yield case(randn(g, 2, 4, 4).double() * 8, *[w.double() for w in _matrices(g, 4)], 2, label="float64, large")
     yield case(

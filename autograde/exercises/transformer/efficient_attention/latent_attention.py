@@ -71,7 +71,7 @@ def latent_cases(g):
     yield case(*_some(g, (2, 3), 2, 2, 4, 3, 4, 2), label="two batch dimensions, a wide rotated part")
     yield case(*_some(g, (2,), 1, 3, 4, 4, 2, 4), label="one head, a latent as wide as it")
     yield case(*_some(g, (3,), 5, 1, 7, 6, 2, 4), label="one new token, seven in the cache")
-    yield case(*_some(g, (), 2, 2, 1, 3, 1, 1), label="one token in the cache, a latent of one number")
+    yield case(*_some(g, (1,), 2, 2, 1, 3, 1, 1), label="a batch of one, one token in the cache, a latent of one")
     yield case(*_some(g, (2,), 2, 3, 4, 1, 1, 6), label="width one, a latent wider than all keys")
     yield case(*_some(g, (2,), 3, 4, 4, 4, 2, 3), torch.ones(4, 4).tril().bool(), label="a causal mask")
     yield case(*_some(g, (2,), 3, 4, 4, 4, 2, 3), label="as many queries as tokens, and no mask")

@@ -36,7 +36,7 @@ def linformer_cases(g):
     yield case(*_projected(g, (2,), 4, 7, 3, 2, wide=5), label="a batch, wider values")
     yield case(*_projected(g, (2, 3), 6, 6, 4, 2), label="two batch dimensions")
     yield case(*_projected(g, (2,), 1, 5, 4, 2), label="one query")
-    yield case(*_projected(g, (), 3, 4, 1, 2), label="width one")
+    yield case(*_projected(g, (1,), 3, 4, 1, 2), label="a batch of one, width one")
     yield case(*_projected(g, (2,), 5, 8, 4, 1), label="one projected key")
     yield case(*_projected(g, (), 4, 4, 4, 4), label="every size is four")
     yield case(*_projected(g, (2,), 3, 4, 6, 9), label="more projected keys than keys")
@@ -59,7 +59,7 @@ def torch_linformer(q, k, v, e, f):
 
 @exercise.law("With e and f the identity it is ordinary attention")
 def full_attention_at_identity(out, one, call):
-    q, k, v = one.args[:3]
+    q, k, v = (x.double() for x in one.args[:3])  # scores of thousands: float32 rounds farther than any tolerance
     eye = torch.eye(k.shape[-2], dtype=q.dtype)
     return same(call(q, k, v, eye, eye), F.scaled_dot_product_attention(q, k, v))
 
@@ -87,9 +87,9 @@ def keys_and_values_have_their_own(out, one, call):
 @exercise.law("Tokens in another order, columns too: the same result")
 def order_is_in_the_projections(out, one, call):
     """Keys and values in another order, with the columns of e and f in that order: nothing changes."""
-    q, k, v, e, f = one.args
+    q, k, v, e, f = (x.double() for x in one.args)
     order = torch.arange(k.shape[-2]).roll(1)
-    return same(call(q, k[..., order, :], v[..., order, :], e[:, order], f[:, order]), out, rtol=1e-3, atol=1e-4)
+    return same(call(q, k[..., order, :], v[..., order, :], e[:, order], f[:, order]), call(q, k, v, e, f))
 
 
 exercise.law("The result has the dtype of the input")(keeps_dtype)

@@ -72,7 +72,7 @@ def decoder_cases(g):
         label="padding, as many targets as sources",
     )
     yield case(randn(g, 2, 1, 4), randn(g, 2, 4, 4), decoder_weights(g, 4), 1, label="one target token, one head")
-    yield case(randn(g, 3, 6), randn(g, 1, 6), decoder_weights(g, 6), 3, label="one source token")
+    yield case(randn(g, 1, 3, 6), randn(g, 1, 1, 6), decoder_weights(g, 6), 3, label="a batch of one, one source token")
     yield case(
         randn(g, 2, 3, 4, 6),
         randn(g, 2, 3, 7, 6),

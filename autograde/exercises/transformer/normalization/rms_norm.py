@@ -34,7 +34,7 @@ def rms_cases(g):
     yield case(randn(g, 2, 1, 3, d + 1) - 2, randn(g, d + 1), label="two leading dimensions, mostly negative")
     yield case(randn(g, 3, 1) * 2, randn(g, 1), label="a single feature")
     yield case(randn(g, 2, 3, d) * 1e-3, randn(g, d), label="tiny numbers, where eps counts")
-    yield case(randn(g, 3, d), randn(g, d), eps=0.1, label="eps=0.1")
+    yield case(randn(g, 1, 3, d), randn(g, d), eps=0.1, label="a batch of one, eps=0.1")
     yield case(torch.zeros(2, d), randn(g, d), label="rows of zeros")
     yield case(randn(g, 2, 2, d) * 1e4, label="large numbers")
     yield case(randn(g, d, 5).T + 10, weight=randn(g, d), label="a transposed view, far from zero")

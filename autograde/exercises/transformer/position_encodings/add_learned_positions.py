@@ -26,7 +26,7 @@ def learned_cases(g):
     yield case(randn(g, 2, 4, 6), randn(g, 9, 6), label="a batch")
     yield case(randn(g, 3, 5), randn(g, 3, 5), label="the whole table, no batch")
     yield case(randn(g, 2, 3, 4), randn(g, 9, 4), past=4, label="four tokens in the cache")
-    yield case(randn(g, 2, 1, 4), randn(g, 7, 4), past=6, label="one token, on the last row")
+    yield case(randn(g, 1, 1, 4), randn(g, 7, 4), past=6, label="one text of one token, on the last row")
     yield case(randn(g, 4, 4, 4), randn(g, 8, 4), past=1, label="as many sequences as tokens")
     yield case(randn(g, 2, 3, 2, 6) * 50, randn(g, 5, 6), past=2, label="two batch dimensions, large")
     yield case(randn(g, 2, 5, 4), randn(g, 4, 4), label="one token too many")

@@ -47,7 +47,7 @@ def relative_cases(g):
     yield case(*_some(g, (2, 2), 2, 4, 4, 2, 1), label="two batch dimensions, only -1, 0, 1")
     yield case(*_some(g, (2,), 1, 4, 6, 3, 2), label="one head")
     yield case(*_biased(g, (2,), 4, 1, 5, 3, 2), label="one new token after four")
-    yield case(*_some(g, (), 2, 1, 1, 1, 1), label="one token, width one")
+    yield case(*_some(g, (1,), 2, 1, 1, 1, 1), label="a batch of one, one token, width one")
     yield case(*_some(g, (2,), 2, 4, 4, 3, 0), label="one vector for all distances")
     yield case(*_some(g, (2,), 3, 4, 5, 3, 2), u=randn(g, 3, 3), label="only the content bias")
     yield case(*_some(g, (2,), 3, 4, 5, 3, 2), v=randn(g, 3, 3), label="only the position bias")
