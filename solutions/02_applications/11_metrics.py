@@ -1402,7 +1402,7 @@ print(f"Averaged over both orders it leans to the right answer {(knows > 0).sum(
 # | chrF of "yes", which equals its reference | 0.5: orders too long for the text count 0 | sacrebleu: 100 of 100 |
 # | Matthews' correlation of a model that always says yes; of 1,000 cases 999 are | 0.998 | scikit-learn 1.9.1: 0 |
 #
-# And three that go wrong without a word:
+# And five that go wrong without a word:
 #
 # * **torchmetrics 1.9.0**: to its MRR, MAP, precision and recall of a ranking a document whose score isn't above 0
 #   isn't found. A perfect ranking by negative logits gets 0, and an nDCG of 1. Give it probabilities, or ranks.
@@ -1411,6 +1411,10 @@ print(f"Averaged over both orders it leans to the right answer {(knows > 0).sum(
 #   and a reciprocal rank of 1. `findings/torcheval_calls_a_constant_score_perfect.sh` runs it.
 # * **jiwer 4.0.0**: two words with a single line break between them are one word to its word error rate. Mend that by
 #   `" ".join(text.split())`. `findings/jiwer_joins_words_at_a_line_break.sh` runs it.
+# * **rouge 1.0.1**: each word counts once, so "no no no no" is a perfect summary of "no"; rouge-score gives 0.40.
+#   `findings/rouge_counts_each_word_once.sh` runs it.
+# * **transformers 5.23.0**: the Trainer's `eval_loss` is a mean of the batches' means. It changes with the batch size,
+#   and its exponential is no perplexity. `findings/transformers_eval_loss_depends_on_the_batch.sh` runs it.
 #
 # Before you trust a number, ask its function for one that you know: two equal texts, a constant answer, an empty one.
 #

@@ -123,6 +123,9 @@ show(
 # One outlier makes the grid coarse for everybody. The cure is **granularity**: let fewer weights share a scale, a row,
 # or a **group** of 32 to 128 neighbors.
 #
+# Small blocks can be all zeros, and then 0 / 0 is NaN unless somebody thought of it: optimum-quanto 0.2.7 makes a row
+# of NaN of such a row in float8, and zeros in int8. `findings/optimum_quanto_makes_nan_of_a_row_of_zeros.sh` runs it.
+#
 # ## Exercise 1: symmetric codes, `quantize_absmax`
 
 
