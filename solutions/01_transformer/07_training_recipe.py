@@ -485,9 +485,10 @@ verdict(
 # case. Depth and post-norm are the hard one; the chapter on normalization trains them with and without warm-up.)
 #
 # "Dynamic adjustment" stands in the notes as well. The usual form is `ReduceLROnPlateau`: it looks at the validation
-# loss, here every 20 steps, and halves the rate when that hasn't fallen by 0.01. (Its own threshold is a share of the
-# best value. So of numbers below zero, such as rewards or log-likelihoods, each counts as better, and torch 2.13.0 never
-# lowers the rate: give `threshold_mode="abs"` there. `findings/torch_plateau_is_not_seen_below_zero.sh` runs it.)
+# loss, here every 20 steps, and halves the rate when that hasn't fallen by 0.01. (The library's own
+# threshold is a share of the value to be beaten. Numbers below zero, such as rewards or log-likelihoods, always pass it
+# in torch 2.13.0, and the rate stays: give `threshold_mode="abs"` there.
+# `findings/torch_plateau_is_not_seen_below_zero.sh` runs it.)
 #
 # **Before the run:** as a habit, "warm-up, decay, dynamic adjustment" is *correct* if the plan (warm-up and decay) and
 # the plateau rule both end surely below the constant rate, each at its own best rate; *wrong* if one ends surely above

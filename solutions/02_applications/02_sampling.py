@@ -509,9 +509,9 @@ check(min_p_filter)
 # | llama.cpp (default) | top-k → top-p → min-p → temperature |
 #
 # We run transformers' own warpers in each of the three orders; the other engines are not run here (their orders are
-# those of their sources, named at the end). A line under the figure asks transformers' `generate` which is its own. (Look at the
-# defaults, too: `generate` of x-transformers 2.31.10 draws from the likeliest tenth of the vocabulary unless told
-# otherwise. `findings/x_transformers_draws_from_a_tenth.sh` runs it.)
+# those of their sources, named at the end). A line under the figure asks transformers' `generate` which is its own.
+# (Look at the defaults, too: `generate` of x-transformers 2.31.10 draws from the likeliest tenth of the vocabulary
+# unless told otherwise. `findings/x_transformers_draws_from_a_tenth.sh` runs it.)
 #
 # If the order did not matter, all three would end at the same distribution. The right panel measures how far they
 # are apart: the share of probability that sits on other tokens than in transformers (the total variation distance).

@@ -715,8 +715,8 @@ for reason, times in reasons.most_common():
 #   `findings/langchain_takes_half_a_json_for_a_whole.sh` runs it.
 # * **json-repair 0.64.6**: an object with the keys of the one before takes its place, so of three rows in JSON lines
 #   the last is left. Split the lines yourself. `findings/json_repair_keeps_the_last_line_only.sh` runs it.
-# * **pydantic-core 2.50.4**: of a JSON that is still coming in, an unfinished text is left out, and an unfinished number
-#   is taken for a number: 1, 12, 120.
+# * **pydantic-core 2.50.4**: of a JSON that is still coming in, an unfinished text is left out, and an unfinished
+#   number is taken for a number: 1, 12, 120.
 #   `findings/pydantic_core_takes_an_unfinished_number_for_a_number.sh` runs it.
 #
 # ## Make bad form impossible

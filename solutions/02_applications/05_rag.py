@@ -1231,10 +1231,10 @@ verdict(
 #   Delete, then add. `findings/chromadb_upsert_keeps_what_was_there.sh` runs it.
 # * **datasketch 2.0.0**, for near duplicates: the list that `MinHashLSHForest.query` gives isn't nearest first. Sort it
 #   by `jaccard()`. `findings/datasketch_forest_puts_the_nearest_anywhere.sh` runs it.
-# * **tantivy 0.27.0** drops words of 40 bytes or more: a commit's hash, a Russian word of 20 letters, a Chinese clause of
-#   14 signs. `findings/tantivy_drops_words_of_forty_bytes.sh` runs it.
-# * **duckdb 2.0.1**: a row of zeros, as from an empty text, comes first for every query by cosine similarity. Leave such
-#   rows out. `findings/duckdb_ranks_zeros_first_by_similarity.sh` runs it.
+# * **tantivy 0.27.0** drops words of 40 bytes or more: a commit's hash, a Russian word of 20 letters, a Chinese clause
+#   of 14 signs. `findings/tantivy_drops_words_of_forty_bytes.sh` runs it.
+# * **duckdb 2.0.1**: a row of zeros, as from an empty text, comes first for every query by cosine similarity. Leave
+#   such rows out. `findings/duckdb_ranks_zeros_first_by_similarity.sh` runs it.
 #
 # ## What to remember
 #
