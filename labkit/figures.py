@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import html
 import io
 import os
@@ -76,25 +77,52 @@ def show(fig, alt: str, title: str | None = None) -> None:
             _fit(fig.suptitle(minus(title), x=0.01, horizontalalignment="left"), fig)
         if kernel_shell() is not None:
             alt = minus(" ".join(alt.split()))
-            show_html(_image(fig, alt), f"Figure: {alt}")
+            image = _image(fig, alt)
+            if cut := _cut_titles(fig):
+                for each in cut:
+                    _fit(each, fig)
+                image = _image(fig, alt)
+            show_html(image, f"Figure: {alt}")
     finally:
         plt.close(fig)
 
 
 def _fit(title, fig) -> None:
     """A title holds what a run gave, so nobody knew its length: smaller letters, then a second line, keep it whole."""
-    before, fig.dpi = fig.dpi, DPI  # letters stand on whole pixels, so their width depends on the resolution
-    renderer = getattr(fig.canvas, "get_renderer", lambda: None)()  # None: the figure's own
+    with _as_saved(fig) as renderer:
 
-    def over() -> float:
-        return title.get_window_extent(renderer).width / (0.985 * fig.bbox.width)
+        def over() -> float:
+            box = title.get_window_extent(renderer)
+            return box.width / (0.995 * fig.bbox.width - box.x0)
 
-    if over() > 1:
-        title.set_fontsize(max(title.get_fontsize() / over(), 10.5))
-    if (share := over()) > 1:
-        text = title.get_text()
-        title.set_text("\n".join(textwrap.wrap(text, int(len(text) / share), break_on_hyphens=False)))
-    fig.dpi = before
+        if over() > 1:
+            title.set_fontsize(max(title.get_fontsize() / over(), 10.5))
+        if (share := over()) > 1:
+            title.set_text("\n".join(_lines(title.get_text(), share)))
+
+
+def _lines(text: str, share: float) -> list[str]:
+    """A text that is `share` times as long as a line can be, in as few lines as that takes, about equally long."""
+    widest = int(len(text) / share)
+    wrapped = [textwrap.wrap(text, width, break_on_hyphens=False) for width in range(widest // 2 + 1, widest + 1)]
+    return next(lines for lines in wrapped if len(lines) == len(wrapped[-1]))
+
+
+def _cut_titles(fig) -> list:
+    """The plots' own titles that run past the right edge of a figure which has been drawn."""
+    with _as_saved(fig) as renderer:
+        titles = (each for ax in fig.axes for each in (ax.title, ax._left_title, ax._right_title) if each.get_text())
+        return [each for each in titles if each.get_window_extent(renderer).x1 > fig.bbox.width]
+
+
+@contextlib.contextmanager
+def _as_saved(fig):
+    """Inside, lengths are those of the picture: letters stand on whole pixels, so they depend on the resolution."""
+    before, fig.dpi = fig.dpi, DPI
+    try:
+        yield getattr(fig.canvas, "get_renderer", lambda: None)()  # None: the figure's own
+    finally:
+        fig.dpi = before
 
 
 def _image(fig, alt: str) -> str:

@@ -773,7 +773,7 @@ left.plot(RANKS, nearest, marker="s", color=COLORS[1], linestyle="--", label="ne
 left.set(xlabel=f"mixtures r, of {n} tokens", ylabel="relative error of the output", ylim=(0, None))
 left.legend()
 right_ax.plot(range(1, n + 1), 100 * energy, color=COLORS[1])
-right_ax.set(xlabel="rank", ylabel="energy of the attention map (%)", ylim=(0, 102))
+right_ax.set(xlabel="rank", ylabel="energy of the map (%)", ylim=(0, 102))
 needed = int((energy < 0.99).sum()) + 1
 show(
     fig,

@@ -156,6 +156,24 @@ def test_a_watch_changes_nothing_for_tensors_of_ones_own():
         assert watch.used == "torch.softmax"
 
 
+def test_who_listens_to_operators_inside_a_watch_hears_them_all():
+    """Probes count operations and memory in this way."""
+    for _ in range(3):  # by then the functions are known
+        with Watch(["torch.softmax"]):
+            X.exp()
+            with Under() as under, Under() as inner:
+                X.exp().sum()
+            X.exp()
+        assert under.names == inner.names == {"exp", "sum"}
+
+
+def test_who_listened_before_a_watch_hears_them_all():
+    for _ in range(3):
+        with Under() as under, Watch(["torch.softmax"]) as watch:
+            X.exp().sum()
+        assert under.names == {"exp", "sum"} and watch.used is None
+
+
 def test_what_is_not_forbidden_is_not_seen():
     with Watch(["torch.nn.functional.cross_entropy"]) as watch:
         X.log_softmax(-1).exp().norm()

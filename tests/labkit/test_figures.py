@@ -142,6 +142,30 @@ def test_a_title_stays_inside_its_figure(words, monkeypatch):
     assert top <= box.y0
 
 
+def test_a_title_of_two_lines_leaves_no_word_alone():
+    assert figures._lines("one two six ten, one two six ten, one two six", 1.05) == [
+        "one two six ten, one two",
+        "six ten, one two six",
+    ]
+
+
+@pytest.mark.parametrize(("words", "drawn"), [(3, 1), (12, 2), (16, 2), (40, 2)])
+@pytest.mark.parametrize("loc", ["left", "center"])
+def test_a_plots_own_title_stays_inside_its_figure(words, drawn, loc, monkeypatch):
+    """Whole sentences stood on plots, too; a figure whose titles fit is drawn once."""
+    pictures, png = [], figures._png
+    monkeypatch.setattr(figures, "_png", lambda fig: pictures.append(png(fig)) or pictures[-1])
+    monkeypatch.setattr(figures, "kernel_shell", lambda: "a notebook's")
+    monkeypatch.setattr(figures, "show_html", lambda *given: None)
+    fig, ax = figure(width=6, height=3)
+    ax.plot([1, 2])
+    ax.set_title(" ".join(["eight"] * words), loc=loc)
+    show(fig, alt="a line")
+    ink = [(plt.imread(io.BytesIO(each))[:60, :, :3].mean(-1) < 0.8).any(0).nonzero()[0] for each in pictures]
+    assert len(pictures) == drawn and ax.get_title(loc=loc).split() == ["eight"] * words
+    assert ink[-1].max() < 0.998 * 6 * figures.DPI
+
+
 @pytest.mark.parametrize("letters", [95, 101, 106, 115, 120])
 def test_no_letter_of_a_title_is_cut_off_in_the_picture(letters, monkeypatch):
     """Measured at another resolution than the picture's, a title was three letters too long for it."""
