@@ -167,6 +167,15 @@ def test_who_listens_to_operators_inside_a_watch_hears_them_all():
         assert under.names == inner.names == {"exp", "sum"}
 
 
+def test_memory_is_seen_under_a_watch():
+    """A solution that keeps all of a stream has right numbers: what a probe hears is all that speaks against it."""
+    exercise = find("online_softmax_attention")
+    (keeps_all,) = [m for m in exercise.misconceptions if "memory that grows" in m.hint]
+    report = grade(exercise, keeps_all.implementation)
+    assert exercise.forbid and report.misconception == keeps_all.says
+    assert [line.name for line in report.lines if not line.passed] == ["Twelve blocks need no more memory than four"]
+
+
 def test_who_listened_before_a_watch_hears_them_all():
     for _ in range(3):
         with Under() as under, Watch(["torch.softmax"]) as watch:
