@@ -102,10 +102,12 @@ def _fit(title, fig) -> None:
 
 
 def _lines(text: str, share: float) -> list[str]:
-    """A text that is `share` times as long as a line can be, in as few lines as that takes, about equally long."""
+    """A text that is `share` times as long as a line can be, in as few lines as that takes: they end where a part of
+    the sentence does, or else are about equally long."""
     widest = int(len(text) / share)
     wrapped = [textwrap.wrap(text, width, break_on_hyphens=False) for width in range(widest // 2 + 1, widest + 1)]
-    return next(lines for lines in wrapped if len(lines) == len(wrapped[-1]))
+    fewest = [lines for lines in wrapped if len(lines) == len(wrapped[-1])]
+    return next((lines for lines in fewest if all(line[-1] in ",;:." for line in lines[:-1])), fewest[0])
 
 
 def _cut_titles(fig) -> list:

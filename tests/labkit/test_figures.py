@@ -142,11 +142,16 @@ def test_a_title_stays_inside_its_figure(words, monkeypatch):
     assert top <= box.y0
 
 
-def test_a_title_of_two_lines_leaves_no_word_alone():
-    assert figures._lines("one two six ten, one two six ten, one two six", 1.05) == [
-        "one two six ten, one two",
-        "six ten, one two six",
-    ]
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["Below the page as it is, of 4: one sentence repeated 4,", "the model's likeliest 4, shuffled words 0"],
+        ["one two six ten one two", "six ten one two six"],
+    ],
+)
+def test_a_long_title_ends_its_lines_where_a_part_ends_or_in_the_middle(lines):
+    text = " ".join(lines)
+    assert figures._lines(text, share=1.03) == lines
 
 
 @pytest.mark.parametrize(("words", "drawn"), [(3, 1), (12, 2), (16, 2), (40, 2)])
