@@ -115,7 +115,7 @@ def conclude(found: Evidence) -> dict:
     """
     own, shared = gain(found, DROPOUT), [gain(found, DROPOUT, rate=rate) for rate in RATES]
     plain = runs(found, PLAIN, best_rate(found, PLAIN))
-    turn = statistics.fmean(run["step"][run["validation"].index(min(run["validation"]))] for run in plain)
+    turn = statistics.fmean(stopped(run, "step") for run in plain)
     gains = {
         **{f"{name}_end": gain(found, arm) for name, arm in NAMED.items()},
         **{f"{name}_stopped": gain(found, arm, stopped) for name, arm in NAMED.items()},

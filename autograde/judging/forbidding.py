@@ -149,7 +149,6 @@ class Watch:
             self._before_in_threads = threading.getprofile()
             modes = (_Functions(self._note, self._rules), _Operators(self._note, self._rules))
             self._modes = modes if self._rules.has_operators else ()
-            modes[0].alone = -1 if _listeners() else 1
             for mode in self._modes:
                 mode.__enter__()
             hook = self._hook()
@@ -297,10 +296,10 @@ class _Functions(TorchFunctionMode):
         super().__init__()
         self._note, self._rules = note, rules
         self._harmless, self._done = rules.harmless_functions, rules.harmless_operators_of
-        self.alone = -1  # how many listen to operators where nobody but this watch does
+        self._alone = -1 if _listeners() else 1  # how many listen to operators where nobody but this watch does
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        if func in self._done and not types and {*map(type, args)} <= _PLAIN and _listeners() == self.alone:
+        if func in self._done and not types and {*map(type, args)} <= _PLAIN and _listeners() == self._alone:
             if not kwargs:
                 no_operators = _NoOperators()  # noqa: F841 - until this returns: watching them takes longer than they
                 return func(*args)

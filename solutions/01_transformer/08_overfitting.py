@@ -301,8 +301,7 @@ GRAYS = [f"{0.8 * (1 - i / (len(RATES) - 1)):.2f}" for i in range(len(RATES))]
 
 def turns(arm, rate):
     """The step at which the validation text is lowest, the mean over the seeds."""
-    return fmean(run["step"][min(range(len(run["step"])), key=run["validation"].__getitem__)]
-                 for run in runs(found, arm, rate))
+    return fmean(stopped(run, "step") for run in runs(found, arm, rate))
 
 
 def tell_rates(kind, of, arms):

@@ -17,7 +17,7 @@ from autograde.classroom.sandbox.isolation import Limits
 from autograde.classroom.sandbox.process import Sandbox
 from autograde.classroom.submission import Step
 from autograde.exercise import Case, Exercise, PerRank
-from autograde.judging.calls import Failure, Outcome
+from autograde.judging.calls import UNTOUCHED, Failure, Outcome
 from autograde.judging.forbidding import UNNAMED, dont_call
 from autograde.judging.running import value_of
 from labkit.traffic import Message
@@ -28,7 +28,6 @@ _EXERCISE = 60.0  # seconds for all calls of one exercise, laws included
 _RETRIES = 3
 _KINDS = frozenset({"not implemented", "needs", "raised", "too slow", "forbidden", "too large", "ranks"})
 _MOST_TEXT = 2_000
-_UNSOLVED = Failure("not implemented", "Not implemented yet.", "NotImplementedError")
 
 
 class Session:
@@ -114,7 +113,7 @@ class Session:
                 said = self.sandbox.channel.receive(wait, clock)
                 if "loaded" in said:
                     unsolved = _numbers(said.get("unsolved"), len(self.checks))
-                    self.failed = dict.fromkeys(unsolved, _UNSOLVED) | self.failed
+                    self.failed = dict.fromkeys(unsolved, UNTOUCHED) | self.failed
                     return at, _told(said["loaded"], self.cells)
                 if "ended" in said:
                     return at, _text(said["ended"])
