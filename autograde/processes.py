@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,51 +15,20 @@ def memory(runner) -> float:
 
     Shared pages count once (PSS) on Linux; elsewhere each process counts all of its own (RSS), which is more.
     """
-    return _held_below(runner, share)
+    return _below(runner, share)
 
 
-def below(process) -> list:
-    """The processes that a process has started, and those that these have, and so on.
-
-    Where Linux lists a thread's children this takes a fiftieth of the time in which psutil looks at all processes.
-    """
-    import psutil
-
-    if not _lists_children():
-        with contextlib.suppress(psutil.Error):
-            return process.children(recursive=True)
-        return []
-    found, waiting = [], [process.pid]
-    while waiting:
-        mine = _children(waiting.pop())
-        waiting += mine
-        with contextlib.suppress(psutil.Error):  # it has just ended
-            found += map(psutil.Process, mine)
-    return found
-
-
-@functools.cache
-def _lists_children() -> bool:
-    return Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").exists()
-
-
-def _children(pid: int) -> list[int]:
-    found: list[int] = []
-    with contextlib.suppress(OSError):  # it has just ended
-        for thread in os.listdir(f"/proc/{pid}/task"):
-            listed = Path(f"/proc/{pid}/task/{thread}/children").read_text(encoding="ascii")
-            found += map(int, listed.split())
-    return found
-
-
-def _held_below(process, bytes_of: Callable) -> float:
-    """What the processes below `process` have together."""
+def _below(runner, bytes_of: Callable) -> float:
+    """What the processes below `runner` have together."""
     import psutil
 
     total = 0.0
-    for one in below(process):
+    below = []
+    with contextlib.suppress(psutil.Error):
+        below = runner.children(recursive=True)
+    for process in below:
         with contextlib.suppress(psutil.Error):  # it has just ended
-            total += bytes_of(one)
+            total += bytes_of(process)
     return total
 
 
@@ -92,7 +59,7 @@ class Peak:
 
     def look(self) -> None:
         """Look once; costs about a millisecond where nothing grew."""
-        held = _held_below(self._runner, _resident)
+        held = _below(self._runner, _resident)
         start = time.monotonic()
         if held > 1.01 * self._most or start >= self._next:
             self.bytes = max(self.bytes, memory(self._runner))

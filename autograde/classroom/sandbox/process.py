@@ -11,7 +11,7 @@ from autograde.classroom.sandbox import seccomp
 from autograde.classroom.sandbox.isolation import Limits, learners_uid
 from autograde.classroom.sandbox.starting import started
 from autograde.judging.limits import waited
-from autograde.processes import below, memory
+from autograde.processes import memory
 
 _LOOK = 0.25  # seconds between two looks at the memory
 _SLOWEST = 0.25  # of the clock on the wall: a sandbox that is full of busy processes can't stop the time
@@ -57,13 +57,13 @@ class Sandbox:
         while not self._over.wait(_LOOK):
             try:
                 process = psutil.Process(self._started.pid)
+                below = process.children(recursive=True)
             except psutil.Error:
                 continue
-            inside = below(process)
-            before, self._waits = self._waits, {child.pid: waited(f"/proc/{child.pid}/schedstat") for child in inside}
+            before, self._waits = self._waits, {child.pid: waited(f"/proc/{child.pid}/schedstat") for child in below}
             self._waited += max((now - before.get(pid, now) for pid, now in self._waits.items()), default=0.0)
             # Pages that forks share count for each of them here, so that the costly exact answer is rarely needed.
-            if sum(map(_held, inside)) > self.limits.memory * 2**20:
+            if sum(map(_held, below)) > self.limits.memory * 2**20:
                 used = memory(process)
                 self.peak = max(self.peak, used)
                 if used > self.limits.memory * 2**20:
